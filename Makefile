@@ -1,0 +1,46 @@
+# `make help` lists the targets. Everything runs in .venv with the versions of requirements.lock.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+PORT ?= 5000
+
+.DEFAULT_GOAL := help
+.PHONY: help demo data test lint ui lock clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$$(grep -E '^uv==' requirements.lock)"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+data: $(VENV)/.installed ## Render the phantom corpus when data/ is absent, and give it to DVC
+	test -d data || dermaflux phantom data
+	dvc commit --quiet --force data.dvc
+	dvc status data.dvc
+
+demo: data ## Run the whole pipeline on the phantom corpus and print what came out
+	dvc repro
+	dermaflux summary
+
+test: $(VENV)/.installed ## Run every test
+	python -m pytest
+
+ui: $(VENV)/.installed ## MLflow UI on 127.0.0.1 (PORT=5000)
+	mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(PORT)
+
+lint: $(VENV)/.installed ## ruff, and mypy on the typed modules
+	ruff check src tests
+	ruff format --check src tests
+	mypy
+
+lock: $(VENV)/.installed ## Resolve requirements.lock again from pyproject.toml
+	uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --group dev pyproject.toml -o requirements.lock
+	grep -E '^uv==' requirements.lock
+
+clean: ## Remove the environment; data, models and results stay
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""DermaFlux: synthetic skin-lesion images and whether they improve malignancy classifiers."""

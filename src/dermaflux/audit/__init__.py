@@ -1,0 +1,1 @@
+"""Fidelity and memorisation of synthetic images."""

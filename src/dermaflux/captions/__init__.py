@@ -1,0 +1,1 @@
+"""One caption per image, by the chosen captioner."""

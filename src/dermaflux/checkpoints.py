@@ -1,0 +1,69 @@
+"""Atomic checkpoints keyed by a fingerprint of inputs and parameters.
+
+They live in `.dermaflux/checkpoints/<stage>/<fingerprint>` of the main checkout, because DVC
+removes a stage's outputs before it runs the stage again. A changed input or parameter changes the
+fingerprint, so stale work is never resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dermaflux.paths import project_root
+
+
+def fingerprint(**parts: Any) -> str:
+    """Hex digest of JSON-serialisable parts: input hashes, parameters, what else decides a result."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+class Checkpoint:
+    """One resumable state in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / "state.pt"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the saved state (tensors, numbers, strings, nested) in one atomic step."""
+        import torch
+
+        partial = self._file.with_suffix(".partial")
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(self._file)
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state, or None when there is none. Nothing but tensors and plain values loads."""
+        import torch
+
+        if not self._file.exists():
+            return None
+        state: dict[str, Any] = torch.load(self._file, weights_only=True, map_location="cpu")
+        return state
+
+    def discard(self) -> None:
+        """Forget the state: the stage's output has taken its place."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextmanager
+def checkpoint(stage: str, key: str) -> Iterator[Checkpoint]:
+    """Open the checkpoint of `key`; a second process with the same key waits for the first."""
+    from filelock import FileLock
+
+    folder = project_root() / ".dermaflux" / "checkpoints" / stage / key
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        folder.mkdir(exist_ok=True)
+        yield Checkpoint(folder)

@@ -1,0 +1,1 @@
+"""Mixtures of real and synthetic images, training, evaluation, promotion."""

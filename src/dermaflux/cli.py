@@ -1,0 +1,175 @@
+"""The command line: one command per stage of `dvc.yaml`, and the tools around them.
+
+Stage modules are imported when their command runs, so that `dermaflux --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermaflux.errors import InputError
+
+app = typer.Typer(
+    name="dermaflux",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Synthetic skin-lesion images, and whether they improve malignancy classifiers.",
+)
+_Architecture = Annotated[str, typer.Option(help="A name from train.architectures.")]
+_Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
+
+
+@app.command()
+def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example data.")]) -> None:
+    """Render the phantom corpus in the eleven published layouts."""
+    from dermaflux.corpus.phantom import write
+
+    write(folder)
+
+
+@app.command()
+def ingest() -> None:
+    """Data folder -> corpus/, quarantine table, counts."""
+    from dermaflux import params
+    from dermaflux.corpus import ingest
+
+    ingest.run(params.load())
+
+
+@app.command()
+def caption() -> None:
+    """Corpus -> captions/."""
+    from dermaflux import params
+    from dermaflux.captions import caption
+
+    caption.run(params.load())
+
+
+@app.command()
+def validate() -> None:
+    """Check corpus and captions with Great Expectations; fail on a broken expectation."""
+    from dermaflux import params
+    from dermaflux.corpus import validate
+
+    validate.run(params.load())
+
+
+@app.command()
+def backbone() -> None:
+    """Train the tiny FluxPipeline, or pin a diffusers repository."""
+    from dermaflux import params
+    from dermaflux.generators import backbone
+
+    backbone.run(params.load())
+
+
+@app.command()
+def finetune() -> None:
+    """Corpus, captions, backbone -> LoRA in models/generator/."""
+    from dermaflux import params
+    from dermaflux.generators import finetune
+
+    finetune.run(params.load())
+
+
+@app.command()
+def synthesize() -> None:
+    """Generator and captions -> synthetic/ shards with provenance."""
+    from dermaflux import params
+    from dermaflux.generators import synthesize
+
+    synthesize.run(params.load())
+
+
+@app.command()
+def reproduce(
+    image_id: Annotated[str, typer.Argument(help="image_id of a synthetic row.")],
+    output: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("reproduced.png"),
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Sample the image by itself, not in its batch.")
+    ] = False,
+) -> None:
+    """Make one synthetic image again from its manifest row."""
+    from dermaflux import params
+    from dermaflux.generators import synthesize
+
+    synthesize.reproduce(params.load(), image_id, output, alone=alone)
+
+
+@app.command()
+def audit() -> None:
+    """Memorisation and fidelity of synthetic/ against the corpus."""
+    from dermaflux import params
+    from dermaflux.audit import audit
+
+    audit.run(params.load())
+
+
+@app.command()
+def train(architecture: _Architecture, seed: _Seed) -> None:
+    """Train one cell of the matrix: every arm of one architecture and seed."""
+    from dermaflux import params
+    from dermaflux.classifiers import train
+
+    train.run(params.load(), architecture, seed)
+
+
+@app.command()
+def evaluate(architecture: _Architecture, seed: _Seed) -> None:
+    """Score one trained cell on the held-out test split."""
+    from dermaflux import params
+    from dermaflux.classifiers import evaluate
+
+    evaluate.run(params.load(), architecture, seed)
+
+
+@app.command()
+def promote() -> None:
+    """Register the best ViT by validation AUC; alias it champion when it is better."""
+    from dermaflux import params
+    from dermaflux.classifiers import promote
+
+    promote.run(params.load())
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+) -> None:
+    """Probability of malignancy by the registry's champion. Not a medical device."""
+    from dermaflux import params
+    from dermaflux.classifiers import predict
+
+    predict.run(params.load(), images)
+
+
+@app.command()
+def report() -> None:
+    """Everything above -> reports/index.html."""
+    from dermaflux import params
+    from dermaflux.reporting import report
+
+    report.run(params.load())
+
+
+@app.command()
+def summary() -> None:
+    """Print the results of the last `dvc repro` as a short table."""
+    from dermaflux import params
+    from dermaflux.reporting import summary
+
+    summary.run(params.load())
+
+
+def main() -> None:
+    """Entry point; an `InputError` becomes one line on stderr and exit status 1."""
+    try:
+        app()
+    except InputError as error:
+        print(f"dermaflux: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""From published downloads to one audited image table."""

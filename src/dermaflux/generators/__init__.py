@@ -1,0 +1,1 @@
+"""Backbone, fine-tuning and sampling of the image generator."""

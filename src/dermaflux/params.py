@@ -1,0 +1,324 @@
+"""Typed parameters: the schema of ``params.yaml`` and of every file in ``profiles/``.
+
+One section per stage, named as the stage. Unknown keys, wrong types and impossible values are
+refused with one sentence before any work starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dermaflux.errors import InputError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+Scale = Literal[128, 256, 512]
+# YAML has no tuples, and strict validation would refuse a list for one.
+FractionRange = Annotated[tuple[Fraction, Fraction], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A frozen group of parameters that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Ingest(Section):
+    """Downloads to audited table (paper section 2.1)."""
+
+    sources: list[str] = []
+    """Adapters to read; empty means every dataset found in the data folder."""
+    minimum_side: Annotated[int, Field(ge=1)] = 128
+    """Shorter native side in pixels below which an image is quarantined (paper section 2.1)."""
+    scale: Literal["native", "published"] = "native"
+    """`native`: bucket from each image's shorter side; `published`: the paper's bucket per dataset."""
+    indeterminate: Literal["drop", "benign", "malignant"] = "drop"
+    """What becomes of diagnoses that are neither, such as actinic keratosis."""
+    duplicates: Literal["drop", "keep"] = "drop"
+    """`drop` keeps one image of each duplicate group; `keep` only guards the test split."""
+    duplicate_distance: Annotated[int, Field(ge=0, le=16)] = 4
+    """Largest Hamming distance, in bits of 64, between perceptual hashes of duplicates."""
+    validation_fraction: OpenFraction = 0.15
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
+    shard_megabytes: Positive = 64.0
+
+
+class Caption(Section):
+    """One caption per image (paper section 2.1, Figure 2)."""
+
+    captioner: Literal["measured", "label", "llama", "visual_attributes"] = "measured"
+
+
+class Validate(Section):
+    """Limits of the Great Expectations suites."""
+
+    minimum_side: Count = 128
+    """Smallest published shorter side in pixels."""
+    malignant_fraction: dict[Literal["train", "validation", "test"], FractionRange] = {
+        "train": (0.01, 0.6),
+        "validation": (0.01, 0.6),
+        "test": (0.05, 0.7),
+    }
+    """Smallest and largest share of malignant images per split."""
+    caption_characters: Annotated[tuple[Count, Count], Field(strict=False)] = (20, 1200)
+    """Shortest and longest caption."""
+
+
+class Tiny(Section):
+    """Training of the few-million-parameter FluxPipeline that stands in for FLUX.1-dev."""
+
+    images: Count = 1200
+    """Rendered lesions, drawn from a stream the corpus does not use."""
+    autoencoder_steps: Count = 700
+    autoencoder_batch: Count = 8
+    autoencoder_learning_rate: Positive = 2e-3
+    autoencoder_crop: Annotated[int, Field(ge=32, multiple_of=8)] = 64
+    """Side of the training crops in pixels."""
+    minimum_psnr: Positive = 27.0
+    """Reconstruction quality in dB below which the flow is not trained."""
+    flow_steps: Count = 1000
+    flow_batch: Count = 16
+    flow_learning_rate: Positive = 1e-3
+
+
+class Backbone(Section):
+    """The text-to-image model that is adapted: a diffusers repository."""
+
+    repository: str = "tiny"
+    """`tiny` (trained here), a hub id such as `black-forest-labs/FLUX.1-dev`, or a folder."""
+    revision: str | None = None
+    """Commit of the hub repository; needed for a hub id, so that a run can be repeated."""
+    tiny: Tiny = Tiny()
+
+
+class Finetune(Section):
+    """Rectified-flow LoRA (paper section 2.2)."""
+
+    targets: Literal["attention", "all-linear"] = "attention"
+    rank: Count = 16
+    alpha: Positive = 16.0
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps; 0 means `epochs` decides."""
+    epochs: Count = 1
+    batch: Count = 8
+    learning_rate: Positive = 5e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    maximum_gradient_norm: Positive = 1.0
+    guidance: Annotated[float, Field(ge=0.0)] = 1.0
+    """Guidance value fed to the embedding while training; see `generators.lora`."""
+    timestep_density: Literal["uniform", "logit-normal"] = "logit-normal"
+    text_tokens: Annotated[int, Field(ge=8, le=512)] = 512
+    """T5 sequence length in tokens, padded; the same in training and sampling."""
+    scales: list[Scale] = [128, 256, 512]
+    """Training scales in pixels; images of other scales are left out and counted."""
+    maximum_images: Annotated[int, Field(ge=0)] = 0
+    """Training images taken, class-balanced; 0 means all."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    checkpoint_steps: Count = 100
+    grid_steps: Count = 200
+    """Steps between grids of images from fixed prompts."""
+
+
+class Synthesize(Section):
+    """Sampling with the flow ODE (paper section 2.2: 20 steps)."""
+
+    images: Annotated[int, Field(ge=2, multiple_of=2)] = 600
+    """Size of the synthetic pool, half benign and half malignant."""
+    steps: Count = 20
+    guidance: Annotated[float, Field(ge=0.0)] = 3.5
+    scale: Scale = 128
+    batch: Count = 16
+    prompts: Literal["captions", "label"] = "captions"
+    """`captions` of training images of the class, or the paper's label-only sentence."""
+    shard_megabytes: Positive = 64.0
+
+
+class Audit(Section):
+    """Checks on synthetic images before any classifier sees them."""
+
+    memorisation_ratio: OpenFraction = 0.5
+    """An image is rejected as memorised when its nearest training image is closer than this ratio
+    of the distance that training images keep from each other; see `audit.memorisation`."""
+    features: str = "pixels"
+    """`pixels`, or a folder with SqueezeNet weights in safetensors."""
+
+
+class Model(Section):
+    """A timm model and how it is trained."""
+
+    name: str
+    """timm model name."""
+    pretrained: bool = False
+    learning_rate: Positive
+    options: dict[str, Any] = {}
+    """Keyword arguments of `timm.create_model`."""
+
+
+class Train(Section):
+    """Classifiers on controlled mixtures (paper section 3)."""
+
+    architectures: Annotated[list[str], Field(min_length=1)]
+    """Names of `models` to train; the DVC matrix runs over these and `seeds`."""
+    seeds: Annotated[list[int], Field(min_length=1)]
+    arms: list[Literal["real", "mixture"]] = ["real", "mixture"]
+    """`mixture` adds ratio x n_real synthetic images to the real ones; `real` adds none."""
+    models: dict[str, Model]
+    image_size: Annotated[int, Field(ge=16)] = 224
+    epochs: Count = 40
+    batch: Count = 32
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    augmentation: Literal["none", "flips", "flips-colour"] = "flips-colour"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> Train:
+        for name in self.architectures:
+            if name not in self.models:
+                known = ", ".join(sorted(self.models))
+                raise ValueError(f"architecture {name!r} has no entry in train.models ({known})")
+        for values in (self.architectures, self.seeds, self.arms):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{values} names one entry twice; name each once")
+        return self
+
+
+class Evaluate(Section):
+    """Figures on the held-out test split."""
+
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    confidence: OpenFraction = 0.95
+    specificities: list[OpenFraction] = [0.9, 0.95]
+    """Specificities at which sensitivity is reported."""
+    batch: Count = 128
+
+
+class Promote(Section):
+    """MLflow registry."""
+
+    architecture: str = "vit"
+    """Only cells of this architecture are candidates."""
+    model_name: str = "lesion-vit"
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+    confidence: OpenFraction = 0.95
+
+
+class Report(Section):
+    """The HTML report."""
+
+    grid_images: Annotated[int, Field(ge=2, le=64)] = 16
+    """Images per class in the real and synthetic grids."""
+
+
+class Params(Section):
+    """Everything that decides a run."""
+
+    data: str = "data"
+    """Folder with the datasets in their published layouts."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    n_real: Annotated[int, Field(ge=0, multiple_of=2)]
+    """Real training images, half benign and half malignant."""
+    ratio: Annotated[float, Field(ge=0.0)]
+    """Synthetic images per real image (paper section 3.2: ratio 1:x)."""
+    n_synthetic: Annotated[int, Field(ge=0)] | None = None
+    """Synthetic images instead of ratio x n_real; needed when n_real is 0 (the paper's 0:1)."""
+    ingest: Ingest
+    caption: Caption
+    validate_: Validate = Field(alias="validate")
+    backbone: Backbone
+    finetune: Finetune
+    synthesize: Synthesize
+    audit: Audit
+    train: Train
+    evaluate: Evaluate
+    promote: Promote
+    report: Report
+
+    @property
+    def synthetic_wanted(self) -> int:
+        """Synthetic images of the `mixture` arm; an odd one out is benign (the paper's 4,375)."""
+        if self.n_synthetic is not None:
+            return self.n_synthetic
+        return int(self.ratio * self.n_real + 0.5)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        if self.synthetic_wanted > self.synthesize.images:
+            raise ValueError(
+                f"ratio {self.ratio:g} x n_real {self.n_real} needs {self.synthetic_wanted} synthetic "
+                f"images but synthesize.images is {self.synthesize.images}; lower the ratio or raise "
+                "synthesize.images"
+            )
+        if self.promote.architecture not in self.train.architectures:
+            raise ValueError(
+                f"promote.architecture {self.promote.architecture!r} is not one of "
+                f"train.architectures {self.train.architectures}; name one of them"
+            )
+        if self.n_real == 0 and "real" in self.train.arms:
+            raise ValueError(
+                "n_real 0 leaves the arm 'real' without images; set train.arms to [mixture] and "
+                "n_synthetic to the number wanted"
+            )
+        return self
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a parameter file; raise `InputError` with one sentence when it is not valid."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no parameter file {path}; run the command in the repository root"
+        ) from None
+    except YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"{path} is not valid YAML ({problem}); correct that line") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} holds no parameters; copy one from profiles/")
+    return parse(raw, str(path))
+
+
+def parse(raw: dict[str, Any], name: str = "params.yaml") -> Params:
+    """Check parameters held in a plain dictionary; `name` stands in error messages."""
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{name}: {_sentence(error.errors()[0])}") from None
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Params
+    for part in location:
+        field = model.model_fields.get(part) or model.model_fields.get(f"{part}_")
+        if field is None:
+            return []
+        model = field.annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(error["loc"][:-1])
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}" if close else f"known here are {', '.join(known)}"
+        return f"unknown parameter {where!r}; {hint}"
+    if error["type"] == "missing":
+        return f"parameter {where!r} is missing; add it (profiles/paper.yaml shows every section)"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{where + ': ' if where else ''}{message}"
+    limit = message.removeprefix("Input ")
+    return f"{where} is {error['input']!r} but {limit[0].lower()}{limit[1:]}; correct that value"

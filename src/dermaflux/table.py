@@ -1,0 +1,239 @@
+"""The one table of the project: every image, real or synthetic, is a row of these Parquet shards.
+
+``datasets.load_dataset("parquet", data_dir="corpus")`` opens the shards as they are, with the
+``image`` column decoded and the splits read off the file names. Captions live in a table of their
+own, keyed by ``image_id``, so that captioning again never rewrites images (design, section 3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dermaflux.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+LABELS = ("benign", "malignant", "indeterminate")
+SPLITS = ("train", "validation", "test")
+SCALES = (128, 256, 512)
+
+_FEATURES: dict[str, dict[str, str]] = {
+    "image": {"_type": "Image"},
+    **{
+        name: {"dtype": "string", "_type": "Value"}
+        for name in (
+            "image_id",
+            "source",
+            "licence",
+            "modality",
+            "label",
+            "diagnosis",
+            "patient_id",
+            "lesion_id",
+            "skin_tone",
+        )
+    },
+    "width": {"dtype": "int32", "_type": "Value"},
+    "height": {"dtype": "int32", "_type": "Value"},
+    "scale": {"dtype": "int32", "_type": "Value"},
+    "split": {"dtype": "string", "_type": "Value"},
+    "sha256": {"dtype": "string", "_type": "Value"},
+    "phash": {"dtype": "string", "_type": "Value"},
+    "duplicate_group": {"dtype": "string", "_type": "Value"},
+    "generator": {"dtype": "string", "_type": "Value"},
+    "prompt": {"dtype": "string", "_type": "Value"},
+    "seed": {"dtype": "int64", "_type": "Value"},
+    "steps": {"dtype": "int32", "_type": "Value"},
+    "guidance": {"dtype": "float32", "_type": "Value"},
+    "weights": {"dtype": "string", "_type": "Value"},
+    "batch": {"dtype": "int32", "_type": "Value"},
+}
+"""Column -> Hugging Face feature. The last seven are null in real rows. `batch` is the number of
+the sampling batch, which the bit-identical re-run of a synthetic image needs."""
+
+COLUMNS = tuple(_FEATURES)
+METADATA = tuple(name for name in COLUMNS if name != "image")
+
+_ARROW = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32()}
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+SCHEMA = pa.schema(
+    [
+        (name, _IMAGE if feature["_type"] == "Image" else _ARROW[feature["dtype"]])
+        for name, feature in _FEATURES.items()
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+_ROWS_PER_GROUP = 100  # the Hub viewer's own size: a page of images reads one row group
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that replaces `folder` on success and vanishes on failure."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.rename(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys and a final newline, so that equal content has equal bytes."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+class ShardWriter:
+    """Writes rows of one split as `<split>-00000-of-0000N.parquet`, in the order they come.
+
+    A shard is closed once its images exceed `megabytes` (10^6 bytes); memory holds one row group.
+    """
+
+    def __init__(
+        self, folder: Path, split: str, megabytes: float, schema: pa.Schema = SCHEMA
+    ) -> None:
+        self._folder, self._split, self._limit = folder, split, int(megabytes * 1e6)
+        self._schema = schema
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+        self._paths: list[Path] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append one row; columns the row lacks are null."""
+        self._rows.append(row)
+        self._bytes += len((row.get("image") or {}).get("bytes") or b"")
+        if len(self._rows) >= _ROWS_PER_GROUP:
+            self._flush()
+        if self._bytes >= self._limit:
+            self._close_shard()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        if self._writer is None:
+            path = self._folder / f"{self._split}-{len(self._paths):05d}.parquet"
+            self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
+            self._paths.append(path)
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows = []
+
+    def _close_shard(self) -> None:
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        self._bytes = 0
+
+    def close(self) -> list[Path]:
+        """Finish the last shard and give all shards their final names; return them."""
+        self._close_shard()
+        final = []
+        for path in self._paths:
+            name = f"{path.stem}-of-{len(self._paths):05d}.parquet"
+            final.append(path.rename(path.with_name(name)))
+        return final
+
+
+def write(
+    rows: Iterable[dict[str, Any]], folder: Path, megabytes: float, schema: pa.Schema = SCHEMA
+) -> None:
+    """Write rows, split by their `split` value, into a folder that appears whole."""
+    with atomic_folder(folder) as partial:
+        writers: dict[str, ShardWriter] = {}
+        for row in rows:
+            split = row["split"]
+            if split not in writers:
+                writers[split] = ShardWriter(partial, split, megabytes, schema)
+            writers[split].add(row)
+        for writer in writers.values():
+            writer.close()
+
+
+def shards(folder: Path) -> list[Path]:
+    """Parquet shards of a table folder in reading order; raise `InputError` when there are none."""
+    found = sorted(folder.glob("*.parquet"))
+    if not found:
+        raise InputError(f"{folder} holds no Parquet shards; run the stage that writes it")
+    return found
+
+
+def metadata(folder: Path, columns: Sequence[str] = METADATA) -> pd.DataFrame:
+    """All rows of a table folder without touching pixels, in shard order."""
+    tables = [pq.read_table(path, columns=list(columns)) for path in shards(folder)]
+    return pa.concat_tables(tables).to_pandas()
+
+
+def images(folder: Path, wanted: Iterable[str] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Stream (image_id, encoded bytes) in shard order; `wanted` ids only, when given.
+
+    Row groups that hold no wanted id are not read.
+    """
+    keep = None if wanted is None else set(wanted)
+    for path in shards(folder):
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                ids = file.read_row_group(group, columns=["image_id"])["image_id"].to_pylist()
+                if keep is not None and keep.isdisjoint(ids):
+                    continue
+                pictures = file.read_row_group(group, columns=["image"])["image"].to_pylist()
+                for image_id, picture in zip(ids, pictures, strict=True):
+                    if keep is None or image_id in keep:
+                        yield image_id, picture["bytes"]
+
+
+def decode(encoded: bytes) -> Image.Image:
+    """Decode image bytes of a table to a PIL image in RGB."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
+
+
+def pixels(
+    folder: Path, wanted: Sequence[str], side: int | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """image_id -> uint8 array (H, W, 3); resized to (side, side) with antialiasing when given."""
+    import numpy as np
+    from PIL import Image
+
+    found = {}
+    for image_id, encoded in images(folder, wanted):
+        picture = decode(encoded)
+        if side is not None and picture.size != (side, side):
+            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+        found[image_id] = np.asarray(picture)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise InputError(
+            f"{len(missing)} images such as {missing[0]} are not in {folder}; run the stages in order"
+        )
+    return found
+
+
+def sha256(content: bytes) -> str:
+    """Hex digest by which caches, latents and captions are keyed."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,193 @@
+"""MLflow: one store for the main checkout and every experiment copied from it.
+
+The store is `mlruns/mlflow.db` with artefacts in `mlruns/artifacts`, unless `MLFLOW_TRACKING_URI`
+names another. Each run carries git revision, DVC experiment, parameters, and the DVC hash of every
+input and output, so that an artefact is found by its hash. This module imports without MLflow;
+code that computes takes a `Log` and never sees it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dermaflux.paths import project_root
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_FLUSH_SECONDS = 5.0
+
+
+class Log(Protocol):
+    """What a training loop reports to."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers of one step."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A finished file, such as an image grid."""
+
+
+class Silent:
+    """A `Log` that keeps nothing, for tests and benchmarks."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Drop the numbers."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Drop the file."""
+
+
+def dvc_hash(path: Path) -> str:
+    """The hash DVC writes to `dvc.lock` for a file, or with suffix `.dir` for a folder.
+
+    A folder's hash is the md5 of DVC's sorted JSON listing of its files
+    (https://dvc.org/doc/user-guide/project-structure/internal-files).
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    files = sorted(
+        (file.relative_to(path).parts, file)
+        for file in path.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    )
+    listing = [{"md5": dvc_hash(file), "relpath": "/".join(parts)} for parts, file in files]
+    text = json.dumps(listing, sort_keys=True)
+    return hashlib.md5(text.encode()).hexdigest() + ".dir"
+
+
+def tracking_uri() -> str:
+    """Address of the store; SQLite in the main checkout unless the environment names another."""
+    default = f"sqlite:///{project_root() / 'mlruns' / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or default
+
+
+def connect() -> MlflowClient:
+    """A client on the initialised store. Parallel workers wait for the first one to create it."""
+    from filelock import FileLock
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    root = project_root()
+    (root / "mlruns").mkdir(exist_ok=True)
+    mlflow.set_tracking_uri(tracking_uri())
+    # Two processes that migrate one fresh SQLite file at a time break each other.
+    with FileLock(root / "mlruns" / ".initialise.lock"):
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+    return client
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """Id of an experiment, made when absent."""
+    from filelock import FileLock
+
+    root = project_root()
+    with FileLock(root / "mlruns" / ".initialise.lock"):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if tracking_uri().startswith("sqlite:"):
+            location = (root / "mlruns" / "artifacts" / name).as_uri()
+        return str(client.create_experiment(name, artifact_location=location))
+
+
+def git_revision() -> str:
+    """Commit of the working directory, `unknown` outside a repository."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+class Run:
+    """An open MLflow run. Metrics are sent in batches, at the latest every five seconds."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client, self.run_id = client, run_id
+        self._pending: list[Any] = []
+        self._sent = time.monotonic()
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers of one step."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._pending += [Metric(name, float(value), now, step) for name, value in values.items()]
+        if len(self._pending) >= 500 or time.monotonic() - self._sent > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is pending."""
+        while self._pending:
+            self.client.log_batch(self.run_id, metrics=self._pending[:1000])
+            self._pending = self._pending[1000:]
+        self._sent = time.monotonic()
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Copy a file into the run's artefacts."""
+        self.client.log_artifact(self.run_id, str(path), folder or None)
+
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag."""
+        self.client.set_tag(self.run_id, name, value)
+
+    def outputs(self, *paths: Path) -> None:
+        """Tag the run with the DVC hash of what it wrote."""
+        for path in paths:
+            self.tag(f"output.{path.as_posix()}", dvc_hash(path))
+
+
+def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested parameters as MLflow's flat names: `{"tiny": {"images": 3}}` -> `tiny.images`."""
+    result: dict[str, str] = {}
+    for name, value in section.items():
+        if isinstance(value, Mapping):
+            result.update(flat(value, f"{prefix}{name}."))
+        else:
+            result[f"{prefix}{name}"] = str(value)
+    return result
+
+
+@contextmanager
+def start(
+    experiment: str, name: str, parameters: Mapping[str, Any], inputs: Sequence[Path]
+) -> Iterator[Run]:
+    """Open a run; it ends FINISHED, or FAILED when the block raises.
+
+    `experiment` is the room (`generator`, `classifier`), `name` starts with the stage's name.
+    """
+    from mlflow.entities import Param, RunTag
+
+    client = connect()
+    tags = {
+        "mlflow.runName": name,
+        "mlflow.source.git.commit": git_revision(),
+        "stage": name.split("/")[0],
+        **{key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_STAGE") if key in os.environ},
+        **{f"input.{path.as_posix()}": dvc_hash(path) for path in inputs},
+    }
+    created = client.create_run(experiment_id(client, experiment), run_name=name)
+    run = Run(client, created.info.run_id)
+    client.log_batch(
+        run.run_id,
+        params=[Param(key, value) for key, value in flat(parameters).items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    try:
+        yield run
+    except BaseException:
+        run.flush()
+        client.set_terminated(run.run_id, status="FAILED")
+        raise
+    run.flush()
+    client.set_terminated(run.run_id)
