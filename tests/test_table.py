@@ -80,9 +80,7 @@ def test_pixels_are_found_by_id_and_missing_ids_are_named(tmp_path: Path) -> Non
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         table.write(rows(120), tmp_path / name, megabytes=0.02)
-    for left, right in zip(
-        table.shards(tmp_path / "a"), table.shards(tmp_path / "b"), strict=True
-    ):
+    for left, right in zip(table.shards(tmp_path / "a"), table.shards(tmp_path / "b"), strict=True):
         assert left.name == right.name
         assert left.read_bytes() == right.read_bytes()
 

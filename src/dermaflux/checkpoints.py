@@ -20,7 +20,7 @@ from dermaflux.paths import project_root
 
 
 def fingerprint(**parts: Any) -> str:
-    """Hex digest of JSON-serialisable parts: input hashes, parameters, what else decides a result."""
+    """Hex digest of JSON-serialisable parts: input hashes, parameters, whatever else decides."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
@@ -44,7 +44,7 @@ class Checkpoint:
         partial.rename(self._file)
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, or None when there is none. Nothing but tensors and plain values loads."""
+        """The saved state, or None when there is none; only tensors and plain values load."""
         import torch
 
         if not self._file.exists():

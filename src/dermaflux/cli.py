@@ -5,7 +5,9 @@ Stage modules are imported when their command runs, so that `dermaflux --help` s
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -20,94 +22,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Synthetic skin-lesion images, and whether they improve malignancy classifiers.",
 )
+
+_ROOMS = {
+    "ingest": ("corpus", "Data folder -> corpus/, quarantine table, counts."),
+    "caption": ("captions", "Corpus -> captions/."),
+    "validate": ("corpus", "Great Expectations over corpus and captions; fail on a broken one."),
+    "backbone": ("generators", "Train the tiny FluxPipeline, or pin a diffusers repository."),
+    "finetune": ("generators", "Corpus, captions, backbone -> LoRA in models/generator/."),
+    "synthesize": ("generators", "Generator and captions -> synthetic/ shards with provenance."),
+    "audit": ("audit", "Memorisation and fidelity of synthetic/ against the corpus."),
+    "promote": ("classifiers", "Register the best ViT by validation AUC; champion if better."),
+    "report": ("reporting", "Everything above -> reports/index.html."),
+    "summary": ("reporting", "Print the results of the last `dvc repro` as a short table."),
+}
 _Architecture = Annotated[str, typer.Option(help="A name from train.architectures.")]
 _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
 
-@app.command()
-def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example data.")]) -> None:
-    """Render the phantom corpus in the eleven published layouts."""
-    from dermaflux.corpus.phantom import write
+def _stage(room: str, name: str) -> Callable[[], None]:
+    def command() -> None:
+        from dermaflux import params
 
-    write(folder)
+        importlib.import_module(f"dermaflux.{room}.{name}").run(params.load())
 
-
-@app.command()
-def ingest() -> None:
-    """Data folder -> corpus/, quarantine table, counts."""
-    from dermaflux import params
-    from dermaflux.corpus import ingest
-
-    ingest.run(params.load())
+    return command
 
 
-@app.command()
-def caption() -> None:
-    """Corpus -> captions/."""
-    from dermaflux import params
-    from dermaflux.captions import caption
-
-    caption.run(params.load())
-
-
-@app.command()
-def validate() -> None:
-    """Check corpus and captions with Great Expectations; fail on a broken expectation."""
-    from dermaflux import params
-    from dermaflux.corpus import validate
-
-    validate.run(params.load())
-
-
-@app.command()
-def backbone() -> None:
-    """Train the tiny FluxPipeline, or pin a diffusers repository."""
-    from dermaflux import params
-    from dermaflux.generators import backbone
-
-    backbone.run(params.load())
-
-
-@app.command()
-def finetune() -> None:
-    """Corpus, captions, backbone -> LoRA in models/generator/."""
-    from dermaflux import params
-    from dermaflux.generators import finetune
-
-    finetune.run(params.load())
-
-
-@app.command()
-def synthesize() -> None:
-    """Generator and captions -> synthetic/ shards with provenance."""
-    from dermaflux import params
-    from dermaflux.generators import synthesize
-
-    synthesize.run(params.load())
-
-
-@app.command()
-def reproduce(
-    image_id: Annotated[str, typer.Argument(help="image_id of a synthetic row.")],
-    output: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("reproduced.png"),
-    alone: Annotated[
-        bool, typer.Option("--alone", help="Sample the image by itself, not in its batch.")
-    ] = False,
-) -> None:
-    """Make one synthetic image again from its manifest row."""
-    from dermaflux import params
-    from dermaflux.generators import synthesize
-
-    synthesize.reproduce(params.load(), image_id, output, alone=alone)
-
-
-@app.command()
-def audit() -> None:
-    """Memorisation and fidelity of synthetic/ against the corpus."""
-    from dermaflux import params
-    from dermaflux.audit import audit
-
-    audit.run(params.load())
+for _name, (_room, _help) in _ROOMS.items():
+    app.command(_name, help=_help)(_stage(_room, _name))
 
 
 @app.command()
@@ -129,12 +71,18 @@ def evaluate(architecture: _Architecture, seed: _Seed) -> None:
 
 
 @app.command()
-def promote() -> None:
-    """Register the best ViT by validation AUC; alias it champion when it is better."""
+def reproduce(
+    image_id: Annotated[str, typer.Argument(help="image_id of a synthetic row.")],
+    output: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("reproduced.png"),
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Sample the image by itself, not in its batch.")
+    ] = False,
+) -> None:
+    """Make one synthetic image again from its manifest row."""
     from dermaflux import params
-    from dermaflux.classifiers import promote
+    from dermaflux.generators import synthesize
 
-    promote.run(params.load())
+    synthesize.reproduce(params.load(), image_id, output, alone=alone)
 
 
 @app.command()
@@ -149,21 +97,11 @@ def predict(
 
 
 @app.command()
-def report() -> None:
-    """Everything above -> reports/index.html."""
-    from dermaflux import params
-    from dermaflux.reporting import report
+def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example data.")]) -> None:
+    """Render the phantom corpus in the eleven published layouts."""
+    from dermaflux.corpus.phantom import write
 
-    report.run(params.load())
-
-
-@app.command()
-def summary() -> None:
-    """Print the results of the last `dvc repro` as a short table."""
-    from dermaflux import params
-    from dermaflux.reporting import summary
-
-    summary.run(params.load())
+    write(folder)
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ class Ingest(Section):
     minimum_side: Annotated[int, Field(ge=1)] = 128
     """Shorter native side in pixels below which an image is quarantined (paper section 2.1)."""
     scale: Literal["native", "published"] = "native"
-    """`native`: bucket from each image's shorter side; `published`: the paper's bucket per dataset."""
+    """`native`: bucket from the shorter side; `published`: the paper's bucket per dataset."""
     indeterminate: Literal["drop", "benign", "malignant"] = "drop"
     """What becomes of diagnoses that are neither, such as actinic keratosis."""
     duplicates: Literal["drop", "keep"] = "drop"
@@ -252,9 +252,9 @@ class Params(Section):
     def _consistent(self) -> Params:
         if self.synthetic_wanted > self.synthesize.images:
             raise ValueError(
-                f"ratio {self.ratio:g} x n_real {self.n_real} needs {self.synthetic_wanted} synthetic "
-                f"images but synthesize.images is {self.synthesize.images}; lower the ratio or raise "
-                "synthesize.images"
+                f"ratio {self.ratio:g} x n_real {self.n_real} needs {self.synthetic_wanted} "
+                f"synthetic images but synthesize.images is {self.synthesize.images}; lower the "
+                "ratio or raise synthesize.images"
             )
         if self.promote.architecture not in self.train.architectures:
             raise ValueError(
@@ -270,7 +270,7 @@ class Params(Section):
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check a parameter file; raise `InputError` with one sentence when it is not valid."""
+    """Read and check a parameter file; raise `InputError` when it is not valid."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

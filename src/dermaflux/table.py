@@ -229,7 +229,7 @@ def pixels(
     missing = [name for name in wanted if name not in found]
     if missing:
         raise InputError(
-            f"{len(missing)} images such as {missing[0]} are not in {folder}; run the stages in order"
+            f"{len(missing)} images such as {missing[0]} are not in {folder}; run dvc repro"
         )
     return found
 

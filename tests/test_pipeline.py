@@ -1,0 +1,207 @@
+"""The product as its users drive it: DVC on a copy of this checkout, at miniature settings.
+
+One project is built once and the tests follow each other in it, as a user's commands would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+pytestmark = pytest.mark.slow
+
+MINIATURE = {
+    "n_real": 40,
+    "ratio": 0.5,
+    "backbone.tiny.images": 32,
+    "backbone.tiny.autoencoder_steps": 12,
+    "backbone.tiny.minimum_psnr": 1.0,
+    "backbone.tiny.flow_steps": 4,
+    "finetune.steps": 4,
+    "finetune.batch": 2,
+    "finetune.maximum_images": 16,
+    "finetune.grid_steps": 4,
+    "synthesize.images": 80,
+    "synthesize.steps": 1,
+    "synthesize.batch": 40,
+    "train.architectures": ["vit"],
+    "train.seeds": [0],
+    "train.epochs": 2,
+    "evaluate.bootstrap_samples": 100,
+    "promote.bootstrap_samples": 100,
+}
+STAGES = [
+    "ingest",
+    "caption",
+    "validate",
+    "backbone",
+    "finetune",
+    "synthesize",
+    "audit",
+    "train@vit-0",
+    "evaluate@vit-0",
+    "promote",
+    "report",
+]
+
+
+def run(project: Path, *command: str, expect: int = 0) -> str:
+    """Run a command as a user would and return all it printed."""
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        command,
+        cwd=project,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout
+    return done.stdout
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def mlflow_runs(project: Path) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    return list(client.search_runs(experiments, max_results=1000))
+
+
+def write_params(project: Path, values: dict[str, Any]) -> None:
+    yaml = YAML()
+    raw = yaml.load((project / "params.yaml").read_text())
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        section = raw
+        for name in parents:
+            section = section[name]
+        section[last] = value
+    with (project / "params.yaml").open("w") as file:
+        yaml.dump(raw, file)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh checkout with the phantom corpus rendered and the miniature parameters committed."""
+    folder = tmp_path_factory.mktemp("project")
+    listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z")
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "config", "user.email", "test@dermaflux.invalid")
+    run(folder, "git", "config", "user.name", "test")
+    run(folder, "dermaflux", "phantom", "data")
+    run(folder, "dvc", "commit", "--quiet", "data.dvc")
+    write_params(folder, MINIATURE)
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "miniature")
+    return folder
+
+
+def test_phantom_has_the_hash_that_git_holds(project: Path) -> None:
+    assert "up to date" in run(project, "dvc", "status", "data.dvc")
+
+
+def test_bad_parameter_stops_before_any_work(project: Path) -> None:
+    output = run(project, "dvc", "exp", "run", "--temp", "-S", "ratio=-1", expect=255)
+    assert "ratio is -1 but should be greater than or equal to 0" in output
+    assert "Traceback" not in output
+
+
+def test_repro_runs_every_stage_once(project: Path) -> None:
+    assert sorted(stages_run(run(project, "dvc", "repro"))) == sorted(STAGES)
+    assert "up to date" in run(project, "dvc", "status")
+    ingest = json.loads((project / "reports/ingest.json").read_text())
+    assert ingest["images"]["in"] == ingest["images"]["kept"] + ingest["images"]["quarantined"]
+    assert (project / "reports/index.html").stat().st_size > 10_000
+    run(project, "git", "add", "--all")
+    run(project, "git", "commit", "--quiet", "--message", "first run")
+    assert "vit" in run(project, "dermaflux", "summary")
+
+
+def test_repro_again_does_nothing_in_under_five_seconds(project: Path) -> None:
+    started = time.monotonic()
+    output = run(project, "dvc", "repro")
+    assert stages_run(output) == []
+    assert time.monotonic() - started < 5
+
+
+def test_every_run_carries_its_lineage(project: Path) -> None:
+    runs = mlflow_runs(project)
+    revision = run(project, "git", "rev-parse", "HEAD~1").strip()
+    names = {found.info.run_name for found in runs}
+    assert {"backbone", "finetune", "synthesize", "audit"} <= names
+    assert {"train/vit-real-0", "train/vit-mixture-0", "evaluate/vit-mixture-0"} <= names
+    lock = YAML(typ="safe").load((project / "dvc.lock").read_text())["stages"]
+    corpus = next(out["md5"] for out in lock["ingest"]["outs"] if out["path"] == "corpus")
+    for found in runs:
+        assert found.data.tags["mlflow.source.git.commit"] == revision
+        assert found.info.status == "FINISHED"
+    trained = next(found for found in runs if found.info.run_name == "train/vit-mixture-0")
+    assert trained.data.tags["input.corpus"] == corpus
+
+
+def test_ratio_retrains_classifiers_and_nothing_else(project: Path) -> None:
+    output = run(project, "dvc", "exp", "run", "-S", "ratio=1.75", "--name", "more")
+    assert stages_run(output) == ["train@vit-0", "evaluate@vit-0", "promote", "report"]
+    assert "real" in output  # the arm without synthetic images says it was not trained again
+    tagged = [r for r in mlflow_runs(project) if r.data.tags.get("DVC_EXP_NAME") == "more"]
+    assert {r.info.run_name for r in tagged} >= {"train/vit-mixture-0", "evaluate/vit-mixture-0"}
+    assert "train/vit-real-0" not in {r.info.run_name for r in tagged}
+
+
+def test_queued_experiments_log_to_the_store_of_the_main_checkout(project: Path) -> None:
+    run(project, "git", "checkout", "--quiet", "--", ".")
+    run(project, "dvc", "checkout", "--quiet")
+    before = len(mlflow_runs(project))
+    run(project, "dvc", "exp", "run", "--queue", "-S", "ratio=0,1,1.5")
+    run(project, "dvc", "queue", "start", "-j", "2")
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        status = run(project, "dvc", "queue", "status")
+        if "Running" not in status and "Queued" not in status:
+            break
+        time.sleep(3)
+    assert status.count("Success") == 3, status
+    new = mlflow_runs(project)[: -before or None]
+    mixtures = [r for r in new if r.info.run_name == "evaluate/vit-mixture-0"]
+    assert sorted(float(r.data.params["ratio"]) for r in mixtures) == [0.0, 1.0, 1.5]
+    assert len({r.data.tags["DVC_EXP_NAME"] for r in mixtures}) == 3
+
+
+def test_push_and_pull_restore_a_wiped_workspace(project: Path, tmp_path: Path) -> None:
+    run(project, "dvc", "remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    run(project, "dvc", "push", "--quiet")
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(project), str(clone))
+    shutil.copy2(project / ".dvc/config", clone / ".dvc/config")
+    assert not (clone / "corpus").exists()
+    run(clone, "dvc", "pull", "--quiet")
+    assert "up to date" in run(clone, "dvc", "status")
+    assert stages_run(run(clone, "dvc", "repro")) == []
+    # A clone has an empty registry: promote can be run by hand and gives it its champion.
+    run(clone, "dermaflux", "promote")
+    picture = next((clone / "data" / "kaggle1").rglob("*.jpg"))
+    assert "%" in run(clone, "dermaflux", "predict", str(picture))
