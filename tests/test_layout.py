@@ -1,0 +1,81 @@
+"""Promises about the code itself: one name per stage, rooms in order, light imports."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from typer.main import get_command
+
+from dermaflux.cli import app
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "dermaflux"
+ROOMS = ["corpus", "captions", "generators", "audit", "classifiers", "reporting"]
+
+
+def stages() -> dict[str, dict[str, object]]:
+    found: dict[str, dict[str, object]] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())[
+        "stages"
+    ]
+    return found
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_a_stage_has_one_name_everywhere(stage: str) -> None:
+    assert stage in get_command(app).commands  # type: ignore[attr-defined]
+    assert stage in YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    modules = [f"dermaflux.{room}.{stage}" for room in ROOMS]
+    assert sum(importlib.util.find_spec(module) is not None for module in modules) == 1
+    assert str(stages()[stage]["cmd"]).startswith(f"dermaflux {stage}")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    parts = (name.split(".") for name in names if name.startswith("dermaflux."))
+    return {part[1] for part in parts if part[1] in ROOMS}
+
+
+def test_no_room_imports_a_later_one() -> None:
+    for number, room in enumerate(ROOMS):
+        for path in (SOURCE / room).rglob("*.py"):
+            later = imported_rooms(path) & set(ROOMS[number + 1 :])
+            assert not later, f"{path.relative_to(ROOT)} imports {later}"
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command_line_starts_without_heavy_libraries() -> None:
+    heavy = ["torch", "mlflow", "pandas", "numpy", "skimage", "great_expectations", "dvc"]
+    loaded = python(f"import sys, dermaflux.cli; print([m for m in {heavy} if m in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_compute_modules_import_without_dvc_and_mlflow() -> None:
+    rooms = ["generators", "classifiers", "audit"]
+    modules = [
+        f"dermaflux.{room}.{path.stem}"
+        for room in rooms
+        for path in sorted((SOURCE / room).glob("*.py"))
+        if path.stem != "__init__"
+    ]
+    python(
+        "import importlib, sys\n"
+        "sys.modules['mlflow'] = sys.modules['dvc'] = None\n"
+        f"for name in {modules}: importlib.import_module(name)"
+    )
