@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yield a function that advances the line by a number of items; the line goes at the end."""
+    """Yield a function that advances the line by a number of items; shown on a terminal only."""
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -26,6 +27,14 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
             return Text(f"{speed:,.0f}/s" if speed else "")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, Rate(), TimeRemainingColumn(), transient=True) as bar:
+    console = Console()
+    with Progress(
+        *columns,
+        Rate(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
         task = bar.add_task(what, total=total, completed=done)
         yield lambda items: bar.advance(task, items)

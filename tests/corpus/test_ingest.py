@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from layouts import isic2019, isic2020, jpeg, kaggle, picture, png_claiming, save
+from PIL import Image
+from ruamel.yaml import YAML
+
+from dermaflux import paths, table
+from dermaflux.corpus import decode, ingest, spool
+from dermaflux.corpus.decode import Picture
+from dermaflux.corpus.sources.adapter import Problem
+from dermaflux.errors import InputError
+from dermaflux.params import Params, parse
+
+DEFAULTS = Path(__file__).parents[2] / "params.yaml"
+
+
+def settings(**changes: object) -> Params:
+    raw = YAML(typ="safe").load(DEFAULTS.read_text(encoding="utf-8"))
+    raw["data"], raw["ingest"] = "data", {**raw["ingest"], **changes}
+    return parse(raw)
+
+
+def quarantined() -> dict[str, dict[str, str]]:
+    with paths.QUARANTINE.open(encoding="utf-8", newline="") as file:
+        return {row["location"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory that is its own project root."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    (tmp_path / ".dvc").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def data(workspace: Path) -> Path:
+    """All four datasets, with copies between them and a battery of damaged files."""
+    classes = ["NV", "MEL", "BKL", "AK"] * 6
+    train = {f"ISIC_{n:07d}": (name, f"HAM_{n // 2 % 3}x{name}") for n, name in enumerate(classes)}
+    test = {f"ISIC_{9000 + n:07d}": name for n, name in enumerate(["NV", "MEL", "UNK", "AK"])}
+    isic2019(workspace / "isic2019", train, test)
+    isic2020(workspace / "isic2020", {f"ISIC_{n}": (f"IP_{n % 5}", n % 2) for n in range(10)})
+    kaggle(workspace / "kaggle1/melanoma_cancer_dataset", 4, False, 0)
+    kaggle(workspace / "kaggle2", 4, True, 100)
+    inputs = workspace / "isic2019/ISIC_2019_Training_Input"
+    # ISIC_1 of 2020 is in the test part of kaggle1, so patient IP_1 must leave training.
+    copy = Image.open(workspace / "isic2020/train/ISIC_1.jpg").resize((300, 300))
+    save(copy, workspace / "kaggle1/melanoma_cancer_dataset/test/malignant/melanoma_0.jpg", 70)
+    # Two copies in training, and two whose labels contradict each other.
+    save(Image.open(inputs / "ISIC_0000000.jpg"), workspace / "kaggle2/train/Benign/7.jpg", 60)
+    save(Image.open(inputs / "ISIC_0000004.jpg"), workspace / "kaggle2/train/Malignant/8.jpg", 60)
+    damage(workspace / "kaggle2/train/Benign")
+    save(picture(7), workspace / "hiba/images/one.jpg")
+    return workspace
+
+
+def damage(folder: Path) -> None:
+    whole = jpeg(picture(501))
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "end-missing.jpg").write_bytes(whole[:-400])
+    (folder / "text.jpg").write_text("not an image")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "bomb.png").write_bytes(png_claiming(20_000, 20_000))
+    (folder / "broken-link.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "gif.gif").write_bytes(b"GIF89a")
+    save(picture(502, 200, 127), folder / "small.jpg")
+    save(picture(503), folder / "twice.jpg")
+    save(picture(504), folder / "twice.png")
+    save(picture(505), folder.parent / "elsewhere/lost.jpg")
+
+
+def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
+    on_disk = [
+        os.path.relpath(path, data)
+        for path in data.rglob("*.*")
+        if path.suffix in (".jpg", ".png", ".gif") and "hiba" not in path.parts
+    ]
+    ingest.run(settings())
+    report = json.loads(paths.INGEST_REPORT.read_text())
+    rows, lost = table.metadata(paths.CORPUS), quarantined()
+    counts = report["images"]
+    assert counts["in"] == counts["kept"] + counts["quarantined"]
+    assert (counts["kept"], counts["quarantined"]) == (len(rows), len(lost))
+    assert sum(source["in"] for source in report["sources"].values()) == counts["in"]
+    assert sum(scale["in"] for scale in report["scales"].values()) == counts["in"]
+    assert sum(report["quarantine"]["rule"].values()) == counts["quarantined"]
+    assert counts["in"] == len(on_disk)  # every file once; here every CSV row has its file
+    assert report["unread"] == {"hiba": {"images": 1, "why": "no adapter reads it"}}
+    reasons = {Path(place).name: row["rule"] for place, row in lost.items()}
+    benign = "kaggle2/train/Benign/"
+    expected = {
+        "truncated.jpg": "damaged",
+        "end-missing.jpg": "damaged",
+        "text.jpg": "damaged",
+        "empty.jpg": "damaged",
+        "bomb.png": "too-large",
+        "gif.gif": "damaged",
+        "broken-link.jpg": "unreadable",
+        "small.jpg": "too-small",
+        "twice.png": "repeated-id",
+        "lost.jpg": "outside-layout",
+    }
+    assert {name: reasons[name] for name in expected} == expected
+    assert lost[benign + "small.jpg"]["stage"] == "decode"
+    assert "127" in lost[benign + "small.jpg"]["reason"]
+    assert report["quarantine"]["rule"]["no-meaning"] == 1
+    assert report["quarantine"]["rule"]["indeterminate"] == 7
+    assert report["kept"]["test"]["kaggle1"] == {
+        "benign": {"128": 4},
+        "malignant": {"128": 3, "256": 1},
+    }
+
+
+def test_copies_leave_training_by_the_rules(data: Path) -> None:
+    ingest.run(settings())
+    lost = {row["image_id"]: row for row in quarantined().values()}
+    leaked = [name for name, row in lost.items() if row["stage"] == "leak"]
+    assert leaked == ["isic2020/ISIC_1", "isic2020/ISIC_6"]  # the copy, and its patient's other
+    assert "test image kaggle1/test/malignant/melanoma_0" in lost["isic2020/ISIC_1"]["reason"]
+    assert lost["kaggle2/train/Benign/7"]["rule"] == "duplicate"
+    assert lost["isic2019/ISIC_0000004"]["rule"] == "label-conflict"
+    assert lost["kaggle2/train/Malignant/8"]["rule"] == "label-conflict"
+    ingest.run(settings(duplicates="keep"))
+    again = {row["image_id"]: row["rule"] for row in quarantined().values()}
+    assert set(lost) - set(again) == {
+        "kaggle2/train/Benign/7",
+        "kaggle2/train/Malignant/8",
+        "isic2019/ISIC_0000004",
+    }
+
+
+def test_no_group_is_shared_between_splits(data: Path) -> None:
+    ingest.run(settings(duplicates="keep", validation_fraction=0.4, indeterminate="malignant"))
+    rows = table.metadata(paths.CORPUS)
+    assert set(rows["split"]) == {"train", "validation", "test"}
+    for key in ("lesion_id", "patient_id", "duplicate_group", "sha256"):
+        places = rows[rows[key].notna()].groupby(key)["split"].nunique()
+        assert len(places)
+        assert places.max() == 1, key
+    for split in table.SPLITS:
+        names = list(rows.loc[rows["split"] == split, "image_id"])
+        assert names == sorted(names)
+
+
+def test_any_number_of_workers_writes_the_same_bytes(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = []
+    for workers in ("1", "2"):
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", workers)
+        monkeypatch.setattr(spool, "BATCH", 7 * int(workers))
+        ingest.run(settings())
+        files = [*sorted(paths.CORPUS.iterdir()), paths.QUARANTINE, paths.INGEST_REPORT]
+        outputs.append({path: path.read_bytes() for path in files})
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) == 5
+    assert not any(str(data).encode() in content for content in outputs[0].values())
+
+
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest.run(settings())
+    expected = [path.read_bytes() for path in sorted(paths.CORPUS.iterdir())]
+    for path in (*paths.CORPUS.iterdir(), paths.INGEST_REPORT):
+        path.unlink()
+    monkeypatch.setattr(spool, "BATCH", 8)
+    add, added = spool.Spool.add, []
+
+    def killed(self: spool.Spool, batch: list[Picture | Problem]) -> None:
+        if len(added) == 3:
+            self._file.write(b"half a picture")
+            raise KeyboardInterrupt
+        added.append(len(batch))
+        add(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool.Spool, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest.run(settings())
+    assert not paths.INGEST_REPORT.exists()
+    decoded: list[int] = []
+    real = decode.decode_files
+    monkeypatch.setattr(
+        spool, "decode_files", lambda batch: decoded.append(len(batch)) or real(batch)
+    )
+    ingest.run(settings())
+    assert [path.read_bytes() for path in sorted(paths.CORPUS.iterdir())] == expected
+    total = json.loads(paths.INGEST_REPORT.read_text())["quarantine"]["stage"]["source"]
+    assert sum(decoded) == json.loads(paths.INGEST_REPORT.read_text())["images"]["in"] - total - 24
+    assert not any(Path(".dermaflux/checkpoints/ingest").glob("*/"))
+
+
+def test_shards_open_as_an_image_dataset(data: Path, tmp_path: Path) -> None:
+    import datasets
+
+    ingest.run(settings())
+    opened = datasets.load_dataset(
+        "parquet", data_dir=str(paths.CORPUS), cache_dir=str(tmp_path / "cache")
+    )
+    assert set(opened) == {"train", "validation", "test"}
+    row = next(row for row in opened["test"] if row["image_id"].endswith("malignant/melanoma_0"))
+    assert isinstance(row["image"], Image.Image)
+    assert row["image"].size == (256, 256) == (row["scale"], row["scale"])
+    assert (row["width"], row["height"]) == (300, 300)
+    assert row["duplicate_group"] == "isic2020/ISIC_1"
+    encoded = dict(table.images(paths.CORPUS))
+    for name, digest in table.metadata(paths.CORPUS)[["image_id", "sha256"]].itertuples(
+        index=False
+    ):
+        assert table.sha256(encoded[name]) == digest
+
+
+def test_an_empty_class_is_refused_with_its_counts(workspace: Path) -> None:
+    isic2020(workspace / "isic2020", {f"ISIC_{n}": (f"IP_{n}", 0) for n in range(3)})
+    with pytest.raises(InputError, match=r"3 benign and 0 malignant .*malignant images"):
+        ingest.run(settings())
+    assert not paths.CORPUS.exists()
+    assert not paths.QUARANTINE.exists()
+    assert not any(Path(".dermaflux/checkpoints/ingest").glob("*/"))
+
+
+def test_published_scale_and_buckets(workspace: Path) -> None:
+    sizes = [127, 128, 255, 256, 511, 512, 6000]
+    assert [decode.bucket(side) for side in sizes] == [128, 128, 128, 256, 256, 512, 512]
+    kaggle(workspace / "kaggle2", 1, True, 0)
+    ingest.run(settings(scale="published"))
+    rows = table.metadata(paths.CORPUS)
+    assert set(rows["scale"]) == {256}
+    assert set(rows["width"]) == {150}
+
+
+def test_reasons_repeat_nothing_but_their_own_row(data: Path) -> None:
+    ingest.run(settings())
+    assert Counter(row["source"] for row in quarantined().values())["kaggle2"] >= 9
+    assert all(row["reason"] and "\n" not in row["reason"] for row in quarantined().values())
