@@ -52,6 +52,12 @@ class Checkpoint:
         state: dict[str, Any] = torch.load(self._file, weights_only=True, map_location="cpu")
         return state
 
+    def part(self, name: str) -> Checkpoint:
+        """A state of its own for one part of the work; it goes when the whole is discarded."""
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        return Checkpoint(folder)
+
     def discard(self) -> None:
         """Forget the state: the stage's output has taken its place."""
         shutil.rmtree(self._folder, ignore_errors=True)

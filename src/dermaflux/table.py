@@ -77,6 +77,7 @@ SCHEMA = pa.schema(
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
 _ROWS_PER_GROUP = 100  # the Hub viewer's own size: a page of images reads one row group
+_DECODED_AT_A_TIME = 256  # bounds the decoded images in memory
 
 
 @contextmanager
@@ -174,27 +175,35 @@ def write(
             writer.close()
 
 
-def shards(folder: Path) -> list[Path]:
-    """Parquet shards of a table folder in reading order; raise `InputError` when there are none."""
-    found = sorted(folder.glob("*.parquet"))
+def shards(folder: Path, split: str | None = None) -> list[Path]:
+    """Parquet shards of a table folder, or of one split of it, in reading order.
+
+    Raises `InputError` when there are none.
+    """
+    found = sorted(folder.glob(f"{split or ''}*.parquet"))
     if not found:
-        raise InputError(f"{folder} holds no Parquet shards; run the stage that writes it")
+        which = f" of split {split}" if split else ""
+        raise InputError(f"{folder} holds no Parquet shards{which}; run the stage that writes it")
     return found
 
 
-def metadata(folder: Path, columns: Sequence[str] = METADATA) -> pd.DataFrame:
-    """All rows of a table folder without touching pixels, in shard order."""
-    tables = [pq.read_table(path, columns=list(columns)) for path in shards(folder)]
+def metadata(
+    folder: Path, columns: Sequence[str] = METADATA, split: str | None = None
+) -> pd.DataFrame:
+    """All rows of a table folder, or of one split, without touching pixels, in shard order."""
+    tables = [pq.read_table(path, columns=list(columns)) for path in shards(folder, split)]
     return pa.concat_tables(tables).to_pandas()
 
 
-def images(folder: Path, wanted: Iterable[str] | None = None) -> Iterator[tuple[str, bytes]]:
-    """Stream (image_id, encoded bytes) in shard order; `wanted` ids only, when given.
+def images(
+    folder: Path, wanted: Iterable[str] | None = None, split: str | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Stream (image_id, encoded bytes) in shard order; `wanted` ids or one split only, when given.
 
-    Row groups that hold no wanted id are not read.
+    Row groups that hold no wanted id and shards of other splits are not read.
     """
     keep = None if wanted is None else set(wanted)
-    for path in shards(folder):
+    for path in shards(folder, split):
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=["image_id"])["image_id"].to_pylist()
@@ -213,23 +222,45 @@ def decode(encoded: bytes) -> Image.Image:
     return Image.open(io.BytesIO(encoded)).convert("RGB")
 
 
+def decoded(
+    folder: Path,
+    wanted: Iterable[str] | None = None,
+    split: str | None = None,
+    side: int | None = None,
+) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Stream (image_id, uint8 array (H, W, 3)) like `images`, decoded on all cores.
+
+    With `side`, images of another size are resized to (side, side) with antialiasing.
+    """
+    import os
+    from concurrent.futures import ThreadPoolExecutor
+    from itertools import islice
+
+    import numpy as np
+    from PIL import Image
+
+    def pixels_of(item: tuple[str, bytes]) -> tuple[str, np.ndarray[Any, Any]]:
+        picture = decode(item[1])
+        if side is not None and picture.size != (side, side):
+            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
+        return item[0], np.asarray(picture)
+
+    stream = images(folder, wanted, split)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while chunk := list(islice(stream, _DECODED_AT_A_TIME)):
+            yield from pool.map(pixels_of, chunk)
+
+
 def pixels(
     folder: Path, wanted: Sequence[str], side: int | None = None
 ) -> dict[str, np.ndarray[Any, Any]]:
     """image_id -> uint8 array (H, W, 3); resized to (side, side) with antialiasing when given."""
-    import numpy as np
-    from PIL import Image
-
-    found = {}
-    for image_id, encoded in images(folder, wanted):
-        picture = decode(encoded)
-        if side is not None and picture.size != (side, side):
-            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-        found[image_id] = np.asarray(picture)
+    found = dict(decoded(folder, wanted, side=side))
     missing = [name for name in wanted if name not in found]
     if missing:
         raise InputError(
-            f"{len(missing)} images such as {missing[0]} are not in {folder}; run dvc repro"
+            f"{len(missing)} images such as {missing[0]} are not in {folder}; "
+            "run the stages in order"
         )
     return found
 

@@ -56,11 +56,11 @@ def dvc_hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
     files = sorted(
-        (file.relative_to(path).parts, file)
+        (file.relative_to(path).as_posix(), file)
         for file in path.rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     )
-    listing = [{"md5": dvc_hash(file), "relpath": "/".join(parts)} for parts, file in files]
+    listing = [{"md5": dvc_hash(file), "relpath": name} for name, file in files]
     text = json.dumps(listing, sort_keys=True)
     return hashlib.md5(text.encode()).hexdigest() + ".dir"
 
@@ -76,6 +76,7 @@ def connect() -> MlflowClient:
     from filelock import FileLock
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     import mlflow
 
     root = project_root()

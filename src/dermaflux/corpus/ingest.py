@@ -8,6 +8,7 @@ the order in which files lie on disk changes a byte of the output.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,7 +61,16 @@ def run(params: Params) -> None:
     report = ledger.summary(items, rows, rejected, datasets)
     report["duplicates"] = ledger.group_sizes(copies)
     report["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
+    report["bayes_auc"] = _bayes_auc(data)
     table.write_json(paths.INGEST_REPORT, report)
+
+
+def _bayes_auc(data: Path) -> float | None:
+    """The AUC no classifier can beat, which only the phantom corpus knows of itself."""
+    phantom = data / "phantom.json"
+    if not phantom.is_file():
+        return None
+    return float(json.loads(phantom.read_text(encoding="utf-8"))["bayes_auc"])
 
 
 def read(dataset: Dataset, data: Path) -> Iterator[Item]:

@@ -1,0 +1,86 @@
+"""How many images came in, were quarantined and were kept.
+
+Reads reports/ingest.json, reports/quarantine.csv and the labels of synthetic/; writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dermaflux import paths, table
+from dermaflux.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLASSES = ("benign", "malignant")
+_FLOW = ("in", "quarantined", "kept")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of quarantine, how many records it stopped, and the reason given to one of them."""
+
+    name: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Counts of the stage `ingest`."""
+
+    total: dict[str, int]
+    """`in`, `quarantined` and `kept`; the first is the sum of the others."""
+    sources: pd.DataFrame
+    """Index source; `in`, `quarantined`, `kept`, then `<split> <label>` for each pair."""
+    scales: pd.DataFrame
+    """Index scale in pixels, or `none` for records without a decoded image; as `total`."""
+    rules: list[Rule]
+    """Most frequent first."""
+    unread: dict[str, int]
+    """Images of datasets that no adapter reads."""
+
+
+def corpus() -> Corpus:
+    """Read what `ingest` counted; raise `InputError` when it has not run."""
+    import pandas as pd
+
+    if not paths.INGEST_REPORT.is_file():
+        raise InputError(f"{paths.INGEST_REPORT} is missing; run `dvc repro ingest`")
+    report = json.loads(paths.INGEST_REPORT.read_text(encoding="utf-8"))
+    sources = {
+        source: {name: figures[name] for name in _FLOW} | _kept(report["kept"], source)
+        for source, figures in report["sources"].items()
+    }
+    return Corpus(
+        total={name: report["images"][name] for name in _FLOW},
+        sources=pd.DataFrame.from_dict(sources, orient="index"),
+        scales=pd.DataFrame.from_dict(report["scales"], orient="index")[list(_FLOW)],
+        rules=_rules(report["quarantine"]["rule"]),
+        unread={name: found["images"] for name, found in report["unread"].items()},
+    )
+
+
+def _kept(kept: dict[str, Any], source: str) -> dict[str, int]:
+    return {
+        f"{split} {label}": sum(kept.get(split, {}).get(source, {}).get(label, {}).values())
+        for split in table.SPLITS
+        for label in CLASSES
+    }
+
+
+def _rules(found: dict[str, int]) -> list[Rule]:
+    import pandas as pd
+
+    rows = pd.read_csv(paths.QUARANTINE, dtype=str, keep_default_na=False)
+    examples = rows.groupby("rule")["reason"].first()
+    order = sorted(found, key=lambda name: (-found[name], name))
+    return [Rule(name, found[name], str(examples.get(name, ""))) for name in order]
+
+
+def synthetic() -> pd.Series[int]:
+    """Synthetic images per label."""
+    return table.metadata(paths.SYNTHETIC, ["label"])["label"].value_counts().sort_index()

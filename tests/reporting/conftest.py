@@ -1,0 +1,143 @@
+"""A small workspace in which every stage before `report` has run, with made-up figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dermaflux import params as parameters
+from dermaflux import paths, table
+from dermaflux.params import Params
+
+PARAMETERS = Path(__file__).parents[2] / "params.yaml"
+# Test AUC of vit without and with synthetic images for seeds 0, 1, 2.
+REAL, MIXTURE = (0.80, 0.82, 0.81), (0.83, 0.86, 0.85)
+
+
+def _picture(index: int, label: str) -> bytes:
+    rng = np.random.default_rng(index)
+    array = np.full((128, 128, 3), (214, 170, 150), np.uint8)
+    array[30:98, 30:98] = (120, 70, 50) if label == "benign" else (60, 35, 40)
+    array = (array + rng.integers(0, 20, array.shape)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _rows(source: str, split: str, counts: dict[str, int], start: int) -> list[dict[str, object]]:
+    rows = []
+    for label, count in counts.items():
+        for number in range(count):
+            name = f"{source}/{split}-{label}-{number:03d}"
+            encoded = _picture(start + len(rows), label)
+            rows.append(
+                {
+                    "image": {"bytes": encoded, "path": f"{name}.jpg"},
+                    "image_id": name,
+                    "source": source,
+                    "label": label,
+                    "split": split,
+                    "scale": 128,
+                    "width": 140,
+                    "height": 150,
+                    "sha256": table.sha256(encoded),
+                }
+            )
+    return rows
+
+
+def _ingest_report() -> None:
+    """What `ingest` says of the corpus below: three quarantined records beside 60 images."""
+    rows = [
+        ("isic2019", "a.jpg", "isic2019/a", "decode", "damaged", "image file is truncated"),
+        ("kaggle1", "b.jpg", "kaggle1/b", "decode", "damaged", "not an image"),
+        ("kaggle2", "c.jpg", "kaggle2/c", "decode", "too-small", "shorter side 90 is below 128"),
+    ]
+    with paths.QUARANTINE.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["source", "location", "image_id", "stage", "rule", "reason"])
+        writer.writerows(rows)
+    half = {"benign": {"128": 6}, "malignant": {"128": 6}}
+    isic = {"in": 37, "quarantined": 1, "kept": 36}
+    table.write_json(
+        paths.INGEST_REPORT,
+        {
+            "images": {"in": 63, "quarantined": 3, "kept": 60},
+            "kept": {
+                "train": {"isic2019": {"benign": {"128": 30}, "malignant": {"128": 6}}},
+                "validation": {"kaggle1": half},
+                "test": {"kaggle1": half},
+            },
+            "sources": {
+                "isic2019": isic,
+                "kaggle1": {"in": 25, "quarantined": 1, "kept": 24},
+                "kaggle2": {"in": 1, "quarantined": 1, "kept": 0},
+            },
+            "scales": {
+                "128": {"in": 61, "quarantined": 1, "kept": 60},
+                "none": {"in": 2, "quarantined": 2, "kept": 0},
+            },
+            "quarantine": {"rule": {"damaged": 2, "too-small": 1}},
+            "unread": {"ddi": {"images": 37, "why": "no adapter reads it"}},
+        },
+    )
+
+
+def _evaluations(params: Params) -> None:
+    for architecture in params.train.architectures:
+        for place, seed in enumerate(params.train.seeds):
+            content: dict[str, dict[str, float]] = {}
+            for arm, aucs in (("real", REAL), ("mixture", MIXTURE)):
+                auc = aucs[place] - (0.02 if architecture == "resnext" else 0.0)
+                content[arm] = {"auc": auc, "auc_low": auc - 0.05, "auc_high": auc + 0.05}
+                for name, less in (("accuracy", 0.07), ("f1", 0.1), ("specificity", 0.06)):
+                    content[arm][name] = auc - less
+            gain = MIXTURE[place] - REAL[place]
+            content["difference"] = {"auc": gain, "auc_low": gain - 0.03, "auc_high": gain + 0.03}
+            cell = paths.cell(architecture, seed)
+            table.write_json(paths.EVALUATIONS / f"{cell}.json", content)
+            points = ["arm,fpr,tpr"]
+            for arm, power in (("real", 0.25), ("mixture", 0.2)):
+                points += [f"{arm},{x:.3f},{x**power:.5f}" for x in np.linspace(0, 1, 50)]
+            table.write_text(paths.EVALUATIONS / cell / "roc.csv", "\n".join(points) + "\n")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Chdir into a workspace of 60 real and 8 synthetic images; its parameters."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    params = parameters.load(PARAMETERS)
+    rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)
+    rows += _rows("kaggle1", "validation", {"benign": 6, "malignant": 6}, 100)
+    rows += _rows("kaggle1", "test", {"benign": 6, "malignant": 6}, 200)
+    table.write(sorted(rows, key=lambda row: str(row["image_id"])), paths.CORPUS, 64)
+    table.write(
+        _rows("synthetic", "train", {"benign": 4, "malignant": 4}, 300), paths.SYNTHETIC, 64
+    )
+    paths.REPORTS.mkdir()
+    _ingest_report()
+    table.write_json(paths.AUDIT_REPORT, {"rejected": ["synthetic/train-benign-000"], "kid": 0.12})
+    table.write_json(paths.VALIDATION_REPORT, {"success": True, "evaluated": 30, "failed": 0})
+    candidate = {"cell": "vit-1", "arm": "mixture", "validation_auc": 0.87}
+    table.write_json(
+        paths.PROMOTE_REPORT,
+        {
+            "decision": "promoted",
+            "reason": "vit-1/mixture is best with validation AUC 0.8700, and there was no champion",
+            "candidate": candidate,
+            "champion": candidate,
+            "champion_before": None,
+        },
+    )
+    table.write_text(
+        paths.GENERATOR / "loss.csv",
+        "step,loss\n" + "".join(f"{step},{1 / (1 + step):.4f}\n" for step in range(40)),
+    )
+    _evaluations(params)
+    return params

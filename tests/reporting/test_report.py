@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from dermaflux import paths, table
+from dermaflux.errors import InputError
+from dermaflux.params import Params
+from dermaflux.reporting import counts, report, results, summary
+from dermaflux.reporting.results import Estimate
+
+
+class _Page(HTMLParser):
+    """Open elements, images, links and ids of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if "id" in values:
+            self.ids.append(str(values["id"]))
+        if tag == "img":
+            self.images.append(values)
+        elif tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+        if tag == "a":
+            self.links.append(str(values["href"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_interval_over_seeds_is_the_one_sample_t_interval() -> None:
+    values = [0.81, 0.84, 0.79, 0.86]
+    found = results.over_seeds(values, 0.9)
+    reference = stats.ttest_1samp(values, 0.0).confidence_interval(0.9)
+    assert found.value == pytest.approx(sum(values) / 4)
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high))
+    assert not results.over_seeds([0.8], 0.95).has_interval
+
+
+def test_effect_is_paired_by_seed(workspace: Params) -> None:
+    cells = results.load(workspace)
+    found = results.effect(cells, "vit", 0.95)
+    gains = [0.03, 0.04, 0.04]
+    reference = stats.ttest_1samp(gains, 0.0).confidence_interval(0.95)
+    assert found is not None
+    assert found.value == pytest.approx(sum(gains) / 3)
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high))
+    assert results.verdict(found) == "helps"
+    assert results.verdict(Estimate(-0.1, -0.2, -0.01)) == "harms"
+    assert results.verdict(Estimate(0.1, -0.2, 0.4)) == "no clear effect"
+    one = results.effect(cells[:1], "vit", 0.95)
+    assert one is not None
+    assert (one.low, one.high) == pytest.approx((0.0, 0.06))
+
+
+def test_counts_add_up(workspace: Params) -> None:
+    found = counts.corpus()
+    assert found.total == {"in": 63, "quarantined": 3, "kept": 60}
+    assert found.sources["in"].sum() == found.scales["in"].sum() == 63
+    assert found.sources.loc["kaggle2"].to_list() == [1, 1, 0, 0, 0, 0, 0, 0, 0]
+    splits = [f"{split} {label}" for split in table.SPLITS for label in counts.CLASSES]
+    assert found.sources[splits].to_numpy().sum() == 60
+    assert [(rule.name, rule.count) for rule in found.rules] == [("damaged", 2), ("too-small", 1)]
+    assert found.rules[0].example == "image file is truncated"
+    paths.INGEST_REPORT.unlink()
+    with pytest.raises(InputError, match=r"ingest\.json is missing"):
+        counts.corpus()
+
+
+def test_page_is_whole_self_contained_and_has_the_same_bytes_again(workspace: Params) -> None:
+    report.run(workspace)
+    text = paths.REPORT_PAGE.read_text(encoding="utf-8")
+    assert paths.REPORT_PAGE.stat().st_size < 5e6
+    page = _Page()
+    page.feed(text)
+    assert page.open == []
+    assert all(str(image["src"]).startswith("data:image/") for image in page.images)
+    assert all(image["alt"] for image in page.images)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert not re.search(r"<(script|link)\b", text)
+    assert str(Path.cwd()) not in text
+    assert "+0.037" in text
+    assert "Not a medical device" in text
+    assert "Bayes" not in text
+    report.run(workspace)
+    assert paths.REPORT_PAGE.read_text(encoding="utf-8") == text
+
+
+def test_a_failed_effect_is_stated_plainly_and_bayes_shown_for_phantoms(workspace: Params) -> None:
+    for seed in workspace.train.seeds:
+        path = paths.EVALUATIONS / f"vit-{seed}.json"
+        content = report.read_json(path)
+        content["real"], content["mixture"] = content["mixture"], content["real"]
+        table.write_json(path, content)
+    known = report.read_json(paths.INGEST_REPORT)
+    table.write_json(paths.INGEST_REPORT, {**known, "bayes_auc": 0.9071})
+    text = report.render(workspace)
+    assert "−0.037" in text
+    assert ">harms<" in text
+    assert "0.907" in text
+    assert "drawings" in text
+
+
+def test_text_of_the_data_cannot_break_the_page(workspace: Params) -> None:
+    rows = pd.read_csv(paths.QUARANTINE)
+    rows.loc[0, "reason"] = "<script>alert('x')</script>"
+    rows.to_csv(paths.QUARANTINE, index=False)
+    assert "<script>" not in report.render(workspace)
+
+
+def test_optional_parts_may_be_absent_but_not_the_evaluations(workspace: Params) -> None:
+    for path in (paths.AUDIT_REPORT, paths.VALIDATION_REPORT, paths.PROMOTE_REPORT):
+        path.unlink()
+    shutil.rmtree(paths.GENERATOR)
+    text = report.render(workspace)
+    assert text.count("has not run") == 3
+    (paths.EVALUATIONS / "vit-0.json").unlink()
+    with pytest.raises(InputError, match=r"vit-0\.json is missing"):
+        report.render(workspace)
+
+
+def test_summary_names_what_the_demo_promises(
+    workspace: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = report.read_json(paths.INGEST_REPORT)
+    table.write_json(paths.INGEST_REPORT, {**known, "bayes_auc": 0.9071})
+    summary.run(workspace)
+    printed = capsys.readouterr().out
+    for part in ("63", "128 px", "8", "0.810", "0.847", "+0.037", "0.907", "vit-1/mixture"):
+        assert part in printed
+    assert "reports/index.html" in printed
+
+
+def test_report_imports_neither_torch_nor_mlflow() -> None:
+    code = (
+        "import sys, dermaflux.reporting.report, dermaflux.reporting.summary\n"
+        "assert not {'torch', 'mlflow', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_numbers_are_written_for_readers() -> None:
+    assert report.number(-0.12345) == "−0.123"
+    assert report.number(math.nan) == "–"
+    assert report.percent(0.95) == "95 %"
+    assert report.interval(Estimate(0.1, -0.05, 0.2), sign=True) == "−0.050 to +0.200"
