@@ -79,3 +79,41 @@ def test_compute_modules_import_without_dvc_and_mlflow() -> None:
         "sys.modules['mlflow'] = sys.modules['dvc'] = None\n"
         f"for name in {modules}: importlib.import_module(name)"
     )
+
+
+PLUMBING = {"cli", "errors", "params", "paths", "tracking", "checkpoints", "__init__"}
+"""Modules outside the rooms that carry values and never decide them."""
+
+
+def sources_of(module: str, seen: set[Path]) -> set[Path]:
+    """Files of this package that a module imports, directly or through others."""
+    spec = importlib.util.find_spec(module)
+    path = Path(spec.origin) if spec and spec.origin else None
+    if path is None or path in seen or SOURCE not in path.parents:
+        return seen
+    seen.add(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dermaflux"):
+            sources_of(str(node.module), seen)
+            for alias in node.names:
+                candidate = f"{node.module}.{alias.name}"
+                if (SOURCE.parent / candidate.replace(".", "/")).with_suffix(".py").is_file():
+                    sources_of(candidate, seen)
+    return seen
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_a_change_in_any_imported_module_runs_the_stage_again(stage: str) -> None:
+    room = next(r for r in ROOMS if (SOURCE / r / f"{stage}.py").is_file())
+    definition = stages()[stage]
+    template = definition.get("do", definition)
+    code = [str(dep).replace("${code}", "src/dermaflux") for dep in template["deps"]]  # type: ignore[index]
+    for path in sources_of(f"dermaflux.{room}.{stage}", set()):
+        name = path.relative_to(ROOT).as_posix()
+        if path.parent == SOURCE and path.stem in PLUMBING or path.stem == "__init__":
+            continue
+        if path == SOURCE / "corpus" / "progress.py":
+            continue
+        assert any(name == dep or name.startswith(f"{dep}/") for dep in code), (
+            f"{stage} imports {name}"
+        )
