@@ -6,6 +6,7 @@ Stage modules are imported when their command runs, so that `dermaflux --help` s
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,10 @@ from typing import Annotated
 import typer
 
 from dermaflux.errors import InputError
+
+# Read when torch loads. Threads that spin while they wait make two busy processes on two cores
+# some thirty times slower, as `dvc queue start -j 2` would be; sleeping ones cost a few percent.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     name="dermaflux",

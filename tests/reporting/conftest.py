@@ -101,10 +101,11 @@ def _evaluations(params: Params) -> None:
             content["difference"] = {"auc": gain, "auc_low": gain - 0.03, "auc_high": gain + 0.03}
             cell = paths.cell(architecture, seed)
             table.write_json(paths.EVALUATIONS / f"{cell}.json", content)
-            points = ["arm,fpr,tpr"]
             for arm, power in (("real", 0.25), ("mixture", 0.2)):
-                points += [f"{arm},{x:.3f},{x**power:.5f}" for x in np.linspace(0, 1, 50)]
-            table.write_text(paths.EVALUATIONS / cell / "roc.csv", "\n".join(points) + "\n")
+                points = ["fpr,tpr"]
+                points += [f"{x:.3f},{x**power:.5f}" for x in np.linspace(0, 1, 50)]
+                path = paths.EVALUATIONS / cell / "roc" / f"{arm}.csv"
+                table.write_text(path, "\n".join(points) + "\n")
 
 
 @pytest.fixture

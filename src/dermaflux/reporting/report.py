@@ -89,12 +89,11 @@ def _results(params: Params) -> dict[str, Any]:
     ]
     curves: dict[str, dict[str, list[pd.DataFrame]]] = {}
     for cell in cells:
-        path = paths.EVALUATIONS / cell.name / "roc.csv"
-        if path.is_file():
-            points = pd.read_csv(path)
-            for arm in cell.arms:
+        for arm in cell.arms:
+            path = paths.EVALUATIONS / cell.name / "roc" / f"{arm}.csv"
+            if path.is_file():
                 by_arm = curves.setdefault(cell.architecture, {})
-                by_arm.setdefault(arm, []).append(points[points["arm"] == arm])
+                by_arm.setdefault(arm, []).append(pd.read_csv(path))
     bayes = bayes_auc()
     return {
         "cells": cells,

@@ -98,7 +98,7 @@ def _outline(lesion: Lesion, digits: Digits, noise: _Noise, ys: Grid, xs: Grid) 
     """Normalised coordinates u, v (H, W) and depth below the outline, positive inside."""
     turn = digits.below(64)
     cosine, sine = _sine(turn + 16), _sine(turn)
-    along = _UNIT * _UNIT // digits.between(430, 630)
+    along = _UNIT * _UNIT // digits.between(600, 800)
     across = along * 1024 // digits.between(740, 1000)
     y, x = ys[:, None], xs[None, :]
     u = (((x * cosine + y * sine) >> 10) * along) >> 10
@@ -178,7 +178,7 @@ def _light(digits: Digits, ys: Grid, xs: Grid) -> Grid:
     slope_y, slope_x = digits.between(-16, 16), digits.between(-16, 16)
     light = 256 + ((ys * slope_y) >> 10)[:, None] + ((xs * slope_x) >> 10)[None, :]
     squared = ((ys * ys) >> 10)[:, None] + ((xs * xs) >> 10)[None, :]
-    kind = digits.choose((40, 45, 15))
+    kind = digits.choose((52, 41, 7))
     if kind == 1:
         light -= np.clip(((squared - 500) * digits.between(30, 90)) >> 10, 0, 150)
     elif kind == 2:
@@ -191,7 +191,7 @@ def _hairs(digits: Digits, shape: tuple[int, int]) -> Grid:
     height, width = shape
     side = min(shape)
     mask = np.zeros(height * width, dtype=np.int32)
-    count = (0, 0, 3, 6, 12)[digits.choose((45, 15, 18, 14, 8))]
+    count = (0, 0, 3, 6, 12)[digits.choose((62, 14, 13, 8, 3))]
     steps = 4 * max(shape)
     t = np.arange(steps, dtype=np.int64)
     for _ in range(count):
@@ -233,9 +233,9 @@ def render(lesion: Lesion, height: int, width: int) -> np.ndarray[Any, np.dtype[
     side = min(height, width)
     ys = (2 * np.arange(height, dtype=np.int32) + 1 - height) * _UNIT // side
     xs = (2 * np.arange(width, dtype=np.int32) + 1 - width) * _UNIT // side
-    zoom = photo.between(860, 1240)
-    lesion_ys = ((ys - photo.between(-240, 240)) * zoom) >> 10
-    lesion_xs = ((xs - photo.between(-240, 240)) * zoom) >> 10
+    zoom = photo.between(920, 1150)
+    lesion_ys = ((ys - photo.between(-130, 130)) * zoom) >> 10
+    lesion_xs = ((xs - photo.between(-130, 130)) * zoom) >> 10
     if lesion.view & 1:
         lesion_xs = -lesion_xs
     inner, outer = _Noise(own, lesion_ys, lesion_xs), _Noise(photo, ys, xs)

@@ -1,0 +1,123 @@
+"""Feature spaces in which the audit compares images.
+
+`pixels`: a low-pass picture of 32 x 32 in RGB, each channel normalised (D = 3072). Otherwise a
+folder with `model.safetensors`, the weights of SqueezeNet 1.0 under torchvision's names (Iandola
+et al. 2016): the spatial mean of its last feature map at 224 px (D = 512). Reads table folders;
+writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermaflux.errors import InputError
+
+Array = np.ndarray[Any, Any]
+Extractor = Callable[[Array], Array]
+"""uint8 (B, S, S, 3) -> float32 (B, D)."""
+_LOW_PASS = 32
+_SQUEEZENET = 224
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_BATCH = 64
+
+
+def side(space: str) -> int:
+    """Side in pixels of the images that a feature space reads."""
+    return _LOW_PASS if space == "pixels" else _SQUEEZENET
+
+
+def symmetries(images: Array) -> Array:
+    """(B, S, S, 3) -> (B, 8, S, S, 3): the square's eight symmetries, the identity first."""
+    turned = [np.rot90(images, quarter, axes=(1, 2)) for quarter in range(4)]
+    return np.stack([*turned, *(turn[:, :, ::-1] for turn in turned)], axis=1)
+
+
+def extractor(space: str) -> Extractor:
+    """The function of a feature space; raise `InputError` for a folder without the weights."""
+    return _pixels if space == "pixels" else _squeezenet(Path(space))
+
+
+def _pixels(images: Array) -> Array:
+    mean, std = np.array(_MEAN, np.float32), np.array(_STD, np.float32)
+    normalised: Array = (images.astype(np.float32) / 255 - mean) / std
+    return normalised.reshape(len(images), -1)
+
+
+def _squeezenet(folder: Path) -> Extractor:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from torchvision.models import squeezenet1_0
+
+    path = folder / "model.safetensors"
+    model = squeezenet1_0(weights=None)
+    try:
+        model.load_state_dict(load_file(path))
+    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+        problem = str(error).splitlines()[0]
+        raise InputError(
+            f"audit.features {str(folder)!r} holds no SqueezeNet 1.0 weights in {path.name} "
+            f"({problem}); set it to `pixels` or to such a folder"
+        ) from None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = model.features.to(device).eval()
+    mean = torch.tensor(_MEAN, device=device).view(1, 3, 1, 1)
+    std = torch.tensor(_STD, device=device).view(1, 3, 1, 1)
+
+    def extract(images: Array) -> Array:
+        with torch.inference_mode():
+            batch = torch.tensor(images, device=device)
+            batch = batch.permute(0, 3, 1, 2).float() / 255
+            return np.asarray(network((batch - mean) / std).mean(dim=(2, 3)).cpu().numpy())
+
+    return extract
+
+
+def extract(
+    folder: Path,
+    wanted: Sequence[str],
+    split: str,
+    space: str,
+    function: Extractor,
+    turned: bool = False,
+) -> Array:
+    """Features (N, D) float32 of the `wanted` images of a split, in the order of `wanted`.
+
+    With `turned`, (N, 8, D): of each image's eight symmetries. Raises `InputError` when an image
+    is missing.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from dermaflux import table
+
+    place = {image_id: row for row, image_id in enumerate(wanted)}
+    found: Array = np.empty((0, 8, 1) if turned else (0, 1), np.float32)
+    seen = 0
+    stream = table.decoded(folder, wanted, split, side(space))
+    firsts = range(0, len(wanted), _BATCH)
+    quiet = not Console().is_terminal
+    for first in track(firsts, description=folder.name, transient=True, disable=quiet):
+        part = list(islice(stream, _BATCH))
+        if not part:
+            break
+        images = np.stack([picture for _, picture in part])
+        if turned:
+            images = symmetries(images)
+        features = function(images.reshape(-1, *images.shape[-3:]))
+        features = features.reshape(*images.shape[:-3], -1)
+        if first == 0:
+            found = np.empty((len(wanted), *features.shape[1:]), np.float32)
+        found[[place[image_id] for image_id, _ in part]] = features
+        seen += len(part)
+    if seen != len(wanted):
+        raise InputError(
+            f"{folder} holds {seen} of the {len(wanted)} wanted images of split {split}; run the "
+            "stage that writes it again"
+        )
+    return found

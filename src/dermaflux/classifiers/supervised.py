@@ -1,0 +1,144 @@
+"""A timm classifier of benign against malignant: how it is built, stored, loaded and applied.
+
+A classifier folder holds `model.safetensors` (weights), `config.json` (how to build the model and
+prepare images), `validation.csv` (image_id, label, probability) and `history.csv` (one row per
+epoch). Model and images meet in `probabilities`; nothing here trains.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dermaflux.classifiers.mixture import CLASSES
+from dermaflux.errors import InputError
+from dermaflux.params import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+THRESHOLD = 0.5
+"""Training sets are balanced, so 0.5 is the equal-prior decision (the paper's accuracy)."""
+
+
+def device() -> torch.device:
+    """The GPU when there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def configure(model: Model, image_size: int) -> dict[str, Any]:
+    """Settings from which `build` makes a model and `probabilities` prepares images.
+
+    Raises `InputError` for a name that timm does not know and for contradicting sizes.
+    """
+    import timm
+
+    try:
+        published = timm.models.get_pretrained_cfg(model.name)
+    except RuntimeError:
+        published = None
+    if not timm.is_model(model.name) or published is None:
+        near = ", ".join(timm.list_models(f"*{model.name.split('_')[0]}*")[:3]) or "none alike"
+        raise InputError(
+            f"timm has no model {model.name!r}; use a name of timm.list_models(), such as {near}"
+        )
+    options = dict(model.options)
+    if published.fixed_input_size and options.setdefault("img_size", image_size) != image_size:
+        raise InputError(
+            f"options.img_size {options['img_size']} of {model.name} differs from "
+            f"train.image_size {image_size}; leave img_size out"
+        )
+    return {
+        "name": model.name,
+        "options": options,
+        "image_size": image_size,
+        "mean": list(published.mean),
+        "std": list(published.std),
+        "classes": list(CLASSES),
+        "threshold": THRESHOLD,
+    }
+
+
+def build(config: dict[str, Any], pretrained: bool = False) -> nn.Module:
+    """The model of `configure`, with one output: the logit of malignancy.
+
+    Raises `InputError` when timm refuses the options.
+    """
+    import timm
+
+    try:
+        model: nn.Module = timm.create_model(
+            config["name"], pretrained=pretrained, num_classes=1, **config["options"]
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(
+            f"timm cannot build {config['name']} with options {config['options']} ({problem}); "
+            "correct train.models"
+        ) from None
+    return model
+
+
+def normalise(images: Tensor, config: dict[str, Any]) -> Tensor:
+    """(B, 3, S, S) in [0, 1] -> zero-mean, unit-variance channels as the model expects."""
+    mean = images.new_tensor(config["mean"]).view(1, 3, 1, 1)
+    std = images.new_tensor(config["std"]).view(1, 3, 1, 1)
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def unit(pixels: Tensor) -> Tensor:
+    """uint8 (B, S, S, 3) -> float (B, 3, S, S) in [0, 1]."""
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+def probabilities(
+    model: nn.Module,
+    config: dict[str, Any],
+    images: Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any],
+    batch: int = 128,
+) -> np.ndarray[Any, Any]:
+    """Probability of malignancy of uint8 images (N, S, S, 3), S = config["image_size"].
+
+    Returns float64 (N,) in [0, 1]. Leaves the model in evaluation mode.
+    """
+    where = next(model.parameters()).device
+    model.eval()
+    found = [np.empty(0)]
+    with torch.inference_mode():
+        for first in range(0, len(images), batch):
+            pixels = torch.from_numpy(np.stack(list(images[first : first + batch]))).to(where)
+            logits = model(normalise(unit(pixels), config))
+            found.append(logits.squeeze(1).double().sigmoid().cpu().numpy())
+    return np.concatenate(found)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write a state dict as safetensors."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+
+
+def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier that `train` wrote, on the GPU when there is one, ready for `probabilities`.
+
+    Raises `InputError` when the folder is not a classifier's.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} lacks {Path(str(error.filename or 'model.safetensors')).name}; "
+            "run `dermaflux train` or `dvc pull`"
+        ) from None
+    model = build(config)
+    model.load_state_dict(weights)
+    return model.to(device()).to(memory_format=torch.channels_last).eval(), config

@@ -1,0 +1,145 @@
+"""The training loop: its schedule, its repeatability, and what survives a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy_corpus as toy
+
+from dermaflux.checkpoints import Checkpoint
+from dermaflux.classifiers import fit, samples, supervised
+from dermaflux.errors import InputError
+from dermaflux.tracking import Silent
+
+
+def test_rate_warms_up_linearly_and_ends_at_zero() -> None:
+    assert [fit.rate(step, 100, 4) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert fit.rate(4, 100, 4) == 1.0
+    assert fit.rate(52, 100, 4) == pytest.approx(0.5)
+    reference = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(reference, T_max=60)
+    for step in range(60):
+        assert fit.rate(step, 60, 0) == pytest.approx(cosine.get_last_lr()[0])
+        reference.step()
+        cosine.step()
+
+
+def images(count: int, seed: int) -> samples.Samples:
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 255, (count, toy.SIDE, toy.SIDE, 3), np.uint8)
+    labels = (np.arange(count) % 2).astype(np.uint8)
+    return samples.Samples([f"toy/{number}" for number in range(count)], labels, pixels)
+
+
+class Interrupted(Checkpoint):
+    """Dies after a number of saves, as a killed process would."""
+
+    def __init__(self, folder: Path, saves: int) -> None:
+        super().__init__(folder)
+        self.left = saves
+
+    def save(self, state) -> None:
+        super().save(state)
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("architecture", ["vit", "resnext"])
+def test_a_run_that_is_interrupted_twice_ends_bit_equal(
+    tmp_path, monkeypatch, architecture
+) -> None:
+    monkeypatch.setattr(fit, "_SAVING_SHARE", 1.0)
+    settings = toy.parameters().train
+    model = settings.models[architecture]
+    options = {**model.options, "drop_path_rate": 0.1, "drop_rate": 0.1}
+    model = model.model_copy(update={"options": options})
+    config = supervised.configure(model, toy.SIDE)
+    training, validation = images(40, 0), images(20, 1)
+
+    def run(saved: Checkpoint) -> fit.Fitted:
+        return fit.fit(config, model, settings, training, validation, 7, saved, Silent())
+
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole = run(Checkpoint(tmp_path / "whole"))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(Interrupted(tmp_path / "broken", saves=1))
+    broken = run(Checkpoint(tmp_path / "broken"))
+    assert broken.history == whole.history
+    assert np.array_equal(broken.validation, whole.validation)
+    assert all(torch.equal(broken.weights[name], whole.weights[name]) for name in whole.weights)
+    best = max(row["validation_auc"] for row in whole.history)
+    first = next(row["epoch"] for row in whole.history if row["validation_auc"] == best)
+    assert (whole.epoch, whole.validation_auc) == (first, best)
+
+
+def test_a_diverging_run_stops_with_the_rate_to_lower(tmp_path) -> None:
+    settings = toy.parameters().train
+    model = settings.models["vit"].model_copy(update={"learning_rate": 1e30})
+    config = supervised.configure(model, toy.SIDE)
+    with pytest.raises(InputError, match=r"loss is .* lower the learning rate 1e\+30"):
+        fit.fit(
+            config, model, settings, images(40, 0), images(20, 1), 0, Checkpoint(tmp_path), Silent()
+        )
+
+
+_CELL = """
+import toy_corpus as toy
+from dermaflux.classifiers import fit, train
+import sys
+fit._SAVING_SHARE = 1.0
+parameters = toy.parameters()
+settings = parameters.train.model_copy(update={"epochs": 60})
+train.run(parameters.model_copy(update={"train": settings}), "vit", 0)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_cell_continues_and_ends_bit_equal(tmp_path, monkeypatch) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        (folder / ".dvc").mkdir(parents=True, exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", _CELL],
+            cwd=folder,
+            env={**environment, "DVC_ROOT": str(folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        toy.write()
+    assert start(tmp_path / "whole").wait(120) == 0
+    process = start(tmp_path / "killed")
+    checkpoints = tmp_path / "killed" / ".dermaflux" / "checkpoints"
+    deadline = time.monotonic() + 100
+    while not list(checkpoints.rglob("state.pt")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(20) == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "models" / "classifiers" / "vit-0").exists()
+    again = start(tmp_path / "killed")
+    printed = again.communicate(timeout=120)[0]
+    assert again.returncode == 0
+    assert "continues after epoch" in printed
+    for file in sorted((tmp_path / "whole" / "models").rglob("*.*")):
+        other = tmp_path / "killed" / file.relative_to(tmp_path / "whole")
+        assert file.is_dir() or file.read_bytes() == other.read_bytes(), file.name

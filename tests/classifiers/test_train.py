@@ -1,0 +1,151 @@
+"""A whole cell on a toy corpus: what it writes, what it reads, what it logs and what it reuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import toy_corpus as toy
+
+from dermaflux import paths, table, tracking
+from dermaflux.classifiers import samples, supervised, train
+from dermaflux.errors import InputError
+
+CELL = paths.CLASSIFIERS / "vit-0"
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> Path:
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
+    toy.write()
+    return tmp_path
+
+
+def logged_runs() -> list[dict[str, str]]:
+    client = tracking.connect()
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return [{**run.data.params, **run.data.tags} for run in client.search_runs(ids)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_cell_is_complete_and_loads_to_the_probabilities_it_recorded(workspace) -> None:
+    train.run(toy.parameters(), "vit", 0)
+    assert sorted(path.name for path in CELL.parent.iterdir()) == ["vit-0"]
+    for arm, synthetic in (("real", 0), ("mixture", 30)):
+        model, config = supervised.load(CELL / arm)
+        assert (config["n_real"], config["n_synthetic"]) == (60, synthetic)
+        rows, validation = samples.load_split(paths.CORPUS, "validation", toy.SIDE)
+        recorded = pd.read_csv(CELL / arm / "validation.csv")
+        found = supervised.probabilities(model, config, validation.pixels, batch=7)
+        assert list(recorded["image_id"]) == list(rows["image_id"])
+        assert list(recorded["label"]) == list(rows["label"])
+        assert recorded["probability"].to_numpy() == pytest.approx(found, abs=1e-6)
+        history = pd.read_csv(CELL / arm / "history.csv")
+        assert list(history["epoch"]) == [1, 2, 3, 4]
+        assert config["epoch"] == history["validation_auc"].idxmax() + 1
+
+
+def test_the_test_split_is_never_read(workspace) -> None:
+    train.run(toy.parameters(), "vit", 0)
+    expected = contents(CELL)
+    shutil.rmtree(workspace / "models")
+    shutil.rmtree(workspace / ".dermaflux")
+    for shard in table.shards(paths.CORPUS, "test"):
+        shard.write_bytes(b"poison")
+    train.run(toy.parameters(), "vit", 0)
+    assert contents(CELL) == expected
+
+
+def test_another_ratio_trains_only_the_mixture(workspace, capsys) -> None:
+    train.run(toy.parameters(), "vit", 0)
+    first = contents(CELL / "real")
+    train.run(toy.parameters(ratio=0.9), "vit", 0)
+    assert contents(CELL / "real") == first
+    assert "vit-0/real: trained before" in capsys.readouterr().out
+    runs = logged_runs()
+    assert sorted((run["arm"], run["ratio"], run["n_synthetic"]) for run in runs) == [
+        ("mixture", "0.5", "30"),
+        ("mixture", "0.9", "54"),
+        ("real", "0.0", "0"),
+    ]
+    hashes = {run["arm"]: run[f"output.{CELL.as_posix()}/{run['arm']}"] for run in runs}
+    assert hashes["real"] == tracking.dvc_hash(CELL / "real")
+
+
+def test_a_changed_parameter_or_image_is_never_recalled(workspace, capsys) -> None:
+    train.run(toy.parameters(ratio=0.0), "vit", 0)
+    first = contents(CELL / "real")
+    assert "vit-0/mixture: trained before" in capsys.readouterr().out  # ratio 0 is the real arm
+    shipped = toy.parameters(ratio=0.0)
+    longer = shipped.train.model_copy(update={"weight_decay": 0.3})
+    train.run(shipped.model_copy(update={"train": longer}), "vit", 0)
+    assert "trained before on" not in capsys.readouterr().out.split("vit-0/mixture")[0]
+    assert contents(CELL / "real")["model.safetensors"] != first["model.safetensors"]
+
+
+def test_arms_share_their_real_images_and_rejected_ones_stay_out(workspace, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(train.fit, "fit", lambda *call: seen.append(call[3]) or stop())
+
+    def stop():
+        raise KeyboardInterrupt
+
+    for arms in (["real"], ["mixture"]):
+        parameters = toy.parameters(ratio=0.9)
+        only = parameters.train.model_copy(update={"arms": arms})
+        with pytest.raises(KeyboardInterrupt):
+            train.run(parameters.model_copy(update={"train": only}), "vit", 0)
+    real, mixture = seen
+    assert mixture.image_ids[:60] == real.image_ids
+    assert [int(part.labels.sum()) for part in (real, mixture)] == [30, 57]
+    assert "synthetic/train-0000" not in mixture.image_ids
+    for sample in (real, mixture):
+        bright = sample.pixels.reshape(len(sample.labels), -1).max(axis=1) > 150
+        assert np.array_equal(bright, sample.labels == 1)  # pixels, labels and ids stay together
+
+
+@pytest.mark.parametrize(
+    ("changes", "numbers"),
+    [
+        ({"n_real": 120}, ("120", "60", "50", "100")),
+        ({"ratio": 1.0}, ("30", "29", "rejected 1")),
+    ],
+)
+def test_too_few_images_are_said_before_any_work(workspace, changes, numbers) -> None:
+    with pytest.raises(InputError) as error:
+        train.run(toy.parameters(**changes), "vit", 0)
+    assert all(number in str(error.value) for number in numbers)
+    assert not paths.CLASSIFIERS.exists()
+    assert not (workspace / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"name": "vit_tiny_patch99"}, "no model 'vit_tiny_patch99'"),
+        ({"options": {"img_size": 64}}, "64 .* differs from train.image_size 32"),
+        ({"options": {"deptth": 2}}, "deptth"),
+    ],
+)
+def test_models_that_cannot_be_built(workspace, model, message) -> None:
+    parameters = toy.parameters()
+    changed = parameters.train.models["vit"].model_copy(update=model)
+    settings = parameters.train.model_copy(update={"models": {"vit": changed}})
+    with pytest.raises(InputError, match=message):
+        train.run(parameters.model_copy(update={"train": settings}), "vit", 0)
+
+
+def test_a_folder_without_weights_is_named(tmp_path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"name": "vit_tiny_patch16_224"}))
+    with pytest.raises(InputError, match=r"lacks model\.safetensors"):
+        supervised.load(tmp_path)
