@@ -167,9 +167,9 @@ def start(
 
     `experiment` is the room (`generator`, `classifier`), `name` starts with the stage's name.
     """
-    from mlflow.entities import Param, RunTag
-
     client = connect()
+    from mlflow.entities import Param, RunTag  # after `connect` has set what MLflow reads on import
+
     tags = {
         "mlflow.runName": name,
         "mlflow.source.git.commit": git_revision(),

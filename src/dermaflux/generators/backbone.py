@@ -1,0 +1,49 @@
+"""Stage `backbone`: the text-to-image model that `finetune` adapts.
+
+`backbone.repository: tiny` trains a complete FluxPipeline from scratch, in minutes on two cores, on
+rendered lesions that are not the corpus. A hub id or folder is pinned instead. Reads nothing but
+parameters, writes models/backbone/. Run with `dermaflux backbone`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dermaflux import paths, table, tracking
+from dermaflux.errors import InputError
+from dermaflux.params import Backbone, Params
+
+
+def run(params: Params) -> None:
+    """Write models/backbone/ and log the training curves."""
+    section = params.backbone
+    if section.repository != "tiny":
+        pin(section, paths.BACKBONE)
+        return
+    from dermaflux.generators import tiny_training
+
+    parameters = {"seed": params.seed, **section.model_dump()}
+    with tracking.start("generator", "backbone", parameters, inputs=[]) as log:
+        tiny_training.train(section.tiny, params.seed, paths.BACKBONE, log)
+        log.outputs(paths.BACKBONE)
+
+
+def pin(section: Backbone, folder: Path) -> None:
+    """Write pin.json; `InputError` for a hub id without revision or a folder without model."""
+    from dermaflux.generators.pipeline import INDEX, PIN
+
+    source = Path(section.repository)
+    if source.is_dir():
+        if not (source / INDEX).exists():
+            raise InputError(
+                f"backbone.repository {section.repository} has no {INDEX}; name a folder saved by "
+                "diffusers"
+            )
+    elif section.revision is None:
+        raise InputError(
+            f"backbone.repository {section.repository} has no backbone.revision; pin the commit to "
+            "use, as its page on the hub shows it under Files"
+        )
+    content = {"repository": section.repository, "revision": section.revision}
+    with table.atomic_folder(folder) as partial:
+        table.write_json(partial / PIN, content)

@@ -1,0 +1,196 @@
+"""Trains the tiny backbone: decoder first, then the flow on cached latents.
+
+Reads rendered lesions of the stream `backbone`, which the phantom corpus does not use; writes the
+pipeline's folder. Both phases resume from the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dermaflux import table
+from dermaflux.checkpoints import Checkpoint, checkpoint, fingerprint
+from dermaflux.errors import InputError
+from dermaflux.generators import autoencoder, tiny_pipeline
+from dermaflux.generators.fit import Settings, Step, fit, generator
+from dermaflux.generators.flow_step import flow_loss
+from dermaflux.generators.pipeline import Text
+from dermaflux.generators.training_images import CLASSES
+from dermaflux.params import Tiny
+from dermaflux.tracking import Log
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FluxPipeline
+
+    from dermaflux.captions.measured import Measurements
+    from dermaflux.corpus.phantom import Lesion
+
+SIDE = 128
+_STREAM = "backbone"
+_HELD_OUT = 64
+_TEXT_TOKENS = 64
+_VOCABULARY_LESIONS = 1000
+_CHECKPOINT_STEPS = 100
+# Values at the middle of the captioner's levels, so that its words describe the rendered truth.
+_ASYMMETRY = (0.05, 0.13, 0.3)
+_BORDER = (0.02, 0.06, 0.11, 0.2)
+
+
+def truth(lesion: Lesion) -> Measurements:
+    """What the captioner would measure on a rendered lesion if it measured without error."""
+    from dermaflux.captions.measured import Measurements
+
+    asymmetry, border = _ASYMMETRY[lesion.asymmetry], _BORDER[lesion.border]
+    return Measurements(asymmetry, border, lesion.colours, 0.5)
+
+
+def caption(lesion: Lesion) -> str:
+    """The measured captioner's words for a lesion's true attributes, without its class.
+
+    A general model knows borders and colours, not diagnoses; those are for `finetune` to teach.
+    """
+    from dermaflux.captions.measured import describe, label_sentence
+
+    sentence = describe(truth(lesion), lesion.label, lesion.key)
+    return sentence.replace(label_sentence(lesion.label), "This is an image containing a lesion.")
+
+
+def vocabulary_text() -> list[str]:
+    """Captions that hold every word a caption can have, whatever `images` is."""
+    from dermaflux.captions.measured import Measurements, describe
+    from dermaflux.corpus.phantom import draw
+
+    lesions = [draw(index, _STREAM) for index in range(_VOCABULARY_LESIONS)]
+    captions = [describe(truth(lesion), lesion.label, lesion.key) for lesion in lesions]
+    rare = [
+        describe(Measurements(None, None, colours, None), label, "")
+        for colours in (None, ("white", "red"))
+        for label in CLASSES
+    ]
+    return [*captions, *rare]
+
+
+def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
+    """Write the pipeline; raise `InputError` when the autoencoder misses `minimum_psnr`."""
+    from dermaflux.corpus.phantom import draw
+
+    lesions = [draw(index, _STREAM) for index in range(tiny.images + _HELD_OUT)]
+    pixels = _render(lesions)
+    key = fingerprint(tiny=tiny.model_dump(), seed=seed, version=1)
+    with checkpoint("backbone", key) as saved:
+        vae, mean, std = _autoencoder(tiny, seed, pixels, saved, log)
+        captions = [caption(lesion) for lesion in lesions[: tiny.images]]
+        flow = tiny_pipeline.transformer(seed)
+        pipe = tiny_pipeline.assemble(vae, flow, vocabulary_text(), seed)
+        _flow(pipe, tiny, seed, mean, std, captions, saved, log)
+        with table.atomic_folder(folder) as partial:
+            tiny_pipeline.save(pipe, partial)
+        saved.discard()
+
+
+def _render(lesions: list[Lesion]) -> Tensor:
+    """uint8 (N, 3, 128, 128)."""
+    import numpy as np
+    from rich.progress import track
+
+    from dermaflux.corpus.phantom import render
+
+    # Starting worker processes would take as long as the 5 seconds they could share.
+    done = [render(lesion, SIDE, SIDE) for lesion in track(lesions, "render", transient=True)]
+    return torch.from_numpy(np.stack(done)).permute(0, 3, 1, 2).contiguous()
+
+
+def _autoencoder(
+    tiny: Tiny, seed: int, pixels: Tensor, saved: Checkpoint, log: Log
+) -> tuple[AutoencoderKL, Tensor, Tensor]:
+    """The trained model, and the posterior mean and deviation of the training images."""
+    torch.manual_seed(seed)
+    training, held_out = pixels[: tiny.images], pixels[tiny.images :]
+    vae = autoencoder.build(training[:240], SIDE)
+    mean, std = autoencoder.moments(vae, training)
+    autoencoder.set_statistics(vae, mean)
+    vae.decoder.to(memory_format=torch.channels_last)
+    settings = Settings(
+        steps=tiny.autoencoder_steps,
+        learning_rate=tiny.autoencoder_learning_rate,
+        warmup_steps=min(50, tiny.autoencoder_steps // 10),
+        maximum_gradient_norm=1.0,
+        checkpoint_steps=_CHECKPOINT_STEPS,
+    )
+    decoder = saved.part("decoder")
+    fit(
+        "backbone.decoder",
+        dict(vae.decoder.named_parameters()),
+        settings,
+        lambda step: autoencoder.decoder_step(
+            vae, training, mean, tiny.autoencoder_crop, tiny.autoencoder_batch, seed, step
+        ),
+        decoder,
+        _Prefixed(log, "decoder"),
+    )
+    vae.decoder.to(memory_format=torch.contiguous_format)
+    vae.eval()
+    quality = autoencoder.psnr(vae, held_out)
+    log.metrics({"decoder/held_out_psnr": quality}, tiny.autoencoder_steps)
+    if quality < tiny.minimum_psnr:
+        raise InputError(
+            f"the autoencoder reconstructs held-out lesions at {quality:.1f} dB, below the "
+            f"backbone.tiny.minimum_psnr of {tiny.minimum_psnr:g}; raise "
+            "backbone.tiny.autoencoder_steps"
+        )
+    return vae, mean, std
+
+
+def _flow(
+    pipe: FluxPipeline,
+    tiny: Tiny,
+    seed: int,
+    mean: Tensor,
+    std: Tensor,
+    captions: list[str],
+    saved: Checkpoint,
+    log: Log,
+) -> None:
+    with torch.no_grad():
+        text = Text(*pipe.encode_prompt(prompt=captions, max_sequence_length=_TEXT_TOKENS))
+    shift, scale = pipe.vae.config.shift_factor, pipe.vae.config.scaling_factor
+
+    def step_of(step: int) -> Step:
+        noise = generator(seed, "flow", step)
+        chosen = torch.randint(len(mean), (tiny.flow_batch,), generator=noise)
+        latents = mean[chosen] + std[chosen] * torch.randn(mean[chosen].shape, generator=noise)
+        # Any guidance value must be safe to ask for: there is nothing here to distil it from.
+        guidance = 1 + 4 * torch.rand(tiny.flow_batch, generator=noise)
+        part = Text(text.tokens[chosen], text.pooled[chosen], text.ids)
+        loss = flow_loss(
+            pipe.transformer, (latents - shift) * scale, part, guidance, "logit-normal", noise
+        )
+        return Step(loss, [f"{_STREAM}/{int(index)}" for index in chosen])
+
+    settings = Settings(
+        steps=tiny.flow_steps,
+        learning_rate=tiny.flow_learning_rate,
+        warmup_steps=min(50, tiny.flow_steps // 10),
+        maximum_gradient_norm=1.0,
+        checkpoint_steps=_CHECKPOINT_STEPS,
+    )
+    weights = dict(pipe.transformer.named_parameters())
+    fit("backbone.flow", weights, settings, step_of, saved.part("flow"), _Prefixed(log, "flow"))
+
+
+class _Prefixed:
+    """A `Log` whose metric names carry the phase."""
+
+    def __init__(self, log: Log, phase: str) -> None:
+        self._log, self._phase = log, phase
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self._log.metrics({f"{self._phase}/{name}": v for name, v in values.items()}, step)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        self._log.artifact(path, folder)

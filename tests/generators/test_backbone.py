@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_generator import TINY, Workspace
+
+from dermaflux.errors import InputError
+from dermaflux.generators import autoencoder, backbone, pipeline, tiny_training
+from dermaflux.params import Backbone
+from dermaflux.tracking import Silent
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+class _Stop(Silent):
+    def metrics(self, values, step):  # type: ignore[no-untyped-def]
+        if "flow/loss" in values and step == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_ends_in_the_same_bytes(
+    here: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_training, "_CHECKPOINT_STEPS", 1)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_training.train(TINY, 0, here.root / "again", _Stop())
+    tiny_training.train(TINY, 0, here.root / "again", Silent())
+    assert _hashes(here.root / "again") == _hashes(here.backbone)
+
+
+def test_folder_is_a_complete_flux_pipeline(here: Workspace) -> None:
+    from diffusers import FluxPipeline
+
+    pipe = FluxPipeline.from_pretrained(here.backbone)
+    index = json.loads((here.backbone / pipeline.INDEX).read_text())
+    assert index["_class_name"] == "FluxPipeline"
+    assert pipe.transformer.config.guidance_embeds
+    assert (pipe.transformer.config.in_channels, pipe.vae.config.latent_channels) == (64, 16)
+    assert pipe.vae_scale_factor == 8
+    assert pipe.scheduler.config.use_dynamic_shifting
+    assert 2.2e6 < sum(p.numel() for p in pipe.transformer.parameters()) < 2.6e6
+    for path in here.backbone.rglob("*.json"):
+        assert str(here.root) not in path.read_text()
+
+
+def test_captions_that_differ_in_one_word_have_different_embeddings(here: Workspace) -> None:
+    pipe = pipeline.load(here.backbone, "fp32", torch.device("cpu"))
+    prompts = [
+        f"This is an image containing a {label} lesion. The mole shows a {degree} asymmetry."
+        for label in ("benign", "malignant")
+        for degree in ("slight", "notable")
+    ]
+    text = pipeline.encode(pipe, prompts, 64)
+    pooled = torch.nn.functional.normalize(text.pooled, dim=1)
+    likeness = (pooled @ pooled.T - 2 * torch.eye(4)).max()
+    assert float(likeness) < 0.98
+    assert float((text.tokens[0] - text.tokens[1]).abs().max()) > 0.5
+    assert not any(
+        pipe.tokenizer_2.unk_token_id in ids for ids in pipe.tokenizer_2(prompts).input_ids
+    )
+
+
+def test_the_encoder_is_linear_and_keeps_what_a_lesion_needs() -> None:
+    from dermaflux.corpus.phantom import draw, render
+
+    torch.manual_seed(0)
+    lesions = [render(draw(index, "test"), 128, 128) for index in range(16)]
+    pixels = torch.from_numpy(np.stack(lesions)).permute(0, 3, 1, 2)
+    model = autoencoder.build(pixels, 128)
+    mean, std = autoencoder.moments(model, pixels)
+    middle = model.encode(autoencoder.unit(pixels[:2]).mean(0, keepdim=True)).latent_dist.mean
+    torch.testing.assert_close(middle, mean[:2].mean(0, keepdim=True), atol=0.03, rtol=0)
+    assert float(std.max()) < 0.06
+    patches = autoencoder.unit(pixels).reshape(16, 3, 16, 8, 16, 8).permute(0, 2, 4, 1, 3, 5)
+    rows = patches.reshape(-1, 192).numpy()
+    latents = mean.permute(0, 2, 3, 1).reshape(-1, 16).numpy()
+    latents = np.concatenate([latents, np.ones((len(latents), 1))], axis=1)
+    solution = np.linalg.lstsq(latents, rows, rcond=None)[0]
+    error = float(np.square(latents @ solution - rows).mean())
+    assert 10 * np.log10(4 / error) > 31
+
+
+def test_a_poor_autoencoder_stops_before_the_flow(here: Workspace) -> None:
+    strict = TINY.model_copy(update={"minimum_psnr": 60.0, "images": 8})
+    with pytest.raises(InputError, match="below the backbone.tiny.minimum_psnr of 60"):
+        tiny_training.train(strict, 0, here.root / "never", Silent())
+    assert not (here.root / "never").exists()
+
+
+def test_pins(here: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"backbone\.revision"):
+        backbone.pin(Backbone(repository="black-forest-labs/FLUX.1-dev"), tmp_path / "a")
+    with pytest.raises(InputError, match="has no model_index.json"):
+        backbone.pin(Backbone(repository=str(tmp_path)), tmp_path / "a")
+    named = Backbone(repository="black-forest-labs/FLUX.1-dev", revision="3de623f")
+    backbone.pin(named, tmp_path / "hub")
+    found = pipeline.reference(tmp_path / "hub")
+    assert found.identity == "black-forest-labs/FLUX.1-dev@3de623f"
+    assert found.licence == "FLUX.1-dev non-commercial"
+    backbone.pin(Backbone(repository=str(here.backbone)), tmp_path / "folder")
+    pipe = pipeline.load(tmp_path / "folder", "bf16", torch.device("cpu"))
+    assert pipe.transformer.dtype == torch.bfloat16
+    with pytest.raises(InputError, match="run the stage `backbone`"):
+        pipeline.reference(tmp_path / "nowhere")
