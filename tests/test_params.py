@@ -55,7 +55,7 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         ("train.epoch", 3, "unknown parameter 'train.epoch'; did you mean 'epochs'"),
         ("ratio", -1, "ratio is -1 but should be greater than or equal to 0"),
         ("ratio", float("nan"), "ratio is nan"),
-        ("ratio", 50.0, "15000 synthetic images but synthesize.images is"),
+        ("ratio", 50.0, "synthetic images but synthesize.images is"),
         ("n_real", 7, "n_real is 7 but should be a multiple of 2"),
         ("seed", "one", "seed is 'one' but should be a valid integer"),
         ("finetune.scales", [64], "finetune.scales.0 is 64 but should be 128, 256 or 512"),

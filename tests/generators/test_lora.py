@@ -8,7 +8,6 @@ from diffusers import FluxPipeline
 from safetensors import safe_open
 
 from dermaflux.generators import lora, pipeline
-from dermaflux.generators.sampling import Sampler, sample
 
 
 @pytest.mark.parametrize(
@@ -26,34 +25,48 @@ def test_adapter_sizes_on_flux_1_dev(targets: lora.Targets, expected: int) -> No
 
 
 def _open(folder: Path) -> FluxPipeline:
-    """The backbone with an output layer that is no longer near its zero start, so blocks matter."""
+    """The backbone with its zero-started gates and output layer well away from zero.
+
+    After the two steps it was trained for, they still hide what the blocks compute.
+    """
     pipe = pipeline.load(folder, "fp32", torch.device("cpu"))
     draw = torch.Generator().manual_seed(1)
-    weight = pipe.transformer.proj_out.weight
     with torch.no_grad():
-        weight.copy_(0.1 * torch.randn(weight.shape, generator=draw))
+        for parameter in pipe.transformer.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=draw))
     return pipe
+
+
+def _latents(pipe: FluxPipeline) -> torch.Tensor:
+    """Two steps' latents: pixels could hide a difference by rounding or saturation."""
+    with torch.inference_mode():
+        text = pipeline.encode(pipe, ["a mole"], 64)
+        return pipe(
+            prompt_embeds=text.tokens,
+            pooled_prompt_embeds=text.pooled,
+            height=128,
+            width=128,
+            num_inference_steps=2,
+            generator=[torch.Generator().manual_seed(1)],
+            output_type="latent",
+        ).images
 
 
 def test_saved_adapter_loads_in_diffusers_and_samples_the_same(here, tmp_path: Path) -> None:
     pipe = _open(here.backbone)
-    plain = sample(pipe, Sampler(2, 3.5, 128, 64), ["a mole"], [1])
+    plain = _latents(pipe)
     weights = lora.add(pipe.transformer, "all-linear", 3, 6.0, seed=5)
-    assert sum(p.numel() for p in weights.values()) == lora.count(
-        pipeline.load(here.backbone, "fp32").transformer, "all-linear", 3
-    )
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in weights.values():
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=draw))
     pipe.transformer.eval()
-    adapted = sample(pipe, Sampler(2, 3.5, 128, 64), ["a mole"], [1])
-    assert (adapted != plain).mean() > 0.1
+    adapted = _latents(pipe)
+    assert float((adapted - plain).abs().mean()) > 0.1
 
     lora.save(pipe.transformer, tmp_path / "generator", {"text_tokens": 64})
     fresh = _open(here.backbone)
     fresh.load_lora_weights(str(tmp_path / "generator"))
-    loaded = sample(fresh, Sampler(2, 3.5, 128, 64), ["a mole"], [1])
-    assert (loaded == adapted).all()
+    assert torch.equal(_latents(fresh), adapted)
     with safe_open(tmp_path / "generator" / lora.WEIGHTS, "pt") as file:
         assert file.metadata()[lora.POLICY_KEY] == '{"text_tokens": 64}'

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from dermaflux import paths, table
-from dermaflux.corpus.progress import progress
 from dermaflux.errors import InputError
 from dermaflux.params import Params
+from dermaflux.progress import progress
 
 SCHEMA = pa.schema(
     [

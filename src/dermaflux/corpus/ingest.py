@@ -136,7 +136,7 @@ def duplicate_groups(
     """Duplicate group of each image: equal bytes, confirmed likeness, or a published pair."""
     import numpy as np
 
-    from dermaflux.corpus.progress import progress
+    from dermaflux.progress import progress
 
     ids = [image.item.image_id for image in kept]
     position = {name: index for index, name in enumerate(ids)}

@@ -154,7 +154,7 @@ def _fingerprint(tasks: Sequence[tuple[Path, Rule]]) -> str:
 def _fill(spool: Spool, tasks: Sequence[tuple[Path, Rule]]) -> None:
     from joblib import Parallel, delayed
 
-    from dermaflux.corpus.progress import progress
+    from dermaflux.progress import progress
 
     left = tasks[len(spool.entries) :]
     batches = [list(left[start : start + BATCH]) for start in range(0, len(left), BATCH)]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dermaflux.errors import InputError
+from dermaflux.progress import progress
 from dermaflux.tracking import Log
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def fit(
                 parameter.copy_(state["weights"][key])
         optimiser.load_state_dict(state["optimiser"])
         curve = state["curve"]
-    with _progress(name, settings.steps, len(curve)) as advance:
+    with progress(name, settings.steps, len(curve)) as advance:
         for step in range(len(curve), settings.steps):
             started = time.perf_counter()
             current = settings.learning_rate * rate(step, settings.steps, settings.warmup_steps)
@@ -108,7 +109,7 @@ def fit(
             if (step + 1) % settings.checkpoint_steps == 0 or step + 1 == settings.steps:
                 saved.save(_state(name, weights, optimiser, curve))
             after(step + 1)
-            advance(f"loss {value:.4f}, {speed:.1f} images/s")
+            advance(1, f"loss {value:.4f}, {speed:.1f} images/s")
     return curve
 
 
@@ -149,32 +150,3 @@ def _state(
         "optimiser": optimiser.state_dict(),
         "curve": curve,
     }
-
-
-class _progress:
-    """A rich progress bar as a context that yields `advance(message)`."""
-
-    def __init__(self, name: str, total: int, completed: int) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[message]}"),
-        )
-        self._task = self._bar.add_task(name, total=total, completed=completed, message="")
-
-    def __enter__(self) -> Callable[[str], None]:
-        self._bar.start()
-        return lambda message: self._bar.update(self._task, advance=1, message=message)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

@@ -74,17 +74,25 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def quiet() -> None:
+    """Silence the libraries' own bars and warnings; the stage prints what matters."""
+    from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
+
+    # Each caption longer than CLIP's 77 tokens would be printed; truncation is counted instead.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
 def load(folder: Path, precision: str, device: torch.device | None = None) -> FluxPipeline:
     """The backbone as a FluxPipeline for inference, all weights frozen.
 
     Raises `InputError` when the repository cannot be read.
     """
     from diffusers import FluxPipeline
-    from diffusers.utils import logging
 
-    # Each caption longer than CLIP's 77 tokens would be printed; truncation is counted instead.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet()
     found = reference(folder)
     try:
         pipe = FluxPipeline.from_pretrained(

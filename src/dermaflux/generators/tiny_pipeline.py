@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from dermaflux.generators.fit import generator
+from dermaflux.generators.pipeline import quiet
 from dermaflux.generators.rectified_flow import (
     BASE_SHIFT,
     BASE_TOKENS,
@@ -165,6 +166,7 @@ def _final_norm(encoder: Any) -> nn.LayerNorm:
 
 def save(pipe: FluxPipeline, folder: Path) -> None:
     """Write the folder that `FluxPipeline.from_pretrained` opens; equal weights, equal bytes."""
+    quiet()
     pipe.save_pretrained(folder, safe_serialization=True)
     for path in folder.glob("tokenizer*/*.json"):
         # The tokenizers library writes its maps in the order of a hash table.

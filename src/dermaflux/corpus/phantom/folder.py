@@ -19,8 +19,8 @@ from dermaflux import table as image_table
 from dermaflux.corpus.phantom import archives, challenge, kaggle, recent_challenges
 from dermaflux.corpus.phantom.lesion import ATTRIBUTES, bayes_auc
 from dermaflux.corpus.phantom.picture import Layout, Picture, table
-from dermaflux.corpus.progress import progress
 from dermaflux.errors import InputError
+from dermaflux.progress import progress
 
 if TYPE_CHECKING:
     import numpy as np

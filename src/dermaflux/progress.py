@@ -1,4 +1,4 @@
-"""A progress line with rate and time left, for loops over images."""
+"""A progress line with rate and time left, for loops over images and training steps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yield a function that advances the line by a number of items; shown on a terminal only."""
+def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Yield `advance(items, message="")`; the line is shown on a terminal only."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -32,9 +32,10 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], N
         *columns,
         Rate(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[message]}"),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        task = bar.add_task(what, total=total, completed=done)
-        yield lambda items: bar.advance(task, items)
+        task = bar.add_task(what, total=total, completed=done, message="")
+        yield lambda items, message="": bar.update(task, advance=items, message=message)
