@@ -81,7 +81,16 @@ def test_compute_modules_import_without_dvc_and_mlflow() -> None:
     )
 
 
-PLUMBING = {"cli", "errors", "params", "paths", "progress", "tracking", "checkpoints"}
+PLUMBING = {
+    "cli",
+    "errors",
+    "parameter_file",
+    "params",
+    "paths",
+    "progress",
+    "tracking",
+    "checkpoints",
+}
 """Modules outside the rooms that carry values and never decide them."""
 
 

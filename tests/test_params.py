@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from dermaflux import params
+from dermaflux import parameter_file
 from dermaflux.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -30,11 +30,11 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_demo_parameters_load() -> None:
-    assert params.load(ROOT / "params.yaml").backbone.repository == "tiny"
+    assert parameter_file.load(ROOT / "params.yaml").backbone.repository == "tiny"
 
 
 def test_paper_profile_holds_the_published_protocol() -> None:
-    paper = params.load(ROOT / "profiles" / "paper.yaml")
+    paper = parameter_file.load(ROOT / "profiles" / "paper.yaml")
     assert (paper.n_real, paper.synthetic_wanted) == (2500, 4375)
     assert (paper.finetune.rank, paper.finetune.alpha, paper.finetune.epochs) == (64, 64, 5)
     assert paper.synthesize.steps == 20
@@ -67,29 +67,29 @@ def test_profile_and_demo_have_the_same_sections() -> None:
 )
 def test_bad_value_is_one_sentence(path: str, value: Any, expected: str) -> None:
     with pytest.raises(InputError) as caught:
-        params.parse(with_value(path, value))
+        parameter_file.parse(with_value(path, value))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no parameter file"):
-        params.load(tmp_path / "params.yaml")
+        parameter_file.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("a: [1,\n")
     with pytest.raises(InputError, match="not valid YAML"):
-        params.load(tmp_path / "params.yaml")
+        parameter_file.load(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("")
     with pytest.raises(InputError, match="holds no parameters"):
-        params.load(tmp_path / "params.yaml")
+        parameter_file.load(tmp_path / "params.yaml")
 
 
 def test_ratio_zero_asks_for_no_synthetic_images() -> None:
-    assert params.parse(with_value("ratio", 0)).synthetic_wanted == 0
+    assert parameter_file.parse(with_value("ratio", 0)).synthetic_wanted == 0
 
 
 def test_synthetic_only_needs_its_own_number() -> None:
     raw = shipped() | {"n_real": 0, "n_synthetic": 100}
     with pytest.raises(InputError, match="arm 'real' without images"):
-        params.parse(raw)
+        parameter_file.parse(raw)
     raw["train"]["arms"] = ["mixture"]
-    assert params.parse(raw).synthetic_wanted == 100
+    assert parameter_file.parse(raw).synthetic_wanted == 100

@@ -16,9 +16,10 @@ import typer
 
 from dermaflux.errors import InputError
 
-# Read when torch loads. Threads that spin while they wait make two busy processes on two cores
-# some thirty times slower, as `dvc queue start -j 2` would be; sleeping ones cost a few percent.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch loads. Threads that spin long while they wait make two busy processes on two cores
+# many times slower, as in `dvc queue start -j 2`; threads that sleep at once cost a third of the
+# speed of one. A short spin keeps nearly all of both.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 app = typer.Typer(
     name="dermaflux",
@@ -46,9 +47,9 @@ _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
 def _stage(room: str, name: str) -> Callable[[], None]:
     def command() -> None:
-        from dermaflux import params
+        from dermaflux.parameter_file import load
 
-        importlib.import_module(f"dermaflux.{room}.{name}").run(params.load())
+        importlib.import_module(f"dermaflux.{room}.{name}").run(load())
 
     return command
 
@@ -60,19 +61,19 @@ for _name, (_room, _help) in _ROOMS.items():
 @app.command()
 def train(architecture: _Architecture, seed: _Seed) -> None:
     """Train one cell of the matrix: every arm of one architecture and seed."""
-    from dermaflux import params
     from dermaflux.classifiers import train
+    from dermaflux.parameter_file import load
 
-    train.run(params.load(), architecture, seed)
+    train.run(load(), architecture, seed)
 
 
 @app.command()
 def evaluate(architecture: _Architecture, seed: _Seed) -> None:
     """Score one trained cell on the held-out test split."""
-    from dermaflux import params
     from dermaflux.classifiers import evaluate
+    from dermaflux.parameter_file import load
 
-    evaluate.run(params.load(), architecture, seed)
+    evaluate.run(load(), architecture, seed)
 
 
 @app.command()
@@ -84,10 +85,10 @@ def reproduce(
     ] = False,
 ) -> None:
     """Make one synthetic image again from its manifest row."""
-    from dermaflux import params
     from dermaflux.generators import synthesize
+    from dermaflux.parameter_file import load
 
-    synthesize.reproduce(params.load(), image_id, output, alone=alone)
+    synthesize.reproduce(load(), image_id, output, alone=alone)
 
 
 @app.command()
@@ -95,10 +96,10 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
 ) -> None:
     """Probability of malignancy by the registry's champion. Not a medical device."""
-    from dermaflux import params
     from dermaflux.classifiers import predict
+    from dermaflux.parameter_file import load
 
-    predict.run(params.load(), images)
+    predict.run(load(), images)
 
 
 @app.command()

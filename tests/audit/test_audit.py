@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from dermaflux import params, paths, table, tracking
+from dermaflux import parameter_file, paths, table, tracking
 from dermaflux.audit import audit, features
 from dermaflux.corpus import phantom
 from dermaflux.errors import InputError
@@ -69,7 +70,7 @@ def workspace(tmp_path, monkeypatch):
 
 
 def run(**changes) -> dict:
-    shipped = params.load(params.Path(__file__).parents[2] / "params.yaml")
+    shipped = parameter_file.load(Path(__file__).parents[2] / "params.yaml")
     audit.run(shipped.model_copy(update={"audit": shipped.audit.model_copy(update=changes)}))
     return json.loads(paths.AUDIT_REPORT.read_text())
 

@@ -12,7 +12,8 @@ from dermaflux import paths, table
 from dermaflux.captions import caption
 from dermaflux.corpus.phantom import draw, render
 from dermaflux.errors import InputError
-from dermaflux.params import Params, load
+from dermaflux.parameter_file import load
+from dermaflux.params import Params
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dermaflux import params, paths, table
+from dermaflux import parameter_file, params, paths, table
 
 # Threads that wait for each other make a network of this size slower, on a busy machine by far.
 torch.set_num_threads(1)
@@ -81,7 +81,9 @@ def write(synthetic: int = 60) -> None:
 
 def parameters(**changes: Any) -> params.Params:
     """Demo parameters at toy scale; `changes` are top-level."""
-    shipped = params.load(Path(__file__).parents[2] / "params.yaml").model_dump(by_alias=True)
+    shipped = parameter_file.load(Path(__file__).parents[2] / "params.yaml").model_dump(
+        by_alias=True
+    )
     train = {
         **shipped["train"],
         "architectures": ["vit", "resnext"],
@@ -94,6 +96,6 @@ def parameters(**changes: Any) -> params.Params:
         "precision": "fp32",
     }
     evaluate = {**shipped["evaluate"], "bootstrap_samples": 200}
-    return params.parse(
+    return parameter_file.parse(
         {**shipped, "n_real": 60, "ratio": 0.5, "train": train, "evaluate": evaluate, **changes}
     )

@@ -16,7 +16,8 @@ from dermaflux.corpus import decode, ingest, spool
 from dermaflux.corpus.decode import Picture
 from dermaflux.corpus.sources.adapter import Problem
 from dermaflux.errors import InputError
-from dermaflux.params import Params, parse
+from dermaflux.parameter_file import parse
+from dermaflux.params import Params
 
 DEFAULTS = Path(__file__).parents[2] / "params.yaml"
 

@@ -14,7 +14,8 @@ from dermaflux import paths, table
 from dermaflux.captions.caption import SCHEMA as CAPTION_SCHEMA
 from dermaflux.corpus import expectations, validate
 from dermaflux.errors import InputError
-from dermaflux.params import Params, load
+from dermaflux.parameter_file import load
+from dermaflux.params import Params
 
 ROOT = Path(__file__).parents[2]
 Rows = list[dict[str, Any]]

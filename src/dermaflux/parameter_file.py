@@ -1,0 +1,67 @@
+"""Reading a parameter file: the schema's errors as one sentence with value, limit and fix."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from dermaflux.errors import InputError
+from dermaflux.params import Params
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check a parameter file; raise `InputError` when it is not valid."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no parameter file {path}; run the command in the repository root"
+        ) from None
+    except YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"{path} is not valid YAML ({problem}); correct that line") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path} holds no parameters; copy one from profiles/")
+    return parse(raw, str(path))
+
+
+def parse(raw: dict[str, Any], name: str = "params.yaml") -> Params:
+    """Check parameters held in a plain dictionary; `name` stands in error messages."""
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"{name}: {_sentence(error.errors()[0])}") from None
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Params
+    for part in location:
+        field = model.model_fields.get(part) or model.model_fields.get(f"{part}_")
+        if field is None:
+            return []
+        model = field.annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(error["loc"][:-1])
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}" if close else f"known here are {', '.join(known)}"
+        return f"unknown parameter {where!r}; {hint}"
+    if error["type"] == "missing":
+        return f"parameter {where!r} is missing; add it (profiles/paper.yaml shows every section)"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{where + ': ' if where else ''}{message}"
+    limit = message.removeprefix("Input ")
+    return f"{where} is {error['input']!r} but {limit[0].lower()}{limit[1:]}; correct that value"
