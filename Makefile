@@ -20,7 +20,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 
 data: $(VENV)/.installed ## Render the phantom corpus when data/ is absent, and give it to DVC
 	test -d data || dermaflux phantom data
-	dvc commit --quiet --force data.dvc
+	dvc commit --quiet data.dvc < /dev/null
 	dvc status data.dvc
 
 demo: data ## Run the whole pipeline on the phantom corpus and print what came out

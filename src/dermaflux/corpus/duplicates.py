@@ -115,7 +115,8 @@ def _gaussian(sigma: float) -> Array:
 
     x = np.arange(SIDE)
     weights = np.exp(-((x[:, None] - x[None]) ** 2) / (2 * sigma**2))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    blur: Array = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return blur
 
 
 def detail(thumbnails: Array) -> Array:
