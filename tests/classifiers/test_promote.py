@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from dermaflux import params as parameters
-from dermaflux import paths, table, tracking
+from dermaflux import parameter_file, paths, table, tracking
 from dermaflux.classifiers import predict, promote, registry
 from dermaflux.errors import InputError
 from dermaflux.params import Params
@@ -103,7 +102,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -
     _corpus()
     _classifier("vit-0", "real", noise=2.0, seed=1)
     _classifier("vit-0", "mixture", noise=1.0, seed=2)
-    found = parameters.load(PARAMETERS)
+    found = parameter_file.load(PARAMETERS)
     return found.model_copy(update={"train": found.train.model_copy(update={"seeds": [0]})})
 
 

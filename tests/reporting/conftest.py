@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermaflux import params as parameters
-from dermaflux import paths, table
+from dermaflux import parameter_file, paths, table
 from dermaflux.params import Params
 
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
@@ -113,7 +112,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Chdir into a workspace of 60 real and 8 synthetic images; its parameters."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    params = parameters.load(PARAMETERS)
+    params = parameter_file.load(PARAMETERS)
     rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)
     rows += _rows("kaggle1", "validation", {"benign": 6, "malignant": 6}, 100)
     rows += _rows("kaggle1", "test", {"benign": 6, "malignant": 6}, 200)
