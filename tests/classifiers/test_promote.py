@@ -17,7 +17,7 @@ from PIL import Image
 from dermaflux import parameter_file, paths, table, tracking
 from dermaflux.classifiers import predict, promote, registry
 from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.params import Model, Params
 
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
 SIDE, IMAGES = 32, 80
@@ -56,7 +56,7 @@ def _classifier(cell: str, arm: str, noise: float, first: int = 0, seed: int = 0
 
     from dermaflux.classifiers import supervised
 
-    model = parameters.Model(
+    model = Model(
         name="vit_tiny_patch16_224",
         learning_rate=1e-3,
         options={"patch_size": 16, "depth": 1, "embed_dim": 12, "num_heads": 2},
