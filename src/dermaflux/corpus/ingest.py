@@ -121,7 +121,8 @@ def screen(
 
 def _path(item: Item) -> Path:
     assert item.record.path is not None  # `screen` lets files pass only
-    return item.record.path
+    # Worker processes keep the working directory of the moment they were started in.
+    return item.record.path.absolute()
 
 
 def _rule(item: Item, settings: Ingest) -> Rule:
