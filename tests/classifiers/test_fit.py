@@ -1,4 +1,4 @@
-"""The training loop: its schedule, its repeatability, and what survives a kill."""
+"""The training loop: its repeatability, and what survives a kill."""
 
 from __future__ import annotations
 
@@ -18,18 +18,6 @@ from dermaflux.checkpoints import Checkpoint
 from dermaflux.classifiers import fit, samples, supervised
 from dermaflux.errors import InputError
 from dermaflux.tracking import Silent
-
-
-def test_rate_warms_up_linearly_and_ends_at_zero() -> None:
-    assert [fit.rate(step, 100, 4) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert fit.rate(4, 100, 4) == 1.0
-    assert fit.rate(52, 100, 4) == pytest.approx(0.5)
-    reference = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(reference, T_max=60)
-    for step in range(60):
-        assert fit.rate(step, 60, 0) == pytest.approx(cosine.get_last_lr()[0])
-        reference.step()
-        cosine.step()
 
 
 def images(count: int, seed: int) -> samples.Samples:

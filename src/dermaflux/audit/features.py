@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dermaflux.errors import InputError
+from dermaflux.progress import progress
 
 Array = np.ndarray[Any, Any]
 Extractor = Callable[[Array], Array]
@@ -91,30 +92,24 @@ def extract(
     With `turned`, (N, 8, D): of each image's eight symmetries. Raises `InputError` when an image
     is missing.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     from dermaflux import table
 
     place = {image_id: row for row, image_id in enumerate(wanted)}
     found: Array = np.empty((0, 8, 1) if turned else (0, 1), np.float32)
     seen = 0
     stream = table.decoded(folder, wanted, split, side(space))
-    firsts = range(0, len(wanted), _BATCH)
-    quiet = not Console().is_terminal
-    for first in track(firsts, description=folder.name, transient=True, disable=quiet):
-        part = list(islice(stream, _BATCH))
-        if not part:
-            break
-        images = np.stack([picture for _, picture in part])
-        if turned:
-            images = symmetries(images)
-        features = function(images.reshape(-1, *images.shape[-3:]))
-        features = features.reshape(*images.shape[:-3], -1)
-        if first == 0:
-            found = np.empty((len(wanted), *features.shape[1:]), np.float32)
-        found[[place[image_id] for image_id, _ in part]] = features
-        seen += len(part)
+    with progress(f"audit.{folder.name}", len(wanted)) as advance:
+        while part := list(islice(stream, _BATCH)):
+            images = np.stack([picture for _, picture in part])
+            if turned:
+                images = symmetries(images)
+            features = function(images.reshape(-1, *images.shape[-3:]))
+            features = features.reshape(*images.shape[:-3], -1)
+            if not seen:
+                found = np.empty((len(wanted), *features.shape[1:]), np.float32)
+            found[[place[image_id] for image_id, _ in part]] = features
+            seen += len(part)
+            advance(len(part))
     if seen != len(wanted):
         raise InputError(
             f"{folder} holds {seen} of the {len(wanted)} wanted images of split {split}; run the "

@@ -7,16 +7,14 @@ ROC-AUC on the validation images is kept (the earliest of equals).
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from dermaflux.checkpoints import Checkpoint
@@ -26,6 +24,9 @@ from dermaflux.classifiers.metrics import auc
 from dermaflux.classifiers.samples import Samples
 from dermaflux.errors import InputError
 from dermaflux.params import Model, Train
+from dermaflux.progress import progress
+from dermaflux.schedule import rate
+from dermaflux.seeds import derived_seed, generator
 from dermaflux.tracking import Log
 
 _SAVING_SHARE = 0.1  # of the time: a ViT-B with its optimiser takes seconds to write
@@ -47,19 +48,6 @@ class Fitted:
     def validation_auc(self) -> float:
         """ROC-AUC on the validation images at `epoch`."""
         return self.history[self.epoch - 1]["validation_auc"]
-
-
-def rate(step: int, steps: int, warmup: int) -> float:
-    """Share of the peak learning rate at `step` (from 0): linear warm-up, then half a cosine."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def stream_seed(seed: int, *parts: object) -> int:
-    """A 63-bit seed for one purpose, independent of every other."""
-    name = "/".join(str(part) for part in (seed, *parts))
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def fit(
@@ -102,7 +90,7 @@ class _Training:
         self.device = supervised.device()
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
-        torch.manual_seed(stream_seed(seed, "weights"))
+        torch.manual_seed(derived_seed(seed, "weights"))
         network = supervised.build(config, pretrained=model.pretrained)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(
@@ -127,10 +115,9 @@ class _Training:
                 _report(row, log)
         next_save = 0.0
         done, total = len(history) * self.steps, self.settings.epochs * self.steps
-        with _progress() as progress:
-            task = progress.add_task("train", total=total, completed=done)
+        with progress("train.steps", total, done) as advance:
             for epoch in range(len(history) + 1, self.settings.epochs + 1):
-                loss = self._epoch(epoch, progress, task)
+                loss = self._epoch(epoch, advance)
                 scores = supervised.probabilities(self.network, self.config, validation.pixels)
                 history.append(self._row(epoch, loss, auc(validation.labels, scores)))
                 _report(history[-1], log)
@@ -148,11 +135,11 @@ class _Training:
         saved.save(finished)
         return finished
 
-    def _epoch(self, epoch: int, progress: Progress, task: Any) -> float:
+    def _epoch(self, epoch: int, advance: Callable[..., None]) -> float:
         """One pass over the images in a new order; returns the mean loss."""
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, "epoch", epoch))
-        torch.manual_seed(stream_seed(self.seed, "dropout", epoch))
-        order = torch.randperm(len(self.labels), generator=generator)
+        draw = generator(self.seed, "epoch", epoch)
+        torch.manual_seed(derived_seed(self.seed, "dropout", epoch))
+        order = torch.randperm(len(self.labels), generator=draw)
         self.network.train()
         total = torch.zeros((), device=self.device)
         # Equal batches, none larger than asked: a last batch of one image upsets batch norm.
@@ -160,9 +147,7 @@ class _Training:
             done = (epoch - 1) * self.steps + step
             self._set_rate(done)
             where = chosen.to(self.device)
-            images = augment(
-                supervised.unit(self.pixels[where]), self.settings.augmentation, generator
-            )
+            images = augment(supervised.unit(self.pixels[where]), self.settings.augmentation, draw)
             with torch.autocast(
                 self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
             ):
@@ -174,7 +159,7 @@ class _Training:
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             total += loss.detach() * len(chosen)
-            progress.advance(task)
+            advance(1)
         mean = float(total) / len(self.labels)
         if not math.isfinite(mean):
             raise InputError(
@@ -227,14 +212,3 @@ def _on_cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _report(row: dict[str, float], log: Log) -> None:
     log.metrics({name: row[name] for name in row if name != "epoch"}, step=int(row["epoch"]))
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps, {task.speed:.1f}/s"),
-        TimeRemainingColumn(),
-        transient=True,
-        disable=not Console().is_terminal,
-    )

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dermaflux.generators.fit import Step, generator
+from dermaflux.generators.fit import Step
+from dermaflux.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -18,7 +18,7 @@ import torch
 from dermaflux import paths, table, tracking
 from dermaflux.checkpoints import Checkpoint, checkpoint, fingerprint
 from dermaflux.generators import lora, pipeline
-from dermaflux.generators.fit import Settings, Step, derived_seed, fit, generator
+from dermaflux.generators.fit import Settings, Step, fit
 from dermaflux.generators.flow_step import flow_loss
 from dermaflux.generators.sampling import Sampler, sample, save_grid
 from dermaflux.generators.training_images import (
@@ -30,6 +30,7 @@ from dermaflux.generators.training_images import (
     select,
 )
 from dermaflux.params import Finetune, Params
+from dermaflux.seeds import derived_seed, generator
 from dermaflux.tracking import Log
 
 if TYPE_CHECKING:

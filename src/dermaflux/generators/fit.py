@@ -6,7 +6,6 @@ a resumed loop draws what an unbroken one would have drawn. Reads and writes its
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,29 +17,11 @@ from torch import Tensor, nn
 
 from dermaflux.errors import InputError
 from dermaflux.progress import progress
+from dermaflux.schedule import rate
 from dermaflux.tracking import Log
 
 if TYPE_CHECKING:
     from dermaflux.checkpoints import Checkpoint
-
-
-def derived_seed(*parts: object) -> int:
-    """sha256 of the parts mod 2^63: the seed of one image, one step, one order."""
-    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
-    return int.from_bytes(digest, "big") % 2**63
-
-
-def generator(*parts: object) -> torch.Generator:
-    """A CPU generator seeded by `derived_seed`; draws do not depend on the device."""
-    return torch.Generator().manual_seed(derived_seed(*parts))
-
-
-def rate(step: int, steps: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate at a 0-based step: linear up, then half a cosine to 0."""
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    done = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * done))
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from dermaflux.checkpoints import Checkpoint, checkpoint, fingerprint
 from dermaflux.errors import InputError
 from dermaflux.generators import lora, pipeline
 from dermaflux.generators.finetune import SETTINGS
-from dermaflux.generators.fit import derived_seed
 from dermaflux.generators.sampling import Pictures, Sampler, sample
 from dermaflux.generators.training_images import CLASSES, captioned
 from dermaflux.params import Params, Synthesize
+from dermaflux.progress import progress
+from dermaflux.seeds import derived_seed
 from dermaflux.tracking import Log
 
 if TYPE_CHECKING:
@@ -170,24 +171,25 @@ def _rows(
     import time
 
     import torch
-    from rich.progress import track
 
-    starts = range(0, len(plans), batch)
-    for number, start in enumerate(track(starts, f"synthesize, batches of {batch}")):
-        members = plans[start : start + batch]
-        part = saved.part(f"{number:06d}")
-        state = part.load()
-        if state is None:
-            began = time.perf_counter()
-            pictures = sample(
-                pipe, sampler, [one.prompt for one in members], [one.seed for one in members]
-            )
-            log.metrics({"images_per_second": len(members) / (time.perf_counter() - began)}, number)
-            part.save({"pictures": torch.from_numpy(pictures)})
-        else:
-            pictures = state["pictures"].numpy()
-        for one, picture in zip(members, pictures, strict=True):
-            yield _row(one, picture, constants | {"batch": number})
+    with progress("synthesize", len(plans)) as advance:
+        for number, start in enumerate(range(0, len(plans), batch)):
+            members = plans[start : start + batch]
+            part = saved.part(f"{number:06d}")
+            state = part.load()
+            if state is None:
+                began = time.perf_counter()
+                pictures = sample(
+                    pipe, sampler, [one.prompt for one in members], [one.seed for one in members]
+                )
+                speed = len(members) / (time.perf_counter() - began)
+                log.metrics({"images_per_second": speed}, number)
+                part.save({"pictures": torch.from_numpy(pictures)})
+            else:
+                pictures = state["pictures"].numpy()
+            for one, picture in zip(members, pictures, strict=True):
+                yield _row(one, picture, constants | {"batch": number})
+            advance(len(members))
 
 
 def _row(one: Plan, picture: Pictures, constants: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dermaflux.generators.fit import generator
 from dermaflux.generators.pipeline import quiet
 from dermaflux.generators.rectified_flow import (
     BASE_SHIFT,
@@ -23,6 +22,7 @@ from dermaflux.generators.rectified_flow import (
     MAXIMUM_TOKENS,
 )
 from dermaflux.generators.vocabulary import CLIP_TOKENS, clip_tokenizer, t5_tokenizer
+from dermaflux.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel

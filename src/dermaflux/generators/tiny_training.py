@@ -17,11 +17,13 @@ from dermaflux import table
 from dermaflux.checkpoints import Checkpoint, checkpoint, fingerprint
 from dermaflux.errors import InputError
 from dermaflux.generators import autoencoder, tiny_pipeline
-from dermaflux.generators.fit import Settings, Step, fit, generator
+from dermaflux.generators.fit import Settings, Step, fit
 from dermaflux.generators.flow_step import flow_loss
 from dermaflux.generators.pipeline import Text
 from dermaflux.generators.training_images import CLASSES
 from dermaflux.params import Tiny
+from dermaflux.progress import progress
+from dermaflux.seeds import generator
 from dermaflux.tracking import Log
 
 if TYPE_CHECKING:
@@ -96,12 +98,15 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
 def _render(lesions: list[Lesion]) -> Tensor:
     """uint8 (N, 3, 128, 128)."""
     import numpy as np
-    from rich.progress import track
 
     from dermaflux.corpus.phantom import render
 
     # Starting worker processes would take as long as the 5 seconds they could share.
-    done = [render(lesion, SIDE, SIDE) for lesion in track(lesions, "render", transient=True)]
+    done = []
+    with progress("backbone.render", len(lesions)) as advance:
+        for lesion in lesions:
+            done.append(render(lesion, SIDE, SIDE))
+            advance(1)
     return torch.from_numpy(np.stack(done)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -115,13 +120,7 @@ def _autoencoder(
     mean, std = autoencoder.moments(vae, training)
     autoencoder.set_statistics(vae, mean)
     vae.decoder.to(memory_format=torch.channels_last)
-    settings = Settings(
-        steps=tiny.autoencoder_steps,
-        learning_rate=tiny.autoencoder_learning_rate,
-        warmup_steps=min(50, tiny.autoencoder_steps // 10),
-        maximum_gradient_norm=1.0,
-        checkpoint_steps=_CHECKPOINT_STEPS,
-    )
+    settings = _settings(tiny.autoencoder_steps, tiny.autoencoder_learning_rate)
     decoder = saved.part("decoder")
     fit(
         "backbone.decoder",
@@ -144,6 +143,16 @@ def _autoencoder(
             "backbone.tiny.autoencoder_steps"
         )
     return vae, mean, std
+
+
+def _settings(steps: int, learning_rate: float) -> Settings:
+    return Settings(
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup_steps=min(50, steps // 10),
+        maximum_gradient_norm=1.0,
+        checkpoint_steps=_CHECKPOINT_STEPS,
+    )
 
 
 def _flow(
@@ -172,13 +181,7 @@ def _flow(
         )
         return Step(loss, [f"{_STREAM}/{int(index)}" for index in chosen])
 
-    settings = Settings(
-        steps=tiny.flow_steps,
-        learning_rate=tiny.flow_learning_rate,
-        warmup_steps=min(50, tiny.flow_steps // 10),
-        maximum_gradient_norm=1.0,
-        checkpoint_steps=_CHECKPOINT_STEPS,
-    )
+    settings = _settings(tiny.flow_steps, tiny.flow_learning_rate)
     weights = dict(pipe.transformer.named_parameters())
     fit("backbone.flow", weights, settings, step_of, saved.part("flow"), _Prefixed(log, "flow"))
 

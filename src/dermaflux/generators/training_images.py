@@ -18,7 +18,8 @@ from torch import Tensor
 
 from dermaflux import table
 from dermaflux.errors import InputError
-from dermaflux.generators.fit import generator
+from dermaflux.progress import progress
+from dermaflux.seeds import generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,17 +107,17 @@ class Latents:
         self._encode(corpus, samples)
 
     def _encode(self, corpus: Path, samples: list[Sample]) -> None:
-        from rich.progress import track
-
         by_id = {one.image_id: one for one in samples}
         waiting: dict[int, list[tuple[str, Tensor]]] = {}
         stream = table.images(corpus, by_id)
-        for image_id, encoded in track(stream, "latents", total=len(samples), transient=True):
-            one = by_id[image_id]
-            group = waiting.setdefault(one.scale, [])
-            group.append((one.sha256, _unit_image(encoded, one.scale)))
-            if len(group) == _ENCODED_TOGETHER:
-                self._encode_group(waiting.pop(one.scale))
+        with progress("finetune.latents", len(samples)) as advance:
+            for image_id, encoded in stream:
+                one = by_id[image_id]
+                group = waiting.setdefault(one.scale, [])
+                group.append((one.sha256, _unit_image(encoded, one.scale)))
+                if len(group) == _ENCODED_TOGETHER:
+                    self._encode_group(waiting.pop(one.scale))
+                advance(1)
         for scale in sorted(waiting):
             self._encode_group(waiting[scale])
 
