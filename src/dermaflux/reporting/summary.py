@@ -47,7 +47,7 @@ def _scores(params: Params, cells: Sequence[results.Cell]) -> Table:
     )
     scores.add_column("classifier", no_wrap=True)
     for arm in params.train.arms:
-        scores.add_column(results.ARMS[arm], justify="right", overflow="fold")
+        scores.add_column(results.ARMS[arm], justify="right", no_wrap=True)
     scores.add_column("difference", justify="right", no_wrap=True)
     scores.add_column("effect")
     for architecture in params.train.architectures:
