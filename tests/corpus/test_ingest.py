@@ -60,7 +60,7 @@ def data(workspace: Path) -> Path:
     save(Image.open(inputs / "ISIC_0000000.jpg"), workspace / "kaggle2/train/Benign/7.jpg", 60)
     save(Image.open(inputs / "ISIC_0000004.jpg"), workspace / "kaggle2/train/Malignant/8.jpg", 60)
     damage(workspace / "kaggle2/train/Benign")
-    save(picture(7), workspace / "unheard-of/images/one.jpg")
+    save(picture(7), workspace / "hiba/images/one.jpg")
     return workspace
 
 
@@ -83,7 +83,7 @@ def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
     on_disk = [
         os.path.relpath(path, data)
         for path in data.rglob("*.*")
-        if path.suffix in (".jpg", ".png", ".gif") and "unheard-of" not in path.parts
+        if path.suffix in (".jpg", ".png", ".gif") and "hiba" not in path.parts
     ]
     ingest.run(settings())
     report = json.loads(paths.INGEST_REPORT.read_text())
@@ -95,7 +95,7 @@ def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
     assert sum(scale["in"] for scale in report["scales"].values()) == counts["in"]
     assert sum(report["quarantine"]["rule"].values()) == counts["quarantined"]
     assert counts["in"] == len(on_disk)  # every file once; here every CSV row has its file
-    assert report["unread"] == {"unheard-of": {"images": 1, "why": "no adapter reads it"}}
+    assert report["unread"] == {"hiba": {"images": 1, "why": "no adapter reads it"}}
     reasons = {Path(place).name: row["rule"] for place, row in lost.items()}
     benign = "kaggle2/train/Benign/"
     expected = {
