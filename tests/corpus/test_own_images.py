@@ -67,20 +67,21 @@ COLUMNS = {
     "skin_tone": "type",
     "split": "part",
     "diagnosis": "dx",
+    "licence": "rights",
 }
 
 
 def test_csv_file_with_named_columns(tmp_path: Path) -> None:
     touch(tmp_path / "ours", "one.JPG", "deep/two.png", "a/same.jpg", "b/same.jpg", "extra.jpg")
     (tmp_path / "ours/table.csv").write_text(
-        "Datei,Befund,Patient,lesion,type,part,dx\n"
-        "one.jpg,Gutartig,7,IL_1234567,2,,Melanocytic_Nevi\n"
+        "Datei,Befund,Patient,lesion,type,part,dx,rights\n"
+        "one.jpg,Gutartig,7,IL_1234567,2,,Melanocytic_Nevi,CC BY 4.0\n"
         "two,malignant,7,L1,IV,Test,melanoma\n"
         "a\\same.jpg,malignant,8,,,,\n"
         "./b/same.jpg,gutartig,9,,,train,\n"
         "gone.jpg,benign,,,,,\n"
         "blank.jpg,,,,,,\n"
-        "odd.jpg,weird,,,,,\n".replace("\\\\", "\\"),
+        "odd.jpg,weird,,,,,\n",
         encoding="utf-8",
     )
     touch(tmp_path / "ours", "blank.jpg", "odd.jpg")
@@ -89,6 +90,7 @@ def test_csv_file_with_named_columns(tmp_path: Path) -> None:
     one, two = found["one"].facts, found["two"].facts
     assert (one.label, one.skin_tone, one.diagnosis) == ("benign", "II", "nevus")
     assert (one.patient_id, one.lesion_id) == ("clinic:7", "IL_1234567")
+    assert (one.licence, two.licence) == ("CC-BY", None)
     assert (two.lesion_id, found["two"].split, found["one"].split) == ("clinic:L1", "test", "train")
     assert [found[n].facts.label for n in ("a/same", "b/same")] == ["malignant", "benign"]
     rules = {name: r.facts.problem.rule for name, r in found.items() if r.facts.problem}

@@ -65,6 +65,18 @@ def test_isic2019_rows_and_files_are_all_accounted_for(tmp_path: Path) -> None:
     assert len(list(SOURCES["isic2019"].read(tmp_path))) == 8 + 3
 
 
+def test_isic2019_training_folder_filled_from_the_archives_ham10000(tmp_path: Path) -> None:
+    # Collection 212 holds 1,705 images more than HAM10000: they are ISIC 2019 test images, which
+    # the training CSV does not name.
+    isic2019(tmp_path, {"ISIC_0024306": ("NV", "HAM_1")}, {"ISIC_0034321": "NV"})
+    save(picture(1), tmp_path / "ISIC_2019_Training_Input/ISIC_0034321.jpg")
+    found = [(r.original_id, r.split, r.facts.problem) for r in SOURCES["isic2019"].read(tmp_path)]
+    assert [(name, split) for name, split, problem in found if problem is None] == [
+        ("ISIC_0024306", "train"),
+        ("ISIC_0034321", "test"),
+    ]
+
+
 @pytest.mark.parametrize("newer", [False, True])
 def test_isic2020_reads_both_generations(tmp_path: Path, newer: bool) -> None:
     isic2020(tmp_path, {"ISIC_1": ("IP_1", 0), "ISIC_2": ("IP_1", 1)})

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dermaflux.corpus.sources import vocabulary
 from dermaflux.corpus.sources.adapter import Facts, Problem, Record, Split
 from dermaflux.errors import InputError
 
@@ -164,6 +165,15 @@ def join(
 def bad_value(row: Row, column: str, limit: str) -> Problem:
     """A value that the published vocabulary does not hold."""
     return Problem("bad-value", f"{row.location} has {column} = {row.values[column]!r}; {limit}")
+
+
+def licence_of(row: Row, column: str) -> tuple[str | None, Problem | None]:
+    """The licence a row publishes for its image; a `Problem` when nobody knows what it allows."""
+    found = vocabulary.licence(row.values[column])
+    if found is None and row.values[column]:
+        known = ", ".join(vocabulary.LICENCES)
+        return None, bad_value(row, column, f"it must be one of {known}")
+    return found, None
 
 
 def one_hot(row: Row, classes: Iterable[str]) -> str | Problem:
