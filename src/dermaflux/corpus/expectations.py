@@ -111,7 +111,7 @@ def corpus_promises(params: Params) -> list[Promise]:
         ),
     ]
     # The paper's scale per dataset enlarges some images, so this holds for native scales only.
-    if params.ingest.scale == "native":
+    if params.ingest.policy == "clean":
         promises.append(
             Promise(
                 "scale within size",
