@@ -164,7 +164,9 @@ def test_a_broken_mixture_is_refused(name, params):
     promises = training_expectations.mixture_promises(params, "mixture", False)
     with pytest.raises(InputError):
         validate.check("mixture", BROKEN_MIXTURE[name], promises)
-    broken = {one["name"]: one for one in validate.broken("mixture", BROKEN_MIXTURE[name], promises)}
+    broken = {
+        one["name"]: one for one in validate.broken("mixture", BROKEN_MIXTURE[name], promises)
+    }
     assert name in broken
     if name == "lesion not held out":
         assert broken[name]["examples"] == ["isic2019/5"]

@@ -244,9 +244,7 @@ def _splits_slowly(corpus: pd.DataFrame, column: str) -> list[str | None]:
     members: dict[str, set[str]] = {}
     for key, split in zip(corpus[column], corpus["split"], strict=True):
         members.setdefault(key, set()).add(split)
-    return [
-        None if pd.isna(key) else " and ".join(sorted(members[key])) for key in corpus[column]
-    ]
+    return [None if pd.isna(key) else " and ".join(sorted(members[key])) for key in corpus[column]]
 
 
 def test_splits_of_groups_are_those_of_a_plain_loop():

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from dermaflux.params import Params, Synthesize
 
-MIXTURE = ("image_id", "label", "source", "split", "sha256", *GROUPS)
-"""Columns of the corpus and of the synthetic pool that the border `mixture` looks at."""
+HELD_OUT = ("image_id", "sha256", *GROUPS)
+"""Columns of validation and test that the border `mixture` looks at: names, no label."""
+MIXTURE = ("label", "source", "split", *HELD_OUT)
+"""Columns of the corpus's training split and of the synthetic pool that it looks at."""
 _CLASSES = ("benign", "malignant")
 PROVENANCE = (
     *("image_id", "label", "source", "licence", "split", "sha256"),
@@ -96,8 +98,8 @@ def with_derived_mixture(
 ) -> pd.DataFrame:
     """Images one arm trains on, `kind` real or synthetic, and what ties them to held-out images.
 
-    Arguments are metadata with the columns `MIXTURE`: the chosen real and synthetic rows, and the
-    validation and test rows of the corpus. `rejected` are image_ids the audit found memorised.
+    `real` and `synthetic` are the drawn rows, columns `MIXTURE`; `held_out` the validation and test
+    rows of the corpus, columns `HELD_OUT`; `rejected` image_ids the audit found memorised.
     """
     import pandas as pd
 
