@@ -103,6 +103,18 @@ def predict(
 
 
 @app.command()
+def sources(
+    check: Annotated[
+        bool, typer.Option("--check", help="Add up the paper's counts; fail when a sum is off.")
+    ] = False,
+) -> None:
+    """List the eleven datasets: images, size, licence, access and how to get them."""
+    from dermaflux.corpus.sources import listing
+
+    listing.run(check)
+
+
+@app.command()
 def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example data.")]) -> None:
     """Render the phantom corpus in the eleven published layouts."""
     from dermaflux.corpus.phantom import write

@@ -15,6 +15,8 @@ OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 Scale = Literal[128, 256, 512]
+Licence = Literal["CC0", "CC-BY", "CC-BY-NC", "CC-BY-NC-ND", "research-only", "own"]
+Modality = Literal["dermoscopic", "clinical", "tile"]
 # YAML has no tuples, and strict validation would refuse a list for one.
 FractionRange = Annotated[tuple[Fraction, Fraction], Field(strict=False)]
 
@@ -25,11 +27,56 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class OwnColumns(Section):
+    """Names of the columns in a team's own CSV file; null where it has no such column."""
+
+    image: str
+    """File name, with or without suffix, or path below the folder."""
+    label: str
+    lesion_id: str | None = None
+    patient_id: str | None = None
+    diagnosis: str | None = None
+    skin_tone: str | None = None
+    """Fitzpatrick type, I to VI or 1 to 6."""
+    split: str | None = None
+    """`train` or `test`."""
+
+
+class Own(Section):
+    """A team's own images: a folder tree, with or without a CSV file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    """Prefix of the image ids."""
+    folder: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    """Name of a folder directly in the data folder."""
+    csv: str | None = None
+    """CSV file in that folder; without it, folder names give the labels."""
+    columns: OwnColumns | None = None
+    labels: dict[str, Literal["benign", "malignant", "indeterminate"]] = {}
+    """What other words for a label mean, such as `naevus: benign`; case does not matter."""
+    licence: Licence = "own"
+    modality: Modality = "dermoscopic"
+    split: Literal["train", "test"] = "train"
+    """Part of images for which neither a folder called `test` nor the CSV file says otherwise."""
+    scale: Scale = 512
+    """Bucket in pixels where each dataset has one."""
+
+    @model_validator(mode="after")
+    def _csv_has_columns(self) -> Own:
+        if (self.csv is None) != (self.columns is None):
+            raise ValueError(
+                f"ingest.own {self.name!r} has only one of csv and columns; give both or neither"
+            )
+        return self
+
+
 class Ingest(Section):
     """Downloads to audited table (paper section 2.1)."""
 
     sources: list[str] = []
     """Adapters to read; empty means every dataset found in the data folder."""
+    own: list[Own] = []
+    """A team's own images, read beside the published datasets."""
     minimum_side: Annotated[int, Field(ge=1)] = 128
     """Shorter native side in pixels below which an image is quarantined (paper section 2.1)."""
     scale: Literal["native", "published"] = "native"

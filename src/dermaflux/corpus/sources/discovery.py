@@ -1,20 +1,21 @@
 """Which published datasets lie in the data folder, and what lies there that nobody reads.
 
-Reads folder listings only. `SOURCES` is the register of adapters.
+Reads folder listings only.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermaflux.corpus.sources import isic2019, isic2020, kaggle1, kaggle2
-from dermaflux.corpus.sources.adapter import IMAGE_SUFFIXES, Source
+from dermaflux.corpus.sources import csv_table, folder
+from dermaflux.corpus.sources.adapter import Source
+from dermaflux.corpus.sources.reading import IMAGE_SUFFIXES, walk_images
+from dermaflux.corpus.sources.register import SOURCES
 from dermaflux.errors import InputError
-
-SOURCES = {module.SOURCE.name: module.SOURCE for module in (isic2019, isic2020, kaggle1, kaggle2)}
+from dermaflux.params import Own
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,6 @@ class Unread:
     reason: str
 
 
-def walk_images(folder: Path) -> Iterator[Path]:
-    """Image files at any depth, in a fixed order."""
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield Path(place, name)
-
-
 def _exists(root: Path, relative: str) -> bool:
     # Listed, not asked for: on macOS "train/Benign" would match "train/benign".
     for part in relative.split("/"):
@@ -53,17 +45,19 @@ def _exists(root: Path, relative: str) -> bool:
     return True
 
 
-def _matches(source: Source, root: Path) -> bool:
-    return any(_exists(root, marker) for marker in source.markers)
+def _matches(source: Source, root: Path, named: bool = False) -> bool:
+    markers = source.markers + source.shared_markers if named else source.markers
+    return any(_exists(root, marker) for marker in markers)
 
 
 def _locate(data: Path, children: Sequence[Path], source: Source) -> Dataset | None:
     named = data / source.name
     if named in children:
-        if not _matches(source, named):
+        if not _matches(source, named, named=True):
+            markers = ", ".join(source.markers + source.shared_markers)
             raise InputError(
-                f"{named} holds none of {', '.join(source.markers)}; unpack {source.title} there "
-                f"as published ({source.url})"
+                f"{named} holds none of {markers}; unpack {source.title} there as published "
+                f"({source.url})"
             )
         return Dataset(source, named, (named,))
     if _matches(source, data):
@@ -78,24 +72,51 @@ def _locate(data: Path, children: Sequence[Path], source: Source) -> Dataset | N
     return Dataset(source, roots[0], (roots[0],)) if roots else None
 
 
-def discover(data: Path, wanted: Sequence[str]) -> tuple[list[Dataset], list[Unread]]:
+def _brought(data: Path, children: Sequence[Path], own: Sequence[Own]) -> list[Dataset]:
+    """The team's own datasets, each in the folder that the parameters name."""
+    found: list[Dataset] = []
+    for entry in own:
+        root = data / entry.folder
+        if root not in children:
+            raise InputError(
+                f"ingest.own {entry.name!r} names the folder {root}, which does not exist; copy "
+                "the images there or correct the name"
+            )
+        taken = {dataset.source.name for dataset in found} | SOURCES.keys()
+        if entry.name in taken or any(dataset.root == root for dataset in found):
+            raise InputError(
+                f"ingest.own {entry.name!r} with folder {entry.folder!r} repeats the name or the "
+                "folder of another dataset; choose one that is free"
+            )
+        adapter = csv_table if entry.csv else folder
+        found.append(Dataset(adapter.source(entry), root, (root,)))
+    return found
+
+
+def discover(
+    data: Path, wanted: Sequence[str], own: Sequence[Own] = ()
+) -> tuple[list[Dataset], list[Unread]]:
     """Datasets of `wanted` names, all that are found when empty, and what stays unread.
 
     A dataset is found in a folder of its adapter's name, in any other top folder that shows its
-    published layout, or lying open in `data` itself. Raises `InputError` when `data` is missing,
-    a wanted name is unknown or absent, or nothing is found.
+    published layout, or lying open in `data` itself; `own` ones in the folder they name. Raises
+    `InputError` when `data` is missing, a wanted name is unknown or absent, or nothing is found.
     """
     if not data.is_dir():
         raise InputError(
             f"there is no data folder {data}; run `make data` for the phantom corpus or set the "
             "parameter data"
         )
+    known_names = [*SOURCES, *(entry.name for entry in own)]
     for name in wanted:
-        if name not in SOURCES:
-            known = ", ".join(SOURCES)
+        if name not in known_names:
+            known = ", ".join(known_names)
             raise InputError(f"ingest.sources names {name!r}; known datasets are {known}")
     children = sorted(child for child in data.iterdir() if child.is_dir())
-    found = [d for source in SOURCES.values() if (d := _locate(data, children, source))]
+    brought = _brought(data, children, own)
+    others = [child for child in children if all(child != d.root for d in brought)]
+    found = [d for source in SOURCES.values() if (d := _locate(data, others, source))]
+    found += brought
     names = {dataset.source.name for dataset in found}
     for name in wanted:
         if name not in names:

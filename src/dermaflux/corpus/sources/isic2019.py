@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermaflux.corpus.sources.adapter import (
-    ISIC_CLASSES,
-    Facts,
-    Problem,
-    Record,
-    Row,
-    Source,
-    image_files,
-    join,
-    one_hot,
-    read_csv,
-)
+from dermaflux.corpus.sources.adapter import Counts, Facts, Problem, Record, Source
+from dermaflux.corpus.sources.reading import Row, files, image_files, join, one_hot, read_csv
+
+ISIC_CLASSES = {
+    "MEL": ("malignant", "melanoma"),
+    "NV": ("benign", "nevus"),
+    "BCC": ("malignant", "basal cell carcinoma"),
+    "AK": ("indeterminate", "actinic keratosis"),
+    "BKL": ("benign", "benign keratosis"),
+    "DF": ("benign", "dermatofibroma"),
+    "VASC": ("benign", "vascular lesion"),
+    "SCC": ("malignant", "squamous cell carcinoma"),
+}
+"""Class -> (label, diagnosis). AK is `diagnosis_1 = Indeterminate` in the taxonomy of the ISIC
+archive (https://api.isic-archive.com)."""
 
 _CLASSES = (*ISIC_CLASSES, "UNK")
 _UNKNOWN = Problem("no-meaning", "class UNK is neither benign nor malignant")
@@ -52,7 +55,7 @@ def read(root: Path) -> Iterator[Record]:
             about = read_csv(root / "ISIC_2019_Training_Metadata.csv", ("image", "lesion_id"))
             lesions = {row.values["image"]: row.values["lesion_id"] for row in about}
         yield from join(
-            image_files(folder),
+            files(image_files(folder)),
             rows,
             "image",
             lambda row, lesions=lesions: _facts(row, lesions),  # type: ignore[misc]
@@ -63,7 +66,7 @@ def read(root: Path) -> Iterator[Record]:
 SOURCE = Source(
     name="isic2019",
     title="ISIC 2019",
-    licence="CC BY-NC 4.0",
+    licence="CC-BY-NC",
     modality="dermoscopic",
     citation="Tschandl et al. 2018 (10.1038/sdata.2018.161); Codella et al. 2018 "
     "(10.1109/ISBI.2018.8363547); Hernández-Pérez et al. 2024 (10.1038/s41597-024-03387-w)",
@@ -79,4 +82,15 @@ SOURCE = Source(
         "ISIC_2019_Test_Metadata.csv",
     ),
     read=read,
+    counts={
+        "train": Counts(25_331, 15_991, 8_473, 867),
+        "test": Counts(8_238, 3_350, 2_467, 374, meaningless=2_047),
+    },
+    mapping="class: MEL, BCC, SCC malignant, AK indeterminate (ISIC archive taxonomy), UNK nothing",
+    bytes=12_700_000_000,
+    command="for f in Training_Input.zip Training_GroundTruth.csv Training_Metadata.csv "
+    "Test_Input.zip Test_GroundTruth.csv Test_Metadata.csv; do curl -L -C - --create-dirs "
+    "-o data/isic2019/ISIC_2019_$f "
+    "https://isic-archive.s3.amazonaws.com/challenges/2019/ISIC_2019_$f; done; "
+    "cd data/isic2019 && unzip ISIC_2019_Training_Input.zip && unzip ISIC_2019_Test_Input.zip",
 )

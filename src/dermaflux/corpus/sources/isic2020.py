@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermaflux.corpus.sources.adapter import (
+from dermaflux.corpus.sources.adapter import Counts, Facts, Problem, Record, Source
+from dermaflux.corpus.sources.reading import (
     BINARY,
-    Facts,
-    Problem,
-    Record,
     Row,
-    Source,
+    bad_value,
+    files,
     image_files,
     join,
     read_csv,
@@ -30,20 +29,19 @@ def _facts(row: Row) -> Facts:
     target = row.values["target"]
     flag = BINARY.get(target)
     if flag is None:
-        reason = f"{row.location} has target = {target!r}; it must be 0 or 1"
-        return Facts(problem=Problem("bad-value", reason))
+        return Facts(problem=bad_value(row, "target", "it must be 0 or 1"))
     label = "malignant" if flag else "benign"
-    word = row.values.get("benign_malignant") or label
+    word = row.values["benign_malignant"] or label
     if word != label:
         reason = f"{row.location} has target = {target} but benign_malignant = {word}; correct it"
         return Facts(problem=Problem("contradiction", reason))
-    diagnosis = row.values.get("diagnosis")
+    diagnosis = row.values["diagnosis"]
     return Facts(
         label=label,
         # "unknown" is benign without a subtype (Rotemberg et al. 2021), not a diagnosis.
         diagnosis=None if diagnosis in ("", "unknown") else diagnosis,
         patient_id=row.values["patient_id"] or None,
-        lesion_id=row.values.get("lesion_id") or None,
+        lesion_id=row.values["lesion_id"] or None,
     )
 
 
@@ -51,8 +49,9 @@ def read(root: Path) -> Iterator[Record]:
     """Records of the training part, from the newer ground truth where both lie there."""
     newer = root / _TRUTH_V2
     truth = newer if newer.is_file() else root / _TRUTH
-    rows = read_csv(truth, ("image_name", "patient_id", "target"))
-    yield from join(image_files(root / "train"), rows, "image_name", _facts, "train")
+    optional = ("lesion_id", "benign_malignant", "diagnosis")
+    rows = read_csv(truth, ("image_name", "patient_id", "target"), optional)
+    yield from join(files(image_files(root / "train")), rows, "image_name", _facts, "train")
 
 
 def pairs(root: Path) -> list[tuple[str, str]]:
@@ -67,7 +66,7 @@ def pairs(root: Path) -> list[tuple[str, str]]:
 SOURCE = Source(
     name="isic2020",
     title="ISIC 2020 (SIIM-ISIC)",
-    licence="CC BY-NC 4.0",
+    licence="CC-BY-NC",
     modality="dermoscopic",
     citation="Rotemberg et al. 2021 (10.1038/s41597-021-00815-z)",
     url="https://challenge.isic-archive.com/data/#2020",
@@ -76,4 +75,11 @@ SOURCE = Source(
     claims=("train", _TRUTH, _TRUTH_V2, _DUPLICATES),
     read=read,
     pairs=pairs,
+    counts={"train": Counts(33_126, 32_542, 584)},
+    mapping="target, which is melanoma or not (Rotemberg et al. 2021); unknown is benign",
+    bytes=23_000_000_000,
+    command="for f in Training_JPEG.zip Training_GroundTruth_v2.csv Training_Duplicates.csv; do "
+    "curl -L -C - --create-dirs -o data/isic2020/ISIC_2020_$f "
+    "https://isic-archive.s3.amazonaws.com/challenges/2020/ISIC_2020_$f; done; "
+    "unzip data/isic2020/ISIC_2020_Training_JPEG.zip -d data/isic2020",
 )

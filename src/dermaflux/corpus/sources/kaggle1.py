@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermaflux.corpus.sources.adapter import Record, Source, class_folders
+from dermaflux.corpus.sources.adapter import Counts, Record, Source
+from dermaflux.corpus.sources.reading import class_folders
 
 _WRAPPER = "melanoma_cancer_dataset"
 
@@ -30,7 +31,7 @@ def read(root: Path) -> Iterator[Record]:
 SOURCE = Source(
     name="kaggle1",
     title="Melanoma Skin Cancer Dataset of 10000 Images",
-    licence="CC0 1.0",
+    licence="CC0",
     modality="dermoscopic",
     citation="Javid 2022 (10.34740/KAGGLE/DSV/3376422)",
     url="https://www.kaggle.com/datasets/hasnainjaved/melanoma-skin-cancer-dataset-of-10000-images",
@@ -38,4 +39,9 @@ SOURCE = Source(
     markers=(_WRAPPER,),
     claims=(_WRAPPER,),
     read=read,
+    counts={"train": Counts(9_605, 5_000, 4_605), "test": Counts(1_000, 500, 500)},
+    mapping="folder, as published",
+    access="login",
+    command="kaggle datasets download -d hasnainjaved/melanoma-skin-cancer-dataset-of-10000-images "
+    "--unzip -p data/kaggle1",
 )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermaflux.corpus.sources.adapter import Record, Source, class_folders
+from dermaflux.corpus.sources.adapter import Counts, Record, Source
+from dermaflux.corpus.sources.reading import class_folders
 
 
 def read(root: Path) -> Iterator[Record]:
@@ -28,7 +29,7 @@ def read(root: Path) -> Iterator[Record]:
 SOURCE = Source(
     name="kaggle2",
     title="Melanoma Cancer Image Dataset",
-    licence="CC0 1.0",
+    licence="CC0",
     modality="dermoscopic",
     citation="Mittal, Melanoma Cancer Image Dataset, Kaggle",
     url="https://www.kaggle.com/datasets/bhaveshmittal/melanoma-cancer-dataset",
@@ -36,4 +37,9 @@ SOURCE = Source(
     markers=("train/Benign", "train/Malignant", "test/Benign", "test/Malignant"),
     claims=("train", "test"),
     read=read,
+    counts={"train": Counts(11_879, 6_289, 5_590), "test": Counts(2_000, 1_000, 1_000)},
+    mapping="folder, as published",
+    access="login",
+    command="kaggle datasets download -d bhaveshmittal/melanoma-cancer-dataset "
+    "--unzip -p data/kaggle2",
 )
