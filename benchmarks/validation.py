@@ -2,7 +2,7 @@
 
 Makes a metadata table (no pixels) with the sources, splits, lesions and patients of the published
 counts, then runs the stage `validate` on it, part by part, and the border `mixture` at the paper's
-size. Writes JSON. Run `python benchmarks/validation.py --output benchmarks/results/validation.json`.
+size. Writes JSON: `python benchmarks/validation.py --output benchmarks/results/validation.json`.
 """
 
 from __future__ import annotations

@@ -77,14 +77,18 @@ class Ingest(Section):
     """Adapters to read; empty means every dataset found in the data folder."""
     own: list[Own] = []
     """A team's own images, read beside the published datasets."""
+    policy: Literal["clean", "as_published"] = "clean"
+    """`as_published` repeats the paper's corpus, `clean` the one below; both are counted."""
     minimum_side: Annotated[int, Field(ge=1)] = 128
-    """Shorter native side in pixels below which an image is quarantined (paper section 2.1)."""
-    scale: Literal["native", "published"] = "native"
-    """`native`: bucket from the shorter side; `published`: the paper's bucket per dataset."""
+    """`clean`: shorter native side in pixels below which an image is quarantined (section 2.1)."""
     indeterminate: Literal["drop", "benign", "malignant"] = "drop"
-    """What becomes of diagnoses that are neither, such as actinic keratosis."""
+    """`clean`: what becomes of diagnoses that are neither, such as actinic keratosis."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """`drop` keeps one image of each duplicate group; `keep` only guards the test split."""
+    """`clean`: one image of each duplicate group; `keep` only guards the test split."""
+    licences: list[Licence] = []
+    """Only images under these licences; empty means all. [CC0, CC-BY] allows commercial use."""
+    executor: Literal["loky", "dask", "ray"] = "loky"
+    """Who decodes: processes of this machine, or a cluster; changes no byte of the corpus."""
     duplicate_distance: Annotated[int, Field(ge=0, le=16)] = 8
     """Largest Hamming distance, in bits of 64, between perceptual hashes of duplicates."""
     validation_fraction: OpenFraction = 0.15

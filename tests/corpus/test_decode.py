@@ -10,7 +10,7 @@ from dermaflux.corpus import decode
 from dermaflux.corpus.decode import MAXIMUM_PIXELS, Picture, Rule
 from dermaflux.corpus.sources.adapter import Problem
 
-RULE = Rule(128, None, 95)
+RULE = Rule(None, 95)
 
 
 def test_no_file_cut_short_is_accepted() -> None:

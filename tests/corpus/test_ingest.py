@@ -1,82 +1,20 @@
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from layouts import isic2019, isic2020, jpeg, kaggle, picture, png_claiming, save
+from ingested import quarantined, settings
+from layouts import isic2020, kaggle
 from PIL import Image
-from ruamel.yaml import YAML
 
 from dermaflux import paths, table
 from dermaflux.corpus import decode, ingest, spool
 from dermaflux.corpus.decode import Picture
 from dermaflux.corpus.sources.adapter import Problem
 from dermaflux.errors import InputError
-from dermaflux.parameter_file import parse
-from dermaflux.params import Params
-
-DEFAULTS = Path(__file__).parents[2] / "params.yaml"
-
-
-def settings(**changes: object) -> Params:
-    raw = YAML(typ="safe").load(DEFAULTS.read_text(encoding="utf-8"))
-    raw["data"], raw["ingest"] = "data", {**raw["ingest"], **changes}
-    return parse(raw)
-
-
-def quarantined() -> dict[str, dict[str, str]]:
-    with paths.QUARANTINE.open(encoding="utf-8", newline="") as file:
-        return {row["location"]: row for row in csv.DictReader(file)}
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory that is its own project root."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-    (tmp_path / ".dvc").mkdir()
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def data(workspace: Path) -> Path:
-    """All four datasets, with copies between them and a battery of damaged files."""
-    classes = ["NV", "MEL", "BKL", "AK"] * 6
-    train = {f"ISIC_{n:07d}": (name, f"HAM_{n // 2 % 3}x{name}") for n, name in enumerate(classes)}
-    test = {f"ISIC_{9000 + n:07d}": name for n, name in enumerate(["NV", "MEL", "UNK", "AK"])}
-    isic2019(workspace / "isic2019", train, test)
-    isic2020(workspace / "isic2020", {f"ISIC_{n}": (f"IP_{n % 5}", n % 2) for n in range(10)})
-    kaggle(workspace / "kaggle1/melanoma_cancer_dataset", 4, False, 0)
-    kaggle(workspace / "kaggle2", 4, True, 100)
-    inputs = workspace / "isic2019/ISIC_2019_Training_Input"
-    # ISIC_1 of 2020 is in the test part of kaggle1, so patient IP_1 must leave training.
-    copy = Image.open(workspace / "isic2020/train/ISIC_1.jpg").resize((300, 300))
-    save(copy, workspace / "kaggle1/melanoma_cancer_dataset/test/malignant/melanoma_0.jpg", 70)
-    # Two copies in training, and two whose labels contradict each other.
-    save(Image.open(inputs / "ISIC_0000000.jpg"), workspace / "kaggle2/train/Benign/7.jpg", 60)
-    save(Image.open(inputs / "ISIC_0000004.jpg"), workspace / "kaggle2/train/Malignant/8.jpg", 60)
-    damage(workspace / "kaggle2/train/Benign")
-    save(picture(7), workspace / "hiba/images/one.jpg")
-    return workspace
-
-
-def damage(folder: Path) -> None:
-    whole = jpeg(picture(501))
-    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "end-missing.jpg").write_bytes(whole[:-400])
-    (folder / "text.jpg").write_text("not an image")
-    (folder / "empty.jpg").write_bytes(b"")
-    (folder / "bomb.png").write_bytes(png_claiming(20_000, 20_000))
-    (folder / "broken-link.jpg").symlink_to(folder / "nowhere.jpg")
-    (folder / "gif.gif").write_bytes(b"GIF89a")
-    save(picture(502, 200, 127), folder / "small.jpg")
-    save(picture(503), folder / "twice.jpg")
-    save(picture(504), folder / "twice.png")
-    save(picture(505), folder.parent / "elsewhere/lost.jpg")
 
 
 def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
@@ -104,7 +42,7 @@ def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
         "text.jpg": "damaged",
         "empty.jpg": "damaged",
         "bomb.png": "too-large",
-        "gif.gif": "damaged",
+        "gif.gif": "format",
         "broken-link.jpg": "unreadable",
         "small.jpg": "too-small",
         "twice.png": "repeated-id",
@@ -196,8 +134,10 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     )
     ingest.run(settings())
     assert [path.read_bytes() for path in sorted(paths.CORPUS.iterdir())] == expected
-    total = json.loads(paths.INGEST_REPORT.read_text())["quarantine"]["stage"]["source"]
-    assert sum(decoded) == json.loads(paths.INGEST_REPORT.read_text())["images"]["in"] - total - 24
+    report = json.loads(paths.INGEST_REPORT.read_text())
+    without_meaning = ("no-meaning", "repeated-id", "outside-layout")
+    refused = sum(report["quarantine"]["rule"][rule] for rule in without_meaning)
+    assert sum(decoded) == report["images"]["in"] - refused - 24
     assert not any(Path(".dermaflux/checkpoints/ingest").glob("*/"))
 
 
@@ -234,7 +174,7 @@ def test_published_scale_and_buckets(workspace: Path) -> None:
     sizes = [127, 128, 255, 256, 511, 512, 6000]
     assert [decode.bucket(side) for side in sizes] == [128, 128, 128, 256, 256, 512, 512]
     kaggle(workspace / "kaggle2", 1, True, 0)
-    ingest.run(settings(scale="published"))
+    ingest.run(settings(policy="as_published"))
     rows = table.metadata(paths.CORPUS)
     assert set(rows["scale"]) == {256}
     assert set(rows["width"]) == {150}

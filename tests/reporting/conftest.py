@@ -82,6 +82,15 @@ def _ingest_report() -> None:
                 "none": {"in": 2, "quarantined": 2, "kept": 0},
             },
             "quarantine": {"rule": {"damaged": 2, "too-small": 1}},
+            "policy": "clean",
+            "policies": {
+                "clean": {"training": {"128": 48}, "test": {"128": 12}},
+                "as_published": {"training": {"256": 13, "512": 37}, "test": {"256": 12}},
+            },
+            "paper": {
+                "training": {"128": 400_901, "256": 22_140, "512": 85_303},
+                "residue": {"128": 158},
+            },
             "unread": {"ddi": {"images": 37, "why": "no adapter reads it"}},
         },
     )

@@ -78,6 +78,8 @@ def test_counts_add_up(workspace: Params) -> None:
     assert found.sources[splits].to_numpy().sum() == 60
     assert [(rule.name, rule.count) for rule in found.rules] == [("damaged", 2), ("too-small", 1)]
     assert found.rules[0].example == "image file is truncated"
+    assert found.policies.loc["512"].to_list() == [0, 37, 85_303]
+    assert found.policies.sum().to_list() == [48, 50, 508_344]
     paths.INGEST_REPORT.unlink()
     with pytest.raises(InputError, match=r"ingest\.json is missing"):
         counts.corpus()
@@ -96,6 +98,8 @@ def test_page_is_whole_self_contained_and_has_the_same_bytes_again(workspace: Pa
     assert not re.search(r"<(script|link)\b", text)
     assert str(Path.cwd()) not in text
     assert "+0.037" in text
+    assert "85,303" in text
+    assert "the paper lacks 158 published images" in text
     assert "Not a medical device" in text
     assert "Bayes" not in text
     report.run(workspace)

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from dermaflux import table
 from dermaflux.corpus.promises import (
     GROUPS,
-    LICENCES,
-    SKIN_TONES,
     Promise,
     among,
     between,
@@ -24,6 +22,7 @@ from dermaflux.corpus.promises import (
     splits_of_groups,
     unique,
 )
+from dermaflux.corpus.sources.vocabulary import LICENCES, SKIN_TONES
 from dermaflux.params import Params
 
 if TYPE_CHECKING:

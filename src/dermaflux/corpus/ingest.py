@@ -9,15 +9,19 @@ the order in which files lie on disk changes a byte of the output.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths, table
-from dermaflux.corpus import duplicates, ledger, splits
-from dermaflux.corpus.decode import Rule
-from dermaflux.corpus.ledger import Item, Kept, Rejected, Row
+from dermaflux.corpus import duplicates, ledger, policies
+from dermaflux.corpus.decode import Rule, Task
+from dermaflux.corpus.executors import computed
+from dermaflux.corpus.ledger import Decoded, Item, Rejected
+from dermaflux.corpus.selection import Selection, select
 from dermaflux.corpus.sources.adapter import Facts, Problem, Record
 from dermaflux.corpus.sources.discovery import Dataset, discover, walk_images
 from dermaflux.corpus.spool import Spool, spooled
@@ -29,37 +33,54 @@ if TYPE_CHECKING:
     from dermaflux.params import Ingest, Params
 
 CLASSES = ("benign", "malignant")
+_DVC_CACHE = "/files/md5/"
 
 
 def run(params: Params) -> None:
     """Run the stage; raise `InputError` when the data cannot make a corpus."""
-    data = Path(params.data)
-    datasets, unread = discover(data, params.ingest.sources)
+    data, settings = Path(params.data), params.ingest
+    datasets, unread = discover(data, settings.sources, settings.own)
     for part in unread:
         print(f"unread: {data / part.name} ({part.images} images): {part.reason}")
     items = sorted(
         (item for dataset in datasets for item in read(dataset, data)),
         key=lambda item: (item.image_id, item.location),
     )
-    usable, rejected = screen(items, params.ingest.indeterminate)
-    tasks = [(_path(item), _rule(item, params.ingest)) for item, _ in usable]
-    with spooled(tasks) as spool:
-        kept: list[Kept] = []
-        for (item, label), entry in zip(usable, spool.entries, strict=True):
+    usable, rejected = screen(items, settings.licences)
+    tasks = [_task(item, settings) for item in usable]
+    with spooled(tasks, partial(computed, executor=settings.executor)) as spool:
+        images: list[Decoded] = []
+        for item, entry in zip(usable, spool.entries, strict=True):
             if isinstance(entry, Problem):
                 rejected.append(Rejected(item, "decode", entry))
             else:
-                kept.append(Kept(item, entry, label))
-        copies = duplicate_groups(kept, spool, datasets, params.ingest.duplicate_distance)
-        rows, dropped = divide(kept, copies, params.ingest, params.seed)
-        rejected += dropped
-        _require_classes(rows, rejected)
-        table.write(
-            _with_pixels(rows, spool), paths.CORPUS, megabytes=params.ingest.shard_megabytes
-        )
+                images.append(Decoded(item, entry))
+        edges = same_pictures(images, spool, datasets, settings.duplicate_distance)
+        selections = {
+            name: select(
+                images,
+                edges,
+                policies.policy(name, settings),
+                settings.validation_fraction,
+                params.seed,
+            )
+            for name in policies.NAMES
+        }
+        chosen = selections[settings.policy]
+        rejected += [
+            Rejected(images[index].item, stage, problem, chosen.scales[index])
+            for index, (stage, problem) in chosen.lost.items()
+        ]
+        _require_classes(chosen, rejected)
+        table.write(_rows(images, chosen, spool), paths.CORPUS, megabytes=settings.shard_megabytes)
     table.write_text(paths.QUARANTINE, ledger.quarantine_csv(rejected))
-    report = ledger.summary(items, rows, rejected, datasets)
-    report["duplicates"] = ledger.group_sizes(copies)
+    report = ledger.summary(items, images, chosen, rejected, datasets)
+    report["policy"] = settings.policy
+    report["policies"] = {name: found.counts() for name, found in selections.items()}
+    report["paper"] = {
+        "training": {str(scale): count for scale, count in policies.PAPER.items()},
+        "residue": {str(scale): count for scale, count in policies.RESIDUE.items()},
+    }
     report["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
     report["bayes_auc"] = _bayes_auc(data)
     table.write_json(paths.INGEST_REPORT, report)
@@ -80,6 +101,7 @@ def read(dataset: Dataset, data: Path) -> Iterator[Item]:
         if record.path is not None:
             claimed.add(record.path)
             place = record.path.relative_to(data).as_posix()
+            place += f":{record.member}" if record.member else ""
         else:
             place = (dataset.root.relative_to(data) / (record.row or "")).as_posix()
         yield Item(dataset, record, place)
@@ -92,142 +114,110 @@ def read(dataset: Dataset, data: Path) -> Iterator[Item]:
                 yield Item(dataset, record, path.relative_to(data).as_posix())
 
 
-def screen(
-    items: Sequence[Item], indeterminate: Literal["drop", "benign", "malignant"]
-) -> tuple[list[tuple[Item, str]], list[Rejected]]:
-    """Items with an image and a label, and those without. Equal ids keep the first location."""
-    usable: list[tuple[Item, str]] = []
+def screen(items: Sequence[Item], licences: Sequence[str]) -> tuple[list[Item], list[Rejected]]:
+    """Items that are an image with a meaning, and the others. Equal ids keep the first location."""
+    usable: list[Item] = []
     rejected: list[Rejected] = []
     seen: dict[str, str] = {}
     for item in items:
-        facts = item.record.facts
-        problem, label = facts.problem, facts.label
-        if label == "indeterminate" and indeterminate != "drop":
-            label = indeterminate
+        problem = item.record.facts.problem
         if problem is None and item.image_id in seen:
             first = seen[item.image_id]
             problem = Problem("repeated-id", f"{first} has the same name; rename one of the files")
-        if problem is None and label not in CLASSES:
-            what = facts.diagnosis or "this diagnosis"
-            reason = f"{what} is neither benign nor malignant; ingest.indeterminate decides"
-            problem = Problem("indeterminate", reason)
-        if problem is not None or label is None:
-            rejected.append(Rejected(item, "source", problem or Problem("no-label", "no label")))
+        if problem is None and item.record.facts.label not in table.LABELS:
+            problem = Problem("no-label", "nothing says whether it is benign; add its label")
+        if problem is None and licences and item.licence not in licences:
+            reason = f"its licence {item.licence} is not among ingest.licences; add it there"
+            problem = Problem("licence", reason)
+        if problem is None and _leads_outside(item):
+            reason = "it is a link out of the dataset's folder; copy the file into it"
+            problem = Problem("outside-folder", reason)
+        if problem is not None:
+            rejected.append(Rejected(item, "source", problem))
             continue
         seen[item.image_id] = item.location
-        usable.append((item, label))
+        usable.append(item)
     return usable, rejected
 
 
-def _path(item: Item) -> Path:
-    assert item.record.path is not None  # `screen` lets files pass only
-    # Worker processes keep the working directory of the moment they were started in.
-    return item.record.path.absolute()
+def _leads_outside(item: Item) -> bool:
+    """Whether the file is a link to what the hash of the data folder does not cover."""
+    path, root = str(item.record.path), os.path.realpath(item.dataset.root)
+    if not os.path.islink(path):
+        return False
+    target = os.path.realpath(path)
+    return not target.startswith(root + os.sep) and _DVC_CACHE not in target
 
 
-def _rule(item: Item, settings: Ingest) -> Rule:
-    published = settings.scale == "published"
+def _task(item: Item, settings: Ingest) -> Task:
+    published = settings.policy == "as_published"
     scale = item.dataset.source.published_scale if published else None
-    return Rule(settings.minimum_side, scale, settings.jpeg_quality)
+    # Worker processes keep the working directory of the moment they were started in.
+    path = os.path.abspath(str(item.record.path))
+    return path, item.record.member, Rule(scale, settings.jpeg_quality)
 
 
-def duplicate_groups(
-    kept: Sequence[Kept], spool: Spool, datasets: Sequence[Dataset], distance: int
-) -> list[str | None]:
-    """Duplicate group of each image: equal bytes, confirmed likeness, or a published pair."""
+def same_pictures(
+    images: Sequence[Decoded], spool: Spool, datasets: Sequence[Dataset], distance: int
+) -> np.ndarray[Any, Any]:
+    """Pairs int (E, 2) of images with equal bytes, with confirmed likeness, or published as one."""
     import numpy as np
 
     from dermaflux.progress import progress
 
-    ids = [image.item.image_id for image in kept]
-    position = {name: index for index, name in enumerate(ids)}
-    pairs = duplicates.equal_pairs([image.stored.sha256 for image in kept])
+    position = {image.item.image_id: index for index, image in enumerate(images)}
+    pairs = duplicates.equal_pairs([image.stored.sha256 for image in images])
     for dataset in datasets:
         for names in dataset.source.pairs(dataset.root):
             one, two = (position.get(f"{dataset.source.name}/{name}") for name in names)
             if one is not None and two is not None:
                 pairs.append((one, two))
     edges = [np.array(pairs, dtype=np.int64).reshape(-1, 2)]
-    hashes = np.array([image.stored.phash for image in kept], dtype=np.uint64)
+    hashes = np.array([image.stored.phash for image in images], dtype=np.uint64)
     candidates = duplicates.candidate_pairs(hashes, distance)
 
     def thumbnails(chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return spool.thumbnails([kept[index].stored for index in chosen])
+        return spool.thumbnails([images[index].stored for index in chosen])
 
     with progress("duplicates", len(candidates)) as advance:
         for looked_at, same in duplicates.confirmed(candidates, thumbnails):
             edges.append(same)
             advance(looked_at)
-    return splits.groups(ids, np.concatenate(edges))
+    return np.concatenate(edges)
 
 
-def divide(
-    kept: Sequence[Kept], copies: Sequence[str | None], settings: Ingest, seed: int
-) -> tuple[list[Row], list[Rejected]]:
-    """Corpus rows without pixels, in output order, and what leaves because of other images."""
-    ids = [image.item.image_id for image in kept]
-    facts = [image.item.record.facts for image in kept]
-    held_out = [image.item.record.split == "test" for image in kept]
-    lesions, patients = [f.lesion_id for f in facts], [f.patient_id for f in facts]
-    out = splits.leaks(ids, held_out, copies, lesions, patients)
-    stages: dict[int, Literal["leak", "duplicate"]] = dict.fromkeys(out, "leak")
-    if settings.duplicates == "drop":
-        left = [index for index in range(len(kept)) if index not in out]
-        sides = [min(kept[index].stored.width, kept[index].stored.height) for index in left]
-        chosen = splits.surplus(
-            [ids[index] for index in left],
-            [copies[index] for index in left],
-            [kept[index].label for index in left],
-            sides,
-        )
-        for place, problem in chosen.items():
-            out[left[place]] = problem
-            stages[left[place]] = "duplicate"
-    labels = splits.components(len(kept), copies, lesions, patients)
-    parts = splits.assign(ids, held_out, labels, settings.validation_fraction, seed)
-    rows = [
-        (_row(image, copies[index], parts[index]), image.stored)
-        for index, image in enumerate(kept)
-        if index not in out
-    ]
-    rows.sort(key=lambda pair: (table.SPLITS.index(pair[0]["split"]), pair[0]["image_id"]))
-    rejected = [
-        Rejected(kept[index].item, stages[index], problem, kept[index].stored.scale)
-        for index, problem in out.items()
-    ]
-    return rows, rejected
+def _rows(images: Sequence[Decoded], chosen: Selection, spool: Spool) -> Iterator[dict[str, Any]]:
+    """Corpus rows in output order, made one at a time."""
+
+    def order(index: int) -> tuple[int, str]:
+        return table.SPLITS.index(chosen.splits[index] or ""), images[index].item.image_id
+
+    for index in sorted(chosen.kept(), key=order):
+        item, stored = images[index].item, images[index].stored
+        source, facts = item.dataset.source, item.record.facts
+        yield {
+            "image": {"bytes": spool.encoded(stored), "path": f"{item.image_id}.jpg"},
+            "image_id": item.image_id,
+            "source": source.name,
+            "licence": item.licence,
+            "modality": facts.modality or source.modality,
+            "label": chosen.labels[index],
+            "diagnosis": facts.diagnosis,
+            "patient_id": facts.patient_id,
+            "lesion_id": facts.lesion_id,
+            "skin_tone": facts.skin_tone,
+            "width": stored.width,
+            "height": stored.height,
+            "scale": chosen.scales[index],
+            "split": chosen.splits[index],
+            "sha256": stored.sha256,
+            "phash": f"{stored.phash:016x}",
+            "duplicate_group": chosen.groups[index],
+        }
 
 
-def _row(image: Kept, group: str | None, split: str) -> dict[str, Any]:
-    source, facts, stored = image.item.dataset.source, image.item.record.facts, image.stored
-    return {
-        "image_id": image.item.image_id,
-        "source": source.name,
-        "licence": source.licence,
-        "modality": facts.modality or source.modality,
-        "label": image.label,
-        "diagnosis": facts.diagnosis,
-        "patient_id": facts.patient_id,
-        "lesion_id": facts.lesion_id,
-        "skin_tone": facts.skin_tone,
-        "width": stored.width,
-        "height": stored.height,
-        "scale": stored.scale,
-        "split": split,
-        "sha256": stored.sha256,
-        "phash": f"{stored.phash:016x}",
-        "duplicate_group": group,
-    }
-
-
-def _with_pixels(rows: Sequence[Row], spool: Spool) -> Iterator[dict[str, Any]]:
-    for row, stored in rows:
-        picture = {"bytes": spool.encoded(stored), "path": f"{row['image_id']}.jpg"}
-        yield {"image": picture, **row}
-
-
-def _require_classes(rows: Sequence[Row], rejected: Sequence[Rejected]) -> None:
-    counts = Counter(row["label"] for row, _ in rows)
+def _require_classes(chosen: Selection, rejected: Sequence[Rejected]) -> None:
+    counts = Counter(chosen.labels[index] for index in chosen.kept())
     for label in CLASSES:
         if not counts[label]:
             rules = Counter(reject.problem.rule for reject in rejected).most_common(3)

@@ -10,11 +10,14 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dermaflux.corpus.sources.adapter import Problem, Record
 from dermaflux.corpus.sources.discovery import Dataset
 from dermaflux.corpus.spool import Stored
+
+if TYPE_CHECKING:
+    from dermaflux.corpus.selection import Selection
 
 _COLUMNS = ("source", "location", "image_id", "stage", "rule", "reason")
 
@@ -33,6 +36,11 @@ class Item:
         """Unique in the corpus."""
         return f"{self.dataset.source.name}/{self.record.original_id}"
 
+    @property
+    def licence(self) -> str:
+        """Of the image, where the dataset says it per image, else of the dataset."""
+        return self.record.facts.licence or self.dataset.source.licence
+
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
@@ -45,16 +53,11 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """An image that decoded and has a label."""
+class Decoded:
+    """An image that has a meaning and decoded."""
 
     item: Item
     stored: Stored
-    label: str
-
-
-Row = tuple[dict[str, Any], Stored]
-"""A corpus row without pixels, and where they are."""
 
 
 def quarantine_csv(rejected: Sequence[Rejected]) -> str:
@@ -79,13 +82,15 @@ def quarantine_csv(rejected: Sequence[Rejected]) -> str:
 
 def summary(
     items: Sequence[Item],
-    rows: Sequence[Row],
+    images: Sequence[Decoded],
+    chosen: Selection,
     rejected: Sequence[Rejected],
     datasets: Sequence[Dataset],
 ) -> dict[str, Any]:
     """Counts of the stage: of images and unmatched rows in, kept and quarantined."""
+    kept = chosen.kept()
     read_from = Counter(item.dataset.source.name for item in items)
-    kept = Counter(row["source"] for row, _ in rows)
+    kept_of = Counter(images[index].item.dataset.source.name for index in kept)
     lost = Counter(reject.item.dataset.source.name for reject in rejected)
     sources = {
         d.source.name: {
@@ -94,36 +99,39 @@ def summary(
             "citation": d.source.citation,
             "url": d.source.url,
             "in": read_from[d.source.name],
-            "kept": kept[d.source.name],
+            "kept": kept_of[d.source.name],
             "quarantined": lost[d.source.name],
         }
         for d in datasets
     }
     return {
-        "images": {"in": len(items), "kept": len(rows), "quarantined": len(rejected)},
+        "images": {"in": len(items), "kept": len(kept), "quarantined": len(rejected)},
         "sources": sources,
-        "kept": _nested(rows),
-        "scales": _by_scale(rows, rejected),
+        "licences": dict(Counter(images[index].item.licence for index in kept)),
+        "kept": _nested(images, chosen, kept),
+        "scales": _by_scale(Counter(str(chosen.scales[index]) for index in kept), rejected),
         "quarantine": {
             "stage": dict(Counter(reject.stage for reject in rejected)),
             "rule": dict(Counter(reject.problem.rule for reject in rejected)),
         },
+        "duplicates": group_sizes(chosen.groups),
     }
 
 
-def _nested(rows: Sequence[Row]) -> dict[str, Any]:
+def _nested(images: Sequence[Decoded], chosen: Selection, kept: Sequence[int]) -> dict[str, Any]:
     """Split -> source -> label -> scale -> images kept."""
     result: dict[str, Any] = {}
-    for row, _ in rows:
-        place = result.setdefault(row["split"], {}).setdefault(row["source"], {})
-        place = place.setdefault(row["label"], {})
-        place[str(row["scale"])] = place.get(str(row["scale"]), 0) + 1
+    for index in kept:
+        source = images[index].item.dataset.source.name
+        place = result.setdefault(chosen.splits[index], {}).setdefault(source, {})
+        place = place.setdefault(chosen.labels[index], {})
+        scale = str(chosen.scales[index])
+        place[scale] = place.get(scale, 0) + 1
     return result
 
 
-def _by_scale(rows: Sequence[Row], rejected: Sequence[Rejected]) -> dict[str, dict[str, int]]:
+def _by_scale(kept: Counter[str], rejected: Sequence[Rejected]) -> dict[str, dict[str, int]]:
     """Scale -> in, kept, quarantined; `none` holds what was quarantined before it had a scale."""
-    kept = Counter(str(row["scale"]) for row, _ in rows)
     lost = Counter(str(reject.scale or "none") for reject in rejected)
     return {
         scale: {"in": kept[scale] + lost[scale], "kept": kept[scale], "quarantined": lost[scale]}

@@ -8,18 +8,10 @@ names rows. Reads and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
-
-from dermaflux.params import Licence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LICENCES: tuple[str, ...] = get_args(Licence)
-"""Every spelling of a licence that a real image may carry."""
-
-SKIN_TONES = ("I", "II", "III", "IV", "V", "VI", "I-II", "III-IV", "V-VI")
-"""Fitzpatrick types, and the pairs of them that coarser scales and measurements can tell apart."""
 
 GROUPS = {"lesion_id": "lesion", "patient_id": "patient", "duplicate_group": "duplicate group"}
 """Columns whose images must stay on one side of a border, and what they are called."""

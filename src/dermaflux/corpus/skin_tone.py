@@ -19,7 +19,7 @@ VERY_LIGHT, LIGHT, INTERMEDIATE, TAN, BROWN = 55.0, 41.0, 28.0, 10.0, -30.0
 """Lower ends in degrees of Chardon's classes; below the last one skin is dark. Read as the six
 Fitzpatrick types in turn; Kinyanjui et al. 2020 (arXiv 1910.13268) cut skin images the same way."""
 
-_SAMPLES = 48  # pixels looked at along the shorter side
+_SAMPLES = 32  # pixels looked at along the shorter side
 _LEAST = 0.04  # of the looked-at pixels that must be neither frame nor glare
 _CENTRE = 0.62  # of the half side; the lesion lies inside, the skin outside
 _DARKEST, _LIGHTEST = 8.0, 97.0  # L*: vignette and print below, glare and white card above

@@ -8,17 +8,17 @@ time of each file and the rule it is decoded by.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from dermaflux.checkpoints import fingerprint
-from dermaflux.corpus.decode import Picture, Rule, decode_files
+from dermaflux.corpus.decode import Picture, Task, decode_files
 from dermaflux.corpus.duplicates import SIDE
 from dermaflux.corpus.sources.adapter import Problem
 from dermaflux.errors import InputError
@@ -43,6 +43,11 @@ class Stored:
     sha256: str
     phash: int
 
+    @property
+    def shorter(self) -> int:
+        """Shorter side in pixels, as published."""
+        return min(self.width, self.height)
+
 
 class Spool:
     """Finished batches in order, and access to their bytes."""
@@ -56,14 +61,21 @@ class Spool:
 
     def _restore(self) -> None:
         lines = self._index.read_bytes().splitlines(keepends=True) if self._index.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        for line in whole:
+        there = self._file.seek(0, os.SEEK_END)
+        whole = []
+        for line in lines:
+            # A killed process leaves half a line; a lost disk cache may leave lines without bytes.
+            if not line.endswith(b"\n") or json.loads(line)["size"] > there:
+                break
             batch = json.loads(line)
             self._size = batch["size"]
             for entry in batch["entries"]:
                 kind = Problem if "rule" in entry else Stored
                 self.entries.append(kind(**entry))
-        self._index.write_bytes(b"".join(whole))
+            whole.append(line)
+        partial = self._index.with_suffix(".partial")
+        partial.write_bytes(b"".join(whole))
+        partial.rename(self._index)
         self._file.truncate(self._size)
 
     def add(self, batch: Sequence[Picture | Problem]) -> None:
@@ -113,9 +125,16 @@ class Spool:
         self._file.close()
 
 
+Compute = Callable[
+    [Callable[[list[Task]], list[Picture | Problem]], Sequence[list[Task]]],
+    Iterator[list[Picture | Problem]],
+]
+"""Applies a function to batches, in their order; see `executors`."""
+
+
 @contextmanager
-def spooled(tasks: Sequence[tuple[Path, Rule]]) -> Iterator[Spool]:
-    """Decode files on all cores into a spool, in their order; its folder goes when the block ends.
+def spooled(tasks: Sequence[Task], compute: Compute) -> Iterator[Spool]:
+    """Decode files into a spool, in their order; its folder goes when the block ends.
 
     It stays when the block is interrupted, so that the next run with the same files resumes.
     """
@@ -126,43 +145,45 @@ def spooled(tasks: Sequence[tuple[Path, Rule]]) -> Iterator[Spool]:
     with FileLock(folder.with_suffix(".lock")):
         folder.mkdir(exist_ok=True)
         spool = Spool(folder)
-        try:
-            _fill(spool, tasks)
-            yield spool
-        except InputError:
-            shutil.rmtree(folder)  # the user will change the input, and with it the fingerprint
-            raise
-        finally:
-            spool.close()
+        with closing(spool):
+            _fill(spool, tasks, compute)
+            try:
+                yield spool
+            except InputError:
+                shutil.rmtree(folder)  # the user will change the input, and with it the fingerprint
+                raise
         shutil.rmtree(folder)
 
 
-def _fingerprint(tasks: Sequence[tuple[Path, Rule]]) -> str:
+def _fingerprint(tasks: Sequence[Task]) -> str:
+    """Hex digest of everything that decides the spool, hashed file by file."""
     from PIL import __version__
 
-    files = []
-    for path, rule in tasks:
-        try:
-            status = path.stat()
-            state = (status.st_size, status.st_mtime_ns)
-        except OSError:
-            state = (-1, -1)
-        files.append((str(path.absolute()), *state, *asdict(rule).values()))
-    return fingerprint(pillow=__version__, batch=BATCH, files=files)
+    state = hashlib.sha256(f"{__version__} {BATCH}".encode())
+    container, about = "", (-1, -1)
+    for path, member, rule in tasks:
+        if member is None or path != container:
+            container, about = path, _change(path)
+        state.update(json.dumps([path, member, *about, *asdict(rule).values()]).encode())
+    return state.hexdigest()[:32]
 
 
-def _fill(spool: Spool, tasks: Sequence[tuple[Path, Rule]]) -> None:
-    from joblib import Parallel, delayed
+def _change(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (-1, -1)
+    return status.st_size, status.st_mtime_ns
 
+
+def _fill(spool: Spool, tasks: Sequence[Task], compute: Compute) -> None:
     from dermaflux.progress import progress
 
     left = tasks[len(spool.entries) :]
     batches = [list(left[start : start + BATCH]) for start in range(0, len(left), BATCH)]
-    # One worker computes in this process; the results, and so all outputs, are the same.
-    results = Parallel(n_jobs=-1, return_as="generator")(
-        delayed(decode_files)(batch) for batch in batches
-    )
+    if not batches:
+        return
     with progress("decode", len(tasks), done=len(spool.entries)) as advance:
-        for batch in results:
+        for batch in compute(decode_files, batches):
             spool.add(batch)
             advance(len(batch))

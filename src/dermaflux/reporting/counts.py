@@ -42,6 +42,12 @@ class Corpus:
     """Most frequent first."""
     unread: dict[str, int]
     """Images of datasets that no adapter reads."""
+    policy: str
+    """The policy the corpus was made by."""
+    policies: pd.DataFrame
+    """Index scale in pixels; training images by `clean`, by `as_published` and in the `paper`."""
+    residue: dict[str, int]
+    """Scale -> images that the paper lacks and does not account for."""
 
 
 def corpus() -> Corpus:
@@ -61,7 +67,19 @@ def corpus() -> Corpus:
         scales=pd.DataFrame.from_dict(report["scales"], orient="index")[list(_FLOW)],
         rules=_rules(report["quarantine"]["rule"]),
         unread={name: found["images"] for name, found in report["unread"].items()},
+        policy=report["policy"],
+        policies=_policies(report),
+        residue=report["paper"]["residue"],
     )
+
+
+def _policies(report: dict[str, Any]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = {name: found["training"] for name, found in report["policies"].items()}
+    columns["paper"] = report["paper"]["training"]
+    frame = pd.DataFrame(columns)[["clean", "as_published", "paper"]].fillna(0).astype(int)
+    return frame.loc[sorted(frame.index, key=int)]
 
 
 def _kept(kept: dict[str, Any], source: str) -> dict[str, int]:

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from ingested import quarantined, settings
+from layouts import isic2019 as write_isic2019
+from layouts import isic2020, kaggle, picture, save
+from PIL import Image
+
+from dermaflux import paths, table
+from dermaflux.audit import audit
+from dermaflux.classifiers import mixture, samples
+from dermaflux.corpus import ingest, policies
+from dermaflux.corpus.sources import isic2019
+from dermaflux.errors import InputError
+from dermaflux.generators import training_images
+
+CLEAN = policies.policy("clean", settings().ingest)
+
+
+@pytest.fixture
+def known(workspace: Path) -> Path:
+    """Four datasets whose counts under either policy can be told by hand."""
+    classes = ["NV", "MEL", "BKL", "AK", "BCC", "AK"]
+    train = {f"ISIC_{n:07d}": (name, f"HAM_{n}") for n, name in enumerate(classes)}
+    test = {f"ISIC_{9000 + n:07d}": name for n, name in enumerate(["NV", "MEL", "UNK", "AK"])}
+    write_isic2019(workspace / "isic2019", train, test)  # 160 x 140 pixels
+    isic2020(workspace / "isic2020", {f"ISIC_{n}": (f"IP_{n}", n % 2) for n in range(4)})
+    kaggle(workspace / "kaggle1/melanoma_cancer_dataset", 2, False, 0)  # 150 x 150 pixels
+    kaggle(workspace / "kaggle2", 2, True, 100)
+    benign = workspace / "kaggle2/train/Benign"
+    tested = workspace / "kaggle1/melanoma_cancer_dataset/test/benign/melanoma_0.jpg"
+    save(picture(900, 100, 100), benign / "small.jpg")
+    save(Image.open(tested), benign / "leak.jpg", 70)
+    save(Image.open(workspace / "isic2020/train/ISIC_0.jpg"), benign / "copy.jpg", 70)
+    (benign / "damaged.jpg").write_bytes(b"no image")
+    return workspace
+
+
+COUNTS = {
+    # 3 + 1 of 6 ISIC 2019 (2 AK), 4 ISIC 2020, 4 + 4 Kaggle; small, leak and copy leave.
+    "clean": {
+        "training": {"128": 4 + 4 + 4 + 4},
+        "test": {"128": 2 + 4 + 4},
+        "labels": {"benign": 13, "malignant": 13},
+        "left_out": {"indeterminate": 3, "too-small": 1, "test-leak": 1, "duplicate": 1},
+    },
+    "as_published": {
+        "training": {"512": 6 + 4, "256": 4 + 7},
+        "test": {"512": 3, "256": 4 + 4},
+        "labels": {"benign": 16, "malignant": 13, "indeterminate": 3},
+        "left_out": {},
+    },
+}
+
+
+@pytest.mark.parametrize("name", policies.NAMES)
+def test_both_policies_are_counted_whichever_is_written(known: Path, name: str) -> None:
+    ingest.run(settings(policy=name))
+    report = json.loads(paths.INGEST_REPORT.read_text())
+    assert report["policy"] == name
+    assert report["policies"] == COUNTS
+    rows = table.metadata(paths.CORPUS)
+    assert rows["label"].value_counts().to_dict() == COUNTS[name]["labels"]
+    trained = rows[rows["split"] != "test"]["scale"].astype(str).value_counts().to_dict()
+    assert trained == COUNTS[name]["training"]
+    assert report["images"]["kept"] == len(rows)
+    lost = {row["rule"] for row in quarantined().values()}
+    always = {"no-meaning", "damaged"}
+    assert lost == always | set(COUNTS[name]["left_out"])
+    assert sum(report["paper"]["training"].values()) == 508_344
+
+
+def test_the_papers_exceptions_come_from_what_the_sources_declare() -> None:
+    hiba = replace(isic2019.SOURCE, name="hiba", indeterminate_dropped_in_paper=True)
+    derm = replace(isic2019.SOURCE, name="derm12345", test_in_paper=True, published_scale=512)
+    paper = policies.AS_PUBLISHED
+    assert [paper.label(source, "indeterminate") for source in (hiba, derm)] == [
+        None,
+        "indeterminate",
+    ]
+    assert CLEAN.label(derm, "indeterminate") is None
+    assert replace(CLEAN, indeterminate="malignant").label(hiba, "indeterminate") == "malignant"
+    assert [p.held_out(derm, "test") for p in (paper, CLEAN)] == [False, True]
+    assert [p.held_out(hiba, "test") for p in (paper, CLEAN)] == [True, True]
+    assert not paper.held_out(derm, "train")
+    assert [p.scale(derm, 200) for p in (paper, CLEAN)] == [512, 128]
+    assert paper.label(hiba, "benign") == CLEAN.label(hiba, "benign") == "benign"
+
+
+def test_only_chosen_licences_stay(known: Path) -> None:
+    ingest.run(settings(licences=["CC0"]))
+    rows = table.metadata(paths.CORPUS)
+    assert set(rows["licence"]) == {"CC0"}
+    assert set(rows["source"]) == {"kaggle1", "kaggle2"}
+    report = json.loads(paths.INGEST_REPORT.read_text())
+    assert report["quarantine"]["rule"]["licence"] == 9 + 4  # UNK of ISIC 2019 has no meaning
+    assert report["licences"] == {"CC0": len(rows)}
+
+
+def test_indeterminate_images_reach_no_model(known: Path, tmp_path: Path) -> None:
+    ingest.run(settings(policy="as_published"))
+    rows = table.metadata(paths.CORPUS)
+    unclear = set(rows.loc[rows["label"] == "indeterminate", "image_id"])
+    assert len(unclear) == 3
+    for split in ("train", "test"):
+        found, images = samples.load_split(paths.CORPUS, split, 16)
+        assert unclear.isdisjoint(found["image_id"])
+        assert len(images.labels) == len(found)
+    training = rows[rows["split"] == "train"]
+    fewest = int(training["label"].value_counts()[["benign", "malignant"]].min())
+    assert unclear.isdisjoint(mixture.draw_real(training, 2 * fewest, 0))
+    texts = rows[["image_id", "label"]].assign(caption="a lesion", split="train")
+    columns = pa.schema([(name, pa.string()) for name in texts.columns])
+    table.write(texts.to_dict("records"), tmp_path / "captions", 1, columns)
+    named = training_images.captioned(paths.CORPUS, tmp_path / "captions")
+    assert unclear.isdisjoint(named["image_id"])
+    assert len(named) == len(training) - len(unclear & set(training["image_id"]))
+    try:
+        audited = set(audit._rows(paths.CORPUS, "train")["image_id"])
+    except InputError:  # too few images of a class in this split, which it says
+        audited = set()
+    assert unclear.isdisjoint(audited)
