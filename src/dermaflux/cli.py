@@ -103,6 +103,20 @@ def predict(
 
 
 @app.command()
+def download(
+    names: Annotated[list[str], typer.Argument(help="Names that `dermaflux sources` lists.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder to fill; default: the parameter data.")
+    ] = None,
+) -> None:
+    """Download published datasets, or print how to get them; resumes and counts."""
+    from dermaflux.corpus import download
+    from dermaflux.parameter_file import load
+
+    download.run(names, data or Path(load().data))
+
+
+@app.command()
 def sources(
     check: Annotated[
         bool, typer.Option("--check", help="Add up the paper's counts; fail when a sum is off.")

@@ -115,6 +115,8 @@ class Validate(Section):
         "test": (0.05, 0.7),
     }
     """Smallest and largest share of malignant images per split."""
+    source_malignant_fraction: dict[str, FractionRange] = {}
+    """The same per dataset, by name, where the corpus holds it: labels read the wrong way round."""
     caption_characters: Annotated[tuple[Count, Count], Field(strict=False)] = (20, 1200)
     """Shortest and longest caption."""
 

@@ -44,6 +44,7 @@ _FEATURES: dict[str, dict[str, str]] = {
             "patient_id",
             "lesion_id",
             "skin_tone",
+            "skin_tone_origin",
         )
     },
     "width": {"dtype": "int32", "_type": "Value"},

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import toy_corpus as toy
 
@@ -55,13 +57,15 @@ def test_a_cell_is_complete_and_loads_to_the_probabilities_it_recorded(workspace
         assert config["epoch"] == history["validation_auc"].idxmax() + 1
 
 
-def test_the_test_split_is_never_read(workspace) -> None:
+def test_no_picture_or_label_of_the_test_split_matters(workspace) -> None:
     train.run(toy.parameters(), "vit", 0)
     expected = contents(CELL)
     shutil.rmtree(workspace / "models")
     shutil.rmtree(workspace / ".dermaflux")
     for shard in table.shards(paths.CORPUS, "test"):
-        shard.write_bytes(b"poison")
+        rows = pq.read_table(shard).to_pylist()
+        poison = {"image": {"bytes": b"poison", "path": None}, "label": "poison"}
+        pq.write_table(pa.Table.from_pylist([row | poison for row in rows], table.SCHEMA), shard)
     train.run(toy.parameters(), "vit", 0)
     assert contents(CELL) == expected
 

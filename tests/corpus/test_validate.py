@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from dermaflux import paths, table
 from dermaflux.captions.caption import SCHEMA as CAPTION_SCHEMA
-from dermaflux.corpus import expectations, validate
+from dermaflux.corpus import expectations, promises, validate
 from dermaflux.errors import InputError
 from dermaflux.parameter_file import load
 from dermaflux.params import Params
@@ -30,8 +32,10 @@ def _tables() -> tuple[Rows, Rows]:
             {
                 "image": {"bytes": b"not looked at", "path": None},
                 "image_id": image_id,
-                "source": "isic2019",
-                "licence": "CC0",
+                "source": "isic2019" if index % 2 else "ddi",
+                "licence": ("CC0", "CC-BY-NC")[index % 2],
+                "skin_tone": ("II", "V-VI", None)[index % 3],
+                "skin_tone_origin": ("published", "measured", None)[index % 3],
                 "label": label,
                 "lesion_id": f"lesion-{index}" if index % 4 else None,
                 "patient_id": f"patient-{index}" if index % 3 else None,
@@ -125,8 +129,16 @@ BROKEN: dict[str, Callable[[Rows, Rows], list[str]]] = {
         corpus, [25, 45], duplicate_group="one group"
     ),
     "scale vocabulary": lambda corpus, _: _set(corpus, [3], scale=64),
-    "scale within size": lambda corpus, _: _set(corpus, [3], scale=512),
+    "scale consistency": lambda corpus, _: _set(corpus, [3, 4], scale=512),
     "minimum side": lambda corpus, _: _set(corpus, [9], height=90, scale=128),
+    "licence present": lambda corpus, _: _set(corpus, [12], licence=None),
+    "licence vocabulary": lambda corpus, _: _set(corpus, [13], licence="CC BY-NC 4.0"),
+    "skin tone vocabulary": lambda corpus, _: _set(corpus, [14, 15], skin_tone="12"),
+    "skin tone origin": lambda corpus, _: [
+        *_set(corpus, [3], skin_tone_origin=None),
+        *_set(corpus, [5], skin_tone_origin="published"),
+        *_set(corpus, [6], skin_tone="II", skin_tone_origin="measured"),
+    ],
     "label vocabulary": lambda corpus, captions: (
         _set(captions, [11], label="unclear") and _set(corpus, [11], label="unclear")
     ),
@@ -156,6 +168,23 @@ def test_a_broken_promise_is_named_with_its_rows(name, params):
     assert (paths.DATA_DOCS / "index.html").exists()
 
 
+@pytest.mark.parametrize("column", expectations.NEVER_NULL)
+def test_a_missing_value_is_named(column, params):
+    corpus, captions = _tables()
+    _set(corpus, [12], **{column: None})
+    frame, promises = _corpus_suite(corpus, captions, params)
+    with pytest.raises(InputError, match=f"'{column} present'.*fails for 1 of 60 rows"):
+        validate.check("corpus", frame, promises)
+
+
+def _corpus_suite(corpus: Rows, captions: Rows, params: Params) -> tuple[pd.DataFrame, list]:
+    real = pd.DataFrame([{name: row.get(name) for name in table.METADATA} for row in corpus])
+    frame = expectations.with_derived_corpus(real, pd.DataFrame(captions))
+    promises = expectations.corpus_promises(params, real["source"].dropna().unique())
+    present = [one for one in promises if one.name.endswith(" present")]
+    return frame, present
+
+
 def test_balance_empty_split_and_missing_column_are_named(params):
     corpus, captions = _tables()
     for row, caption in zip(corpus[40:], captions[40:], strict=True):
@@ -173,9 +202,62 @@ def test_balance_empty_split_and_missing_column_are_named(params):
         validate.run(params)
 
 
-def test_published_scales_may_enlarge(params):
+def test_balance_of_a_source_is_checked_where_the_corpus_holds_it(params):
     corpus, captions = _tables()
-    _set(corpus, [3], scale=512)
     _write(corpus, captions)
-    ingest = params.ingest.model_copy(update={"scale": "published"})
-    validate.run(params.model_copy(update={"ingest": ingest}))
+    limits = {"ddi": (0.2, 0.25), "isic2024": (0.0, 0.01)}
+    section = params.validate_.model_copy(update={"source_malignant_fraction": limits})
+    with pytest.raises(InputError, match="'label balance of ddi'.*with 0.4 found") as raised:
+        validate.run(params.model_copy(update={"validate_": section}))
+    assert "more fail" not in str(raised.value)
+
+
+def test_licences_asked_for_are_the_only_ones(params):
+    _write(*_tables())
+    ingest = params.ingest.model_copy(update={"licences": ["CC0", "CC-BY"]})
+    with pytest.raises(InputError, match=r"'licence vocabulary'.*30 of 60 rows.*CC-BY-NC"):
+        validate.run(params.model_copy(update={"ingest": ingest}))
+
+
+def test_as_published_enlarges_and_leaks_with_a_warning_but_keeps_one_scale(params, capsys):
+    corpus, captions = _tables()
+    for row in corpus:
+        row["scale"] = 512 if row["source"] == "isic2019" else 256
+    _set(corpus, [3], height=64)
+    _set(corpus, [19, 41], lesion_id="one lesion")
+    _write(corpus, captions)
+    ingest = params.ingest.model_copy(update={"policy": "as_published"})
+    published = params.model_copy(update={"ingest": ingest})
+    validate.run(published)
+    report = json.loads(paths.VALIDATION_REPORT.read_text())
+    assert report["success"] is True
+    found = {one["name"]: one["rows"] for one in report["warnings"]}
+    assert found == {"minimum side": 1, "lesion in one split": 2}
+    assert "warning: expectation 'lesion in one split'" in capsys.readouterr().out
+    _set(corpus, [3], scale=128)
+    _write(corpus, captions)
+    with pytest.raises(InputError, match="'scale consistency'.*its dataset has scale 512"):
+        validate.run(published)
+
+
+def _splits_slowly(corpus: pd.DataFrame, column: str) -> list[str | None]:
+    members: dict[str, set[str]] = {}
+    for key, split in zip(corpus[column], corpus["split"], strict=True):
+        members.setdefault(key, set()).add(split)
+    return [None if pd.isna(key) else " and ".join(sorted(members[key])) for key in corpus[column]]
+
+
+def test_splits_of_groups_are_those_of_a_plain_loop():
+    draw = random.Random(5)
+    frame = pd.DataFrame(
+        {
+            "group": [draw.choice(["a", "b", "c", "d", "e", None]) for _ in range(200)],
+            "split": [draw.choice(table.SPLITS) for _ in range(200)],
+        }
+    )
+    frame.loc[frame["group"] == "e", "split"] = "test"
+    found = promises.splits_of_groups(frame, "group")
+    assert [None if pd.isna(one) else one for one in found] == _splits_slowly(frame, "group")
+    assert {"test", "test and train and validation"} <= set(found.dropna())
+    alone = frame.assign(group=pd.Series([None] * len(frame), dtype="str"))
+    assert promises.splits_of_groups(alone, "group").isna().all()

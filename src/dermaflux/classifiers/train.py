@@ -1,8 +1,9 @@
 """Stage `train`: one cell of the matrix, that is every arm of one architecture and seed.
 
-Reads `corpus/` (splits train and validation; the test split is never opened), `synthetic/` and
-`reports/audit.json`; writes `models/classifiers/<architecture>-<seed>/<arm>/`. Command:
-`dermaflux train --architecture vit --seed 0`.
+Reads `corpus/` (splits train and validation; of the test split only names, to prove that training
+shares nothing with it, never a picture or label), `synthetic/` and `reports/audit.json`; writes
+`models/classifiers/<architecture>-<seed>/<arm>/`. Command: `dermaflux train --architecture vit
+--seed 0`.
 
 The arm `real` does not depend on `ratio`: its result stays in its checkpoint, so a second ratio
 trains the mixture only and logs no second run of it.
@@ -15,16 +16,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths, table, tracking
 from dermaflux.checkpoints import checkpoint, fingerprint
 from dermaflux.classifiers import augmentation, fit, mixture, samples, supervised
 from dermaflux.classifiers.samples import Samples
+from dermaflux.corpus.training_expectations import HELD_OUT, MIXTURE
 from dermaflux.errors import InputError
 from dermaflux.params import Model, Params
 
-_IDENTITY = ("image_id", "label")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def arm_parameters(params: Params, architecture: str, seed: int, arm: str) -> dict[str, Any]:
@@ -88,14 +91,16 @@ class _Cell:
             )
         side = params.train.image_size
         config = supervised.configure(model, side)
-        real_rows = table.metadata(paths.CORPUS, _IDENTITY, "train")
+        real_rows = table.metadata(paths.CORPUS, MIXTURE, "train")
         real = mixture.draw_real(real_rows, params.n_real, seed)
         wanted = params.synthetic_wanted if "mixture" in params.train.arms else 0
+        rejected = _rejected() if wanted else ()
+        pool = table.metadata(paths.SYNTHETIC, MIXTURE, "train") if wanted else real_rows[:0]
+        drawn = mixture.draw_synthetic(pool, rejected, wanted, seed)
+        _cross_border(params, _of(real_rows, real), _of(pool, drawn), rejected)
         synthetic = Samples.empty(side)
         if wanted:
-            rows = table.metadata(paths.SYNTHETIC, _IDENTITY, "train")
-            ids = mixture.draw_synthetic(rows, _rejected(), wanted, seed)
-            synthetic = samples.load(paths.SYNTHETIC, rows, ids, "train", side)
+            synthetic = samples.load(paths.SYNTHETIC, pool, drawn, "train", side)
         validation = samples.load_split(paths.CORPUS, "validation", side)[1]
         images = samples.load(paths.CORPUS, real_rows, real, "train", side)
         return cls(params, architecture, seed, model, config, images, synthetic, validation)
@@ -178,6 +183,29 @@ class _Cell:
                 "probability": fitted.validation,
             }
         ).to_csv(folder / "validation.csv", index=False)
+
+
+def _of(rows: pd.DataFrame, image_ids: Sequence[str]) -> pd.DataFrame:
+    return rows[rows["image_id"].isin(list(image_ids))]
+
+
+def _cross_border(
+    params: Params, real: pd.DataFrame, synthetic: pd.DataFrame, rejected: Sequence[str]
+) -> None:
+    """Hold the drawn images to the promises of the suite `mixture`, before any is decoded."""
+    import pandas as pd
+
+    from dermaflux.corpus import expectations, training_expectations, validate
+
+    held_out = [table.metadata(paths.CORPUS, HELD_OUT, split) for split in ("validation", "test")]
+    frame = training_expectations.with_derived_mixture(
+        real, synthetic, pd.concat(held_out), rejected
+    )
+    arm = "mixture" if len(synthetic) else "real"
+    promises = training_expectations.mixture_promises(
+        params, arm, expectations.as_published(params)
+    )
+    validate.check("mixture", frame, promises)
 
 
 def _rejected() -> Sequence[str]:

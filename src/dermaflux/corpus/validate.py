@@ -2,6 +2,7 @@
 
 Reads corpus/ and captions/ (metadata only); writes reports/validation/ (Data Docs, a static site)
 and reports/validation.json, both also when an expectation fails. Run with `dermaflux validate`.
+The later borders (synthetic shards, training mixture) call `check` where their stage crosses them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths, table
 from dermaflux.corpus import data_docs, expectations
-from dermaflux.corpus.expectations import Promise
+from dermaflux.corpus.promises import Promise
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 
@@ -30,34 +31,52 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 _EXAMPLES = 5
+_HINT = f"; see {paths.DATA_DOCS}/index.html and correct the data or the limits in params.yaml"
 
 
 def run(params: Params) -> None:
     """Validate; raise `InputError` naming the first failed expectation and example rows."""
     corpus = _metadata(paths.CORPUS)
     captions = _metadata(paths.CAPTIONS)
+    published = expectations.as_published(params)
     frames = {
-        "corpus": expectations.with_derived_corpus(corpus, captions),
+        "corpus": expectations.with_derived_corpus(corpus, captions, published),
         "captions": expectations.with_derived_captions(captions, corpus),
     }
     context = _context()
+    sources = corpus["source"].dropna().unique() if "source" in corpus else ()
     promises = {
-        "corpus": expectations.corpus_promises(params),
+        "corpus": expectations.corpus_promises(params, sources),
         "captions": expectations.captions_promises(params),
     }
     results = {name: _validate(context, name, promises[name], frames[name]) for name in frames}
     with table.atomic_folder(paths.DATA_DOCS) as partial:
         data_docs.write(context, partial)
-    failed = [
-        _failure(name, one)
-        for name, result in results.items()
-        for one in _in_order(result, promises[name])
-        if not one.success
-    ]
-    report = _report(results, failed, frames)
+    failures = [one for name in frames for one in _broken(name, results[name], promises[name])]
+    report = _report(results, failures, frames)
     table.write_json(paths.VALIDATION_REPORT, report)
+    for one in report["warnings"]:
+        print(f"warning: {_sentence([one])}")
     if report["failed"]:
-        raise InputError(_sentence(report["failed"]))
+        raise InputError(_sentence(report["failed"]) + _HINT)
+
+
+def check(suite: str, frame: pd.DataFrame, promises: Sequence[Promise]) -> None:
+    """Hold one table to its promises; no files.
+
+    Raises `InputError` naming the first broken promise that stops and example rows; others print.
+    """
+    failures = broken(suite, frame, promises)
+    for one in failures:
+        if not one["stops"]:
+            print(f"warning: {_sentence([one])}")
+    if stopping := [one for one in failures if one["stops"]]:
+        raise InputError(_sentence(stopping) + "; run the stages before this one again")
+
+
+def broken(suite: str, frame: pd.DataFrame, promises: Sequence[Promise]) -> list[dict[str, Any]]:
+    """Every failed expectation: name, what it asks, counts, example rows, whether it stops."""
+    return _broken(suite, _validate(_context(), suite, promises, frame), promises)
 
 
 def _metadata(folder: Path) -> pd.DataFrame:
@@ -110,12 +129,24 @@ def _expectation(promise: Promise) -> Expectation:
     from great_expectations.expectations.row_conditions import Column
 
     arguments = dict(promise.arguments)
-    if promise.split is not None:
-        arguments["row_condition"] = Column("split") == promise.split
+    for column, value in (promise.where or {}).items():
+        arguments["row_condition"] = Column(column) == value
     expectation: Expectation = getattr(gxe, promise.kind)(
-        description=promise.asks, meta={"name": promise.name}, **arguments
+        description=promise.asks,
+        meta={"name": promise.name},
+        severity="critical" if promise.stops else "warning",
+        **arguments,
     )
     return expectation
+
+
+def _broken(
+    suite: str, result: ExpectationSuiteValidationResult, promises: Sequence[Promise]
+) -> list[dict[str, Any]]:
+    """Failures in the order of the promises, each with whether it `stops` the pipeline."""
+    stops = {promise.name: promise.stops for promise in promises}
+    failures = [_failure(suite, one) for one in _in_order(result, promises) if not one.success]
+    return [{**one, "stops": stops[one["name"]]} for one in failures]
 
 
 def _in_order(
@@ -133,11 +164,12 @@ def _config(result: ExpectationValidationResult) -> ExpectationConfiguration:
 
 def _report(
     results: dict[str, ExpectationSuiteValidationResult],
-    failed: list[dict[str, Any]],
+    broken: list[dict[str, Any]],
     frames: dict[str, pd.DataFrame],
 ) -> dict[str, Any]:
     """The content of reports/validation.json."""
     counts = {name: len(result.results) for name, result in results.items()}
+    failed = [one for one in broken if one["stops"]]
     return {
         "success": not failed,
         "expectations": sum(counts.values()),
@@ -150,6 +182,7 @@ def _report(
             for name in results
         },
         "failed": failed,
+        "warnings": [one for one in broken if not one["stops"]],
         "observed": _observed(frames["corpus"], frames["captions"]),
     }
 
@@ -212,6 +245,5 @@ def _sentence(failed: Sequence[dict[str, Any]]) -> str:
     others = f" ({len(failed) - 1} more fail)" if len(failed) > 1 else ""
     return (
         f"expectation {first['name']!r} of the {first['suite']} suite, that {first['asks']}, "
-        f"{found}{others}; see {paths.DATA_DOCS}/index.html and correct the data or the limits in "
-        "params.yaml"
+        f"{found}{others}"
     )

@@ -98,7 +98,16 @@ def synthesize(
     with checkpoint("synthesize", key) as saved:
         rows = _rows(pipe, sampler, plans, section.batch, constants, saved, log)
         table.write(rows, output, section.shard_megabytes)
+        _cross_border(section, output)
         saved.discard()
+
+
+def _cross_border(section: Synthesize, folder: Path) -> None:
+    """Hold the written shards to the promises of the suite `synthetic`."""
+    from dermaflux.corpus import training_expectations, validate
+
+    frame = training_expectations.with_derived_synthetic(table.metadata(folder))
+    validate.check("synthetic", frame, training_expectations.synthetic_promises(section))
 
 
 def read_weights(folder: Path, backbone: Path) -> Weights:
