@@ -22,6 +22,7 @@ from dermaflux.corpus.decode import Rule, Task
 from dermaflux.corpus.executors import computed
 from dermaflux.corpus.ledger import Decoded, Item, Rejected
 from dermaflux.corpus.selection import Selection, select
+from dermaflux.corpus.sources import arithmetic
 from dermaflux.corpus.sources.adapter import Facts, Problem, Record
 from dermaflux.corpus.sources.discovery import Dataset, discover, walk_images
 from dermaflux.corpus.spool import Spool, spooled
@@ -78,8 +79,8 @@ def run(params: Params) -> None:
     report["policy"] = settings.policy
     report["policies"] = {name: found.counts() for name, found in selections.items()}
     report["paper"] = {
-        "training": {str(scale): count for scale, count in policies.PAPER.items()},
-        "residue": {str(scale): count for scale, count in policies.RESIDUE.items()},
+        "training": {str(scale): count for scale, count in arithmetic.PAPER.items()},
+        "residue": {str(scale): count for scale, count in arithmetic.RESIDUE.items()},
     }
     report["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
     report["bayes_auc"] = _bayes_auc(data)

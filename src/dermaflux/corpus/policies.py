@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 Name = Literal["clean", "as_published"]
 NAMES: tuple[Name, ...] = ("clean", "as_published")
 
-PAPER = {128: 400_901, 256: 22_140, 512: 85_303}
-"""Training images per scale in pixels (arXiv 2603.16392, section 2.1)."""
-RESIDUE = {128: 158}
-"""Images of ISIC 2024 (401,059 published) that the paper lacks and does not account for."""
-
 
 @dataclass(frozen=True, slots=True)
 class Policy:
