@@ -36,7 +36,7 @@ def data(workspace: Path) -> Path:
     save(Image.open(inputs / "ISIC_0000000.jpg"), workspace / "kaggle2/train/Benign/7.jpg", 60)
     save(Image.open(inputs / "ISIC_0000004.jpg"), workspace / "kaggle2/train/Malignant/8.jpg", 60)
     damage(workspace / "kaggle2/train/Benign")
-    save(picture(7), workspace / "hiba/images/one.jpg")
+    save(picture(7), workspace / "holiday/one.jpg")
     return workspace
 
 

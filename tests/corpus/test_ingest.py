@@ -21,7 +21,7 @@ def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
     on_disk = [
         os.path.relpath(path, data)
         for path in data.rglob("*.*")
-        if path.suffix in (".jpg", ".png", ".gif") and "hiba" not in path.parts
+        if path.suffix in (".jpg", ".png", ".gif") and "holiday" not in path.parts
     ]
     ingest.run(settings())
     report = json.loads(paths.INGEST_REPORT.read_text())
@@ -33,7 +33,7 @@ def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
     assert sum(scale["in"] for scale in report["scales"].values()) == counts["in"]
     assert sum(report["quarantine"]["rule"].values()) == counts["quarantined"]
     assert counts["in"] == len(on_disk)  # every file once; here every CSV row has its file
-    assert report["unread"] == {"hiba": {"images": 1, "why": "no adapter reads it"}}
+    assert report["unread"] == {"holiday": {"images": 1, "why": "no adapter reads it"}}
     reasons = {Path(place).name: row["rule"] for place, row in lost.items()}
     benign = "kaggle2/train/Benign/"
     expected = {

@@ -38,6 +38,7 @@ _OTHERS = (
 # JPEG is decoded at no less than this many times the largest scale. Against decoding in full, 12
 # megapixels reduced this way differ by 52 dB PSNR, far below what JPEG at quality 95 takes away.
 _GAP = 1.4
+_ORIENTATION = 0x0112  # EXIF tag
 _MAXIMUM_SCANS = 100  # progressive encoders write about ten; each costs a pass over all pixels
 _SECONDS = 60.0  # for one file; 100 megapixels take about two
 
@@ -84,14 +85,15 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would copy the picture
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
         image = image.convert("I").point(lambda value: value / 256).convert("L")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def square(image: Image.Image, scale: int) -> Image.Image:
@@ -137,7 +139,8 @@ def _open(content: bytes) -> Image.Image | Problem:
         return Problem("too-large", _too_large("the image"))
     if image.width * image.height > MAXIMUM_PIXELS:
         return Problem("too-large", _too_large(f"{image.width} x {image.height}"))
-    if image.format == "JPEG" and content.count(b"\xff\xda") > _MAXIMUM_SCANS:
+    # Only progressive scans can be much shorter than what they make the decoder do.
+    if "progressive" in image.info and content.count(b"\xff\xda") > _MAXIMUM_SCANS:
         reason = f"the JPEG has more than {_MAXIMUM_SCANS} scans; save it again"
         return Problem("damaged", reason)
     return image
@@ -172,7 +175,7 @@ def _picture(image: Image.Image, rule: Rule) -> Picture | Problem:
     factor = _GAP * SCALES[0] / shorter
     image.draft(None, (int(width * factor), int(height * factor)))
     image.load()
-    turned = image.getexif().get(0x0112, 1) >= 5
+    turned = image.getexif().get(_ORIENTATION, 1) >= 5
     rgb = upright_rgb(image)
     out = io.BytesIO()
     square(rgb, scale).save(out, "JPEG", quality=rule.quality, subsampling=0)

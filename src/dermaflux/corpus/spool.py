@@ -27,7 +27,7 @@ from dermaflux.paths import project_root
 if TYPE_CHECKING:
     import numpy as np
 
-BATCH = 32  # files a process decodes at a time
+BATCH = 16  # files a process decodes at a time
 _THUMBNAIL = SIDE * SIDE
 
 
