@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dermaflux.corpus import skin_tone
 from dermaflux.corpus.duplicates import SIDE, perceptual_hash
 from dermaflux.corpus.sources.adapter import Problem
 from dermaflux.corpus.sources.container import read_member
@@ -71,6 +72,8 @@ class Picture:
     phash: int
     thumbnail: bytes
     """Grey, uint8 (64, 64), of the whole picture, its aspect squashed."""
+    skin_tone: str | None
+    """Measured on the whole picture, see `skin_tone`; None where it shows no clear skin."""
 
 
 def bucket(shorter: int) -> int:
@@ -190,6 +193,7 @@ def _picture(image: Image.Image, rule: Rule) -> Picture | Problem:
         sha256=hashlib.sha256(encoded).hexdigest(),
         phash=perceptual_hash(thumbnail),
         thumbnail=thumbnail.tobytes(),
+        skin_tone=skin_tone.measured(np.asarray(rgb)),
     )
 
 

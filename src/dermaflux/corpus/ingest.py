@@ -195,6 +195,7 @@ def _rows(images: Sequence[Decoded], chosen: Selection, spool: Spool) -> Iterato
     for index in sorted(chosen.kept(), key=order):
         item, stored = images[index].item, images[index].stored
         source, facts = item.dataset.source, item.record.facts
+        tone = facts.skin_tone or stored.skin_tone
         yield {
             "image": {"bytes": spool.encoded(stored), "path": f"{item.image_id}.jpg"},
             "image_id": item.image_id,
@@ -205,7 +206,8 @@ def _rows(images: Sequence[Decoded], chosen: Selection, spool: Spool) -> Iterato
             "diagnosis": facts.diagnosis,
             "patient_id": facts.patient_id,
             "lesion_id": facts.lesion_id,
-            "skin_tone": facts.skin_tone,
+            "skin_tone": tone,
+            "skin_tone_origin": "published" if facts.skin_tone else "measured" if tone else None,
             "width": stored.width,
             "height": stored.height,
             "scale": chosen.scales[index],

@@ -42,6 +42,7 @@ class Stored:
     scale: int
     sha256: str
     phash: int
+    skin_tone: str | None
 
     @property
     def shorter(self) -> int:
@@ -97,6 +98,7 @@ class Spool:
                     result.scale,
                     result.sha256,
                     result.phash,
+                    result.skin_tone,
                 )
             )
             self._size += len(result.encoded) + len(result.thumbnail)
@@ -159,7 +161,8 @@ def _fingerprint(tasks: Sequence[Task]) -> str:
     """Hex digest of everything that decides the spool, hashed file by file."""
     from PIL import __version__
 
-    state = hashlib.sha256(f"{__version__} {BATCH}".encode())
+    layout = " ".join(Stored.__slots__)  # an index of another version has other entries
+    state = hashlib.sha256(f"{__version__} {BATCH} {layout}".encode())
     container, about = "", (-1, -1)
     for path, member, rule in tasks:
         if member is None or path != container:
