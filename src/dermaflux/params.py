@@ -40,6 +40,8 @@ class OwnColumns(Section):
     """Fitzpatrick type, I to VI or 1 to 6."""
     split: str | None = None
     """`train` or `test`."""
+    licence: str | None = None
+    """A licence such as CC-BY, where images differ."""
 
 
 class Own(Section):

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from layouts import CLASSES, isic2019, isic2020, kaggle, one_hot, picture, save
 
-from dermaflux.corpus.sources.adapter import BINARY, Facts
-from dermaflux.corpus.sources.discovery import SOURCES, discover
+from dermaflux.corpus.sources.adapter import Facts
+from dermaflux.corpus.sources.discovery import discover
+from dermaflux.corpus.sources.reading import read_csv
+from dermaflux.corpus.sources.register import SOURCES
 from dermaflux.errors import InputError
 
 
@@ -61,6 +63,18 @@ def test_isic2019_rows_and_files_are_all_accounted_for(tmp_path: Path) -> None:
         *["repeated-row"] * 2,  # a1, a2
     ]
     assert len(list(SOURCES["isic2019"].read(tmp_path))) == 8 + 3
+
+
+def test_isic2019_training_folder_filled_from_the_archives_ham10000(tmp_path: Path) -> None:
+    # Collection 212 holds 1,705 images more than HAM10000: they are ISIC 2019 test images, which
+    # the training CSV does not name.
+    isic2019(tmp_path, {"ISIC_0024306": ("NV", "HAM_1")}, {"ISIC_0034321": "NV"})
+    save(picture(1), tmp_path / "ISIC_2019_Training_Input/ISIC_0034321.jpg")
+    found = [(r.original_id, r.split, r.facts.problem) for r in SOURCES["isic2019"].read(tmp_path)]
+    assert [(name, split) for name, split, problem in found if problem is None] == [
+        ("ISIC_0024306", "train"),
+        ("ISIC_0034321", "test"),
+    ]
 
 
 @pytest.mark.parametrize("newer", [False, True])
@@ -120,14 +134,25 @@ def test_unreadable_csv_is_one_sentence(tmp_path: Path) -> None:
     truth.unlink()
     with pytest.raises(InputError, match="GroundTruth.csv is missing; download"):
         list(SOURCES["isic2020"].read(tmp_path))
-    assert BINARY["1.0"] is True
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_csv_of_a_spreadsheet_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "some.csv"
+    path.write_bytes('image,site\r\na,"café,\r\n1"\r\nb,\r\n'.encode(encoding))
+    rows = read_csv(path, ("image",), ("site", "absent"))
+    assert [row.values for row in rows] == [
+        {"image": "a", "site": "café,\r\n1", "absent": ""},
+        {"image": "b", "site": "", "absent": ""},
+    ]
+    assert [row.location for row in rows] == ["some.csv:3", "some.csv:4"]
 
 
 def test_datasets_are_found_by_name_by_layout_and_in_the_open(tmp_path: Path) -> None:
     kaggle(tmp_path / "downloads/melanoma_cancer_dataset", 1, False, 0)
     isic2019(tmp_path, {"a": ("NV", "L")}, {})
     kaggle(tmp_path / "kaggle2", 1, True, 9)
-    save(picture(5), tmp_path / "hiba/images/one.JPG")
+    save(picture(5), tmp_path / "unheard-of/images/one.JPG")
     save(picture(5), tmp_path / "loose.png")
     (tmp_path / "empty").mkdir()
     found, unread = discover(tmp_path, [])
@@ -137,13 +162,13 @@ def test_datasets_are_found_by_name_by_layout_and_in_the_open(tmp_path: Path) ->
         "kaggle1": tmp_path / "downloads",
         "kaggle2": tmp_path / "kaggle2",
     }
-    assert [(part.name, part.images) for part in unread] == [("hiba", 1), (".", 1)]
+    assert [(part.name, part.images) for part in unread] == [("unheard-of", 1), (".", 1)]
     chosen, unread = discover(tmp_path, ["isic2019"])
     assert [dataset.source.name for dataset in chosen] == ["isic2019"]
     assert [(part.name, part.images) for part in unread] == [
         ("downloads", 4),
-        ("hiba", 1),
         ("kaggle2", 4),
+        ("unheard-of", 1),
         (".", 1),
     ]
 
@@ -151,7 +176,7 @@ def test_datasets_are_found_by_name_by_layout_and_in_the_open(tmp_path: Path) ->
 def test_discovery_errors_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no data folder .*make data"):
         discover(tmp_path / "absent", [])
-    with pytest.raises(InputError, match="holds none of the datasets isic2019"):
+    with pytest.raises(InputError, match="holds none of the datasets mednode, hiba"):
         discover(tmp_path, [])
     with pytest.raises(InputError, match="'isic2021'; known datasets are"):
         discover(tmp_path, ["isic2021"])

@@ -12,7 +12,15 @@ from pathlib import Path
 
 from dermaflux.corpus.sources import vocabulary
 from dermaflux.corpus.sources.adapter import Facts, Problem, Record
-from dermaflux.corpus.sources.reading import Row, bad_value, files, image_files, join, read_csv
+from dermaflux.corpus.sources.reading import (
+    Row,
+    bad_value,
+    files,
+    image_files,
+    join,
+    licence_of,
+    read_csv,
+)
 
 METADATA = "metadata.csv"
 _FINER = ("diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2")
@@ -73,10 +81,7 @@ def facts(row: Row) -> Facts:
     tone = vocabulary.fitzpatrick(values["fitzpatrick_skin_type"])
     if values["fitzpatrick_skin_type"] and tone is None:
         problem = problem or bad_value(row, "fitzpatrick_skin_type", "it must be I to VI")
-    licence = vocabulary.licence(values["copyright_license"])
-    if values["copyright_license"] and licence is None:
-        known = ", ".join(vocabulary.LICENCES)
-        problem = problem or bad_value(row, "copyright_license", f"it must be one of {known}")
+    licence, unknown = licence_of(row, "copyright_license")
     named = values["diagnosis"] or next((values[name] for name in _FINER if values[name]), "")
     return Facts(
         label=None if isinstance(found, Problem) else found,
@@ -86,7 +91,7 @@ def facts(row: Row) -> Facts:
         skin_tone=tone,
         modality=vocabulary.modality(values["image_type"]),
         licence=licence,
-        problem=problem,
+        problem=problem or unknown,
     )
 
 

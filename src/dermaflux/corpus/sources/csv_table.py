@@ -19,6 +19,7 @@ from dermaflux.corpus.sources.reading import (
     Row,
     bad_value,
     join,
+    licence_of,
     read_csv,
     walk_images,
     without_suffix,
@@ -49,6 +50,8 @@ def _facts(row: Row, own: Own, columns: OwnColumns, words: Mapping[str, str]) ->
     tone = vocabulary.fitzpatrick(value(columns.skin_tone))
     if columns.skin_tone and value(columns.skin_tone) and tone is None:
         problem = problem or bad_value(row, columns.skin_tone, "it must be I to VI or 1 to 6")
+    licence, unknown = licence_of(row, columns.licence) if columns.licence else (None, None)
+    problem = problem or unknown
     if columns.split and value(columns.split) and value(columns.split).lower() not in _SPLITS:
         problem = problem or bad_value(row, columns.split, "it must be train or test")
     return Facts(
@@ -57,6 +60,7 @@ def _facts(row: Row, own: Own, columns: OwnColumns, words: Mapping[str, str]) ->
         patient_id=_shared(own.name, value(columns.patient_id)),
         lesion_id=_shared(own.name, value(columns.lesion_id)),
         skin_tone=tone,
+        licence=licence,
         problem=problem,
     )
 

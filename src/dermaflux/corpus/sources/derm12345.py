@@ -14,7 +14,15 @@ from pathlib import Path
 
 from dermaflux.corpus.sources import archive, vocabulary
 from dermaflux.corpus.sources.adapter import Counts, Facts, Problem, Record, Source
-from dermaflux.corpus.sources.reading import Row, bad_value, files, join, read_csv, walk_images
+from dermaflux.corpus.sources.reading import (
+    Row,
+    bad_value,
+    files,
+    join,
+    licence_of,
+    read_csv,
+    walk_images,
+)
 
 CODES = {
     "benign": "acb cb ccb mcb bdb db ajb cjb jb acd cd ccd ajd jd srjd rd isl ls sl sk lk df ha la "
@@ -53,12 +61,13 @@ def _problem(row: Row, split: str) -> Problem | None:
 
 def _facts(row: Row, split: str) -> Facts:
     patient = row.values["patient_id"]
+    licence, unknown = licence_of(row, "copyright-license")
     return Facts(
         label=_LABELS.get(row.values["label"]),
         diagnosis=_diagnosis(row),
         patient_id=f"derm12345:{patient}" if patient else None,
-        licence=vocabulary.licence(row.values["copyright-license"]),
-        problem=_problem(row, split),
+        licence=licence,
+        problem=_problem(row, split) or unknown,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from dermaflux.corpus.sources import vocabulary
 from dermaflux.corpus.sources.adapter import Counts, Facts, Problem, Record, Source
 from dermaflux.corpus.sources.reading import (
     BINARY,
@@ -39,7 +40,7 @@ def _facts(row: Row) -> Facts:
     return Facts(
         label=label,
         # "unknown" is benign without a subtype (Rotemberg et al. 2021), not a diagnosis.
-        diagnosis=None if diagnosis in ("", "unknown") else diagnosis,
+        diagnosis=None if diagnosis == "unknown" else vocabulary.diagnosis(diagnosis),
         patient_id=row.values["patient_id"] or None,
         lesion_id=row.values["lesion_id"] or None,
     )

@@ -7,7 +7,7 @@ isic-cli's folder (collection 390). Most benign tiles were never biopsied, and f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from dermaflux.corpus.sources import archive, container, vocabulary
@@ -20,6 +20,7 @@ from dermaflux.corpus.sources.reading import (
     files,
     image_files,
     join,
+    licence_of,
     read_csv,
 )
 
@@ -30,29 +31,26 @@ _SITE = "ISIC_2024_Training"
 _ABOUT = ("patient_id", "lesion_id", "copyright_license", "iddx_1", "iddx_full")
 
 
-def _facts(row: Row, target: str, about: Mapping[str, str]) -> Facts:
+def _facts(row: Row, target: str, about: Row) -> Facts:
+    """Facts of a tile: `row` holds its target, `about` the columns `_ABOUT`, often the same row."""
     flag = BINARY.get(row.values[target].lower())
     if flag is None:
         return Facts(problem=bad_value(row, target, "it must be 0 or 1"))
-    verdict, problem = about["iddx_1"].lower(), None
+    verdict, problem = about.values["iddx_1"].lower(), None
     label = "malignant" if flag else "benign"
     if verdict == "indeterminate" and not flag:
         label = verdict  # 114 tiles that the target calls 0
     elif verdict and verdict != label:
         reason = f"{row.location} has {target} = {row.values[target]} but iddx_1 = {verdict}"
         problem = Problem("contradiction", f"{reason}; correct it")
-    licence = vocabulary.licence(about["copyright_license"])
-    if about["copyright_license"] and licence is None:
-        found = about["copyright_license"]
-        reason = f"{row.location} has copyright_license = {found!r}; it must be CC0, CC-BY, ..."
-        problem = problem or Problem("bad-value", reason)
+    licence, unknown = licence_of(about, "copyright_license")
     return Facts(
         label=label,
-        diagnosis=_diagnosis(about["iddx_full"]),
-        patient_id=about["patient_id"] or None,
-        lesion_id=about["lesion_id"] or None,
+        diagnosis=_diagnosis(about.values["iddx_full"]),
+        patient_id=about.values["patient_id"] or None,
+        lesion_id=about.values["lesion_id"] or None,
         licence=licence,
-        problem=problem,
+        problem=problem or unknown,
     )
 
 
@@ -70,19 +68,19 @@ def _kaggle(root: Path) -> Iterator[Record]:
     if not images and (root / _HDF5).is_file():
         path = root / _HDF5
         found = (Found(key, path, key) for key in container.members(path))
-    yield from join(found, rows, "isic_id", lambda row: _facts(row, "target", row.values), "train")
+    yield from join(found, rows, "isic_id", lambda row: _facts(row, "target", row), "train")
 
 
 def _challenge_site(root: Path) -> Iterator[Record]:
     truth = read_csv(root / f"{_SITE}_GroundTruth.csv", ("isic_id", "malignant"))
     folder = root / f"{_SITE}_Input"
     folder = folder / folder.name if (folder / folder.name).is_dir() else folder
-    about: dict[str, dict[str, str]] = {}
+    about: dict[str, Row] = {}
     for path in (folder / archive.METADATA, root / f"{_SITE}_Supplement.csv"):
         for row in read_csv(path, ("isic_id",), _ABOUT) if path.is_file() else ():
-            known = about.setdefault(row.values["isic_id"], row.values)
-            known.update({name: value for name, value in row.values.items() if value})
-    nothing = dict.fromkeys(_ABOUT, "")
+            known = about.setdefault(row.values["isic_id"], row)
+            known.values.update({name: value for name, value in row.values.items() if value})
+    nothing = Row("", dict.fromkeys(_ABOUT, ""))
     yield from join(
         files(image_files(folder)),
         truth,

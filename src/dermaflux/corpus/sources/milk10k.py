@@ -17,6 +17,7 @@ from dermaflux.corpus.sources.reading import (
     bad_value,
     files,
     join,
+    licence_of,
     one_hot,
     read_csv,
     walk_images,
@@ -58,7 +59,7 @@ def _facts(row: Row, classes: dict[str, str | Problem], details: dict[str, str])
     if chosen == "AKIEC" and full == IN_SITU:
         label = "malignant"
     tone = vocabulary.darkness_class(values["skin_tone_class"])
-    problem = None
+    licence, problem = licence_of(row, "copyright_license")
     if values["skin_tone_class"] and tone is None:
         problem = bad_value(row, "skin_tone_class", "it must be 0 to 5")
     return Facts(
@@ -67,7 +68,7 @@ def _facts(row: Row, classes: dict[str, str | Problem], details: dict[str, str])
         lesion_id=lesion or None,
         skin_tone=tone,
         modality=vocabulary.modality(values["image_type"]),
-        licence=vocabulary.licence(values["copyright_license"]),
+        licence=licence,
         problem=problem,
     )
 

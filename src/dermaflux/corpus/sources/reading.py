@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dermaflux.corpus.sources import vocabulary
 from dermaflux.corpus.sources.adapter import Facts, Problem, Record, Split
 from dermaflux.errors import InputError
 
@@ -37,27 +37,33 @@ class Found:
     member: str | None = None
 
 
-def _text(path: Path) -> str:
-    """Content of a text file: UTF-8 with or without byte order mark, else Western European."""
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        # Spreadsheets on Windows still write this; a zero byte means something else altogether.
-        if b"\0" in content:
-            raise
-        return content.decode("cp1252")
-
-
 def read_csv(path: Path, needed: Iterable[str], optional: Iterable[str] = ()) -> list[Row]:
     """Rows of a CSV file, with the named columns only: half a million rows must fit in memory.
 
-    An optional column that is absent reads as empty. Raises `InputError` when the file is absent,
-    is no text or lacks a needed column.
+    Text is UTF-8 with or without byte order mark, or Western European as spreadsheets on Windows
+    write it. An optional column that is absent reads as empty. Raises `InputError` when the file
+    is absent, is no text or lacks a needed column.
     """
     needed = list(needed)
+    columns = [*needed, *optional]
     try:
-        lines = csv.reader(io.StringIO(_text(path), newline=""))
+        try:
+            return _rows(path, "utf-8-sig", needed, columns)
+        except UnicodeDecodeError:
+            if b"\0" in path.read_bytes():  # no text in any encoding of one byte per character
+                raise
+            return _rows(path, "cp1252", needed, columns)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; download it into that folder") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not UTF-8 CSV text ({error}); download it again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check it") from None
+
+
+def _rows(path: Path, encoding: str, needed: list[str], columns: list[str]) -> list[Row]:
+    with path.open(encoding=encoding, newline="") as file:
+        lines = csv.reader(file)
         header = [name.strip() for name in next(lines, [])]
         missing = [name for name in needed if name not in header]
         if missing:
@@ -65,23 +71,19 @@ def read_csv(path: Path, needed: Iterable[str], optional: Iterable[str] = ()) ->
                 f"{path} lacks the column {missing[0]!r}, its columns are "
                 f"{', '.join(header) or 'none'}; download the file again or rename its column"
             )
-        wanted = dict.fromkeys([*needed, *optional])
-        places = [(name, header.index(name) if name in header else -1) for name in wanted]
+        places = {name: header.index(name) if name in header else -1 for name in columns}
         return [
             Row(
                 f"{path.name}:{lines.line_num}",
                 {
+                    # Values repeat, so one copy of each is kept.
                     name: sys.intern(line[at].strip()) if 0 <= at < len(line) else ""
-                    for name, at in places
+                    for name, at in places.items()
                 },
             )
             for line in lines
             if line
         ]
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; download it into that folder") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not UTF-8 CSV text ({error}); download it again") from None
 
 
 def walk_images(folder: Path) -> Iterator[Path]:
@@ -163,6 +165,15 @@ def join(
 def bad_value(row: Row, column: str, limit: str) -> Problem:
     """A value that the published vocabulary does not hold."""
     return Problem("bad-value", f"{row.location} has {column} = {row.values[column]!r}; {limit}")
+
+
+def licence_of(row: Row, column: str) -> tuple[str | None, Problem | None]:
+    """The licence a row publishes for its image; a `Problem` when nobody knows what it allows."""
+    found = vocabulary.licence(row.values[column])
+    if found is None and row.values[column]:
+        known = ", ".join(vocabulary.LICENCES)
+        return None, bad_value(row, column, f"it must be one of {known}")
+    return found, None
 
 
 def one_hot(row: Row, classes: Iterable[str]) -> str | Problem:
