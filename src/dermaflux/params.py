@@ -38,8 +38,8 @@ class Ingest(Section):
     """What becomes of diagnoses that are neither, such as actinic keratosis."""
     duplicates: Literal["drop", "keep"] = "drop"
     """`drop` keeps one image of each duplicate group; `keep` only guards the test split."""
-    duplicate_distance: Annotated[int, Field(ge=0, le=16)] = 8
-    """Largest Hamming distance, in bits of 64, between perceptual hashes of duplicates."""
+    duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
+    """Smallest correlation of fine detail between images of one photograph; lower finds more."""
     validation_fraction: OpenFraction = 0.15
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     shard_megabytes: Positive = 64.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermaflux.corpus.duplicates import SIDE, perceptual_hash
+from dermaflux.corpus.perceptual_hash import SIDE, perceptual_hash
 from dermaflux.corpus.sources.adapter import Problem
 
 if TYPE_CHECKING:

@@ -50,7 +50,7 @@ def run(params: Params) -> None:
                 rejected.append(Rejected(item, "decode", entry))
             else:
                 kept.append(Kept(item, entry, label))
-        copies = duplicate_groups(kept, spool, datasets, params.ingest.duplicate_distance)
+        copies = duplicate_groups(kept, spool, datasets, params.ingest.duplicate_correlation)
         rows, dropped = divide(kept, copies, params.ingest, params.seed)
         rejected += dropped
         _require_classes(rows, rejected)
@@ -132,7 +132,7 @@ def _rule(item: Item, settings: Ingest) -> Rule:
 
 
 def duplicate_groups(
-    kept: Sequence[Kept], spool: Spool, datasets: Sequence[Dataset], distance: int
+    kept: Sequence[Kept], spool: Spool, datasets: Sequence[Dataset], correlation: float
 ) -> list[str | None]:
     """Duplicate group of each image: equal bytes, confirmed likeness, or a published pair."""
     import numpy as np
@@ -148,16 +148,14 @@ def duplicate_groups(
             if one is not None and two is not None:
                 pairs.append((one, two))
     edges = [np.array(pairs, dtype=np.int64).reshape(-1, 2)]
-    hashes = np.array([image.stored.phash for image in kept], dtype=np.uint64)
-    candidates = duplicates.candidate_pairs(hashes, distance)
 
     def thumbnails(chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return spool.thumbnails([kept[index].stored for index in chosen])
 
-    with progress("duplicates", len(candidates)) as advance:
-        for looked_at, same in duplicates.confirmed(candidates, thumbnails):
-            edges.append(same)
-            advance(looked_at)
+    with progress("duplicates", len(kept)) as advance:
+        for found in duplicates.copies(len(kept), thumbnails):
+            edges.append(found.pairs(correlation))
+            advance(found.looked_at)
     return splits.groups(ids, np.concatenate(edges))
 
 
@@ -169,7 +167,7 @@ def divide(
     facts = [image.item.record.facts for image in kept]
     held_out = [image.item.record.split == "test" for image in kept]
     lesions, patients = [f.lesion_id for f in facts], [f.patient_id for f in facts]
-    out = splits.leaks(ids, held_out, copies, lesions, patients)
+    out = splits.leaks(splits.ties(ids, held_out, copies, lesions, patients))
     stages: dict[int, Literal["leak", "duplicate"]] = dict.fromkeys(out, "leak")
     if settings.duplicates == "drop":
         left = [index for index in range(len(kept)) if index not in out]
