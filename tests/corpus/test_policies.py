@@ -69,6 +69,9 @@ def test_both_policies_are_counted_whichever_is_written(known: Path, name: str) 
     trained = rows[rows["split"] != "test"]["scale"].astype(str).value_counts().to_dict()
     assert trained == COUNTS[name]["training"]
     assert report["images"]["kept"] == len(rows)
+    leaks = paths.LEAKS.read_text().splitlines()[1:]
+    tie = "kaggle2/train/Benign/leak,train,kaggle1/test/benign/melanoma_0,duplicate group"
+    assert [leak.replace("validation", "train") for leak in leaks] == [tie] * (name == "clean")
     lost = {row["rule"] for row in quarantined().values()}
     always = {"no-meaning", "damaged"}
     assert lost == always | set(COUNTS[name]["left_out"])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermaflux.corpus.duplicates import SIDE, perceptual_hash
+from dermaflux.corpus.perceptual_hash import SIDE, perceptual_hash
 from dermaflux.corpus.sources.adapter import Problem
 from dermaflux.corpus.sources.container import read_member
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dermaflux.corpus.decode import Picture, Task, decode_files
-from dermaflux.corpus.duplicates import SIDE
+from dermaflux.corpus.perceptual_hash import SIDE
 from dermaflux.corpus.sources.adapter import Problem
 from dermaflux.errors import InputError
 from dermaflux.paths import project_root
