@@ -176,16 +176,20 @@ def _tables(
     for limit in THRESHOLDS:
         alike = {pair for pair, score in real.items() if score >= limit}
         true = false = 0
+        wrong: set[tuple[str, ...]] = set()
         for (one, two), score in best.items():
             if score >= limit and kinds[two] is not None:
                 families = (min(family[one], family[two]), max(family[one], family[two]))
                 same = families[0] == families[1]
                 true += same
-                false += not same and families not in alike
+                if not same and families not in alike:
+                    false += 1
+                    wrong.add(tuple(sorted(names[item] for item in families)))
         precision[f"{limit}"] = {
             "true_pairs": true,
             "false_pairs": false,
             "precision": round(true / max(true + false, 1), 6),
+            "false_pairs_are_copies_of": sorted(wrong),
             "real_pairs_joined": len(alike),
         }
     listed = sorted(((score, pair) for pair, score in real.items()), reverse=True)

@@ -46,7 +46,8 @@ class Index:
         import numpy as np
 
         # One of several equal ones: the others will find it, and do not square the work.
-        _, alone = np.unique(stored.signs.view(f"V{stored.signs.shape[1] * 8}"), return_index=True)
+        rows = np.ascontiguousarray(stored.signs)
+        _, alone = np.unique(rows.view(f"V{rows.shape[1] * 8}"), return_index=True)
         alone.sort()
         self.picture, self.turn, self.signs = (
             column[alone] for column in (stored.picture, stored.turn, stored.signs)
