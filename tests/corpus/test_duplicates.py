@@ -141,6 +141,13 @@ def test_copies_are_found_and_others_are_not(change: str) -> None:
     assert len(joined) >= (27 if change == "uneven" else 30)
 
 
+def test_two_pictures_are_enough() -> None:
+    one = thumbnail(picture(4))
+    assert pairs(found(np.stack([one, one[::-1].T]))) == {(0, 1)}
+    assert not pairs(found(np.stack([one, thumbnail(picture(5))])))
+    assert not pairs(found(one[None]))
+
+
 def test_neither_threads_nor_blocks_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     images = [picture(seed, 200, 180) for seed in range(20)]
     turned = [image.transpose(T.ROTATE_270) for image in images]

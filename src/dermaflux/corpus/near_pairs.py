@@ -46,8 +46,8 @@ class Index:
         import numpy as np
 
         # One of several equal ones: the others will find it, and do not square the work.
-        signs = np.ascontiguousarray(stored.signs)
-        _, alone = np.unique(signs.view(f"V{signs.shape[1] * 8}"), return_index=True)
+        rows = np.ascontiguousarray(stored.signs)
+        _, alone = np.unique(rows.view(f"V{rows.shape[1] * 8}"), return_index=True)
         alone.sort()
         self.picture, self.turn, self.signs = (
             column[alone] for column in (stored.picture, stored.turn, stored.signs)
