@@ -49,7 +49,7 @@ def corpus(images: int) -> pd.DataFrame:
         split = np.array(table.SPLITS)[np.minimum(patients % 10, 9) // 4 % 3]
         part = pd.DataFrame({"image_id": [f"{source}/ISIC_{row:07d}" for row in rows]})
         part = part.assign(source=source, licence="CC-BY-NC", modality="dermoscopic", scale=scale)
-        part["label"] = np.where(rows % 1000 < share * 1000, "malignant", "benign")
+        part["label"] = np.where(rows * 619 % 1000 < share * 1000, "malignant", "benign")
         part["lesion_id"] = [f"{source}_{row // 2}" for row in rows]
         part["patient_id"] = [f"{source}_{patient}" for patient in patients]
         part["duplicate_group"] = [f"{source}/{row // 2}" if row % 40 < 2 else None for row in rows]
@@ -93,17 +93,19 @@ def write(frame: pd.DataFrame, texts: pd.DataFrame) -> None:
 
 
 class Clock:
-    """Seconds of named steps."""
+    """Seconds of named steps, and what a busy machine does not change: of the processor."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.processor: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Time a step."""
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         yield
         self.seconds[name] = round(time.perf_counter() - began, 2)
+        self.processor[name] = round(time.process_time() - worked, 2)
 
 
 def measure(params: Params) -> dict[str, object]:
@@ -148,6 +150,7 @@ def measure(params: Params) -> dict[str, object]:
         "expectations": passed,
         "failing": failing,
         "seconds": suites,
+        "processor_seconds": clock.processor,
         "seconds_suites_with_derivation": round(
             suites["derive columns"] + suites["suite corpus"] + suites["suite captions"], 2
         ),

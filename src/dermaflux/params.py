@@ -91,8 +91,8 @@ class Ingest(Section):
     """Only images under these licences; empty means all. [CC0, CC-BY] allows commercial use."""
     executor: Literal["loky", "dask", "ray"] = "loky"
     """Who decodes: processes of this machine, or a cluster; changes no byte of the corpus."""
-    duplicate_distance: Annotated[int, Field(ge=0, le=16)] = 8
-    """Largest Hamming distance, in bits of 64, between perceptual hashes of duplicates."""
+    duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
+    """Smallest correlation of fine detail between images of one photograph; lower finds more."""
     validation_fraction: OpenFraction = 0.15
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     shard_megabytes: Positive = 64.0

@@ -19,6 +19,7 @@ CLASSIFIERS = Path("models/classifiers")
 REPORTS = Path("reports")
 INGEST_REPORT = REPORTS / "ingest.json"
 QUARANTINE = REPORTS / "quarantine.csv"
+LEAKS = REPORTS / "leaks.csv"
 DATA_DOCS = REPORTS / "validation"
 VALIDATION_REPORT = REPORTS / "validation.json"
 AUDIT_REPORT = REPORTS / "audit.json"

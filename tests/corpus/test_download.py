@@ -376,3 +376,4 @@ def test_a_missing_extra_says_how_to_install_it(work, tmp_path, monkeypatch):
     monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs isic_cli.*dermaflux\[download\]"):
         download.download(_few("hiba", 5), Collection(251), tmp_path / "hiba", work)
+    assert not (tmp_path / "hiba").exists()

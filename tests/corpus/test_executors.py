@@ -37,12 +37,12 @@ ingest.run(settings())
 
 
 def outputs() -> dict[str, str]:
-    files = [*sorted(paths.CORPUS.iterdir()), paths.QUARANTINE, paths.INGEST_REPORT]
+    files = [*sorted(paths.CORPUS.iterdir()), paths.QUARANTINE, paths.LEAKS, paths.INGEST_REPORT]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def remove_outputs() -> None:
-    for path in (*paths.CORPUS.iterdir(), paths.QUARANTINE, paths.INGEST_REPORT):
+    for path in (*paths.CORPUS.iterdir(), paths.QUARANTINE, paths.LEAKS, paths.INGEST_REPORT):
         path.unlink()
 
 

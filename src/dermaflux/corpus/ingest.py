@@ -1,9 +1,10 @@
 """Stage `ingest`: published downloads -> one audited image table.
 
 Reads the data folder (parameter `data`). Writes corpus/ (Parquet shards, see `table`),
-reports/quarantine.csv (every image and CSV row left out, with its reason) and reports/ingest.json
-(counts; in = kept + quarantined). Command: ``dermaflux ingest``. Neither the number of workers nor
-the order in which files lie on disk changes a byte of the output.
+reports/quarantine.csv (every image and CSV row left out, with its reason), reports/leaks.csv (what
+is tied to a test image, and how) and reports/ingest.json (counts; in = kept + quarantined).
+Command: ``dermaflux ingest``. Neither the number of workers nor the order in which files lie on
+disk changes a byte of the output.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from dermaflux.params import Ingest, Params
 
+    Pairs = np.ndarray[Any, Any]  # positions of images, int (N, 2)
+
 CLASSES = ("benign", "malignant")
 _DVC_CACHE = "/files/md5/"
 
@@ -56,11 +59,13 @@ def run(params: Params) -> None:
                 rejected.append(Rejected(item, "decode", entry))
             else:
                 images.append(Decoded(item, entry))
-        edges = same_pictures(images, spool, datasets, settings.duplicate_distance)
+        published = published_pairs(images, datasets)
+        edges = same_pictures(images, spool, published, settings.duplicate_correlation)
         selections = {
             name: select(
                 images,
                 edges,
+                published,
                 policies.policy(name, settings),
                 settings.validation_fraction,
                 params.seed,
@@ -75,6 +80,7 @@ def run(params: Params) -> None:
         _require_classes(chosen, rejected)
         table.write(_rows(images, chosen, spool), paths.CORPUS, megabytes=settings.shard_megabytes)
     table.write_text(paths.QUARANTINE, ledger.quarantine_csv(rejected))
+    table.write_text(paths.LEAKS, ledger.leaks_csv(chosen.leaks))
     report = ledger.summary(items, images, chosen, rejected, datasets)
     report["policy"] = settings.policy
     report["policies"] = {name: found.counts() for name, found in selections.items()}
@@ -159,32 +165,38 @@ def _task(item: Item, settings: Ingest) -> Task:
 
 
 def same_pictures(
-    images: Sequence[Decoded], spool: Spool, datasets: Sequence[Dataset], distance: int
-) -> np.ndarray[Any, Any]:
-    """Pairs int (E, 2) of images with equal bytes, with confirmed likeness, or published as one."""
+    images: Sequence[Decoded], spool: Spool, published: Pairs, correlation: float
+) -> Pairs:
+    """Pairs of images with equal bytes, with confirmed likeness, or `published` as one."""
     import numpy as np
 
     from dermaflux.progress import progress
 
-    position = {image.item.image_id: index for index, image in enumerate(images)}
     pairs = duplicates.equal_pairs([image.stored.sha256 for image in images])
+    edges = [published, np.array(pairs, dtype=np.int64).reshape(-1, 2)]
+
+    def thumbnails(chosen: Pairs) -> np.ndarray[Any, Any]:
+        return spool.thumbnails([images[index].stored for index in chosen])
+
+    with progress("duplicates", len(images)) as advance:
+        for found in duplicates.copies(len(images), thumbnails):
+            edges.append(found.pairs(correlation))
+            advance(found.looked_at)
+    return np.concatenate(edges)
+
+
+def published_pairs(images: Sequence[Decoded], datasets: Sequence[Dataset]) -> Pairs:
+    """Pairs of images that a dataset's own list calls duplicates."""
+    import numpy as np
+
+    position = {image.item.image_id: index for index, image in enumerate(images)}
+    pairs = []
     for dataset in datasets:
         for names in dataset.source.pairs(dataset.root):
             one, two = (position.get(f"{dataset.source.name}/{name}") for name in names)
             if one is not None and two is not None:
                 pairs.append((one, two))
-    edges = [np.array(pairs, dtype=np.int64).reshape(-1, 2)]
-    hashes = np.array([image.stored.phash for image in images], dtype=np.uint64)
-    candidates = duplicates.candidate_pairs(hashes, distance)
-
-    def thumbnails(chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return spool.thumbnails([images[index].stored for index in chosen])
-
-    with progress("duplicates", len(candidates)) as advance:
-        for looked_at, same in duplicates.confirmed(candidates, thumbnails):
-            edges.append(same)
-            advance(looked_at)
-    return np.concatenate(edges)
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 def _rows(images: Sequence[Decoded], chosen: Selection, spool: Spool) -> Iterator[dict[str, Any]]:
@@ -196,6 +208,7 @@ def _rows(images: Sequence[Decoded], chosen: Selection, spool: Spool) -> Iterato
     for index in sorted(chosen.kept(), key=order):
         item, stored = images[index].item, images[index].stored
         source, facts = item.dataset.source, item.record.facts
+        tone = facts.skin_tone or stored.skin_tone
         yield {
             "image": {"bytes": spool.encoded(stored), "path": f"{item.image_id}.jpg"},
             "image_id": item.image_id,
@@ -206,7 +219,8 @@ def _rows(images: Sequence[Decoded], chosen: Selection, spool: Spool) -> Iterato
             "diagnosis": facts.diagnosis,
             "patient_id": facts.patient_id,
             "lesion_id": facts.lesion_id,
-            "skin_tone": facts.skin_tone,
+            "skin_tone": tone,
+            "skin_tone_origin": "published" if facts.skin_tone else "measured" if tone else None,
             "width": stored.width,
             "height": stored.height,
             "scale": chosen.scales[index],

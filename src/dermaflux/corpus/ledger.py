@@ -1,6 +1,7 @@
 """What becomes of every record: the items of the stage `ingest`, and the counts that must add up.
 
-Pure: turns them into the text of reports/quarantine.csv and the content of reports/ingest.json.
+Pure: turns them into the text of reports/quarantine.csv and reports/leaks.csv, and the content of
+reports/ingest.json.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dermaflux.corpus.sources.adapter import Problem, Record
 from dermaflux.corpus.sources.discovery import Dataset
+from dermaflux.corpus.splits import LEAK_COLUMNS
 from dermaflux.corpus.spool import Stored
 
 if TYPE_CHECKING:
@@ -77,6 +79,15 @@ def quarantine_csv(rejected: Sequence[Rejected]) -> str:
         for reject in rejected
     ]
     writer.writerows(sorted(rows))
+    return out.getvalue()
+
+
+def leaks_csv(rows: Sequence[Mapping[str, str]]) -> str:
+    """The table of what left training because of a test image, as CSV text."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, LEAK_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return out.getvalue()
 
 

@@ -33,6 +33,8 @@ class Selection:
     """Duplicate group."""
     lost: dict[int, tuple[Stage, Problem]] = field(default_factory=dict)
     """Position of each image that leaves, and why; labels, splits and groups of others count."""
+    leaks: list[dict[str, str]] = field(default_factory=list)
+    """Rows of reports/leaks.csv."""
 
     def kept(self) -> list[int]:
         """Positions of the images that stay."""
@@ -59,11 +61,15 @@ class Selection:
 def select(
     images: Sequence[Decoded],
     edges: np.ndarray[Any, Any],
+    published: np.ndarray[Any, Any],
     policy: Policy,
     validation_fraction: float,
     seed: int,
 ) -> Selection:
-    """Apply a policy; `edges` int (E, 2) are pairs of positions that show the same picture."""
+    """Apply a policy; `edges` int (E, 2) are pairs of positions that show the same picture.
+
+    Those of them in `published` stand in a dataset's own list of duplicates.
+    """
     labels, scales, lost = _by_themselves(images, policy)
     left = [index for index in range(len(images)) if index not in lost]
     ids = [images[index].item.image_id for index in left]
@@ -75,9 +81,11 @@ def select(
         for index in left
     ]
     out: dict[int, tuple[Stage, Problem]] = {}
+    tied: dict[int, splits.Tie] = {}
     if policy.leak_guard:
-        found = splits.leaks(ids, held_out, copies, lesions, patients)
-        out = {place: ("leak", problem) for place, problem in found.items()}
+        listed = splits.groups(ids, _among(published, left, len(images)))
+        tied = splits.ties(ids, held_out, copies, lesions, patients, listed)
+        out = {place: ("leak", problem) for place, problem in splits.leaks(tied).items()}
     if policy.duplicates == "drop":
         rest = [place for place in range(len(left)) if place not in out]
         chosen = splits.surplus(
@@ -94,7 +102,8 @@ def select(
     for place, index in enumerate(left):
         chosen_splits[index], groups[index] = parts[place], copies[place]
     lost |= {left[place]: reason for place, reason in out.items()}
-    return Selection(labels, scales, chosen_splits, groups, lost)
+    leaks = splits.leak_rows(ids, parts, tied)
+    return Selection(labels, scales, chosen_splits, groups, lost, leaks)
 
 
 def _by_themselves(

@@ -6,8 +6,9 @@ Pure functions on columns of equal length, one item per image; keys are None whe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from dermaflux.corpus.sources.adapter import Problem
 
@@ -55,12 +56,36 @@ def groups(ids: Sequence[str], edges: Array) -> list[str | None]:
     return [names[label] for label in labels]
 
 
-def leaks(
-    ids: Sequence[str], held_out: Sequence[bool], duplicate: Keys, lesion: Keys, patient: Keys
-) -> dict[int, Problem]:
-    """Training items that a chain of shared groups ties to a test item, and how."""
-    kinds = (("duplicate group", duplicate), ("lesion", lesion), ("patient", patient))
-    labels = components(len(ids), duplicate, lesion, patient).tolist()
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """Why an image may not be trained on."""
+
+    kind: Literal["published list", "duplicate group", "lesion", "patient", "chain"]
+    """What it shares with the test image; `chain` when only other images tie the two."""
+    test: str
+    """Id of the test image."""
+
+
+def ties(
+    ids: Sequence[str],
+    held_out: Sequence[bool],
+    duplicate: Keys,
+    lesion: Keys,
+    patient: Keys,
+    published: Keys | None = None,
+) -> dict[int, Tie]:
+    """Training items that a chain of shared groups ties to a test item, and how.
+
+    `published` groups come from lists of duplicates that others published, and may lie within
+    `duplicate` ones; the first kind of `Tie` that holds is named.
+    """
+    kinds = (
+        ("published list", published or [None] * len(ids)),
+        ("duplicate group", duplicate),
+        ("lesion", lesion),
+        ("patient", patient),
+    )
+    labels = components(len(ids), *(column for _, column in kinds)).tolist()
     tests: dict[int, str] = {}
     direct: list[dict[str, str]] = [{} for _ in kinds]
     for item, name in enumerate(ids):
@@ -74,13 +99,36 @@ def leaks(
     for item in range(len(ids)):
         if held_out[item] or labels[item] not in tests:
             continue
-        how = f"it is tied through lesions or patients to test image {tests[labels[item]]}"
+        found[item] = Tie("chain", tests[labels[item]])
         for known, (kind, column) in zip(direct, kinds, strict=True):
-            if column[item] in known:
-                how = f"it shares its {kind} with test image {known[column[item]]}"  # type: ignore[index]
+            if (key := column[item]) is not None and key in known:
+                found[item] = Tie(kind, known[key])  # type: ignore[arg-type]
                 break
-        found[item] = Problem("test-leak", how)
     return found
+
+
+def leaks(found: Mapping[int, Tie]) -> dict[int, Problem]:
+    """What the quarantine table says of each item that `ties` found."""
+    return {
+        item: Problem(
+            "test-leak",
+            f"it is tied through lesions or patients to test image {tie.test}"
+            if tie.kind == "chain"
+            else f"it shares its {tie.kind} with test image {tie.test}",
+        )
+        for item, tie in found.items()
+    }
+
+
+LEAK_COLUMNS = ("image_id", "split", "test_image", "tie")
+
+
+def leak_rows(
+    ids: Sequence[str], parts: Sequence[str], found: Mapping[int, Tie]
+) -> list[dict[str, str]]:
+    """Rows of reports/leaks.csv by image id: what left which split (`parts`), and why."""
+    rows = [(ids[item], parts[item], tie.test, tie.kind) for item, tie in found.items()]
+    return [dict(zip(LEAK_COLUMNS, row, strict=True)) for row in sorted(rows)]
 
 
 def surplus(

@@ -14,12 +14,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dermaflux.corpus.decode import Picture, Task, decode_files
-from dermaflux.corpus.duplicates import SIDE
+from dermaflux.corpus.perceptual_hash import SIDE
 from dermaflux.corpus.sources.adapter import Problem
 from dermaflux.errors import InputError
 from dermaflux.paths import project_root
@@ -42,6 +42,7 @@ class Stored:
     scale: int
     sha256: str
     phash: int
+    skin_tone: str | None
 
     @property
     def shorter(self) -> int:
@@ -97,11 +98,12 @@ class Spool:
                     result.scale,
                     result.sha256,
                     result.phash,
+                    result.skin_tone,
                 )
             )
             self._size += len(result.encoded) + len(result.thumbnail)
         self._file.flush()
-        line = {"size": self._size, "entries": [asdict(entry) for entry in entries]}
+        line = {"size": self._size, "entries": [_plain(entry) for entry in entries]}
         with self._index.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.entries += entries
@@ -123,6 +125,11 @@ class Spool:
     def close(self) -> None:
         """Close the file; what it holds stays."""
         self._file.close()
+
+
+def _plain(entry: Stored | Problem) -> dict[str, Any]:
+    # `dataclasses.asdict` copies deeply, which takes 20 s of half a million images.
+    return {name: getattr(entry, name) for name in entry.__slots__}
 
 
 Compute = Callable[
@@ -159,12 +166,13 @@ def _fingerprint(tasks: Sequence[Task]) -> str:
     """Hex digest of everything that decides the spool, hashed file by file."""
     from PIL import __version__
 
-    state = hashlib.sha256(f"{__version__} {BATCH}".encode())
+    layout = " ".join(Stored.__slots__)  # an index of another version has other entries
+    state = hashlib.sha256(f"{__version__} {BATCH} {layout}".encode())
     container, about = "", (-1, -1)
     for path, member, rule in tasks:
         if member is None or path != container:
             container, about = path, _change(path)
-        state.update(json.dumps([path, member, *about, *asdict(rule).values()]).encode())
+        state.update(json.dumps([path, member, *about, rule.scale, rule.quality]).encode())
     return state.hexdigest()[:32]
 
 

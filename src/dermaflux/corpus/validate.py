@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 _EXAMPLES = 5
+_WARNS = " (a warning under this policy)"
 _HINT = f"; see {paths.DATA_DOCS}/index.html and correct the data or the limits in params.yaml"
 
 
@@ -132,8 +133,8 @@ def _expectation(promise: Promise) -> Expectation:
     for column, value in (promise.where or {}).items():
         arguments["row_condition"] = Column(column) == value
     expectation: Expectation = getattr(gxe, promise.kind)(
-        description=promise.asks,
-        meta={"name": promise.name},
+        description=f"{promise.name}: {promise.asks}" + ("" if promise.stops else _WARNS),
+        meta={"name": promise.name, "asks": promise.asks},
         severity="critical" if promise.stops else "warning",
         **arguments,
     )
@@ -196,7 +197,7 @@ def _failure(suite: str, result: ExpectationValidationResult) -> dict[str, Any]:
         "suite": suite,
         "name": config.meta["name"],
         "expectation": config.type,
-        "asks": config.description,
+        "asks": config.meta["asks"],
         "rows": found.get("unexpected_count", 0),
         "of": found.get("element_count"),
         "examples": sorted({str(row["image_id"]) for row in rows if "image_id" in row}),
