@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +161,10 @@ def _task(item: Item, settings: Ingest) -> Task:
     scale = item.dataset.source.published_scale if published else None
     # Worker processes keep the working directory of the moment they were started in.
     path = os.path.abspath(str(item.record.path))
-    return path, item.record.member, Rule(scale, settings.jpeg_quality)
+    return path, item.record.member, _rule(scale, settings.jpeg_quality)
+
+
+_rule = cache(Rule)  # one object, not one per image
 
 
 def same_pictures(
