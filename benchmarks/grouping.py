@@ -7,7 +7,7 @@ take their place). One in fifty is then a copy of another, turned, cut by up to 
 made brighter and noisier. Times start at thumbnails on disk and end at group names; a process of
 its own for each size gives the peak memory.
 
-    python benchmarks/grouping.py [--real FOLDER] [--counts 50000 508344] [--out results.json]
+    python benchmarks/grouping.py [--real ../shared/real/data] [--out results.json]
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -98,10 +97,15 @@ def _copy(picture: Array, random: np.random.Generator) -> Array:
 
 def measure(path: Path, planted: Path, count: int) -> dict[str, float]:
     """Group the first `count` thumbnails: seconds, peak MiB, planted pairs joined."""
-    thumbnails = np.load(path, mmap_mode="r")
+    file, offset = os.open(path, os.O_RDONLY), path.stat().st_size % (SIDE * SIDE)
+
+    def thumbnails(chosen: Array) -> Array:  # read as the stage reads them from its spool
+        rows = [os.pread(file, SIDE * SIDE, offset + int(i) * SIDE * SIDE) for i in chosen]
+        return np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(-1, SIDE, SIDE)
+
     before, before_cpu = time.perf_counter(), time.process_time()
     candidates, edges = 0, [np.empty((0, 2), dtype=np.int64)]
-    for found in duplicates.copies(count, lambda chosen: thumbnails[chosen]):
+    for found in duplicates.copies(count, thumbnails):
         candidates += len(found.scores)
         edges.append(found.pairs())
     joined = np.concatenate(edges)
@@ -116,12 +120,18 @@ def measure(path: Path, planted: Path, count: int) -> dict[str, float]:
         "images": count,
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu, 1),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mib": _peak_mib(),
         "candidates": candidates,
         "planted": len(pairs),
         "planted_found": hits / len(pairs),
         "other_pairs": len(others),
     }
+
+
+def _peak_mib() -> int:
+    """Peak resident memory of this process; `getrusage` would count its parent's too."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) // 1024 for line in status.splitlines() if "VmHWM" in line)
 
 
 def main() -> None:
@@ -130,6 +140,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, help="data folder with real images")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--keep", type=Path, help="folder the thumbnails stay in for the next run")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -137,8 +148,10 @@ def main() -> None:
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        path, planted = Path(folder, "thumbnails.npy"), Path(folder, "planted.npy")
-        np.save(planted, write_thumbnails(path, max(given.counts), library(given.real)))
+        place = given.keep or Path(folder)
+        path, planted = place / "thumbnails.npy", place / "planted.npy"
+        if not planted.exists():
+            np.save(planted, write_thumbnails(path, max(given.counts), library(given.real)))
         for count in given.counts:
             command = [sys.executable, __file__, "--one", str(path), str(planted), str(count)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
