@@ -1,0 +1,47 @@
+"""What every vision-language model is to the captioners: questions in, answers out, in order.
+
+`llama` answers in process, `endpoint` through a server. Reads and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Finish = Literal["stop", "length", "refusal"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One turn of a user."""
+
+    text: str
+    image: bytes | None
+    """Encoded JPEG or PNG; None asks without a picture."""
+    key: str
+    """Hex sha256 of what is asked about: of the image, or of the subject's name without one."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish: Finish
+    """`length`: cut off at `caption.maximum_tokens`; `refusal`: the server itself refused."""
+
+
+class Vision(Protocol):
+    """A vision-language model, wherever it runs."""
+
+    name: str
+    """Model and revision; part of the key under which an answer is kept."""
+
+    def check(self) -> None:
+        """Preflight, before any bulk work; `InputError` when the model cannot answer."""
+
+    def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """One answer per question, in order, lazily and in bounded memory."""
