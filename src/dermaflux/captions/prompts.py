@@ -25,9 +25,10 @@ THINK_TWICE = (
 """VAP-Diffusion, section 2.2, Question 2: asked without the image."""
 
 FINAL_DESCRIPTION = (
-    "Based on this image itself, please describe it shortly and concisely, according to the shape, "
-    "color, size (due to the unavailability of quantitative dimensions, you can just describe their "
-    "approximate proportion in the whole image), and texture of the lesion and skin background."
+    "Based on this image itself, please describe it shortly and concisely, according to the "
+    "shape, color, size (due to the unavailability of quantitative dimensions, you can just "
+    "describe their approximate proportion in the whole image), and texture of the lesion and "
+    "skin background."
 )
 """VAP-Diffusion, section 2.2, Question 3: asked with the image and both answers."""
 
