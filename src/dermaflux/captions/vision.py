@@ -9,6 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from dermaflux.errors import InputError
+
+LONGEST_SIDE = 4096
+"""Pixels; corpus images have 512 at most, and vision models look at fewer than 2,000."""
+
 Finish = Literal["stop", "length", "refusal"]
 
 
@@ -45,3 +50,18 @@ class Vision(Protocol):
 
     def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """One answer per question, in order, lazily and in bounded memory."""
+
+
+def refuse_oversize(image: bytes) -> None:
+    """Raise `InputError` when a side exceeds `LONGEST_SIDE`; reads the header, not the pixels."""
+    import io
+
+    from PIL import Image
+
+    with Image.open(io.BytesIO(image)) as picture:
+        width, height = picture.size
+    if max(width, height) > LONGEST_SIDE:
+        raise InputError(
+            f"an image to caption has {width} x {height} pixels, over the limit of {LONGEST_SIDE} "
+            "a side; let the stage `ingest` resize it"
+        )
