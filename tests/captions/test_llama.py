@@ -30,8 +30,10 @@ from dermaflux.errors import InputError
 SIZES = [(64, 64), (64, 128), (200, 60), (64, 64), (100, 100)]
 
 
-def vision(folder: Path, batch: int = 4, tokens: int = 10) -> InProcessVision:
-    return InProcessVision(str(folder), precision="fp32", batch=batch, maximum_tokens=tokens)
+def vision(folder: Path, batch: int = 4, temperature: float = 0.0) -> InProcessVision:
+    return InProcessVision(
+        str(folder), precision="fp32", batch=batch, maximum_tokens=10, temperature=temperature
+    )
 
 
 def questions() -> list[Question]:
@@ -143,11 +145,11 @@ def test_an_end_token_ends_the_answer(small_model: Path, tmp_path: Path) -> None
 
 def test_a_sampled_answer_does_not_depend_on_its_neighbours(small_model: Path) -> None:
     asked = questions()
-    model = vision(small_model)
-    together = list(model.at(0.7).answers(asked))
-    alone = [next(model.at(0.7).answers([one])) for one in reversed(asked)][::-1]
+    model = vision(small_model, temperature=0.7)
+    together = list(model.answers(asked))
+    alone = [next(model.answers([one])) for one in reversed(asked)][::-1]
     assert together == alone
-    assert together != list(model.answers(asked))
+    assert together != list(vision(small_model).answers(asked))
 
 
 def test_sampling_follows_the_softmax() -> None:
