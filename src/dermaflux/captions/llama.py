@@ -7,7 +7,6 @@ folder; writes nothing.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ depend on the day; this is the date the template itself falls back to."""
 
 @dataclass
 class _Repository:
-    """What is opened once, on first use, and shared by all samplings of one model."""
+    """What is opened once, on first use."""
 
     model: str
     revision: str | None
@@ -81,12 +80,6 @@ class InProcessVision:
     def name(self) -> str:
         """Repository@commit, or folder@hash of its files, and the precision."""
         return f"{self._repository.identity} {self._repository.precision}"
-
-    def at(self, temperature: float) -> InProcessVision:
-        """The same loaded model with another temperature: what a second try needs."""
-        other = copy.copy(self)
-        other._temperature = temperature
-        return other
 
     def check(self) -> None:
         """Open configuration, processor and template, and compare memory; loads no weights."""

@@ -27,10 +27,11 @@ _HEADROOM = 1.1  # of the weights, for activations and the keys and values of on
 def _readable(model: str, revision: str | None) -> Iterator[None]:
     """Turn what the hub's client raises into one sentence that names the fix."""
     from huggingface_hub import errors
+    from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         kinds = [type(one) for one in _causes(error)]
         at = f"{model} at revision {revision}" if revision else model
         if errors.GatedRepoError in kinds:
@@ -150,7 +151,7 @@ def fits(model: str, config: PreTrainedConfig, precision: str, device: torch.dev
             "caption.route to endpoint and serve it elsewhere"
         )
     return (
-        f"captioner {model}: {count / 1e9:.2f} billion parameters, {size / 1e9:.1f} GB in "
+        f"captioner {model}: {count / 1e6:,.0f} million parameters, {size / 1e9:.3g} GB in "
         f"{precision} on the {where}, which has {free / 1e9:.1f} GB free"
     )
 

@@ -1,0 +1,95 @@
+"""A real OpenAI-compatible server, `transformers serve`, with the small model on loopback."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_vision import picture
+
+from dermaflux import table
+from dermaflux.captions import prompts
+from dermaflux.captions.llama import TEMPLATE_DATE, InProcessVision
+from dermaflux.captions.vision import Question
+
+TOKENS = 10
+
+
+@pytest.fixture(scope="module")
+def server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base address of a server that has loaded the small model."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("serve")
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", str(small_model)]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--device", "cpu", "--dtype", "float32"]
+    with (folder / "log").open("wb") as log:
+        running = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | {"HF_HOME": str(folder)}
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            assert running.poll() is None, (folder / "log").read_text()
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1).close()
+                break
+            except (urllib.error.URLError, TimeoutError):
+                time.sleep(0.5)
+        yield address
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
+def ask(address: str, model: Path, question: Question) -> dict[str, Any]:
+    """One chat completion by plain HTTP, as datasets.md C.1 gives the request."""
+    content: list[dict[str, Any]] = [{"type": "text", "text": question.text}]
+    body: dict[str, Any] = {"model": str(model), "max_tokens": TOKENS, "temperature": 0.0}
+    if question.image is None:
+        body["chat_template_kwargs"] = {"date_string": TEMPLATE_DATE}
+    else:
+        data = "data:image/png;base64," + base64.b64encode(question.image).decode()
+        content.insert(0, {"type": "image_url", "image_url": {"url": data}})
+    body["messages"] = [{"role": "user", "content": content}]
+    request = urllib.request.Request(
+        f"{address}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        said: dict[str, Any] = json.load(reply)
+    return said
+
+
+def questions() -> list[Question]:
+    images = [picture(seed, 64 + 40 * seed, 64) for seed in range(3)]
+    with_image = [Question(prompts.abc_question("benign"), i, table.sha256(i)) for i in images]
+    return [*with_image, Question(prompts.THINK_TWICE, None, "0" * 64)]
+
+
+@pytest.mark.slow
+def test_the_server_says_what_the_in_process_captioner_says(server: str, small_model: Path) -> None:
+    local = InProcessVision(str(small_model), precision="fp32", maximum_tokens=TOKENS)
+    for question, answer in zip(questions(), local.answers(questions()), strict=True):
+        served = ask(server, small_model, question)
+        choice, usage = served["choices"][0], served["usage"]
+        assert choice["message"]["content"].strip() == answer.text
+        assert choice["finish_reason"] == answer.finish
+        assert (usage["prompt_tokens"], usage["completion_tokens"]) == (
+            answer.prompt_tokens,
+            answer.completion_tokens,
+        )
