@@ -113,7 +113,9 @@ class Server:
 
 
 @contextmanager
-def serving(script: Callable[[Asked, int], Any] = lambda asked, number: reply()) -> Iterator[Server]:
+def serving(
+    script: Callable[[Asked, int], Any] = lambda asked, number: reply(),
+) -> Iterator[Server]:
     server = Server(script)
     thread = threading.Thread(target=server.http.serve_forever, args=(0.02,), daemon=True)
     thread.start()

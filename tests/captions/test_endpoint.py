@@ -150,11 +150,13 @@ def test_lasting_failure_is_one_sentence_and_what_was_answered_is_received():
 
     with serving(script) as server:
         given = section(server.url, retries=2)
-        with Endpoint(
-            given, received=lambda asked, answer: kept.append(answer.text), first_delay=0.01
-        ) as endpoint:
-            with pytest.raises(InputError, match=r"failed 3 times.*HTTP 503: down.*caption.retries"):
-                list(endpoint.answers(questions(30)))
+        with (
+            Endpoint(
+                given, received=lambda asked, answer: kept.append(answer.text), first_delay=0.01
+            ) as endpoint,
+            pytest.raises(InputError, match=r"failed 3 times.*HTTP 503: down.*caption.retries"),
+        ):
+            list(endpoint.answers(questions(30)))
     assert {f"answer {number}" for number in range(9)} <= set(kept)
     assert len(kept) == len(set(kept)) == sum(server.answered.values())
 
@@ -185,16 +187,20 @@ def test_an_empty_answer_a_refusal_and_a_cut_answer_are_answers():
 
 
 def test_a_server_that_refuses_everything_is_not_asked_508344_times():
-    with serving(lambda asked, number: (422, b"no")) as server:
-        with pytest.raises(InputError, match="refused 5\d requests in a row.*HTTP 422"):
-            ask(server.url, 500)
+    with (
+        serving(lambda asked, number: (422, b"no")) as server,
+        pytest.raises(InputError, match=r"refused 5\d requests in a row.*HTTP 422"),
+    ):
+        ask(server.url, 500)
     assert len(server.asked) < 70
 
 
 def models(asked: Asked, _: int) -> Any:
     if asked.path.endswith("/models"):
         return json.dumps({"data": [{"id": "llama-vision"}, {"id": "qwen-vl"}]}).encode()
-    return 404, json.dumps({"error": {"message": "The model `tiny-vision` does not exist"}}).encode()
+    return 404, json.dumps(
+        {"error": {"message": "The model `tiny-vision` does not exist"}}
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -224,9 +230,11 @@ def test_preflight_says_in_one_sentence_what_would_fail(monkeypatch, script, key
         monkeypatch.setenv("OPENAI_API_KEY", key)
     with serving(script) as server:
         given = section(server.url, retries=2)
-        with Endpoint(given, picture(1), first_delay=0.01) as endpoint:
-            with pytest.raises(InputError, match=expected) as caught:
-                endpoint.check()
+        with (
+            Endpoint(given, picture(1), first_delay=0.01) as endpoint,
+            pytest.raises(InputError, match=expected) as caught,
+        ):
+            endpoint.check()
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
     assert len(server.asked) <= 3
@@ -236,9 +244,11 @@ def test_preflight_on_nobody_and_on_somebody():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with Endpoint(section(url)) as endpoint:
-        with pytest.raises(InputError, match="cannot be reached .*; start the server"):
-            endpoint.check()
+    with (
+        Endpoint(section(url)) as endpoint,
+        pytest.raises(InputError, match="cannot be reached .*; start the server"),
+    ):
+        endpoint.check()
     with serving() as server, Endpoint(section(server.url), picture(1, "PNG")) as endpoint:
         endpoint.check()
         (asked,) = server.asked
@@ -249,9 +259,12 @@ def test_preflight_on_nobody_and_on_somebody():
 def test_an_image_beyond_the_limit_is_refused_before_it_is_sent():
     buffer = io.BytesIO()
     Image.new("RGB", (5000, 8)).save(buffer, "PNG")
-    with serving() as server, Endpoint(section(server.url), buffer.getvalue()) as endpoint:
-        with pytest.raises(InputError, match="5000 x 8 pixels"):
-            endpoint.check()
+    with (
+        serving() as server,
+        Endpoint(section(server.url), buffer.getvalue()) as endpoint,
+        pytest.raises(InputError, match="5000 x 8 pixels"),
+    ):
+        endpoint.check()
     assert server.asked == []
 
 

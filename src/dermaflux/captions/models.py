@@ -7,15 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermaflux.captions.paid import Paid, Remembered, default_file
 from dermaflux.params import Caption
+
+if TYPE_CHECKING:
+    from dermaflux.captions.llama import InProcessVision
 
 
 def sampling(section: Caption) -> dict[str, Any]:
     """Settings that decide an answer beside question and model."""
     return {"maximum_tokens": section.maximum_tokens, "temperature": section.temperature}
+
+
+def name_of(section: Caption) -> str:
+    """Name under which answers of the model are kept; reads its configuration at most."""
+    if section.route == "endpoint":
+        from dermaflux.captions.endpoint import Endpoint
+
+        return Endpoint.name_of(section)
+    return _in_process(section).name
+
+
+def _in_process(section: Caption) -> InProcessVision:
+    from dermaflux.captions.llama import InProcessVision
+
+    return InProcessVision(
+        section.model,
+        section.revision,
+        section.precision,
+        section.batch,
+        section.maximum_tokens,
+        section.temperature,
+    )
 
 
 @contextmanager
@@ -34,16 +59,7 @@ def opened(section: Caption, sample: bytes | None = None) -> Iterator[tuple[Reme
         paid = Paid(default_file(), Endpoint.name_of(section), sampling(section))
         vision = open_ = Endpoint(section, sample, paid.keep)
     else:
-        from dermaflux.captions.llama import InProcessVision
-
-        vision = InProcessVision(
-            section.model,
-            section.revision,
-            section.precision,
-            section.batch,
-            section.maximum_tokens,
-            section.temperature,
-        )
+        vision = _in_process(section)
         paid = Paid(default_file(), vision.name, sampling(section))
     try:
         with open_:

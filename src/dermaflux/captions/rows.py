@@ -6,7 +6,9 @@ Reads and writes nothing.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -65,21 +67,22 @@ def rows_of(
         advance(len(rows))
         return [row | {"held_out": False} for row in rows]
     # Worker processes measure while the model is asked.
-    measured = _measured_rows(pairs, images, jobs)
-    if captioner == "measured":
-        rows = []
-        for row in measured:
-            rows.append(row)
-            advance(1)
-    elif captioner == "imported":
-        rows = _imported_rows(pairs, measured, texts or {})
-        advance(len(rows))
-    else:
-        assert vision is not None
-        found = _described(section, known, images, vision, advance)
-        rows = [
-            row | text | {"captioner": captioner} for row, text in zip(measured, found, strict=True)
-        ]
+    with _measuring(pairs, images, jobs) as measured:
+        if captioner == "measured":
+            rows = []
+            for row in measured:
+                rows.append(row)
+                advance(1)
+        elif captioner == "imported":
+            rows = _imported_rows(pairs, measured, texts or {})
+            advance(len(rows))
+        else:
+            assert vision is not None
+            found = _described(section, known, images, vision, advance)
+            rows = [
+                row | text | {"captioner": captioner}
+                for row, text in zip(measured, found, strict=True)
+            ]
     return [row | {"held_out": held_out(row["caption"], section.held_out_fraction)} for row in rows]
 
 
@@ -142,9 +145,10 @@ def _described(
     ]
 
 
-def _measured_rows(
+@contextmanager
+def _measuring(
     pairs: Sequence[tuple[str, str]], images: Sequence[bytes | None], jobs: int
-) -> Iterator[Row]:
+) -> Iterator[Iterator[Row]]:
     """Rows of the captioner `measured`; the work starts before the first one is asked for."""
     import joblib
 
@@ -153,8 +157,13 @@ def _measured_rows(
         joblib.delayed(_measured)(triples[start : start + _CHUNK])
         for start in range(0, len(triples), _CHUNK)
     )
-    done: Iterator[list[Row]] = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
-    return itertools.chain.from_iterable(done)
+    done = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
+    try:
+        yield itertools.chain.from_iterable(done)
+    finally:
+        with warnings.catch_warnings():  # that work was in vain, after an error said elsewhere
+            warnings.simplefilter("ignore", UserWarning)
+            done.close()
 
 
 def _measured(images: Sequence[tuple[str, str, bytes]]) -> list[Row]:
