@@ -46,7 +46,8 @@ _REFUSAL = re.compile(
     rf"\bi(?:'m| am) (?:very |so )?(?:sorry|{_ABLE}|just an|an ai|not a (?:doctor|medical|dermat))"
     rf"|\bi (?:cannot|can't|can not|won't|will not|could not|couldn't|do not|don't) {_TO_HELP}"
     rf"|^(?:sorry|unfortunately)\b|\bi apologi[sz]e\b|\bas an? (?:ai|language|text-based)\b"
-    rf"|\b(?:unable|not able) to {_TO_HELP}|\bno (?:image|picture|photo)\w* (?:was|is|has been|provided|attached)"
+    rf"|\b(?:unable|not able) to {_TO_HELP}"
+    r"|\bno (?:image|picture|photo)\w* (?:was|is|has been|provided|attached)"
     r"|\bi (?:do not|don't) (?:feel comfortable|see an? (?:image|picture|photo)|have the ability)"
 )
 _REFUSAL_WITHIN = 240  # characters; a later "I am not a doctor" follows an answer
@@ -58,18 +59,19 @@ _FOREIGN_LETTERS = (
     0.05  # of all letters outside the Latin script; a Greek alpha now and then is less
 )
 # Frequent words that are no English ones, of the languages Llama 3.2 was trained for besides.
-_FOREIGN = frozenset(
+_FOREIGN = (
     "el la los las una del que es y con por para lesión piel muestra se su más"  # Spanish
     " le les des est une dans avec pour et qui sur lésion peau cette du au ses"  # French
     " der das und ist ein eine mit nicht den dem auf zeigt haut läsion sich von im"  # German
     " il lo gli della di che è un con lesione pelle sono nel bordi"  # Italian
     " o os um uma com não da na em lesão pele são bordas"  # Portuguese
-    " het een van zijn op huid niet te aan en".split()  # Dutch
+    " het een van zijn op huid niet te aan en"  # Dutch
 )
-_ENGLISH = frozenset(
+_ENGLISH = (
     "the a an of and is are in with it its this that has be to on or no not as at by for from one"
-    " which some mole lesion border color colour shape asymmetry irregular smooth brown".split()
+    " which some mole lesion border color colour shape asymmetry irregular smooth brown"
 )
+_FOREIGN_WORDS, _ENGLISH_WORDS = frozenset(_FOREIGN.split()), frozenset(_ENGLISH.split())
 
 
 def faults(text: str, label: str, finish: str | None = None) -> tuple[Fault, ...]:
@@ -154,8 +156,8 @@ def _english(plain: str) -> bool:
     if sum(letter > "ɏ" for letter in letters) > _FOREIGN_LETTERS * len(letters):
         return False
     words = _WORD.findall(plain)
-    foreign = sum(word in _FOREIGN for word in words)
-    return foreign < 3 or foreign <= sum(word in _ENGLISH for word in words)
+    foreign = sum(word in _FOREIGN_WORDS for word in words)
+    return foreign < 3 or foreign <= sum(word in _ENGLISH_WORDS for word in words)
 
 
 def _repetitive(plain: str) -> bool:
