@@ -27,6 +27,10 @@ SCHEMA = pa.schema(
         ("border_irregularity", pa.float64()),
         ("colours", pa.int32()),
         ("diameter_fraction", pa.float64()),
+        ("flags", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("held_out", pa.bool_()),
     ]
 )
 _CHUNK = 32  # images per task: enough to hide the cost of handing them over
