@@ -50,7 +50,7 @@ _REFUSAL = re.compile(
     r"|\bno (?:image|picture|photo)\w* (?:was|is|has been|provided|attached)"
     r"|\bi (?:do not|don't) (?:feel comfortable|see an? (?:image|picture|photo)|have the ability)"
 )
-_REFUSAL_WITHIN = 240  # characters; a later "I am not a doctor" follows an answer
+_REFUSAL_WITHIN = 120  # characters; a later "I am not a doctor" follows an answer
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -121,7 +121,10 @@ _SCOPE_ENDS = re.compile(
     r"\b(?:but|however|although|though|yet|is|are|was|appears|seems|has|shows)\b|;"
 )
 _NO_SIGN = re.compile(r"\b(?:no|not|without) (?:\w+ )?(?:evidence|sign|indication|reason|suggest)")
-_DENIED_AFTER = re.compile(r"^\W*(?:\w+\W+){0,3}(?:unlikely|ruled out|excluded|absent|not)\b")
+_DENIED_AFTER = re.compile(
+    r"^\W*(?:(?:is|are|was|be|been|can|has|seems|appears|highly|very|therefore)\W+)*"
+    r"(?:unlikely|ruled out|excluded|absent|not)\b"
+)
 
 
 def contradicts(text: str, label: str) -> bool:
