@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dermaflux import paths, table
+from dermaflux.captions import figures
 from dermaflux.captions.rows import SCHEMA, Row, rows_of
-from dermaflux.checkpoints import Checkpoint, checkpoint, fingerprint
+from dermaflux.checkpoints import checkpoint, fingerprint
 from dermaflux.params import Caption, Params
 from dermaflux.progress import progress
 
@@ -54,26 +54,20 @@ def run(params: Params) -> None:
                 for row in pq.read_table(file).to_pylist():
                     writer.add(row)
             writer.close()
-        _discard(saved)
+            found = figures.write(partial)
+        _summarise(found, files)
+        saved.discard()
 
 
-def _discard(saved: Checkpoint) -> None:
-    _summarise(pq.read_table(table.shards(paths.CAPTIONS)[0], columns=list(_COUNTED)))
-    saved.discard()
-
-
-_COUNTED = ("captioner", "flags", "prompt_tokens", "completion_tokens", "held_out")
-
-
-def _summarise(captions: pa.Table) -> None:
-    flags = captions["flags"].to_pylist()
-    faults = Counter(name for one in flags if one for name in one.split(","))
-    flagged = sum(one is not None for one in flags)
-    tokens = sum(sum(filter(None, captions[name].to_pylist())) for name in _COUNTED[2:4])
-    named = ", ".join(f"{name} {number:,}" for name, number in faults.most_common())
+def _summarise(found: dict[str, Any], files: Sequence[Path]) -> None:
+    tokens = 0
+    for file in files:
+        spent = pq.read_table(file, columns=["prompt_tokens", "completion_tokens"])
+        tokens += sum(sum(filter(None, column.to_pylist())) for column in spent.columns)
+    named = ", ".join(f"{name} {number:,}" for name, number in found["faults"].items() if number)
     print(
-        f"captions: {len(flags):,}, held out {sum(captions['held_out'].to_pylist()):,}, flagged "
-        f"{flagged:,}{f' ({named})' if named else ''}, tokens {tokens:,}"
+        f"captions: {found['captions']:,}, held out {found['held_out']:,}, flagged "
+        f"{found['flagged']:,}{f' ({named})' if named else ''}, tokens {tokens:,}"
     )
 
 
@@ -84,10 +78,18 @@ def _fingerprint(section: Caption, known: pd.DataFrame) -> str:
         digest.update(source.read_bytes())
     for row in known.itertuples(index=False):
         digest.update("\0".join(map(str, row)).encode())
-    if section.imported is not None and Path(section.imported).is_file():
-        digest.update(Path(section.imported).read_bytes())
+    for file in _files(section.imported):
+        digest.update(file.read_bytes())
     settings = section.model_dump(exclude=_SPEED_ONLY)
     return fingerprint(inputs=digest.hexdigest(), settings=settings)
+
+
+def _files(imported: str | None) -> list[Path]:
+    if imported is None:
+        return []
+    path = Path(imported)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in files if file.is_file()]
 
 
 def _write_shards(section: Caption, known: pd.DataFrame, files: Sequence[Path]) -> None:
@@ -143,12 +145,15 @@ def _large_image(corpus: Path) -> bytes:
 
 
 def _imported(section: Caption, known: pd.DataFrame) -> dict[str, str]:
+    """Captions by image_id; what does not match is printed."""
     if section.captioner != "imported":
         return {}
     from dermaflux.captions import imported
 
     assert section.imported is not None  # checked by the schema
-    return dict(imported.captions(Path(section.imported), known))
+    found = imported.read(Path(section.imported), known["image_id"])
+    print(found.summary())
+    return found.captions
 
 
 def _pictures(section: Caption, wanted: Sequence[str]) -> Iterator[bytes | None]:

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from dermaflux import table
 from dermaflux.captions.prompt_bank import held_out
-from dermaflux.errors import InputError
+from dermaflux.captions.prompts import training_caption
+from dermaflux.captions.quality import faults
 from dermaflux.params import Caption
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ SCHEMA = pa.schema(
         ("held_out", pa.bool_()),
     ]
 )
+_OPENING = 80  # characters in which a caption names its class, if it does
 _CHUNK = 32  # images per task: enough to hide the cost of handing them over
 
 Row = dict[str, Any]
@@ -89,24 +91,15 @@ def rows_of(
 def _imported_rows(
     pairs: Sequence[tuple[str, str]], measured: Iterator[Row], texts: dict[str, str]
 ) -> list[Row]:
-    from dermaflux.captions.quality import faults
-
+    """Captions as they were written; an image without one gets the label sentence and a flag."""
     rows = []
     for (name, label), row in zip(pairs, measured, strict=True):
-        if name not in texts:
-            raise InputError(
-                f"caption.imported holds no caption for {name}; add it, or leave its dataset out "
-                "of ingest.sources"
-            )
-        flags = faults(texts[name], label)
-        rows.append(
-            row
-            | {
-                "caption": texts[name],
-                "captioner": "imported",
-                "flags": ",".join(flags) or None,
-            }
-        )
+        text = texts.get(name, "")
+        flags = faults(text, label)
+        # The generator must be told the class, which released captions leave to the label.
+        named = label in text[:_OPENING].lower()
+        written = {"caption": text if named else training_caption(label, text)}
+        rows.append(row | written | {"captioner": "imported", "flags": ",".join(flags) or None})
     return rows
 
 
@@ -119,7 +112,6 @@ def _described(
 ) -> list[Row]:
     """Caption, flags and tokens by the model."""
     from dermaflux.captions.described import Lesion, describe
-    from dermaflux.captions.prompts import training_caption
     from dermaflux.captions.visual_attributes import Subject
 
     lesions = [
