@@ -20,8 +20,12 @@ from small_vision import picture
 
 from dermaflux import table
 from dermaflux.captions import prompts
+from dermaflux.captions.endpoint import Endpoint
 from dermaflux.captions.llama import TEMPLATE_DATE, InProcessVision
 from dermaflux.captions.vision import Question
+from dermaflux.captions.visual_attributes import Subject, VisualAttributes
+from dermaflux.errors import InputError
+from dermaflux.params import Caption
 
 TOKENS = 10
 
@@ -93,3 +97,40 @@ def test_the_server_says_what_the_in_process_captioner_says(server: str, small_m
             answer.prompt_tokens,
             answer.completion_tokens,
         )
+
+
+def section(address: str, model: str) -> Caption:
+    return Caption(
+        captioner="llama",
+        route="endpoint",
+        endpoint=f"{address}/v1",
+        model=model,
+        maximum_tokens=TOKENS,
+        concurrency=4,
+        retries=0,
+    )
+
+
+@pytest.mark.slow
+def test_the_endpoint_client_brings_what_the_server_says(server: str, small_model: Path) -> None:
+    asked = questions()[:3]
+    local = InProcessVision(str(small_model), precision="fp32", maximum_tokens=TOKENS)
+    with Endpoint(section(server, str(small_model))) as endpoint:
+        endpoint.check()
+        assert list(endpoint.answers(asked)) == list(local.answers(asked))
+        images = [picture(seed) for seed in range(3)]
+        chain = VisualAttributes(endpoint, window=2)
+        described = list(
+            chain.answers(Subject(table.sha256(one), one, "dermoscopic") for one in images)
+        )
+    assert list(chain.thoughts) == ["dermoscopic"]
+    assert [one.completion_tokens for one in described] == [2 * TOKENS] * 3
+
+
+@pytest.mark.slow
+def test_a_model_the_server_does_not_have_is_one_sentence(server: str) -> None:
+    with (
+        Endpoint(section(server, "some/other-model")) as endpoint,
+        pytest.raises(InputError, match="some/other-model"),
+    ):
+        endpoint.check()
