@@ -165,7 +165,11 @@ class Validate(Section):
     source_malignant_fraction: dict[str, FractionRange] = {}
     """The same per dataset, by name, where the corpus holds it: labels read the wrong way round."""
     caption_characters: Annotated[tuple[Count, Count], Field(strict=False)] = (20, 1200)
-    """Shortest and longest caption."""
+    """Shortest and longest caption that is not flagged."""
+    caption_fault_fraction: Fraction = 0.02
+    """Largest share of captions with any one fault of the quality gate."""
+    caption_repeated_fraction: Fraction = 0.1
+    """Largest share of captions a model wrote that are word for word those of another image."""
 
 
 class Tiny(Section):
@@ -233,8 +237,9 @@ class Synthesize(Section):
     guidance: Annotated[float, Field(ge=0.0)] = 3.5
     scale: Scale = 128
     batch: Count = 16
-    prompts: Literal["captions", "label"] = "captions"
-    """`captions` of training images of the class, or the paper's label-only sentence."""
+    bank: Literal["captions", "held_out", "label"] = "captions"
+    """Prompts: `captions` trained with, `held_out` ones of training images, or the paper's
+    label-only sentence."""
     shard_megabytes: Positive = 64.0
 
 

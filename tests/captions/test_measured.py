@@ -122,7 +122,7 @@ def test_captions_have_one_word_per_level_and_vary_with_the_id_only():
 
 @pytest.mark.slow
 def test_measurements_rank_phantom_lesions_by_their_known_attributes():
-    lesions = [draw(index, "test-captions") for index in range(250)]
+    lesions = [draw(index, "test-captions") for index in range(320)]
     found = [measure(render(lesion, 128, 128)) for lesion in lesions]
     seen = [i for i, one in enumerate(found) if one.asymmetry is not None]
     assert len(seen) > 0.95 * len(lesions)
@@ -135,4 +135,4 @@ def test_measurements_rank_phantom_lesions_by_their_known_attributes():
         ),
     }
     for name, (measured, known) in ranks.items():
-        assert spearmanr(measured, known).statistic > 0.75, name
+        assert spearmanr(measured, known).statistic >= 0.8, name

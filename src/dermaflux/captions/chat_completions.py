@@ -9,7 +9,7 @@ import base64
 import json
 from typing import Any
 
-from dermaflux.captions.vision import Answer, Finish, Question
+from dermaflux.captions.vision import Answer, Finish, Question, refuse_oversize
 from dermaflux.errors import InputError
 
 LARGEST_IMAGE = 20_000_000
@@ -43,6 +43,7 @@ def request_body(question: Question, model: str, maximum_tokens: int, temperatur
     ).encode()
     if question.image is None:
         return frame
+    refuse_oversize(question.image)
     if len(question.image) * 4 // 3 > LARGEST_IMAGE:
         raise InputError(
             f"image {question.key[:12]} has {len(question.image):,} bytes, which is more than the "

@@ -64,7 +64,7 @@ class Endpoint:
     ) -> None:
         """`sample` is an image for the preflight, the larger the better; `received` is called on
         another thread as soon as an answer is there, out of order; `first_delay` in seconds."""
-        self.name = f"{section.model}@{section.revision or 'unpinned'}"
+        self.name = self.name_of(section)
         self._section, self._sample, self._received = section, sample, received
         self._first_delay = first_delay
         self._url = section.endpoint.rstrip("/")
@@ -78,6 +78,11 @@ class Endpoint:
         self._slots = asyncio.Semaphore(section.concurrency)
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
+
+    @staticmethod
+    def name_of(section: Caption) -> str:
+        """Model and revision as the parameters state them; a server does not tell."""
+        return f"{section.model}@{section.revision or 'unpinned'}"
 
     def __enter__(self) -> Endpoint:
         return self
@@ -216,7 +221,7 @@ class Endpoint:
 
     def _delay(self, attempt: int) -> float:
         """Exponential back-off in seconds with jitter between a half and the whole."""
-        longest = min(_LONGEST_DELAY, self._first_delay * 2**attempt)
+        longest = min(_LONGEST_DELAY, self._first_delay * 2.0**attempt)
         return longest * (0.5 + 0.5 * self._jitter.random())
 
     def _one_refused(self, refused: _Refused) -> Answer:

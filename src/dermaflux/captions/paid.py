@@ -20,7 +20,7 @@ from dermaflux.errors import InputError
 from dermaflux.paths import project_root
 
 _AHEAD = 4096  # questions looked at beyond the answer that is due; more than any model has open
-_IMAGE_TOKENS = 1601  # what an image counts before a server has said; see `estimate`
+_CHARACTERS_PER_TOKEN = 3  # fewer than English has, so that costs are not foreseen too low
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, model TEXT, text TEXT, "
     "prompt_tokens INTEGER, completion_tokens INTEGER, finish TEXT) WITHOUT ROWID"
@@ -50,8 +50,6 @@ class Paid:
         self._store.execute(_TABLE)
         self.tokens = 0
         """Prompt and completion tokens of the answers this object has added."""
-        self.largest_prompt = 0
-        """Most prompt tokens of one such answer."""
 
     def key(self, question: Question) -> bytes:
         """Key under which the answer to a question is kept."""
@@ -81,7 +79,6 @@ class Paid:
             ).rowcount
             if added:
                 self.tokens += answer.prompt_tokens + answer.completion_tokens
-                self.largest_prompt = max(self.largest_prompt, answer.prompt_tokens)
 
     def means(self) -> tuple[int, float, float]:
         """(answers of this model, their mean prompt tokens, their mean completion tokens)."""
@@ -106,6 +103,7 @@ class Remembered:
         self.name = vision.name
         self._vision, self._paid = vision, paid
         self._maximum, self._budget = maximum_tokens, budget
+        self._overhead: int | None = None  # most prompt tokens beyond those of the text
 
     def check(self) -> None:
         """Preflight of the model behind."""
@@ -114,7 +112,7 @@ class Remembered:
     def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """Answers in order. Raises `InputError` at the budget, after all that was asked is kept."""
         stream = iter(questions)
-        waiting: deque[tuple[bytes, bool]] = deque()  # (key, whether the model was asked)
+        waiting: deque[tuple[bytes, int | None]] = deque()  # length of the text, if asked
         asked: set[bytes] = set()
         held: Question | None = None
         ended = spent = False
@@ -133,7 +131,7 @@ class Remembered:
                     # Only when nothing is open is it known what the answers have cost.
                     held, spent = question, not asked
                     return
-                waiting.append((key, ask))
+                waiting.append((key, len(question.text) if ask else None))
                 if ask:
                     asked.add(key)
                     yield question
@@ -141,9 +139,11 @@ class Remembered:
         fresh: dict[bytes, Answer] = {}  # refusals, which are not kept, for a repeated question
         while not (ended or spent) or waiting:
             for answer in self._vision.answers(unknown()):
-                while not waiting[0][1]:
+                while waiting[0][1] is None:
                     yield self._known(waiting.popleft()[0], fresh)
-                key, _ = waiting.popleft()
+                key, characters = waiting.popleft()
+                text_tokens = (characters or 0) // _CHARACTERS_PER_TOKEN
+                self._overhead = max(self._overhead or 0, answer.prompt_tokens - text_tokens)
                 self._paid.keep_as(key, answer)
                 asked.discard(key)
                 if self._paid.get(key) is None:
@@ -161,9 +161,10 @@ class Remembered:
         return self._paid.get(key) or fresh[key]
 
     def _affords(self, question: Question, open_requests: int) -> bool:
-        """Whether one more request fits, when all that are open cost as much as the largest."""
+        """Whether one more request fits, when all that are open cost what this one may."""
         if self._budget is None:
             return True
-        guess = len(question.text) // 3 + (_IMAGE_TOKENS if question.image else 0)
-        each = (self._paid.largest_prompt or guess) + self._maximum
+        if self._overhead is None:
+            return open_requests == 0  # the first one tells what an image costs
+        each = len(question.text) // _CHARACTERS_PER_TOKEN + self._overhead + self._maximum
         return self._paid.tokens + (open_requests + 1) * each <= self._budget

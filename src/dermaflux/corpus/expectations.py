@@ -16,6 +16,7 @@ from dermaflux.corpus.promises import (
     among,
     between,
     columns,
+    few_of,
     mean_between,
     none_of,
     present,
@@ -37,7 +38,18 @@ CAPTION_COLUMNS = (
     "border_irregularity",
     "colours",
     "diameter_fraction",
+    "flags",
+    "prompt_tokens",
+    "completion_tokens",
+    "held_out",
 )
+CAPTION_FAULTS = (
+    *("refusal", "empty", "truncated", "contradicts label", "no asymmetry", "no border"),
+    *("no colour", "not English", "repetitive"),
+)
+"""What the quality gate of the stage `caption` flags."""
+_WITHOUT_MODEL = ("measured", "label")
+"""Captioners whose sentences come from a template and so repeat by design."""
 _CLASSES = ("benign", "malignant")
 NEVER_NULL = ("image_id", "source", "licence", "label", "split", "scale", "sha256", "phash")
 _MEASURED_AS = ("I-II", "III-IV", "V-VI")
@@ -48,6 +60,10 @@ _WORDS = (
 """Columns of few different texts."""
 _PRESENCE = ("sha256", "phash", *GROUPS)
 """Columns of which nothing but the presence is asked, once it is derived what they tie together."""
+_DERIVED_CAPTIONS = (
+    *("corpus_label", "characters", "unknown_flags", "copied"),
+    *(f"fault {fault}" for fault in CAPTION_FAULTS),
+)
 _DERIVED_CORPUS = (
     "shorter_side",
     "malignant",
@@ -219,7 +235,10 @@ def _in_one_split(stops: bool) -> Iterator[Promise]:
 
 
 def with_derived_captions(captions: pd.DataFrame, corpus: pd.DataFrame) -> pd.DataFrame:
-    """Captions with the label the corpus gives their image and their length in characters."""
+    """Captions with the label of their image, their length, faults and copies.
+
+    A flagged caption has no length: it counts as a fault, and a refusal is always short.
+    """
     frame = captions.copy(deep=False)
     present_columns = set(frame.columns)
     if {"image_id", "label"} <= set(corpus.columns) and "image_id" in present_columns:
@@ -227,14 +246,36 @@ def with_derived_captions(captions: pd.DataFrame, corpus: pd.DataFrame) -> pd.Da
         frame["corpus_label"] = frame["image_id"].map(labels)
     if "caption" in present_columns:
         frame["characters"] = frame["caption"].str.len()
+    if "flags" in present_columns:
+        flags = frame["flags"].astype("str")
+        if "characters" in frame:
+            frame.loc[flags.notna(), "characters"] = None
+        parts = flags.dropna().str.split(",").explode().astype("str").str.strip()
+        for fault in CAPTION_FAULTS:
+            frame[f"fault {fault}"] = _named_where(frame, parts.index[parts == fault], fault)
+        unknown = parts[~parts.isin(CAPTION_FAULTS)]
+        frame["unknown_flags"] = unknown.groupby(level=0).first().reindex(frame.index)
+    if {"caption", "captioner"} <= present_columns:
+        text = frame["caption"].str.lower().str.replace(r"\W+", " ", regex=True).str.strip()
+        written = ~frame["captioner"].isin(_WITHOUT_MODEL) & (text != "")
+        copies = written & text.where(written).duplicated(keep=False)
+        frame["copied"] = _named_where(frame, frame.index[copies], "also of another image")
     return frame
+
+
+def _named_where(frame: pd.DataFrame, rows: pd.Index[Any], text: str) -> pd.Series[Any]:
+    """`text` in these rows, null elsewhere; a category, which costs a byte a row."""
+    import pandas as pd
+
+    codes = frame.index.isin(rows).astype("int8") - 1
+    return pd.Series(pd.Categorical.from_codes(codes, [text]), index=frame.index)
 
 
 def captions_promises(params: Params) -> list[Promise]:
     """What the caption table promises, with the limits of `params.validate_`."""
     low, high = params.validate_.caption_characters
     return [
-        columns((*CAPTION_COLUMNS, "corpus_label", "characters")),
+        columns((*CAPTION_COLUMNS, *_DERIVED_CAPTIONS)),
         *present(("image_id", "caption", "captioner", "label")),
         unique("unique ids", "image_id"),
         Promise(
@@ -258,8 +299,9 @@ def captions_promises(params: Params) -> list[Promise]:
             "characters",
             low,
             high,
-            f"every caption has {low} to {high} characters",
+            f"every caption that is not flagged has {low} to {high} characters",
         ),
+        *_quality(params),
         *(
             between(
                 f"range of {column}",
@@ -271,3 +313,20 @@ def captions_promises(params: Params) -> list[Promise]:
             for column in ("asymmetry", "border_irregularity")
         ),
     ]
+
+
+def _quality(params: Params) -> Iterator[Promise]:
+    """Rates of the faults that the quality gate flagged, and of copies across images."""
+    limits = params.validate_
+    yield none_of("flag vocabulary", "unknown_flags", "every flag is a fault of the quality gate")
+    for fault in CAPTION_FAULTS:
+        most = limits.caption_fault_fraction
+        asks = f"at most {most:.1%} of the captions are flagged {fault!r}"
+        yield few_of(f"caption fault {fault}", f"fault {fault}", most, asks)
+    most = limits.caption_repeated_fraction
+    yield few_of(
+        "copies across images",
+        "copied",
+        most,
+        f"at most {most:.1%} of the captions a model wrote are word for word those of other images",
+    )

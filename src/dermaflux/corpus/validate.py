@@ -7,6 +7,7 @@ The later borders (synthetic shards, training mixture) call `check` where their 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def run(params: Params) -> None:
     with table.atomic_folder(paths.DATA_DOCS) as partial:
         data_docs.write(context, partial)
     failures = [one for name in frames for one in _broken(name, results[name], promises[name])]
-    report = _report(results, failures, frames)
+    report = _report(results, failures, frames) | _caption_figures(paths.CAPTIONS)
     table.write_json(paths.VALIDATION_REPORT, report)
     for one in report["warnings"]:
         print(f"warning: {_sentence([one])}")
@@ -228,6 +229,14 @@ def _observed(corpus: pd.DataFrame, captions: pd.DataFrame) -> dict[str, Any]:
         measured = captions.loc[captions["captioner"] == "measured", "diameter_fraction"]
         out["lesion_not_found"] = int(measured.isna().sum())
     return out
+
+
+def _caption_figures(folder: Path) -> dict[str, Any]:
+    """What the stage `caption` found out about its table: faults, lengths, agreement."""
+    file = folder / "figures.json"
+    if not file.is_file():
+        return {}
+    return {"captions": json.loads(file.read_text(encoding="utf-8"))}
 
 
 def _sentence(failed: Sequence[dict[str, Any]]) -> str:
