@@ -190,6 +190,12 @@ def test_models_that_cannot_answer_are_refused_before_work(
     (picky / "chat_template.jinja").write_text("{{ raise_exception('no pictures') }}" + TEMPLATE)
     with pytest.raises(InputError, match="refuses a question .no pictures.*name another"):
         vision(picky).check()
+    foreign = shutil.copytree(small_model, tmp_path / "foreign")
+    (foreign / "config.json").write_text(
+        json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "code.Own"}})
+    )
+    with pytest.raises(InputError, match="foreign cannot be opened"):
+        vision(foreign).check()
     vision(small_model).check()
 
 
@@ -207,6 +213,8 @@ def test_an_oversize_image_is_refused(small_model: Path) -> None:
     asked = [Question("Look.", picture(0, 5000, 8), "k")]
     with pytest.raises(InputError, match="5000 x 8 pixels, over the limit of 4096"):
         next(vision(small_model).answers(asked))
+    with pytest.raises(InputError, match="cannot be opened"):
+        next(vision(small_model).answers([Question("Look.", b"no picture", "k")]))
 
 
 class Hub(BaseHTTPRequestHandler):

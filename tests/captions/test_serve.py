@@ -15,14 +15,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from small_vision import picture
 
-from dermaflux import table
-from dermaflux.captions import prompts
+from dermaflux import paths, table
+from dermaflux.captions import caption, prompts
+from dermaflux.captions.endpoint import Endpoint
 from dermaflux.captions.llama import TEMPLATE_DATE, InProcessVision
 from dermaflux.captions.vision import Question
+from dermaflux.captions.visual_attributes import Subject, VisualAttributes
+from dermaflux.errors import InputError
+from dermaflux.parameter_file import load
+from dermaflux.params import Caption
 
+ROOT = Path(__file__).parents[2]
 TOKENS = 10
 
 
@@ -93,3 +100,93 @@ def test_the_server_says_what_the_in_process_captioner_says(server: str, small_m
             answer.prompt_tokens,
             answer.completion_tokens,
         )
+
+
+def section(address: str, model: str, **values: Any) -> Caption:
+    settings: dict[str, Any] = dict(
+        captioner="llama",
+        route="endpoint",
+        endpoint=f"{address}/v1",
+        model=model,
+        maximum_tokens=TOKENS,
+        concurrency=4,
+        retries=0,
+        precision="fp32",
+        batch=4,
+    )
+    return Caption.model_validate(settings | values)
+
+
+@pytest.mark.slow
+def test_the_endpoint_client_brings_what_the_server_says(server: str, small_model: Path) -> None:
+    asked = questions()[:3]
+    local = InProcessVision(str(small_model), precision="fp32", maximum_tokens=TOKENS)
+    with Endpoint(section(server, str(small_model))) as endpoint:
+        endpoint.check()
+        assert list(endpoint.answers(asked)) == list(local.answers(asked))
+        images = [picture(seed) for seed in range(3)]
+        chain = VisualAttributes(endpoint, window=2)
+        described = list(
+            chain.answers(Subject(table.sha256(one), one, "dermoscopic") for one in images)
+        )
+    assert list(chain.thoughts) == ["dermoscopic"]
+    assert [one.completion_tokens for one in described] == [2 * TOKENS] * 3
+
+
+@pytest.mark.slow
+def test_a_model_the_server_does_not_have_is_one_sentence(server: str) -> None:
+    with (
+        Endpoint(section(server, "some/other-model")) as endpoint,
+        pytest.raises(InputError, match="some/other-model"),
+    ):
+        endpoint.check()
+
+
+def captions(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, chosen: Caption
+) -> list[dict[str, Any]]:
+    """Rows that the stage writes for seven images, in a folder and with a memory of its own."""
+    (folder / ".dvc").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    images = [picture(seed, 96, 96) for seed in range(7)]
+    rows = (
+        {
+            "image": {"bytes": image, "path": None},
+            "image_id": f"noise/{number}",
+            "label": table.LABELS[number % 2],
+            "modality": ("dermoscopic", "clinical")[number % 2],
+            "scale": 128,
+            "sha256": table.sha256(image),
+            "split": "train",
+        }
+        for number, image in enumerate(images)
+    )
+    table.write(rows, paths.CORPUS, 64)
+    params = load(ROOT / "params.yaml").model_copy(update={"caption": chosen})
+    caption.run(params)
+    written: list[dict[str, Any]] = pq.read_table(table.shards(paths.CAPTIONS)[0]).to_pylist()
+    return written
+
+
+@pytest.mark.slow
+def test_the_stage_writes_the_same_captions_by_both_routes(
+    server: str, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = section(server, str(small_model), shard_images=3)
+    local = section(server, str(small_model), shard_images=5, route="in_process")
+    by_server = captions(tmp_path / "served", monkeypatch, served)
+    assert by_server == captions(tmp_path / "local", monkeypatch, local)
+    assert len({row["caption"] for row in by_server}) == 7
+    assert all("truncated" in row["flags"] for row in by_server)  # ten tokens end no sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ["in_process", "endpoint"])
+def test_the_stage_asks_three_questions_of_a_real_model(
+    route: str, server: str, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = section(server, str(small_model), captioner="visual_attributes", route=route)
+    written = captions(tmp_path, monkeypatch, chosen)
+    assert len({row["caption"] for row in written}) == 7
+    # Two questions about the image, and the two of a second try after the gate's complaint.
+    assert {row["completion_tokens"] for row in written} <= {2 * TOKENS, 3 * TOKENS, 4 * TOKENS}

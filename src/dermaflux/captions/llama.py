@@ -52,8 +52,12 @@ class _Repository:
         return repository.processor(self.model, self.revision)
 
     @cached_property
+    def memory(self) -> str:
+        return repository.fits(self.model, self.config, self.precision, self.device)
+
+    @cached_property
     def weights(self) -> PreTrainedModel:
-        print(repository.fits(self.model, self.config, self.precision, self.device))
+        print(self.memory)
         return repository.load(self.model, self.revision, self.precision, self.device)
 
 
@@ -83,9 +87,7 @@ class InProcessVision:
 
     def check(self) -> None:
         """Open configuration, processor and template, and compare memory; loads no weights."""
-        opened = self._repository
-        if "weights" not in vars(opened):
-            repository.fits(opened.model, opened.config, opened.precision, opened.device)
+        _ = self._repository.memory
         self.prompt(Question("Describe.", b"", ""))
 
     def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
@@ -207,13 +209,11 @@ class GumbelSampling:
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Noisy scores in float32."""
-        noise = torch.stack(
-            [
-                -torch.empty(scores.shape[1], device=scores.device)
-                .exponential_(generator=generator)
-                .log()
-                for generator in self._generators
-            ]
-        )
-        return scores.float() / self._temperature + noise
+        """Noisy scores in float32; `exponential_` never draws 0, so the noise is finite."""
+        noise = [
+            -torch.empty(scores.shape[1], device=scores.device)
+            .exponential_(generator=generator)
+            .log()
+            for generator in self._generators
+        ]
+        return scores.float() / self._temperature + torch.stack(noise)

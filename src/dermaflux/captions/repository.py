@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SUGGESTION = "meta-llama/Llama-3.2-11B-Vision-Instruct"
+# Without a word on it, transformers asks on the terminal whether to run a repository's code.
+_NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 _HEADROOM = 1.1  # of the weights, for activations and the keys and values of one small batch
 
 
@@ -67,7 +69,7 @@ def configuration(model: str, revision: str | None) -> PreTrainedConfig:
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
     with _readable(model, revision):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(model, revision=revision)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(model, revision=revision, **_NO_CODE)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise InputError(
             f"caption.model {model} is a {config.model_type} model, which takes no images; name a "
@@ -85,7 +87,7 @@ def processor(model: str, revision: str | None) -> ProcessorMixin:
 
     with _readable(model, revision):
         opener: Any = AutoProcessor
-        found: ProcessorMixin = opener.from_pretrained(model, revision=revision)
+        found: ProcessorMixin = opener.from_pretrained(model, revision=revision, **_NO_CODE)
     if getattr(found, "image_processor", None) is None:
         raise InputError(
             f"caption.model {model} has no image processor; name a vision-language model such as "
@@ -170,6 +172,7 @@ def load(model: str, revision: str | None, precision: str, device: torch.device)
             device_map=str(device),
             dtype=DTYPES[precision],
             use_safetensors=True,
+            **_NO_CODE,
         )
     frozen: PreTrainedModel = loaded.requires_grad_(False).eval()
     return frozen

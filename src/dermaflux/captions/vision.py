@@ -53,13 +53,18 @@ class Vision(Protocol):
 
 
 def refuse_oversize(image: bytes) -> None:
-    """Raise `InputError` when a side exceeds `LONGEST_SIDE`; reads the header, not the pixels."""
+    """Raise `InputError` for a side beyond `LONGEST_SIDE` or a header that says no size."""
     import io
 
     from PIL import Image
 
-    with Image.open(io.BytesIO(image)) as picture:
-        width, height = picture.size
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            width, height = picture.size
+    except (OSError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"an image to caption cannot be opened ({error}); let the stage `ingest` check it"
+        ) from None
     if max(width, height) > LONGEST_SIDE:
         raise InputError(
             f"an image to caption has {width} x {height} pixels, over the limit of {LONGEST_SIDE} "
