@@ -123,7 +123,7 @@ def _write_shards(section: Caption, known: pd.DataFrame, files: Sequence[Path]) 
 
 
 def _asked(section: Caption) -> Any:
-    """The model behind the captioner, preflight passed; nothing for captioners without one."""
+    """The model behind the captioner; nothing for captioners without one."""
     if section.captioner not in ("llama", "visual_attributes"):
         return nullcontext()
     from dermaflux.captions import models

@@ -45,10 +45,9 @@ def _in_process(section: Caption) -> InProcessVision:
 
 @contextmanager
 def opened(section: Caption, sample: bytes | None = None) -> Iterator[tuple[Remembered, Paid]]:
-    """The model of `section.route`, ready to be asked, and its store of answers.
+    """The model of `section.route` and its store of answers.
 
-    `sample` is a large image of those to come; the preflight of an endpoint sends it. Raises
-    `InputError` when the preflight fails.
+    `sample` is a large image of those to come; the preflight of an endpoint sends it.
     """
     from dermaflux.captions.endpoint import Endpoint
 
@@ -63,7 +62,6 @@ def opened(section: Caption, sample: bytes | None = None) -> Iterator[tuple[Reme
         paid = Paid(default_file(), vision.name, sampling(section))
     try:
         with open_:
-            vision.check()
             yield Remembered(vision, paid, section.maximum_tokens, section.token_budget), paid
     finally:
         paid.close()

@@ -102,15 +102,22 @@ class Remembered:
     def __init__(self, vision: Vision, paid: Paid, maximum_tokens: int, budget: int | None) -> None:
         self.name = vision.name
         self._vision, self._paid = vision, paid
+        self._checked = False
         self._maximum, self._budget = maximum_tokens, budget
         self._overhead: int | None = None  # most prompt tokens beyond those of the text
 
     def check(self) -> None:
-        """Preflight of the model behind."""
-        self._vision.check()
+        """Preflight of the model behind, once."""
+        if not self._checked:
+            self._vision.check()
+            self._checked = True
 
     def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answers in order. Raises `InputError` at the budget, after all that was asked is kept."""
+        """Answers in order; the model is checked before the first question that is new to it.
+
+        Raises `InputError` when the check fails, and at the budget after all that was asked is
+        kept.
+        """
         stream = iter(questions)
         waiting: deque[tuple[bytes, int | None]] = deque()  # length of the text, if asked
         asked: set[bytes] = set()
@@ -133,6 +140,7 @@ class Remembered:
                     return
                 waiting.append((key, len(question.text) if ask else None))
                 if ask:
+                    self.check()
                     asked.add(key)
                     yield question
 
