@@ -7,7 +7,7 @@ import pytest
 from dermaflux.captions.abc_rule import REFERENCE_COLOURS
 from dermaflux.captions.measured import Measurements, describe
 from dermaflux.captions.quality import FAULTS, contradicts, faults, normalised
-from dermaflux.corpus.expectations import CAPTION_FAULTS
+from dermaflux.corpus import caption_expectations
 
 GOOD = (
     "The mole is slightly asymmetrical, with one half larger than the other. Its border is "
@@ -101,5 +101,5 @@ def test_no_sentence_of_the_measured_captioner_has_a_fault():
 
 def test_names_fit_the_table_and_the_suite():
     assert not any("," in name for name in FAULTS)
-    assert FAULTS == CAPTION_FAULTS
+    assert FAULTS == caption_expectations.FAULTS
     assert normalised("The BORDER  is\nsmooth!") == normalised("the border is smooth")

@@ -14,7 +14,7 @@ import pytest
 
 from dermaflux import paths, table
 from dermaflux.captions.caption import SCHEMA as CAPTION_SCHEMA
-from dermaflux.corpus import expectations, promises, validate
+from dermaflux.corpus import caption_expectations, expectations, promises, validate
 from dermaflux.errors import InputError
 from dermaflux.parameter_file import load
 from dermaflux.params import Params
@@ -87,7 +87,7 @@ def _bytes(folder: Path) -> dict[str, str]:
 
 
 def test_caption_columns_are_those_of_the_caption_stage():
-    assert tuple(CAPTION_SCHEMA.names) == expectations.CAPTION_COLUMNS
+    assert tuple(CAPTION_SCHEMA.names) == caption_expectations.COLUMNS
 
 
 def test_good_tables_pass_and_the_site_has_equal_bytes_each_time(params, tmp_path):
@@ -177,11 +177,11 @@ def test_copies_across_images_and_rare_faults_stop_only_above_their_limits(param
         row |= {"captioner": "llama", "caption": f"{row['caption']} Seen as number {place}."}
     _set(captions, [3], flags="truncated", caption="cut")
     real = pd.DataFrame(corpus).drop(columns="image")
-    suite = expectations.captions_promises(params)
+    suite = caption_expectations.promises(params)
 
     def check(rows: Rows) -> None:
-        frame = pd.DataFrame(rows, columns=expectations.CAPTION_COLUMNS)
-        validate.check("captions", expectations.with_derived_captions(frame, real), suite)
+        frame = pd.DataFrame(rows, columns=caption_expectations.COLUMNS)
+        validate.check("captions", caption_expectations.with_derived(frame, real), suite)
 
     copied = captions[0]["caption"].upper() + "!"
     _set(captions, [1, 2, 4, 5, 6], caption=copied)

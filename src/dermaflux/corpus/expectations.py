@@ -1,4 +1,4 @@
-"""What the Great Expectations suites `corpus` and `captions` ask, and the columns they look at.
+"""What the Great Expectations suite `corpus` asks, and the columns it looks at.
 
 Expectations see metadata only, never pixels. The limits come from the sections `validate` and
 `ingest` of the parameters, and from which sources the corpus holds. Reads and writes nothing.
@@ -16,7 +16,6 @@ from dermaflux.corpus.promises import (
     among,
     between,
     columns,
-    few_of,
     mean_between,
     none_of,
     present,
@@ -29,27 +28,6 @@ from dermaflux.params import Params
 if TYPE_CHECKING:
     import pandas as pd
 
-CAPTION_COLUMNS = (
-    "image_id",
-    "caption",
-    "captioner",
-    "label",
-    "asymmetry",
-    "border_irregularity",
-    "colours",
-    "diameter_fraction",
-    "flags",
-    "prompt_tokens",
-    "completion_tokens",
-    "held_out",
-)
-CAPTION_FAULTS = (
-    *("refusal", "empty", "truncated", "contradicts label", "no asymmetry", "no border"),
-    *("no colour", "not English", "repetitive"),
-)
-"""What the quality gate of the stage `caption` flags."""
-_WITHOUT_MODEL = ("measured", "label")
-"""Captioners whose sentences come from a template and so repeat by design."""
 _CLASSES = ("benign", "malignant")
 NEVER_NULL = ("image_id", "source", "licence", "label", "split", "scale", "sha256", "phash")
 _MEASURED_AS = ("I-II", "III-IV", "V-VI")
@@ -60,10 +38,6 @@ _WORDS = (
 """Columns of few different texts."""
 _PRESENCE = ("sha256", "phash", *GROUPS)
 """Columns of which nothing but the presence is asked, once it is derived what they tie together."""
-_DERIVED_CAPTIONS = (
-    *("corpus_label", "characters", "unknown_flags", "copied"),
-    *(f"fault {fault}" for fault in CAPTION_FAULTS),
-)
 _DERIVED_CORPUS = (
     "shorter_side",
     "malignant",
@@ -232,101 +206,3 @@ def _in_one_split(stops: bool) -> Iterator[Promise]:
             table.SPLITS,
             f"no {name} has images in two splits",
         )._replace(stops=stops)
-
-
-def with_derived_captions(captions: pd.DataFrame, corpus: pd.DataFrame) -> pd.DataFrame:
-    """Captions with the label of their image, their length, faults and copies.
-
-    A flagged caption has no length: it counts as a fault, and a refusal is always short.
-    """
-    frame = captions.copy(deep=False)
-    present_columns = set(frame.columns)
-    if {"image_id", "label"} <= set(corpus.columns) and "image_id" in present_columns:
-        labels = corpus.drop_duplicates("image_id").set_index("image_id")["label"]
-        frame["corpus_label"] = frame["image_id"].map(labels)
-    if "caption" in present_columns:
-        frame["characters"] = frame["caption"].str.len()
-    if "flags" in present_columns:
-        flags = frame["flags"].astype("str")
-        if "characters" in frame:
-            frame.loc[flags.notna(), "characters"] = None
-        parts = flags.dropna().str.split(",").explode().astype("str").str.strip()
-        for fault in CAPTION_FAULTS:
-            frame[f"fault {fault}"] = _named_where(frame, parts.index[parts == fault], fault)
-        unknown = parts[~parts.isin(CAPTION_FAULTS)]
-        frame["unknown_flags"] = unknown.groupby(level=0).first().reindex(frame.index)
-    if {"caption", "captioner"} <= present_columns:
-        text = frame["caption"].str.lower().str.replace(r"\W+", " ", regex=True).str.strip()
-        written = ~frame["captioner"].isin(_WITHOUT_MODEL) & (text != "")
-        copies = written & text.where(written).duplicated(keep=False)
-        frame["copied"] = _named_where(frame, frame.index[copies], "also of another image")
-    return frame
-
-
-def _named_where(frame: pd.DataFrame, rows: pd.Index[Any], text: str) -> pd.Series[Any]:
-    """`text` in these rows, null elsewhere; a category, which costs a byte a row."""
-    import pandas as pd
-
-    codes = frame.index.isin(rows).astype("int8") - 1
-    return pd.Series(pd.Categorical.from_codes(codes, [text]), index=frame.index)
-
-
-def captions_promises(params: Params) -> list[Promise]:
-    """What the caption table promises, with the limits of `params.validate_`."""
-    low, high = params.validate_.caption_characters
-    return [
-        columns((*CAPTION_COLUMNS, *_DERIVED_CAPTIONS)),
-        *present(("image_id", "caption", "captioner", "label")),
-        unique("unique ids", "image_id"),
-        Promise(
-            "one image per caption",
-            "every caption belongs to an image of the corpus",
-            "ExpectColumnValuesToNotBeNull",
-            {"column": "corpus_label"},
-        ),
-        Promise(
-            "label of the image",
-            "the label a caption was written for is the label of its image",
-            "ExpectColumnPairValuesToBeEqual",
-            {
-                "column_A": "label",
-                "column_B": "corpus_label",
-                "ignore_row_if": "either_value_is_missing",
-            },
-        ),
-        between(
-            "caption length",
-            "characters",
-            low,
-            high,
-            f"every caption that is not flagged has {low} to {high} characters",
-        ),
-        *_quality(params),
-        *(
-            between(
-                f"range of {column}",
-                column,
-                0,
-                1,
-                f"{column}, where it was measured, lies in 0 to 1",
-            )
-            for column in ("asymmetry", "border_irregularity")
-        ),
-    ]
-
-
-def _quality(params: Params) -> Iterator[Promise]:
-    """Rates of the faults that the quality gate flagged, and of copies across images."""
-    limits = params.validate_
-    yield none_of("flag vocabulary", "unknown_flags", "every flag is a fault of the quality gate")
-    for fault in CAPTION_FAULTS:
-        most = limits.caption_fault_fraction
-        asks = f"at most {most:.1%} of the captions are flagged {fault!r}"
-        yield few_of(f"caption fault {fault}", f"fault {fault}", most, asks)
-    most = limits.caption_repeated_fraction
-    yield few_of(
-        "copies across images",
-        "copied",
-        most,
-        f"at most {most:.1%} of the captions a model wrote are word for word those of other images",
-    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths, table
-from dermaflux.corpus import data_docs, expectations
+from dermaflux.corpus import caption_expectations, data_docs, expectations
 from dermaflux.corpus.promises import Promise
 from dermaflux.errors import InputError
 from dermaflux.params import Params
@@ -43,13 +43,13 @@ def run(params: Params) -> None:
     published = expectations.as_published(params)
     frames = {
         "corpus": expectations.with_derived_corpus(corpus, captions, published),
-        "captions": expectations.with_derived_captions(captions, corpus),
+        "captions": caption_expectations.with_derived(captions, corpus),
     }
     context = _context()
     sources = corpus["source"].dropna().unique() if "source" in corpus else ()
     promises = {
         "corpus": expectations.corpus_promises(params, sources),
-        "captions": expectations.captions_promises(params),
+        "captions": caption_expectations.promises(params),
     }
     results = {name: _validate(context, name, promises[name], frames[name]) for name in frames}
     with table.atomic_folder(paths.DATA_DOCS) as partial:
