@@ -6,7 +6,7 @@ import pytest
 
 from dermaflux.captions.abc_rule import REFERENCE_COLOURS
 from dermaflux.captions.measured import Measurements, describe
-from dermaflux.captions.quality import FAULTS, contradicts, faults, normalised
+from dermaflux.captions.quality import FAULTS, VISUAL_ATTRIBUTES, contradicts, faults, normalised
 from dermaflux.corpus import caption_expectations
 
 GOOD = (
@@ -50,6 +50,17 @@ def test_each_kind_of_bad_answer_is_told_and_good_ones_pass(text):
     if "refusal" in ANSWERS[text]:
         found -= {"no asymmetry", "no border", "no colour"}
     assert found == ANSWERS[text]
+
+
+def test_an_answer_has_to_name_what_its_question_asked_for():
+    text = "A small oval patch with a rough surface, dark brown, that fills a third of the image."
+    assert faults(text, "benign", "stop", VISUAL_ATTRIBUTES) == ()
+    assert faults(text, "benign", "stop") == ("no asymmetry", "no border")
+    assert faults("It is dark brown.", "benign", "stop", VISUAL_ATTRIBUTES) == (
+        "no shape",
+        "no size",
+        "no texture",
+    )
 
 
 def test_a_cut_answer_is_told_by_its_finish_or_where_that_is_unknown_by_its_end():

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dermaflux.captions import prompts
-from dermaflux.captions.quality import faults
+from dermaflux.captions.quality import ABC, VISUAL_ATTRIBUTES, Fault, faults
 from dermaflux.captions.vision import Answer, Question, Vision
 from dermaflux.captions.visual_attributes import Subject, VisualAttributes
 
@@ -22,7 +22,12 @@ INSIST = (
 )
 """Follows the published question on the second try. The second try has to differ: at temperature 0
 the same question has the same answer."""
-_ASKED_LAST = (prompts.DESCRIBE, prompts.FINAL_DESCRIPTION)
+INSIST_ATTRIBUTES = INSIST.replace(
+    "asymmetry, the border and the color", "shape, the size, the texture and the color"
+)
+_INSISTING = {prompts.DESCRIBE: INSIST, prompts.FINAL_DESCRIPTION: INSIST_ATTRIBUTES}
+_ASKED: dict[Chain, tuple[Fault, ...]] = {"llama": ABC, "visual_attributes": VISUAL_ATTRIBUTES}
+"""What the question of a chain asks for, and its answer has to name."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Description:
 
 
 class Insisting:
-    """A `Vision` that adds `INSIST` to the question whose answer becomes the caption."""
+    """A `Vision` that insists in the question whose answer becomes the caption."""
 
     def __init__(self, vision: Vision) -> None:
         self.name = vision.name
@@ -59,10 +64,14 @@ class Insisting:
 
     def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
         """Answers in order."""
-        return self._vision.answers(
-            replace(one, text=f"{one.text} {INSIST}") if one.text.endswith(_ASKED_LAST) else one
-            for one in questions
-        )
+        return self._vision.answers(map(_insisting, questions))
+
+
+def _insisting(question: Question) -> Question:
+    for last, addition in _INSISTING.items():
+        if question.text.endswith(last):
+            return replace(question, text=f"{question.text} {addition}")
+    return question
 
 
 def describe(
@@ -79,11 +88,13 @@ def describe(
     for answer in _answers(vision, chain, lesions):
         firsts.append(answer)
         advance(1)
-    found = [_checked(answer, one.label) for answer, one in zip(firsts, lesions, strict=True)]
+    found = [
+        _checked(answer, one.label, chain) for answer, one in zip(firsts, lesions, strict=True)
+    ]
     faulty = [place for place, one in enumerate(found) if one.flags]
     seconds = _answers(Insisting(vision), chain, [lesions[place] for place in faulty])
     for place, answer in zip(faulty, seconds, strict=True):
-        found[place] = _better(found[place], _checked(answer, lesions[place].label))
+        found[place] = _better(found[place], _checked(answer, lesions[place].label, chain))
     return found
 
 
@@ -96,10 +107,10 @@ def _answers(vision: Vision, chain: Chain, lesions: Sequence[Lesion]) -> Iterato
     )
 
 
-def _checked(answer: Answer, label: str) -> Description:
+def _checked(answer: Answer, label: str, chain: Chain) -> Description:
     return Description(
         answer.text,
-        faults(answer.text, label, answer.finish),
+        faults(answer.text, label, answer.finish, _ASKED[chain]),
         answer.prompt_tokens,
         answer.completion_tokens,
     )

@@ -18,6 +18,9 @@ Fault = Literal[
     "no asymmetry",
     "no border",
     "no colour",
+    "no shape",
+    "no size",
+    "no texture",
     "not English",
     "repetitive",
 ]
@@ -25,6 +28,10 @@ FAULTS: tuple[Fault, ...] = get_args(Fault)
 """In the order in which `faults` names them; none holds a comma, which separates them in tables."""
 UNUSABLE: tuple[Fault, ...] = ("refusal", "empty", "contradicts label", "not English")
 """Faults of texts that say nothing about the image, or the wrong thing."""
+ABC: tuple[Fault, ...] = ("no asymmetry", "no border", "no colour")
+"""What DermaFlux's question asks for; an answer that leaves one out lacks it."""
+VISUAL_ATTRIBUTES: tuple[Fault, ...] = ("no shape", "no size", "no texture", "no colour")
+"""Likewise VAP-Diffusion's, which asks for neither asymmetry nor border."""
 
 COLOUR_WORDS = (
     r"browns?|tans?|black(?:ish)?|reds?|reddish|pink(?:ish)?|blues?|bluish|gr[ae]y(?:ish)?|whit(?:e|ish)"
@@ -36,6 +43,14 @@ _NAMES_ATTRIBUTE: dict[Fault, re.Pattern[str]] = {
         r"\b(?:borders?|edges?|margins?|outlines?|contours?|boundar|perimeter)"
     ),
     "no colour": re.compile(rf"colou?r|pigment|\bhues?\b|\b(?:{COLOUR_WORDS})\b"),
+    "no shape": re.compile(r"shape|symmetr|\b(?:round|oval|circular|ellip|irregular|linear|dome)"),
+    "no size": re.compile(
+        r"\bsize|diameter|\b(?:large|small|big|tiny|medium)\b|proportion|occup|covers?\b|percent|%"
+        r"|\b(?:third|quarter|half|most) of\b|\b(?:mm|cm|millimet)"
+    ),
+    "no texture": re.compile(
+        r"textur|surface|\b(?:smooth|rough|scaly|bumpy|raised|flat|crust|uneven|grainy|dry|shiny)"
+    ),
 }
 _ABLE = r"(?:not able|unable|not comfortable|not qualified|not authori[sz]ed)"
 _TO_HELP = (
@@ -74,8 +89,12 @@ _ENGLISH = (
 _FOREIGN_WORDS, _ENGLISH_WORDS = frozenset(_FOREIGN.split()), frozenset(_ENGLISH.split())
 
 
-def faults(text: str, label: str, finish: str | None = None) -> tuple[Fault, ...]:
+def faults(
+    text: str, label: str, finish: str | None = None, asked: tuple[Fault, ...] = ABC
+) -> tuple[Fault, ...]:
     """Faults of a text written for an image of class `label`, in the order of `FAULTS`.
+
+    `asked` are the attributes the question asked for, as the faults of leaving them out.
 
     `finish` is why the model stopped: `stop`, `length`, `refusal`, or None where nobody knows, as
     for imported captions; then a text that ends inside a sentence counts as truncated.
@@ -84,7 +103,7 @@ def faults(text: str, label: str, finish: str | None = None) -> tuple[Fault, ...
     if not _WORD.search(plain):
         # No word means no language and no attribute either; one name is enough.
         return ("refusal", "empty") if finish == "refusal" else ("empty",)
-    found: set[Fault] = {name for name, seen in _NAMES_ATTRIBUTE.items() if not seen.search(plain)}
+    found: set[Fault] = {name for name in asked if not _NAMES_ATTRIBUTE[name].search(plain)}
     if finish == "refusal" or _REFUSAL.search(plain[:_REFUSAL_WITHIN]):
         found.add("refusal")
     if finish == "length" or (finish is None and not _ENDED.search(text)):

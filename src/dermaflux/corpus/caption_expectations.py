@@ -40,7 +40,7 @@ COLUMNS = (
 )
 FAULTS = (
     *("refusal", "empty", "truncated", "contradicts label", "no asymmetry", "no border"),
-    *("no colour", "not English", "repetitive"),
+    *("no colour", "no shape", "no size", "no texture", "not English", "repetitive"),
 )
 """What the quality gate of the stage `caption` flags."""
 _WITHOUT_MODEL = ("measured", "label")
