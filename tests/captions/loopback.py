@@ -13,7 +13,7 @@ from typing import Any
 
 GOOD = (
     "The mole shows a slight asymmetry. Its border is smooth and regular. "
-    "The color is a uniform light brown."
+    "The color is a uniform light brown. It covers a third of the picture."
 )
 
 
