@@ -58,6 +58,10 @@ class Checkpoint:
         folder.mkdir(exist_ok=True)
         return Checkpoint(folder)
 
+    def file(self, name: str) -> Path:
+        """Place for a part of the work in a format of its own; the caller writes it whole."""
+        return self._folder / name
+
     def discard(self) -> None:
         """Forget the state: the stage's output has taken its place."""
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -31,7 +31,6 @@ app = typer.Typer(
 
 _ROOMS = {
     "ingest": ("corpus", "Data folder -> corpus/, quarantine table, counts."),
-    "caption": ("captions", "Corpus -> captions/."),
     "validate": ("corpus", "Great Expectations over corpus and captions; fail on a broken one."),
     "backbone": ("generators", "Train the tiny FluxPipeline, or pin a diffusers repository."),
     "finetune": ("generators", "Corpus, captions, backbone -> LoRA in models/generator/."),
@@ -56,6 +55,26 @@ def _stage(room: str, name: str) -> Callable[[], None]:
 
 for _name, (_room, _help) in _ROOMS.items():
     app.command(_name, help=_help)(_stage(_room, _name))
+
+
+@app.command()
+def caption(
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print requests, tokens, hours and cost; ask nobody.")
+    ] = False,
+    rate: Annotated[
+        float, typer.Option(min=0.001, help="Requests per second for --estimate.")
+    ] = 10.0,
+) -> None:
+    """Corpus -> captions/; with --estimate, what that would take."""
+    from dermaflux.captions import caption
+    from dermaflux.captions import estimate as estimates
+    from dermaflux.parameter_file import load
+
+    if estimate:
+        estimates.run(load(), rate)
+    else:
+        caption.run(load())
 
 
 @app.command()

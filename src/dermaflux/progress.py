@@ -24,7 +24,7 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[..., Non
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f}/s" if speed else "")
+            return Text(f"{speed:,.{0 if speed >= 10 else 2}f}/s" if speed else "")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console()

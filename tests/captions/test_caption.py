@@ -1,48 +1,71 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pyarrow.parquet as pq
 import pytest
+from loopback import GOOD, reply, serving
 from PIL import Image
+from ruamel.yaml import YAML
 
 from dermaflux import paths, table
-from dermaflux.captions import caption
+from dermaflux.captions import caption, estimate
+from dermaflux.captions.described import INSIST
 from dermaflux.corpus.phantom import draw, render
 from dermaflux.errors import InputError
 from dermaflux.parameter_file import load
 from dermaflux.params import Params
 
 ROOT = Path(__file__).parents[2]
+IMAGES = 40
 
 
-def _params(captioner: str) -> Params:
+def _params(captioner: str, **values: Any) -> Params:
     params = load(ROOT / "params.yaml")
-    return params.model_copy(
-        update={"caption": params.caption.model_copy(update={"captioner": captioner})}
+    section = type(params.caption).model_validate(
+        params.caption.model_dump() | {"captioner": captioner} | values
     )
+    return params.model_copy(update={"caption": section})
+
+
+def _by_endpoint(url: str, captioner: str = "llama", **values: Any) -> Params:
+    given = {"route": "endpoint", "endpoint": url, "concurrency": 4, "shard_images": 12}
+    return _params(captioner, **given | {"retries": 1} | values)
 
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()  # marks the main checkout, where checkpoints and answers are
 
     def rows():
-        for index in range(40):
+        for index in range(IMAGES):
             lesion = draw(index, "test-caption-stage")
             encoded = io.BytesIO()
-            Image.fromarray(render(lesion, 128, 160)).save(encoded, "JPEG", quality=95)
+            Image.fromarray(render(lesion, 128, 128)).save(encoded, "JPEG", quality=95)
             yield {
                 "image": {"bytes": encoded.getvalue(), "path": None},
                 "image_id": f"phantom/{index:03d}",
                 "label": lesion.label,
+                "modality": "dermoscopic" if index % 2 else "clinical",
+                "scale": 128,
+                "sha256": table.sha256(encoded.getvalue()),
                 "split": table.SPLITS[index % 3],
             }
 
     table.write(rows(), paths.CORPUS, 64)
-    return tmp_path
+    with joblib.parallel_config(backend="threading"):  # starts faster than processes
+        yield tmp_path
 
 
 def _written() -> bytes:
@@ -51,35 +74,192 @@ def _written() -> bytes:
     return shard.read_bytes()
 
 
-def test_every_image_gets_one_caption_whatever_the_number_of_workers(corpus, monkeypatch):
-    caption.run(_params("measured"))
+def _rows() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(table.shards(paths.CAPTIONS)[0]).to_pylist()
+    return rows
+
+
+def test_every_image_gets_one_caption_whatever_the_workers_and_the_shards(corpus):
+    with joblib.parallel_config(backend="loky"):
+        caption.run(_params("measured"))
     first = _written()
-    written = pq.read_table(table.shards(paths.CAPTIONS)[0])
-    assert written.schema.equals(caption.SCHEMA)
-    rows = written.to_pylist()
+    assert pq.read_table(table.shards(paths.CAPTIONS)[0]).schema.equals(caption.SCHEMA)
+    rows = _rows()
     expected = table.metadata(paths.CORPUS, ["image_id", "label"])
     assert [row["image_id"] for row in rows] == list(expected["image_id"])
     assert [row["label"] for row in rows] == list(expected["label"])
     assert all(row["captioner"] == "measured" for row in rows)
     assert all(f"a {row['label']} lesion." in row["caption"] for row in rows)
-    labels = dict(zip(expected["image_id"], expected["label"], strict=True))
-    assert list(caption.rows(paths.CORPUS, labels, "measured", jobs=1)) == rows
-    with joblib.parallel_config(backend="threading"):
-        caption.run(_params("measured"))
+    caption.run(_params("measured", shard_images=7))
     assert _written() == first
 
 
 def test_label_captioner_writes_the_papers_sentence_and_no_numbers(corpus):
     caption.run(_params("label"))
-    rows = pq.read_table(table.shards(paths.CAPTIONS)[0]).to_pylist()
-    assert len(rows) == 40
+    rows = _rows()
+    assert len(rows) == IMAGES
     for row in rows:
         assert row["caption"] == f"This is an image containing a {row['label']} lesion."
         assert row["asymmetry"] is row["colours"] is row["diameter_fraction"] is None
+        assert row["held_out"] is False
 
 
-@pytest.mark.parametrize("captioner", ["llama", "visual_attributes"])
-def test_a_captioner_that_is_not_built_is_refused_in_one_sentence(corpus, captioner):
-    with pytest.raises(InputError, match=f"{captioner}.*use 'measured' or 'label'"):
-        caption.run(_params(captioner))
+def test_a_model_writes_captions_beside_the_measurements_and_the_gate_flags(corpus):
+    refusing = set()
+
+    def script(asked, number):
+        if asked.preflight:
+            return reply("Skin")
+        if number < 3:
+            refusing.add(asked.image)
+        if asked.image in refusing and not (asked.text.endswith(INSIST) and number % 2):
+            return reply("I'm sorry, I cannot help with that.", prompt=40, completion=10)
+        return reply(prompt=40, completion=30)
+
+    caption.run(_params("measured"))
+    measured = _rows()
+    with serving(script) as server:
+        caption.run(_by_endpoint(server.url))
+    rows = _rows()
+    for row, numbers in zip(rows, measured, strict=True):
+        for name in ("image_id", "label", "asymmetry", "border_irregularity", "colours"):
+            assert row[name] == numbers[name]
+        assert row["captioner"] == "llama"
+        assert row["caption"].startswith(f"This is an image containing a {row['label']} lesion. ")
+    twice = [row for row in rows if row["completion_tokens"] != 30]
+    assert len(twice) == len(refusing) == 3
+    for row in twice:
+        assert row["prompt_tokens"] == 80
+        assert (row["completion_tokens"], row["flags"] is None) in {(20, False), (40, True)}
+        assert row["flags"] is None or "refusal" in row["flags"].split(",")
+    # Asked again, with the server gone: nothing is paid, and the same table comes out.
+    before = _written()
+    caption.run(_by_endpoint(server.url, shard_images=100))
+    assert _written() == before
+
+
+def test_the_chain_asks_its_second_question_once_per_modality(corpus):
+    text = "A small, round lesion of light brown color and smooth texture."
+    with serving(lambda asked, number: reply(text)) as server:
+        caption.run(_by_endpoint(server.url, "visual_attributes"))
+    asked = [one for one in server.asked if not one.preflight]
+    assert len(asked) == 2 * IMAGES + 2
+    assert sum(one.image is None for one in asked) == 2
+    assert {number for (image, _), number in server.answered.items() if image} == {1}
+    assert {row["completion_tokens"] for row in _rows()} == {60}
+
+
+def test_the_budget_is_never_exceeded_and_buys_what_it_can(corpus):
+    with serving(lambda asked, number: reply(prompt=40, completion=30)) as server:
+        asked = {"maximum_tokens": 30}
+        for _ in range(3):
+            before = sum(server.answered.values())
+            with pytest.raises(InputError, match=r"caption.token_budget 700 is spent \((630|700)"):
+                caption.run(_by_endpoint(server.url, token_budget=700, **asked))
+            assert not paths.CAPTIONS.exists()
+            assert 9 <= sum(server.answered.values()) - before <= 10  # of 70 tokens each
+        caption.run(_by_endpoint(server.url, token_budget=100_000, **asked))
+    assert len(_rows()) == IMAGES
+    assert set(server.answered.values()) == {1}
+
+
+def test_a_server_that_would_fail_is_refused_before_any_image_is_sent(corpus):
+    with (
+        serving(lambda asked, number: (401, b"no")) as server,
+        pytest.raises(InputError, match="OPENAI_API_KEY"),
+    ):
+        caption.run(_by_endpoint(server.url))
+    assert len(server.asked) == 1
     assert not paths.CAPTIONS.exists()
+
+
+def test_estimate_counts_and_makes_no_request(corpus, capsys):
+    with serving() as server:
+        for captioner, requests in (("llama", 40), ("visual_attributes", 82), ("measured", 0)):
+            estimate.run(_by_endpoint(server.url, captioner), rate=0.01)
+            assert f"requests     {requests}" in capsys.readouterr().out
+        assert server.asked == []
+        section = _by_endpoint(server.url).caption
+        caption.run(_by_endpoint(server.url))
+        asked = len(server.asked)
+        estimate.run(_by_endpoint(server.url, maximum_tokens=256), rate=0.01)
+        assert "40 answered already" in capsys.readouterr().out
+        assert len(server.asked) == asked
+    prices = {"prompt": 2.0, "completion": 10.0}
+    found = estimate.Estimate(10, 0, 3600, 1_000_000, 500_000, 0)
+    section = section.model_validate(section.model_dump() | {"price_per_million_tokens": prices})
+    assert (found.hours(2.0), found.cost(section)) == (0.5, 7.0)
+
+
+def _start(folder: Path, params: Params) -> subprocess.Popen[bytes]:
+    with (folder / "params.yaml").open("w") as file:
+        content = json.loads(params.model_dump_json(by_alias=True))
+        YAML(typ="safe").dump(content, file)
+    return subprocess.Popen(
+        [sys.executable, "-c", "from dermaflux.cli import main; main()", "caption"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        start_new_session=True,
+    )
+
+
+def test_killed_in_the_middle_no_caption_is_lost_and_none_is_paid_twice(corpus):
+    """The first image's answer never comes, so that later ones arrive out of order and wait."""
+    hold = threading.Event()
+    first: list[bytes | None] = []
+
+    def script(asked, number):
+        if asked.preflight:
+            return reply("Skin")
+        if not first:
+            first.append(asked.image)
+        if not hold.is_set() and (asked.image == first[0] or sum(server.answered.values()) >= 17):
+            hold.wait(30)
+            return None  # the client is dead by now
+        return reply(f"{GOOD} It is number {number}.")
+
+    with serving(script) as server:
+        params = _by_endpoint(server.url, shard_images=30)
+        run = _start(corpus, params)
+        until = time.monotonic() + 30
+        while sum(server.answered.values()) < 17 and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.3)  # what was sent is received; all further requests hang
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        paid = sum(server.answered.values())
+        assert 17 <= paid <= 20
+        assert not paths.CAPTIONS.exists()
+        hold.set()
+        time.sleep(0.1)
+        caption.run(params)
+    assert len(server.answered) == IMAGES
+    assert set(server.answered.values()) == {1}
+    rows = _rows()
+    assert len({row["caption"].split("number ")[1] for row in rows}) == IMAGES
+    assert all(row["flags"] is None and row["asymmetry"] is not None for row in rows[:1])
+
+
+def test_killed_between_shards_the_finished_ones_are_not_made_again(corpus, monkeypatch):
+    caption.run(_params("measured"))
+    whole = _written()
+    calls: list[int] = []
+    real = caption.rows_of
+
+    def dying(section, known, *rest):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(len(known))
+        return real(section, known, *rest)
+
+    monkeypatch.setattr(caption, "rows_of", dying)
+    with pytest.raises(KeyboardInterrupt):
+        caption.run(_params("measured", shard_images=15))
+    assert _written() == whole  # the earlier table stays until the new one is whole
+    monkeypatch.setattr(
+        caption, "rows_of", lambda *given: calls.append(len(given[1])) or real(*given)
+    )
+    caption.run(_params("measured", shard_images=15))
+    assert calls == [15, 15, 10]
+    assert _written() == whole
+    assert not list((corpus / ".dermaflux" / "checkpoints" / "caption").glob("*/*.parquet"))

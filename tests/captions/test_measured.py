@@ -77,6 +77,18 @@ def test_hair_ruler_and_black_corners_are_not_lesion():
     assert (found.mask & disc).sum() / (found.mask | disc).sum() > 0.85
 
 
+def test_a_bright_patch_of_the_lamp_is_not_the_lesion_inside_it():
+    distance = np.hypot(GRID_X, GRID_Y)
+    skin = _picture(distance < 0, skin=(176, 124, 104)).astype(float)
+    lit = np.clip(skin + 25 * np.exp(-((distance / 38) ** 4))[..., None], 0, 255)
+    assert measure(lit.astype(np.uint8)).colours is None
+    disc = distance < 11
+    image = np.where(disc[..., None], lit - (120, 100, 80), lit).astype(np.uint8)
+    found = segment(image)
+    assert found is not None
+    assert (found.mask & disc).sum() / (found.mask | disc).sum() > 0.6
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_pictures_without_a_lesion_give_null_numbers_and_a_caption_that_says_so(value):
     flat = np.full((150, 200, 3), value, dtype=np.uint8)
@@ -122,7 +134,7 @@ def test_captions_have_one_word_per_level_and_vary_with_the_id_only():
 
 @pytest.mark.slow
 def test_measurements_rank_phantom_lesions_by_their_known_attributes():
-    lesions = [draw(index, "test-captions") for index in range(250)]
+    lesions = [draw(index, "test-captions") for index in range(320)]
     found = [measure(render(lesion, 128, 128)) for lesion in lesions]
     seen = [i for i, one in enumerate(found) if one.asymmetry is not None]
     assert len(seen) > 0.95 * len(lesions)
@@ -135,4 +147,4 @@ def test_measurements_rank_phantom_lesions_by_their_known_attributes():
         ),
     }
     for name, (measured, known) in ranks.items():
-        assert spearmanr(measured, known).statistic > 0.75, name
+        assert spearmanr(measured, known).statistic >= 0.8, name

@@ -132,7 +132,9 @@ def test_indeterminate_images_reach_no_model(known: Path, tmp_path: Path) -> Non
     fewest = int(training["label"].value_counts()[["benign", "malignant"]].min())
     assert unclear.isdisjoint(mixture.draw_real(training, 2 * fewest, 0))
     texts = rows[["image_id", "label"]].assign(caption="a lesion", split="train")
-    columns = pa.schema([(name, pa.string()) for name in texts.columns])
+    columns = pa.schema(
+        [*((name, pa.string()) for name in (*texts.columns, "flags")), ("held_out", pa.bool_())]
+    )
     table.write(texts.to_dict("records"), tmp_path / "captions", 1, columns)
     named = training_images.captioned(paths.CORPUS, tmp_path / "captions")
     assert unclear.isdisjoint(named["image_id"])

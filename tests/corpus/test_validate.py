@@ -14,7 +14,7 @@ import pytest
 
 from dermaflux import paths, table
 from dermaflux.captions.caption import SCHEMA as CAPTION_SCHEMA
-from dermaflux.corpus import expectations, promises, validate
+from dermaflux.corpus import caption_expectations, expectations, promises, validate
 from dermaflux.errors import InputError
 from dermaflux.parameter_file import load
 from dermaflux.params import Params
@@ -87,7 +87,7 @@ def _bytes(folder: Path) -> dict[str, str]:
 
 
 def test_caption_columns_are_those_of_the_caption_stage():
-    assert tuple(CAPTION_SCHEMA.names) == expectations.CAPTION_COLUMNS
+    assert tuple(CAPTION_SCHEMA.names) == caption_expectations.COLUMNS
 
 
 def test_good_tables_pass_and_the_site_has_equal_bytes_each_time(params, tmp_path):
@@ -148,6 +148,8 @@ BROKEN: dict[str, Callable[[Rows, Rows], list[str]]] = {
     "one image per caption": lambda corpus, captions: [corpus.pop(30)["image_id"]],
     "label of the image": lambda corpus, captions: _set(captions, [5], label="malignant"),
     "caption length": lambda corpus, captions: _set(captions, [6], caption="Too short."),
+    "caption fault refusal": lambda _, captions: _set(captions, [4, 9], flags="refusal,no border"),
+    "flag vocabulary": lambda _, captions: _set(captions, [4], flags="ugly"),
     "range of asymmetry": lambda corpus, captions: _set(captions, [6], asymmetry=1.5),
 }
 
@@ -167,6 +169,28 @@ def test_a_broken_promise_is_named_with_its_rows(name, params):
     assert report["failed"][0]["examples"][0] in str(raised.value)
     assert "\n" not in str(raised.value)
     assert (paths.DATA_DOCS / "index.html").exists()
+
+
+def test_copies_across_images_and_rare_faults_stop_only_above_their_limits(params):
+    corpus, captions = _tables()
+    for place, row in enumerate(captions):
+        row |= {"captioner": "llama", "caption": f"{row['caption']} Seen as number {place}."}
+    _set(captions, [3], flags="truncated", caption="cut")
+    real = pd.DataFrame(corpus).drop(columns="image")
+    suite = caption_expectations.promises(params)
+
+    def check(rows: Rows) -> None:
+        frame = pd.DataFrame(rows, columns=caption_expectations.COLUMNS)
+        validate.check("captions", caption_expectations.with_derived(frame, real), suite)
+
+    copied = captions[0]["caption"].upper() + "!"
+    _set(captions, [1, 2, 4, 5, 6], caption=copied)
+    check(captions)  # 6 of 60 share a text, and 1 of 60 is cut: both within the limits
+    _set(captions, [7], caption=copied)
+    with pytest.raises(InputError, match="'copies across images'.*7 of 60.*also of another image"):
+        check(captions)
+    # A captioner without a model repeats itself by design.
+    check([row | {"captioner": "measured"} for row in captions])
 
 
 @pytest.mark.parametrize("column", expectations.NEVER_NULL)

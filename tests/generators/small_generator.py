@@ -61,6 +61,8 @@ def write_corpus(folder: Path, rows: list[tuple[dict[str, Any], str]]) -> tuple[
     columns = {
         "image_id": [row["image_id"] for row, _ in rows],
         "caption": [caption for _, caption in rows],
+        "flags": pa.nulls(len(rows), pa.string()),
+        "held_out": pa.nulls(len(rows), pa.bool_()),
     }
     pq.write_table(pa.table(columns), folder / "captions" / "captions-00000-of-00001.parquet")
     return folder / "corpus", folder / "captions"

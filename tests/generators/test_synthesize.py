@@ -7,6 +7,7 @@ import pytest
 from small_generator import FINETUNE, Workspace
 
 from dermaflux import table
+from dermaflux.captions.prompt_bank import PromptBank
 from dermaflux.errors import InputError
 from dermaflux.generators import finetune, lora, synthesize
 from dermaflux.params import Synthesize
@@ -63,7 +64,7 @@ def test_pool_resumes_to_the_same_hashes_and_each_image_can_be_made_again(
 
 
 def test_images_do_not_depend_on_the_size_of_the_pool() -> None:
-    bank = {"benign": ["a", "b", "c"], "malignant": ["d", "e"]}
+    bank = PromptBank({"benign": ("a", "b", "c"), "malignant": ("d", "e")})
     assert synthesize.plan(4, bank, 1) == synthesize.plan(8, bank, 1)[:4]
     assert synthesize.plan(4, bank, 1) != synthesize.plan(4, bank, 2)
     assert all(0 <= one.seed < 2**63 for one in synthesize.plan(100, bank, 0))
@@ -75,7 +76,7 @@ def test_missing_or_other_weights_are_refused(
     with pytest.raises(InputError, match="run the stage `finetune`"):
         synthesize.read_weights(tmp_path, here.backbone)
     output = here.root / "small"
-    section = SECTION.model_copy(update={"images": 2, "steps": 1, "prompts": "label"})
+    section = SECTION.model_copy(update={"images": 2, "steps": 1, "bank": "label"})
     synthesize.synthesize(section, 0, *here.inputs(), generator, output, Silent())
     with pytest.raises(InputError, match="is not in"):
         synthesize.remake("synthetic/000009", output, here.backbone, generator)

@@ -1,106 +1,193 @@
 """Stage `caption`: one caption per image of the corpus, by the chosen captioner.
 
-Reads corpus/, writes captions/captions-00000-of-00001.parquet. Run with `dermaflux caption`.
+Reads corpus/, writes captions/captions-00000-of-00001.parquet. Run with `dermaflux caption`. Work
+goes in shards of `caption.shard_images`; a killed run continues with the first one that is missing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dermaflux import paths, table
-from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.captions import figures
+from dermaflux.captions.rows import SCHEMA, Row, rows_of
+from dermaflux.checkpoints import checkpoint, fingerprint
+from dermaflux.params import Caption, Params
 from dermaflux.progress import progress
 
-SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("caption", pa.string()),
-        ("captioner", pa.string()),
-        ("label", pa.string()),
-        ("asymmetry", pa.float64()),
-        ("border_irregularity", pa.float64()),
-        ("colours", pa.int32()),
-        ("diameter_fraction", pa.float64()),
-    ]
-)
-_CHUNK = 32  # images per task: enough to hide the cost of handing them over
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dermaflux.captions.paid import Paid
+
+_SPEED_ONLY = {
+    *("endpoint", "api_key_variable", "concurrency", "timeout_seconds", "retries"),
+    *("token_budget", "price_per_million_tokens"),
+}
+"""Parameters that decide no caption, so that a killed run may continue with others."""
+
+Advance = Callable[..., None]
 
 
 def run(params: Params) -> None:
-    """Caption the corpus; raise `InputError` when the captioner is not built."""
-    captioner = params.caption.captioner
-    if captioner not in ("measured", "label"):
-        raise InputError(
-            f"caption.captioner is {captioner!r}, which is not built yet; use 'measured' or 'label'"
-        )
-    known = table.metadata(paths.CORPUS, ["image_id", "label"])
-    labels = dict(zip(known["image_id"], known["label"], strict=True))
-    with (
-        table.atomic_folder(paths.CAPTIONS) as partial,
-        progress("caption", len(labels)) as advance,
-    ):
-        writer = table.ShardWriter(partial, "captions", 64, SCHEMA)
-        for row in rows(paths.CORPUS, labels, captioner):
-            writer.add(row)
-            advance(1)
-        writer.close()
+    """Caption the corpus; raises `InputError` when the model cannot be asked."""
+    section = params.caption
+    known = table.metadata(paths.CORPUS, ["image_id", "label", "modality", "sha256"])
+    size = section.shard_images
+    count = -(-len(known) // size)
+    with checkpoint("caption", _fingerprint(section, known)) as saved:
+        files = [saved.file(f"{number:06d}.parquet") for number in range(count)]
+        _write_shards(section, known, files)
+        with table.atomic_folder(paths.CAPTIONS) as partial:
+            writer = table.ShardWriter(partial, "captions", 64, SCHEMA)
+            for file in files:
+                for row in pq.read_table(file).to_pylist():
+                    writer.add(row)
+            writer.close()
+            found = figures.write(partial)
+        _summarise(found, files)
+        saved.discard()
 
 
-def rows(
-    corpus: Path, labels: dict[str, str], captioner: str, jobs: int = -1
-) -> Iterator[dict[str, Any]]:
-    """Rows of `SCHEMA` in corpus order; the number of worker processes does not change them."""
-    if captioner == "label":
-        from dermaflux.captions.measured import label_sentence
-
-        for image_id, label in labels.items():
-            yield _row(image_id, label, label_sentence(label), captioner)
-        return
-    import joblib
-
-    tasks = (
-        joblib.delayed(_measured)([(name, labels[name], encoded) for name, encoded in chunk])
-        for chunk in _batched(table.images(corpus), _CHUNK)
+def _summarise(found: dict[str, Any], files: Sequence[Path]) -> None:
+    tokens = 0
+    for file in files:
+        spent = pq.read_table(file, columns=["prompt_tokens", "completion_tokens"])
+        tokens += sum(sum(filter(None, column.to_pylist())) for column in spent.columns)
+    named = ", ".join(f"{name} {number:,}" for name, number in found["faults"].items() if number)
+    print(
+        f"captions: {found['captions']:,}, held out {found['held_out']:,}, flagged "
+        f"{found['flagged']:,}{f' ({named})' if named else ''}, tokens {tokens:,}"
     )
-    for done in joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks):
-        yield from done
 
 
-def _batched(values: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
-    # itertools.batched came with Python 3.12.
-    iterator = iter(values)
-    while batch := tuple(itertools.islice(iterator, size)):
-        yield batch
+def _fingerprint(section: Caption, known: pd.DataFrame) -> str:
+    """Of the images, of the parameters that decide captions, and of the code that writes them."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    for row in known.itertuples(index=False):
+        digest.update("\0".join(map(str, row)).encode())
+    for file in _files(section.imported):
+        digest.update(file.read_bytes())
+    settings = section.model_dump(exclude=_SPEED_ONLY)
+    return fingerprint(inputs=digest.hexdigest(), settings=settings)
 
 
-def _measured(images: list[tuple[str, str, bytes]]) -> list[dict[str, Any]]:
-    """Rows of (image_id, label, encoded image) triples."""
-    import numpy as np
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    from dermaflux.captions.measured import describe, measure
-
-    out = []
-    # One BLAS thread: sums then add up in the same order whatever the number of workers.
-    with threadpool_limits(limits=1):
-        for image_id, label, encoded in images:
-            found = measure(np.asarray(table.decode(encoded)))
-            row = _row(image_id, label, describe(found, label, image_id), "measured")
-            row |= {
-                "asymmetry": found.asymmetry,
-                "border_irregularity": found.border_irregularity,
-                "colours": None if found.colours is None else len(found.colours),
-                "diameter_fraction": found.diameter_fraction,
-            }
-            out.append(row)
-    return out
+def _files(imported: str | None) -> list[Path]:
+    if imported is None:
+        return []
+    path = Path(imported)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in files if file.is_file()]
 
 
-def _row(image_id: str, label: str, caption: str, captioner: str) -> dict[str, Any]:
-    return {"image_id": image_id, "caption": caption, "captioner": captioner, "label": label}
+def _write_shards(section: Caption, known: pd.DataFrame, files: Sequence[Path]) -> None:
+    """Make every shard of `files` that does not exist yet; each appears whole."""
+    missing = [number for number, file in enumerate(files) if not file.exists()]
+    if not missing:
+        return
+    size = section.shard_images
+    wanted = [
+        image_id
+        for number in missing
+        for image_id in known["image_id"][number * size : (number + 1) * size]
+    ]
+    ready = len(known) - len(wanted)
+    texts = _imported(section, known)
+    with (
+        _asked(section) as asked,
+        progress("caption", len(known), ready) as advance,
+    ):
+        vision, paid = asked or (None, None)
+        pictures = _pictures(section, wanted)
+        began, done = time.monotonic(), 0
+        for number in missing:
+            part = known[number * size : (number + 1) * size]
+            images = list(itertools.islice(pictures, len(part)))
+            rows = rows_of(section, part, images, vision, texts, _Counting(advance, paid))
+            _write_whole(rows, files[number])
+            done += len(part)
+            if paid is not None:
+                _say(ready + done, len(known), done / (time.monotonic() - began), paid.tokens)
+
+
+def _asked(section: Caption) -> Any:
+    """The model behind the captioner; nothing for captioners without one."""
+    if section.captioner not in ("llama", "visual_attributes"):
+        return nullcontext()
+    from dermaflux.captions import models
+
+    return models.opened(section, _large_image(paths.CORPUS))
+
+
+def _large_image(corpus: Path) -> bytes:
+    """The largest image of the row group with the most bytes; reads that group only."""
+    groups = [
+        (file.metadata.row_group(group).total_byte_size, path, group)
+        for path in table.shards(corpus)
+        for file in [pq.ParquetFile(path)]
+        for group in range(file.num_row_groups)
+    ]
+    _, path, group = max(groups)
+    pictures = pq.ParquetFile(path).read_row_group(group, columns=["image"])["image"].to_pylist()
+    return max((bytes(picture["bytes"]) for picture in pictures), key=len)
+
+
+def _imported(section: Caption, known: pd.DataFrame) -> dict[str, str]:
+    """Captions by image_id; what does not match is printed."""
+    if section.captioner != "imported":
+        return {}
+    from dermaflux.captions import imported
+
+    assert section.imported is not None  # checked by the schema
+    found = imported.read(Path(section.imported), known["image_id"])
+    print(found.summary())
+    return found.captions
+
+
+def _pictures(section: Caption, wanted: Sequence[str]) -> Iterator[bytes | None]:
+    """Encoded images in corpus order; the captioner `label` looks at none."""
+    if section.captioner == "label":
+        return itertools.repeat(None)
+    return (encoded for _, encoded in table.images(paths.CORPUS, wanted))
+
+
+class _Counting:
+    """`advance` that shows the tokens paid so far."""
+
+    def __init__(self, advance: Advance, paid: Paid | None) -> None:
+        self._advance, self._paid = advance, paid
+
+    def __call__(self, images: int) -> None:
+        message = f"{self._paid.tokens:,} tokens" if self._paid else ""
+        self._advance(images, message)
+
+
+def _say(done: int, total: int, rate: float, tokens: int) -> None:
+    """A line for logs, where no progress bar is shown."""
+    left = (total - done) / rate
+    hours, minutes = int(left // 3600), int(left % 3600 // 60)
+    print(
+        f"caption: {done:,} of {total:,} images, {rate:,.1f}/s, {hours} h {minutes:02d} min left, "
+        f"{tokens:,} tokens paid",
+        flush=True,
+    )
+
+
+def _write_whole(rows: Sequence[Row], file: Path) -> None:
+    partial = file.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), partial)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    partial.rename(file)

@@ -34,8 +34,10 @@ class Measurements:
 
 
 _CUT_OFF = 0.2  # share of the outline on the edge of the picture above which the shape is unknown
-_ASYMMETRY_LIMITS = (0.10, 0.17)
-_BORDER_LIMITS = (0.04, 0.08, 0.135)
+ASYMMETRY_LIMITS = (0.10, 0.17)
+"""Indices at which the words change: symmetrical, slight, notable asymmetry."""
+BORDER_LIMITS = (0.04, 0.08, 0.135)
+"""Likewise: smooth, small notches, irregular, very irregular."""
 
 _ASYMMETRY = (
     (
@@ -142,8 +144,8 @@ def describe(measurements: Measurements, label: str, image_id: str) -> str:
             "The mole reaches beyond the picture, so its asymmetry and border cannot be told."
         )
     else:
-        sentences.append(_pick(_ASYMMETRY[bisect.bisect(_ASYMMETRY_LIMITS, a)], digest[0]))
-        sentences.append(_pick(_BORDER[bisect.bisect(_BORDER_LIMITS, b)], digest[1]))
+        sentences.append(_pick(_ASYMMETRY[bisect.bisect(ASYMMETRY_LIMITS, a)], digest[0]))
+        sentences.append(_pick(_BORDER[bisect.bisect(BORDER_LIMITS, b)], digest[1]))
     first, *others = colours
     patterns = _MORE_COLOURS if others else _ONE_COLOUR
     sentence = _pick(patterns, digest[2])

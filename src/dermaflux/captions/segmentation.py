@@ -25,6 +25,10 @@ _MINIMUM_AREA = 0.004  # of the picture; smaller finds are specks
 _MINIMUM_CONTRAST = 3.0  # CIELAB difference between lesion and ring; mottling reaches less
 _NOISE = 1.2  # CIELAB units of difference from skin that mean nothing however even the skin is
 _GLARE_WEIGHT = 0.7  # of being lighter than skin, which glare is more often than lesions are
+_NOT_DARKER = (
+    -3.0
+)  # CIELAB lightness above skin at which a find is doubted; most lesions are darker
+_BRIGHTER = 3.0  # likewise, at which it is glare, cloth or light skin among pigment
 _TIGHTEN = 1.1  # Otsu's threshold leaves a halo round soft edges
 _DISC = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 2)
 
@@ -47,15 +51,30 @@ def segment(image: np.ndarray[Any, np.dtype[np.uint8]]) -> Segmentation | None:
 
     frame = _frame(image)
     lab = _without_hair(rgb2lab(image))
-    found: Segmentation | None = None
     outside = ~frame
     if outside.sum() < 0.1 * outside.size:
         return None
+    found = _found(lab, frame, _GLARE_WEIGHT)
+    if found is not None and _lightness(found) > _NOT_DARKER:
+        # Lamps light the middle more, and the bright patch outweighs a small lesion inside it.
+        found = _found(lab, frame, None) or (found if _lightness(found) < _BRIGHTER else None)
+    return found
+
+
+def _lightness(found: Segmentation) -> float:
+    """Mean difference of CIELAB lightness between a lesion and the skin expected there."""
+    return float((found.lab - found.skin)[found.mask][:, 0].mean())
+
+
+def _found(lab: Array, frame: Mask, lighter: float | None) -> Segmentation | None:
+    """The lesion; `lighter` weighs what is lighter than skin, None leaves it out altogether."""
+    found: Segmentation | None = None
+    outside = ~frame
     # The first skin model takes the rim of the picture for skin, the later ones what is not lesion.
     around = outside & _rim(outside)
     skin = _skin(lab, around)
     for _ in range(2):
-        found = _threshold(lab, skin, around, frame)
+        found = _threshold(lab, skin, around, frame, lighter)
         if found is None:
             return None
         beyond = outside & ~_grown(found.mask, 6)
@@ -134,7 +153,9 @@ def _skin(lab: Array, where: Mask) -> Array:
     return np.asarray(basis @ fitted + middle)
 
 
-def _threshold(lab: Array, skin: Array, around: Mask, frame: Mask) -> Segmentation | None:
+def _threshold(
+    lab: Array, skin: Array, around: Mask, frame: Mask, lighter: float | None
+) -> Segmentation | None:
     """Otsu on the Mahalanobis distance from skin, then the most lesion-like region."""
     from skimage.filters import threshold_otsu
 
@@ -143,7 +164,10 @@ def _threshold(lab: Array, skin: Array, around: Mask, frame: Mask) -> Segmentati
     off = np.linalg.norm(sample, axis=1)
     spread = np.cov(sample[off <= 2.5 * np.median(off)].T, bias=True) + _NOISE**2 * np.eye(3)
     weighted = difference.copy()
-    weighted[..., 0] *= np.where(difference[..., 0] > 0, _GLARE_WEIGHT, 1.0)
+    if lighter is None:
+        weighted[difference[..., 0] > 0] = 0.0
+    else:
+        weighted[..., 0] *= np.where(difference[..., 0] > 0, lighter, 1.0)
     squared = np.einsum("hwi,ij,hwj->hw", weighted, np.linalg.inv(spread), weighted)
     # On a log scale a black patch does not pull the threshold above the brown that surrounds it.
     score = np.log1p(np.sqrt(squared))

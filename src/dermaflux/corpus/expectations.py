@@ -1,4 +1,4 @@
-"""What the Great Expectations suites `corpus` and `captions` ask, and the columns they look at.
+"""What the Great Expectations suite `corpus` asks, and the columns it looks at.
 
 Expectations see metadata only, never pixels. The limits come from the sections `validate` and
 `ingest` of the parameters, and from which sources the corpus holds. Reads and writes nothing.
@@ -28,16 +28,6 @@ from dermaflux.params import Params
 if TYPE_CHECKING:
     import pandas as pd
 
-CAPTION_COLUMNS = (
-    "image_id",
-    "caption",
-    "captioner",
-    "label",
-    "asymmetry",
-    "border_irregularity",
-    "colours",
-    "diameter_fraction",
-)
 _CLASSES = ("benign", "malignant")
 NEVER_NULL = ("image_id", "source", "licence", "label", "split", "scale", "sha256", "phash")
 _MEASURED_AS = ("I-II", "III-IV", "V-VI")
@@ -216,58 +206,3 @@ def _in_one_split(stops: bool) -> Iterator[Promise]:
             table.SPLITS,
             f"no {name} has images in two splits",
         )._replace(stops=stops)
-
-
-def with_derived_captions(captions: pd.DataFrame, corpus: pd.DataFrame) -> pd.DataFrame:
-    """Captions with the label the corpus gives their image and their length in characters."""
-    frame = captions.copy(deep=False)
-    present_columns = set(frame.columns)
-    if {"image_id", "label"} <= set(corpus.columns) and "image_id" in present_columns:
-        labels = corpus.drop_duplicates("image_id").set_index("image_id")["label"]
-        frame["corpus_label"] = frame["image_id"].map(labels)
-    if "caption" in present_columns:
-        frame["characters"] = frame["caption"].str.len()
-    return frame
-
-
-def captions_promises(params: Params) -> list[Promise]:
-    """What the caption table promises, with the limits of `params.validate_`."""
-    low, high = params.validate_.caption_characters
-    return [
-        columns((*CAPTION_COLUMNS, "corpus_label", "characters")),
-        *present(("image_id", "caption", "captioner", "label")),
-        unique("unique ids", "image_id"),
-        Promise(
-            "one image per caption",
-            "every caption belongs to an image of the corpus",
-            "ExpectColumnValuesToNotBeNull",
-            {"column": "corpus_label"},
-        ),
-        Promise(
-            "label of the image",
-            "the label a caption was written for is the label of its image",
-            "ExpectColumnPairValuesToBeEqual",
-            {
-                "column_A": "label",
-                "column_B": "corpus_label",
-                "ignore_row_if": "either_value_is_missing",
-            },
-        ),
-        between(
-            "caption length",
-            "characters",
-            low,
-            high,
-            f"every caption has {low} to {high} characters",
-        ),
-        *(
-            between(
-                f"range of {column}",
-                column,
-                0,
-                1,
-                f"{column}, where it was measured, lies in 0 to 1",
-            )
-            for column in ("asymmetry", "border_irregularity")
-        ),
-    ]

@@ -76,6 +76,12 @@ def none_of(name: str, column: str, asks: str) -> Promise:
     return Promise(name, asks, "ExpectColumnValuesToBeNull", {"column": column})
 
 
+def few_of(name: str, column: str, most: float, asks: str) -> Promise:
+    """As `none_of`, but up to the share `most` of all rows may have a text."""
+    arguments = {"column": column, "mostly": 1.0 - most}
+    return Promise(name, asks, "ExpectColumnValuesToBeNull", arguments)
+
+
 def between(name: str, column: str, low: float | None, high: float | None, asks: str) -> Promise:
     """Every value of the column lies in [low, high]."""
     limits = {"min_value": low, "max_value": high}

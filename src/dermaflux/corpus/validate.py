@@ -7,13 +7,14 @@ The later borders (synthetic shards, training mixture) call `check` where their 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths, table
-from dermaflux.corpus import data_docs, expectations
+from dermaflux.corpus import caption_expectations, data_docs, expectations
 from dermaflux.corpus.promises import Promise
 from dermaflux.errors import InputError
 from dermaflux.params import Params
@@ -42,19 +43,19 @@ def run(params: Params) -> None:
     published = expectations.as_published(params)
     frames = {
         "corpus": expectations.with_derived_corpus(corpus, captions, published),
-        "captions": expectations.with_derived_captions(captions, corpus),
+        "captions": caption_expectations.with_derived(captions, corpus),
     }
     context = _context()
     sources = corpus["source"].dropna().unique() if "source" in corpus else ()
     promises = {
         "corpus": expectations.corpus_promises(params, sources),
-        "captions": expectations.captions_promises(params),
+        "captions": caption_expectations.promises(params),
     }
     results = {name: _validate(context, name, promises[name], frames[name]) for name in frames}
     with table.atomic_folder(paths.DATA_DOCS) as partial:
         data_docs.write(context, partial)
     failures = [one for name in frames for one in _broken(name, results[name], promises[name])]
-    report = _report(results, failures, frames)
+    report = _report(results, failures, frames) | _caption_figures(paths.CAPTIONS)
     table.write_json(paths.VALIDATION_REPORT, report)
     for one in report["warnings"]:
         print(f"warning: {_sentence([one])}")
@@ -228,6 +229,14 @@ def _observed(corpus: pd.DataFrame, captions: pd.DataFrame) -> dict[str, Any]:
         measured = captions.loc[captions["captioner"] == "measured", "diameter_fraction"]
         out["lesion_not_found"] = int(measured.isna().sum())
     return out
+
+
+def _caption_figures(folder: Path) -> dict[str, Any]:
+    """What the stage `caption` found out about its table: faults, lengths, agreement."""
+    file = folder / "figures.json"
+    if not file.is_file():
+        return {}
+    return {"captions": json.loads(file.read_text(encoding="utf-8"))}
 
 
 def _sentence(failed: Sequence[dict[str, Any]]) -> str:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dermaflux import paths, table, tracking
+from dermaflux.captions import lengths
 from dermaflux.checkpoints import Checkpoint, checkpoint, fingerprint
 from dermaflux.generators import lora, pipeline
 from dermaflux.generators.fit import Settings, Step, fit
@@ -28,6 +29,7 @@ from dermaflux.generators.training_images import (
     captioned,
     epoch_batches,
     select,
+    trainable,
 )
 from dermaflux.params import Finetune, Params
 from dermaflux.seeds import derived_seed, generator
@@ -68,7 +70,8 @@ def finetune(
 
     Raises `InputError` for an empty class, a missing caption or a loss that is not finite.
     """
-    rows = captioned(corpus, captions)
+    described = captioned(corpus, captions)
+    rows = trainable(described)
     samples = select(rows, section.scales, section.maximum_images, seed)
     origin = pipeline.reference(backbone)
     key = fingerprint(
@@ -78,6 +81,12 @@ def finetune(
         images=[[one.image_id, one.sha256, one.label, one.caption] for one in samples],
     )
     pipe = pipeline.load(backbone, section.precision)
+    tokens = lengths.figures(
+        lengths.in_tokens(pipe.tokenizer_2, [one.caption for one in samples]), section.text_tokens
+    )
+    print(lengths.drawn(tokens))
+    quantiles = {name: tokens[name] for name in ("median", "p95", "p99", "longest", "cut")}
+    log.metrics({f"caption_tokens_{name}": float(n) for name, n in quantiles.items()}, 0)
     latents = Latents(pipe, corpus, samples)
     weights = lora.add(
         pipe.transformer,
@@ -90,7 +99,8 @@ def finetune(
         pipe.transformer.enable_gradient_checkpointing()
     with checkpoint("finetune", key) as saved, table.atomic_folder(output) as partial:
         curve = _train(section, seed, pipe, samples, latents, weights, saved, grid, log)
-        facts = _facts(section, pipe, samples, len(rows), len(curve), weights)
+        facts = _facts(section, tokens, samples, len(rows), len(curve), weights)
+        facts["images_held_out"] = len(described) - len(rows)
         lora.save(pipe.transformer, partial, facts)
         table.write_json(partial / SETTINGS, {**facts, "backbone": origin.identity})
         lines = [f"{row['step']},{row['loss']:.6f},{row['learning_rate']:.8f}" for row in curve]
@@ -180,14 +190,13 @@ def _grid_prompts(samples: list[Sample]) -> tuple[list[str], int]:
 
 def _facts(
     section: Finetune,
-    pipe: FluxPipeline,
+    tokens: dict[str, Any],
     samples: list[Sample],
     captioned_images: int,
     steps: int,
     weights: dict[str, torch.nn.Parameter],
 ) -> dict[str, object]:
     """What a later sampling must know, and what the report shows."""
-    cut, longest = pipeline.truncated(pipe, [one.caption for one in samples], section.text_tokens)
     by_scale = {str(scale): sum(one.scale == scale for one in samples) for scale in section.scales}
     return {
         "targets": section.targets,
@@ -196,8 +205,9 @@ def _facts(
         "trainable_parameters": sum(parameter.numel() for parameter in weights.values()),
         "text_tokens": section.text_tokens,
         "text_policy": "padded, unmasked",
-        "captions_cut": cut,
-        "longest_caption_tokens": longest,
+        "captions_cut": tokens["cut"],
+        "longest_caption_tokens": tokens["longest"],
+        "caption_tokens": tokens,
         "guidance": section.guidance,
         "timestep_density": section.timestep_density,
         "precision": section.precision,

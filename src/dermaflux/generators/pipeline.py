@@ -126,9 +126,3 @@ def encode(pipe: FluxPipeline, prompts: Sequence[str], text_tokens: int) -> Text
     """The pipeline's own encoding, for training as for sampling; longer prompts are cut."""
     with torch.no_grad():
         return Text(*pipe.encode_prompt(prompt=list(prompts), max_sequence_length=text_tokens))
-
-
-def truncated(pipe: FluxPipeline, prompts: Sequence[str], text_tokens: int) -> tuple[int, int]:
-    """How many prompts exceed `text_tokens` T5 tokens, and the longest length in tokens."""
-    lengths = [len(ids) for ids in pipe.tokenizer_2(list(prompts)).input_ids]
-    return sum(length > text_tokens for length in lengths), max(lengths)

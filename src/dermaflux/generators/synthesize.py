@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux import paths, table, tracking
+from dermaflux.captions import prompt_bank
+from dermaflux.captions.prompt_bank import PromptBank
 from dermaflux.checkpoints import Checkpoint, checkpoint, fingerprint
 from dermaflux.errors import InputError
 from dermaflux.generators import lora, pipeline
@@ -80,7 +82,7 @@ def synthesize(
 ) -> None:
     """Sample the pool batch by batch; a killed call continues after its last finished batch."""
     weights = read_weights(folder, backbone)
-    bank = prompt_bank(section, corpus, captions)
+    bank = bank_of(section, corpus, captions)
     plans = plan(section.images, bank, seed)
     sampler = Sampler(section.steps, section.guidance, section.scale, weights.text_tokens)
     origin = pipeline.reference(backbone)
@@ -126,30 +128,19 @@ def read_weights(folder: Path, backbone: Path) -> Weights:
     return Weights(digest, facts["text_tokens"], facts["precision"])
 
 
-def prompt_bank(section: Synthesize, corpus: Path, captions: Path) -> dict[str, list[str]]:
-    """Prompts per class: captions of its training images, or the paper's label-only sentence."""
-    from dermaflux.captions.measured import label_sentence
-
-    if section.prompts == "label":
-        return {label: [label_sentence(label)] for label in CLASSES}
-    rows = captioned(corpus, captions)
-    bank = {label: rows.loc[rows["label"] == label, "caption"].tolist() for label in CLASSES}
-    for label, prompts in bank.items():
-        if not prompts:
-            raise InputError(
-                f"the corpus has no {label} training image to take prompts from; add one, or set "
-                "synthesize.prompts to label"
-            )
-    return bank
+def bank_of(section: Synthesize, corpus: Path, captions: Path) -> PromptBank:
+    """The prompts that the parameter `bank` asks for."""
+    if section.bank == "label":
+        return prompt_bank.label_only()
+    return prompt_bank.from_captions(captioned(corpus, captions), section.bank)
 
 
-def plan(images: int, bank: dict[str, list[str]], seed: int) -> list[Plan]:
+def plan(images: int, bank: PromptBank, seed: int) -> list[Plan]:
     """Classes alternate; seed and prompt of image i depend on (run seed, i) and the bank alone."""
     plans = []
     for index in range(images):
         label = CLASSES[index % len(CLASSES)]
-        prompts = bank[label]
-        prompt = prompts[derived_seed(seed, "prompt", index) % len(prompts)]
+        prompt = bank.draw(label, seed, index)
         plans.append(Plan(index, label, prompt, derived_seed(seed, index)))
     return plans
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from dermaflux import table
+from dermaflux.captions.measured import label_sentence
+from dermaflux.captions.quality import UNUSABLE
 from dermaflux.errors import InputError
 from dermaflux.progress import progress
 from dermaflux.seeds import generator
@@ -43,13 +45,13 @@ class Sample:
 def captioned(corpus: Path, captions: Path) -> pd.DataFrame:
     """Benign and malignant training rows with captions, sorted by image_id.
 
-    Columns image_id, sha256, label, scale, licence, caption. Raises `InputError` when an image has
-    no caption.
+    Columns image_id, sha256, label, scale, split, source, caption, flags, held_out. Raises
+    `InputError` when an image has no caption.
     """
     wanted = ["image_id", "sha256", "label", "scale", "split", "source"]
     rows = table.metadata(corpus, wanted)
     rows = rows[(rows["split"] == "train") & rows["label"].isin(CLASSES)]
-    texts = table.metadata(captions, ["image_id", "caption"])
+    texts = table.metadata(captions, ["image_id", "caption", "flags", "held_out"])
     joined = rows.merge(texts, on="image_id", how="left", validate="one_to_one")
     missing = joined["caption"].isna()
     if missing.any():
@@ -57,7 +59,21 @@ def captioned(corpus: Path, captions: Path) -> pd.DataFrame:
             f"{int(missing.sum())} training images such as {joined['image_id'][missing].iloc[0]} "
             f"have no caption in {captions}; run the stage `caption`"
         )
+    joined["held_out"] = joined["held_out"].fillna(False).astype(bool)
     return joined.sort_values("image_id", ignore_index=True)
+
+
+def trainable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows to train with: held-out captions left out, those that say nothing replaced.
+
+    A refusal or a text of the other class would teach its words; the sentence of the label alone
+    keeps the image.
+    """
+    kept = rows[~rows["held_out"]].copy()
+    pattern = "|".join(UNUSABLE)
+    bad = kept["flags"].astype("str").str.contains(pattern, na=False)
+    kept.loc[bad, "caption"] = kept.loc[bad, "label"].map(label_sentence)
+    return kept.reset_index(drop=True)
 
 
 def select(rows: pd.DataFrame, scales: Sequence[int], maximum: int, seed: int) -> list[Sample]:

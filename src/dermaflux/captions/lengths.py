@@ -1,0 +1,67 @@
+"""How long captions are in tokens of the generator's text encoder.
+
+Training pads or cuts every caption to one length, and memory grows with it, so the length has to be
+chosen from these figures. The tokenizer belongs to the backbone, which does not exist yet when the
+stage `caption` runs: that stage counts words, and `finetune`, which reads both, counts tokens.
+Reads and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+BIN = 16  # tokens; attention kernels like multiples of 16
+_CHUNK = 4096
+_WIDEST = 40  # characters of a printed bar
+
+
+def in_tokens(tokenizer: Callable[..., Any], captions: Sequence[str]) -> list[int]:
+    """Tokens of each caption, its end token included, as training counts them."""
+    counts: list[int] = []
+    for start in range(0, len(captions), _CHUNK):
+        counts += map(len, tokenizer(list(captions[start : start + _CHUNK])).input_ids)
+    return counts
+
+
+def figures(counts: Sequence[int], limit: int | None = None) -> dict[str, Any]:
+    """Quantiles and histogram of lengths: upper end of each bin -> captions.
+
+    With a `limit` in tokens also how many captions it cuts. Raises `ValueError` without captions.
+    """
+    lengths = np.asarray(counts)
+    if not lengths.size:
+        raise ValueError("no captions to measure")
+    ends = -(-lengths // BIN) * BIN
+    bins, captions = np.unique(ends, return_counts=True)
+    out: dict[str, Any] = {
+        "shortest": int(lengths.min()),
+        "median": float(np.median(lengths)),
+        "p95": int(np.quantile(lengths, 0.95, method="higher")),
+        "p99": int(np.quantile(lengths, 0.99, method="higher")),
+        "longest": int(lengths.max()),
+        "histogram": {str(end): int(count) for end, count in zip(bins, captions, strict=True)},
+    }
+    if limit is not None:
+        out["limit"] = limit
+        out["cut"] = int((lengths > limit).sum())
+    return out
+
+
+def drawn(found: dict[str, Any], unit: str = "T5 tokens") -> str:
+    """The histogram as text, with a line that sums it up."""
+    histogram: dict[str, int] = found["histogram"]
+    most = max(histogram.values())
+    lines = [
+        f"{'to ' + end:>8} {'█' * max(1, round(_WIDEST * count / most)):<{_WIDEST}} {count:,}"
+        for end, count in histogram.items()
+    ]
+    summary = (
+        f"{unit} per caption: median {found['median']:g}, 95 % within {found['p95']}, "
+        f"longest {found['longest']}"
+    )
+    if "cut" in found:
+        summary += f"; {found['cut']:,} of {sum(histogram.values()):,} exceed {found['limit']}"
+    return "\n".join([summary, *lines])

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from dermaflux.captions.prompt_bank import CLASSES, from_captions, held_out, label_only
+from dermaflux.errors import InputError
+from dermaflux.generators.training_images import trainable
+
+
+def _rows(fraction: float = 0.25) -> pd.DataFrame:
+    rows = pd.DataFrame(
+        {
+            "image_id": [f"x/{number:04d}" for number in range(400)],
+            "label": [CLASSES[number % 2] for number in range(400)],
+            # Every text occurs with two images.
+            "caption": [f"{CLASSES[number % 2]} text {number // 4}" for number in range(400)],
+            "flags": None,
+        }
+    )
+    rows.loc[[10, 11], "flags"] = "no border,refusal"
+    rows.loc[[20, 21], "flags"] = "truncated"
+    rows["held_out"] = [held_out(text, fraction) for text in rows["caption"]]
+    return rows
+
+
+def test_held_out_texts_are_never_trained_with_and_make_a_bank_of_their_own():
+    rows = _rows()
+    share = rows["held_out"].mean()
+    assert 0.15 < share < 0.35
+    trained = trainable(rows)
+    assert len(trained) == len(rows) - rows["held_out"].sum()
+    for label in CLASSES:
+        unseen = set(from_captions(rows, "held_out").prompts[label])
+        assert unseen
+        assert unseen.isdisjoint(trained["caption"])
+        assert all(text.startswith(label) for text in unseen)
+        assert unseen.isdisjoint(from_captions(rows, "captions").prompts[label])
+    # More is held out, never something else, when the fraction grows.
+    more = _rows(0.5)["held_out"]
+    assert (more | ~rows["held_out"]).all()
+
+
+def test_flagged_captions_are_no_prompts_and_useless_ones_are_not_trained_with():
+    rows = _rows(0.0)
+    assert not rows["held_out"].any()
+    bank = from_captions(rows, "captions").prompts
+    assert sum(map(len, bank.values())) == len(rows) - 4
+    trained = trainable(rows)
+    assert trained.loc[10, "caption"] == "This is an image containing a benign lesion."
+    assert trained.loc[20, "caption"] == rows.loc[20, "caption"]
+
+
+def test_draws_depend_on_seed_and_index_but_not_on_the_order_of_the_corpus():
+    rows = _rows()
+    bank, turned = (from_captions(one, "captions") for one in (rows, rows.iloc[::-1]))
+    drawn = [bank.draw("benign", 5, index) for index in range(200)]
+    assert drawn == [turned.draw("benign", 5, index) for index in range(200)]
+    assert drawn != [bank.draw("benign", 6, index) for index in range(200)]
+    assert len(set(drawn)) > 40
+    assert max(Counter(drawn).values()) < 12
+    assert label_only().draw("malignant", 0, 7) == "This is an image containing a malignant lesion."
+
+
+def test_an_empty_bank_names_its_class_and_the_way_out():
+    rows = _rows(0.0)
+    with pytest.raises(InputError, match=r"no benign.*'held_out'; raise caption.held_out_fraction"):
+        from_captions(rows, "held_out")
+    with pytest.raises(InputError, match="no malignant.*set synthesize.bank to label"):
+        from_captions(rows[rows["label"] == "benign"], "captions")
