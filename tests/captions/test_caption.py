@@ -139,7 +139,8 @@ def test_a_model_writes_captions_beside_the_measurements_and_the_gate_flags(corp
 
 
 def test_the_chain_asks_its_second_question_once_per_modality(corpus):
-    with serving() as server:
+    text = "A small, round lesion of light brown color and smooth texture."
+    with serving(lambda asked, number: reply(text)) as server:
         caption.run(_by_endpoint(server.url, "visual_attributes"))
     asked = [one for one in server.asked if not one.preflight]
     assert len(asked) == 2 * IMAGES + 2

@@ -16,7 +16,7 @@ from dermaflux import paths, table
 from dermaflux.audit import audit
 from dermaflux.classifiers import mixture, samples
 from dermaflux.corpus import ingest, policies
-from dermaflux.corpus.sources import isic2019
+from dermaflux.corpus.sources import arithmetic, isic2019
 from dermaflux.corpus.sources.discovery import SOURCES
 from dermaflux.errors import InputError
 from dermaflux.generators import training_images
@@ -106,7 +106,7 @@ def test_the_papers_counts_come_out_of_what_the_datasets_published() -> None:
                     counts.indeterminate if paper.label(source, "indeterminate") is None else 0
                 )
                 found[paper.scale(source, 1000)] += counts.images - counts.meaningless - unclear
-    assert found == {s: n + policies.RESIDUE.get(s, 0) for s, n in policies.PAPER.items()}
+    assert found == {s: n + arithmetic.RESIDUE.get(s, 0) for s, n in arithmetic.PAPER.items()}
 
 
 def test_only_chosen_licences_stay(known: Path) -> None:

@@ -276,7 +276,8 @@ def _unreachable() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    # Of a connection that failed, what the operating system said is enough.
+    text = " ".join(str(getattr(error, "os_error", error)).split())
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
