@@ -47,7 +47,8 @@ def test_a_killed_run_continues_to_the_same_bytes(here) -> None:
 
     class Counting(Silent):
         def metrics(self, values, step):  # type: ignore[no-untyped-def]
-            steps.append(step)
+            if "loss" in values:
+                steps.append(step)
 
     for name, log in (("killed", Counting()), ("unbroken", Silent())):
         stage.finetune(FINETUNE, 0, *here.inputs(), here.root / name, here.root / "g.png", log)
