@@ -27,6 +27,7 @@ AUDIT_FIGURES = REPORTS / "audit"
 EVALUATIONS = REPORTS / "evaluate"
 PROMOTE_REPORT = REPORTS / "promote.json"
 REPORT_PAGE = REPORTS / "index.html"
+DATA_CARD = REPORTS / "data_card.md"
 
 
 def cell(architecture: str, seed: int) -> str:

@@ -62,7 +62,20 @@ def _ingest_report() -> None:
         writer.writerow(["source", "location", "image_id", "stage", "rule", "reason"])
         writer.writerows(rows)
     half = {"benign": {"128": 6}, "malignant": {"128": 6}}
-    isic = {"in": 37, "quarantined": 1, "kept": 36}
+    sources = {
+        "isic2019": {"in": 37, "quarantined": 1, "kept": 36},
+        "kaggle1": {"in": 25, "quarantined": 1, "kept": 24},
+        "kaggle2": {"in": 1, "quarantined": 1, "kept": 0},
+    }
+    told = {
+        name: {
+            "title": name.upper(),
+            "licence": "CC0",
+            "citation": f"{name} 2020",
+            "url": "https://d",
+        }
+        for name in sources
+    }
     table.write_json(
         paths.INGEST_REPORT,
         {
@@ -72,11 +85,8 @@ def _ingest_report() -> None:
                 "validation": {"kaggle1": half},
                 "test": {"kaggle1": half},
             },
-            "sources": {
-                "isic2019": isic,
-                "kaggle1": {"in": 25, "quarantined": 1, "kept": 24},
-                "kaggle2": {"in": 1, "quarantined": 1, "kept": 0},
-            },
+            "sources": {name: told[name] | sources[name] for name in sources},
+            "licences": {"CC0": 60},
             "scales": {
                 "128": {"in": 61, "quarantined": 1, "kept": 60},
                 "none": {"in": 2, "quarantined": 2, "kept": 0},

@@ -1,8 +1,9 @@
 """Stage `report`: one self-contained page about everything the pipeline made.
 
 Reads corpus/, captions/, synthetic/, models/ (hashes and the loss curve) and reports/; writes
-reports/index.html with every figure inlined. The page holds no time, run id or path of a machine,
-so equal inputs give equal bytes; MLflow runs are named by the hash of what they wrote.
+reports/index.html with every figure inlined, and reports/data_card.md. They hold no time, run id or
+path of a machine, so equal inputs give equal bytes; MLflow runs are named by the hash of what they
+wrote.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from dermaflux import paths, table, tracking
 from dermaflux.params import Params
-from dermaflux.reporting import counts, figures, results
+from dermaflux.reporting import counts, data_card, figures, results
 from dermaflux.reporting.results import ARMS, METRICS, Estimate
 
 PAPER = {
@@ -236,7 +237,8 @@ def render(params: Params) -> str:
 
 
 def run(params: Params) -> None:
-    """Write reports/index.html and print its path."""
+    """Write reports/index.html and reports/data_card.md, and print the page's path."""
     page = render(params)
     table.write_text(paths.REPORT_PAGE, page)
+    table.write_text(paths.DATA_CARD, data_card.text(params, read_json(paths.INGEST_REPORT)))
     print(f"report: {paths.REPORT_PAGE} ({len(page.encode()) / 1e6:.1f} MB)")
