@@ -25,7 +25,13 @@ import pyarrow.parquet as pq
 
 from dermaflux import paths, table
 from dermaflux.captions.caption import SCHEMA as CAPTION_SCHEMA
-from dermaflux.corpus import data_docs, expectations, training_expectations, validate
+from dermaflux.corpus import (
+    caption_expectations,
+    data_docs,
+    expectations,
+    training_expectations,
+    validate,
+)
 from dermaflux.parameter_file import load
 from dermaflux.params import Params
 
@@ -74,6 +80,10 @@ def captions(frame: pd.DataFrame) -> pd.DataFrame:
             "border_irregularity": 0.1,
             "colours": 2,
             "diameter_fraction": 0.4,
+            "flags": None,
+            "prompt_tokens": None,
+            "completion_tokens": None,
+            "held_out": False,
         }
     )
 
@@ -118,11 +128,11 @@ def measure(params: Params) -> dict[str, object]:
     with clock("derive columns"):
         frames = {
             "corpus": expectations.with_derived_corpus(real, texts),
-            "captions": expectations.with_derived_captions(texts, real),
+            "captions": caption_expectations.with_derived(texts, real),
         }
     promises = {
         "corpus": expectations.corpus_promises(params, real["source"].unique()),
-        "captions": expectations.captions_promises(params),
+        "captions": caption_expectations.promises(params),
     }
     passed, failing = {}, []
     for name, frame in frames.items():
