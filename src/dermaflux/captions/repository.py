@@ -6,6 +6,7 @@ Reads the hub's cache or the folder. Writes nothing of its own.
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,11 @@ SUGGESTION = "meta-llama/Llama-3.2-11B-Vision-Instruct"
 # Without a word on it, transformers asks on the terminal whether to run a repository's code.
 _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 _HEADROOM = 1.1  # of the weights, for activations and the keys and values of one small batch
+
+
+def _shortened(error: Exception) -> str:
+    """The first sentence of a library's message, at most 200 characters."""
+    return textwrap.shorten(str(error).split(". ")[0], 200, placeholder=" ...")
 
 
 @contextmanager
@@ -50,7 +56,7 @@ def _readable(model: str, revision: str | None) -> Iterator[None]:
             )
         else:
             reason = (
-                f"cannot be opened ({' '.join(str(error).split())[:200]}); set caption.model to a "
+                f"cannot be opened ({_shortened(error)}); set caption.model to a "
                 "folder saved by transformers, or to a hub id while the hub can be reached"
             )
         raise InputError(f"caption.model {at} {reason}") from None
