@@ -15,9 +15,9 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 
-VERY_LIGHT, LIGHT, INTERMEDIATE, TAN, BROWN = 55.0, 41.0, 28.0, 10.0, -30.0
-"""Lower ends in degrees of Chardon's classes; below the last one skin is dark. Read as the six
-Fitzpatrick types in turn; Kinyanjui et al. 2020 (arXiv 1910.13268) cut skin images the same way."""
+LIGHT, TAN = 41.0, 10.0
+"""Lower ends in degrees of two of Chardon's six classes, which in turn are read as the Fitzpatrick
+types; Kinyanjui et al. 2020 (arXiv 1910.13268) cut skin images the same way."""
 
 _SAMPLES = 32  # pixels looked at along the shorter side
 _LEAST = 0.04  # of the looked-at pixels that must be neither frame nor glare

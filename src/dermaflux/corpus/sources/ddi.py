@@ -66,5 +66,5 @@ SOURCE = Source(
     mapping="malignant (Daneshjou et al. 2022)",
     access="agreement",
     command="sign the research use agreement at https://stanfordaimi.azurewebsites.net/datasets/"
-    "35866158-8196-48d8-87bf-50dca81df965 and unpack the download into data/ddi",
+    "35866158-8196-48d8-87bf-50dca81df965 and unpack the download into FOLDER/ddi",
 )

@@ -128,6 +128,6 @@ SOURCE = Source(
     mapping="malignancy, checked against the code in label (Yilmaz et al. 2024)",
     bytes=1_700_000_000,  # the archive's bundle; Dataverse states none in one place
     command="open https://doi.org/10.7910/DVN/DAXZ7P, choose Access Dataset > Download, and unpack "
-    "the three zip files and two CSV files into data/derm12345",
+    "the three zip files and two CSV files into FOLDER/derm12345",
     test_in_paper=True,
 )

@@ -46,6 +46,6 @@ SOURCE = Source(
     counts={"train": Counts(1_616, 802, 751, 63)},
     mapping="diagnosis_1, before 2026 diagnosis (ISIC archive taxonomy); actinic keratosis, which "
     "the old column benign_malignant calls benign, is indeterminate",
-    command="isic image download --collections 251 data/hiba",
+    command="dermaflux download hiba --data FOLDER",
     indeterminate_dropped_in_paper=True,
 )

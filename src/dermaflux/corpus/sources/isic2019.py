@@ -88,9 +88,5 @@ SOURCE = Source(
     },
     mapping="class: MEL, BCC, SCC malignant, AK indeterminate (ISIC archive taxonomy), UNK nothing",
     bytes=12_700_000_000,
-    command="for f in Training_Input.zip Training_GroundTruth.csv Training_Metadata.csv "
-    "Test_Input.zip Test_GroundTruth.csv Test_Metadata.csv; do curl -L -C - --create-dirs "
-    "-o data/isic2019/ISIC_2019_$f "
-    "https://isic-archive.s3.amazonaws.com/challenges/2019/ISIC_2019_$f; done; "
-    "cd data/isic2019 && unzip ISIC_2019_Training_Input.zip && unzip ISIC_2019_Test_Input.zip",
+    command="dermaflux download isic2019 --data FOLDER",
 )

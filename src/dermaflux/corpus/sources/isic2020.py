@@ -79,8 +79,5 @@ SOURCE = Source(
     counts={"train": Counts(33_126, 32_542, 584)},
     mapping="target, which is melanoma or not (Rotemberg et al. 2021); unknown is benign",
     bytes=23_000_000_000,
-    command="for f in Training_JPEG.zip Training_GroundTruth_v2.csv Training_Duplicates.csv; do "
-    "curl -L -C - --create-dirs -o data/isic2020/ISIC_2020_$f "
-    "https://isic-archive.s3.amazonaws.com/challenges/2020/ISIC_2020_$f; done; "
-    "unzip data/isic2020/ISIC_2020_Training_JPEG.zip -d data/isic2020",
+    command="dermaflux download isic2020 --data FOLDER",
 )

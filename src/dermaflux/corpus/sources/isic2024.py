@@ -115,5 +115,5 @@ SOURCE = Source(
     counts={"train": Counts(401_059, 400_552, 393, 114)},
     mapping="target; iddx_1 = Indeterminate is indeterminate (Kurtansky et al. 2024)",
     bytes=1_200_000_000,
-    command="dermaflux download isic2024",
+    command="dermaflux download isic2024 --data FOLDER",
 )

@@ -42,6 +42,5 @@ SOURCE = Source(
     counts={"train": Counts(9_605, 5_000, 4_605), "test": Counts(1_000, 500, 500)},
     mapping="folder, as published",
     access="login",
-    command="kaggle datasets download -d hasnainjaved/melanoma-skin-cancer-dataset-of-10000-images "
-    "--unzip -p data/kaggle1",
+    command="dermaflux download kaggle1 --data FOLDER",
 )

@@ -40,6 +40,5 @@ SOURCE = Source(
     counts={"train": Counts(11_879, 6_289, 5_590), "test": Counts(2_000, 1_000, 1_000)},
     mapping="folder, as published",
     access="login",
-    command="kaggle datasets download -d bhaveshmittal/melanoma-cancer-dataset "
-    "--unzip -p data/kaggle2",
+    command="dermaflux download kaggle2 --data FOLDER",
 )

@@ -14,7 +14,6 @@ from dermaflux.corpus.sources.adapter import Counts, Record, Source
 from dermaflux.corpus.sources.reading import class_folders
 
 _WRAPPER = "complete_mednode_dataset"
-_ADDRESS = "https://www.cs.rug.nl/~imaging/databases/melanoma_naevi/complete_mednode_dataset.zip"
 _DIAGNOSES = {"malignant": "melanoma", "benign": "nevus"}
 
 
@@ -41,5 +40,5 @@ SOURCE = Source(
     read=read,
     counts={"train": Counts(170, 100, 70)},
     mapping="folder: melanoma malignant, naevus benign (Giotis et al. 2015)",
-    command=f"curl -L -C - -o mednode.zip {_ADDRESS} && unzip mednode.zip -d data/mednode",
+    command="dermaflux download mednode --data FOLDER",
 )

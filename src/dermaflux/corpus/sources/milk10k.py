@@ -105,8 +105,5 @@ SOURCE = Source(
     counts={"train": Counts(10_480, 2_966, 7_268, 246)},
     mapping="class of the lesion; AKIEC by diagnosis_full (ISIC archive taxonomy)",
     bytes=314_000_000,
-    command="for f in Training_Input.zip Training_GroundTruth.csv Training_Metadata.csv "
-    "Training_Supplement.csv; do curl -L -C - --create-dirs -o data/milk10k/MILK10k_$f "
-    "https://isic-archive.s3.amazonaws.com/challenges/milk10k/MILK10k_$f; done; "
-    "unzip data/milk10k/MILK10k_Training_Input.zip -d data/milk10k",
+    command="dermaflux download milk10k --data FOLDER",
 )

@@ -75,5 +75,5 @@ SOURCE = Source(
     counts={"train": Counts(2_298, 479, 1_089, 730)},
     mapping="diagnostic: BCC, SCC, MEL malignant (Ricci Lara et al. 2023), ACK indeterminate",
     command="open https://data.mendeley.com/datasets/zr7vgbcyr2/1, choose Download All, and unpack "
-    "it and the three zip files inside into data/padufes20",
+    "it and the three zip files inside into FOLDER/padufes20",
 )
