@@ -1,0 +1,102 @@
+"""Typed parameters: the schema of ``params.yaml`` and of every file in ``profiles/``.
+
+One section per stage, named as the stage. Unknown keys, wrong types and impossible values are
+refused with one sentence before any work starts.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dermaflux.params.captions import Caption, TokenPrice
+from dermaflux.params.classifiers import Audit, Evaluate, Model, Promote, Report, Train
+from dermaflux.params.corpus import Ingest, Own, OwnColumns, Validate
+from dermaflux.params.fields import Licence, Modality, Scale, Section
+from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
+
+__all__ = [
+    "Audit",
+    "Backbone",
+    "Caption",
+    "Evaluate",
+    "Finetune",
+    "Ingest",
+    "Licence",
+    "Modality",
+    "Model",
+    "Own",
+    "OwnColumns",
+    "Params",
+    "Promote",
+    "Report",
+    "Scale",
+    "Section",
+    "Synthesize",
+    "Tiny",
+    "TokenPrice",
+    "Train",
+    "Validate",
+]
+
+
+class Params(Section):
+    """Everything that decides a run."""
+
+    accelerate: str | None = None
+    """Arguments of `accelerate launch` for `finetune` and `synthesize`, such as
+    `--num_processes 8`; changes no result."""
+    data: str = "data"
+    """Folder with the datasets in their published layouts."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    n_real: Annotated[int, Field(ge=0, multiple_of=2)]
+    """Real training images, half benign and half malignant."""
+    ratio: Annotated[float, Field(ge=0.0)]
+    """Synthetic images per real image (paper section 3.2: ratio 1:x)."""
+    n_synthetic: Annotated[int, Field(ge=0)] | None = None
+    """Synthetic images instead of ratio x n_real; needed when n_real is 0 (the paper's 0:1)."""
+    generator: Literal["lora", "folder"] = "lora"
+    """`lora` fine-tunes (or imports) an adapter and samples; `folder` takes released images."""
+    ingest: Ingest
+    caption: Caption
+    validate_: Validate = Field(alias="validate")
+    backbone: Backbone
+    finetune: Finetune
+    synthesize: Synthesize
+    audit: Audit
+    train: Train
+    evaluate: Evaluate
+    promote: Promote
+    report: Report
+
+    @property
+    def synthetic_wanted(self) -> int:
+        """Synthetic images of the `mixture` arm; an odd one out is benign (the paper's 4,375)."""
+        if self.n_synthetic is not None:
+            return self.n_synthetic
+        return int(self.ratio * self.n_real + 0.5)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        if self.synthetic_wanted > self.synthesize.images:
+            raise ValueError(
+                f"ratio {self.ratio:g} x n_real {self.n_real} needs {self.synthetic_wanted} "
+                f"synthetic images but synthesize.images is {self.synthesize.images}; lower the "
+                "ratio or raise synthesize.images"
+            )
+        if self.generator == "folder" and self.synthesize.folder is None:
+            raise ValueError(
+                "generator 'folder' needs the folder with the images; set synthesize.folder"
+            )
+        if self.promote.architecture not in self.train.architectures:
+            raise ValueError(
+                f"promote.architecture {self.promote.architecture!r} is not one of "
+                f"train.architectures {self.train.architectures}; name one of them"
+            )
+        if self.n_real == 0 and "real" in self.train.arms:
+            raise ValueError(
+                "n_real 0 leaves the arm 'real' without images; set train.arms to [mixture] and "
+                "n_synthetic to the number wanted"
+            )
+        return self

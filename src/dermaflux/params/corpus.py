@@ -1,0 +1,111 @@
+"""Parameters of the stages `ingest` and `validate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dermaflux.params.fields import (
+    Count,
+    Fraction,
+    FractionRange,
+    Licence,
+    Modality,
+    OpenFraction,
+    Positive,
+    Scale,
+    Section,
+)
+
+
+class OwnColumns(Section):
+    """Names of the columns in a team's own CSV file; null where it has no such column."""
+
+    image: str
+    """File name, with or without suffix, or path below the folder."""
+    label: str
+    lesion_id: str | None = None
+    patient_id: str | None = None
+    diagnosis: str | None = None
+    skin_tone: str | None = None
+    """Fitzpatrick type, I to VI or 1 to 6."""
+    split: str | None = None
+    """`train` or `test`."""
+    licence: str | None = None
+    """A licence such as CC-BY, where images differ."""
+
+
+class Own(Section):
+    """A team's own images: a folder tree, with or without a CSV file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    """Prefix of the image ids."""
+    folder: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    """Name of a folder directly in the data folder."""
+    csv: str | None = None
+    """CSV file in that folder; without it, folder names give the labels."""
+    columns: OwnColumns | None = None
+    labels: dict[str, Literal["benign", "malignant", "indeterminate"]] = {}
+    """What other words for a label mean, such as `naevus: benign`; case does not matter."""
+    licence: Licence = "own"
+    modality: Modality = "dermoscopic"
+    split: Literal["train", "test"] = "train"
+    """Part of images for which neither a folder called `test` nor the CSV file says otherwise."""
+    scale: Scale = 512
+    """Bucket in pixels where each dataset has one."""
+
+    @model_validator(mode="after")
+    def _csv_has_columns(self) -> Own:
+        if (self.csv is None) != (self.columns is None):
+            raise ValueError(
+                f"ingest.own {self.name!r} has only one of csv and columns; give both or neither"
+            )
+        return self
+
+
+class Ingest(Section):
+    """Downloads to audited table (paper section 2.1)."""
+
+    sources: list[str] = []
+    """Adapters to read; empty means every dataset found in the data folder."""
+    own: list[Own] = []
+    """A team's own images, read beside the published datasets."""
+    policy: Literal["clean", "as_published"] = "clean"
+    """`as_published` repeats the paper's corpus, `clean` the one below; both are counted."""
+    minimum_side: Annotated[int, Field(ge=1)] = 128
+    """`clean`: shorter native side in pixels below which an image is quarantined (section 2.1)."""
+    indeterminate: Literal["drop", "benign", "malignant"] = "drop"
+    """`clean`: what becomes of diagnoses that are neither, such as actinic keratosis."""
+    duplicates: Literal["drop", "keep"] = "drop"
+    """`clean`: one image of each duplicate group; `keep` only guards the test split."""
+    licences: list[Licence] = []
+    """Only images under these licences; empty means all. [CC0, CC-BY] allows commercial use."""
+    executor: Literal["loky", "dask", "ray"] = "loky"
+    """Who decodes: processes of this machine, or a cluster; changes no byte of the corpus."""
+    duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
+    """Smallest correlation of fine detail between images of one photograph; lower finds more."""
+    validation_fraction: OpenFraction = 0.15
+    jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
+    shard_megabytes: Positive = 64.0
+
+
+class Validate(Section):
+    """Limits of the Great Expectations suites."""
+
+    minimum_side: Count = 128
+    """Smallest published shorter side in pixels."""
+    malignant_fraction: dict[Literal["train", "validation", "test"], FractionRange] = {
+        "train": (0.01, 0.6),
+        "validation": (0.01, 0.6),
+        "test": (0.05, 0.7),
+    }
+    """Smallest and largest share of malignant images per split."""
+    source_malignant_fraction: dict[str, FractionRange] = {}
+    """The same per dataset, by name, where the corpus holds it: labels read the wrong way round."""
+    caption_characters: Annotated[tuple[Count, Count], Field(strict=False)] = (20, 1200)
+    """Shortest and longest caption that is not flagged."""
+    caption_fault_fraction: Fraction = 0.02
+    """Largest share of captions with any one fault of the quality gate."""
+    caption_repeated_fraction: Fraction = 0.1
+    """Largest share of captions a model wrote that are word for word those of another image."""

@@ -1,0 +1,23 @@
+"""The types that sections of the parameters are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+Scale = Literal[128, 256, 512]
+Licence = Literal["CC0", "CC-BY", "CC-BY-NC", "CC-BY-NC-ND", "research-only", "own"]
+Modality = Literal["dermoscopic", "clinical", "tile"]
+# YAML has no tuples, and strict validation would refuse a list for one.
+FractionRange = Annotated[tuple[Fraction, Fraction], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A frozen group of parameters that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
