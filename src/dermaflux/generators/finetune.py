@@ -9,7 +9,6 @@ GPU; only parameters differ.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +20,14 @@ from dermaflux.checkpoints import Checkpoint, checkpoint, fingerprint
 from dermaflux.generators import lora, pipeline
 from dermaflux.generators.fit import Settings, Step, fit
 from dermaflux.generators.flow_step import flow_loss
+from dermaflux.generators.latents import Latents
 from dermaflux.generators.sampling import Sampler, sample, save_grid
 from dermaflux.generators.text_policy import encode
+from dermaflux.generators.token_buckets import Bucket, Order
 from dermaflux.generators.training_images import (
     CLASSES,
-    Latents,
     Sample,
     captioned,
-    epoch_batches,
     select,
     trainable,
 )
@@ -88,7 +87,7 @@ def finetune(
     print(lengths.drawn(tokens))
     quantiles = {name: tokens[name] for name in ("median", "p95", "p99", "longest", "cut")}
     log.metrics({f"caption_tokens_{name}": float(n) for name, n in quantiles.items()}, 0)
-    latents = Latents(pipe, corpus, samples)
+    latents = Latents(pipe.vae, corpus, samples)
     weights = lora.add(
         pipe.transformer,
         section.targets,
@@ -127,7 +126,8 @@ def _train(
     def step_of(step: int) -> Step:
         batch = [samples[index] for index in batches[step]]
         noise = generator(seed, "finetune", step)
-        data = latents.draw(batch, noise)
+        draws = [generator(seed, "finetune", step, one.image_id) for one in batch]
+        data = latents.draw(batch, draws).to(device)
         text = encode(pipe, [one.caption for one in batch], section.text_tokens)
         guidance = torch.full((len(batch),), section.guidance)
         # The base stays in bf16 while adapter and optimiser are fp32.
@@ -173,10 +173,10 @@ def _train(
 
 def _batches(section: Finetune, samples: list[Sample], seed: int) -> list[list[int]]:
     """All batches of the run in order: `steps` of them, or whole epochs when `steps` is 0."""
-    epochs = (epoch_batches(samples, section.batch, seed, epoch) for epoch in itertools.count())
-    if section.steps:
-        return list(itertools.islice(itertools.chain.from_iterable(epochs), section.steps))
-    return list(itertools.chain.from_iterable(itertools.islice(epochs, section.epochs)))
+    buckets = [Bucket(one.scale, section.text_tokens) for one in samples]
+    order = Order(buckets, section.batch_tokens, 1, seed)
+    steps = section.steps or order.steps(section.epochs)
+    return [list(one.members[: one.real]) for step in range(steps) for one in order.at(step)]
 
 
 def _grid_prompts(samples: list[Sample]) -> tuple[list[str], int]:
