@@ -125,7 +125,7 @@ def _encode(
     by_id = {one.image_id: one for one in share}
     size = vae.dtype.itemsize * 2 * vae.config.latent_channels
     needed = sum(size * (one.scale // _DOWNSAMPLING) ** 2 for one in share)
-    reserve(cache_folder(vae), needed, "free some space or lower finetune.maximum_images")
+    reserve(cache.folder, needed, "free some space or lower finetune.maximum_images")
     if shown:
         print(f"latents: {shown}, this process's share takes {needed / 1e9:,.2f} GB of disk")
     waiting: dict[int, list[tuple[bytes, Tensor]]] = {}

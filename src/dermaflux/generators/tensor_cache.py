@@ -53,18 +53,18 @@ class TensorCache:
     """Named tensors by key, in a folder shared by processes and runs."""
 
     def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-        self._folder, self._shard_bytes = folder, shard_bytes
+        self.folder, self._shard_bytes = folder, shard_bytes
         folder.mkdir(parents=True, exist_ok=True)
         self._shard = lru_cache(maxsize=_OPEN_SHARDS)(_open)
         self.refresh()
 
     def refresh(self) -> None:
         """Read the index again, with what other processes wrote; damaged shards are removed."""
-        for path in self._folder.glob("*.partial"):
+        for path in self.folder.glob("*.partial"):
             _remove_abandoned(path)
         self._paths: list[Path] = []
         keys = [np.empty(0, dtype=f"S{_KEY_BYTES}")]
-        for path in sorted(self._folder.glob("*.safetensors")):
+        for path in sorted(self.folder.glob("*.safetensors")):
             found = _keys_of(path)
             if found is not None:
                 self._paths.append(path)
@@ -117,7 +117,7 @@ class TensorCache:
     @contextmanager
     def writer(self) -> Iterator[Writer]:
         """Add entries; what was added is kept when the work ends early, and readable afterwards."""
-        opened = Writer(self._folder, self._shard_bytes)
+        opened = Writer(self.folder, self._shard_bytes)
         try:
             yield opened
         finally:
