@@ -69,11 +69,3 @@ class Float8Linear(nn.Linear):
             self.weight = nn.Parameter(weight.to(self.weight.device), requires_grad=False)
             self.scale = scale.to(self.weight.device)
         return self
-
-
-def convert(model: nn.Module, under: tuple[str, ...]) -> None:
-    """Replace in place every Linear whose name starts with one of `under`, one at a time."""
-    for name, module in list(model.named_modules()):
-        if type(module) is nn.Linear and name.startswith(under):
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, Float8Linear(module))
