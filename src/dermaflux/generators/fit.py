@@ -173,9 +173,7 @@ def fit(
             run.curves.training.append(
                 {"step": step + 1, "loss": value, "learning_rate": learning_rate}
             )
-            lines.step(
-                step + 1, value, learning_rate, norm, time.perf_counter() - started, waited
-            )
+            lines.step(step + 1, value, learning_rate, norm, time.perf_counter() - started, waited)
             _observe(run, events, log)
             due = (step + 1) % settings.checkpoint_steps == 0 or step + 1 == settings.steps
             if due and processes.main:
@@ -220,7 +218,9 @@ def _stopped(
     run: _Run, step: int, what: str, batches: Sequence[Sequence[str]], processes: Processes
 ) -> InputError:
     """The same error in all processes, so that none waits for one that has stopped."""
-    images = [name for ids in processes.gather([*map(list, batches)]) for one in ids for name in one]
+    images = [
+        name for ids in processes.gather([*map(list, batches)]) for one in ids for name in one
+    ]
     return InputError(
         f"{run.name}: the {what} on images {', '.join(images)}; look at them, or lower the "
         "learning rate"

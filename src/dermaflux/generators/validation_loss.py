@@ -90,9 +90,7 @@ class Validation:
         total = torch.zeros(len(members), dtype=torch.float64)
         for sigma in SIGMAS:
             times = torch.full((len(members),), sigma)
-            total += velocity_errors(
-                self._model, latents, noise, times, text, self._guidance
-            ).cpu()
+            total += velocity_errors(self._model, latents, noise, times, text, self._guidance).cpu()
         return dict(zip(micro.members[: micro.real], total.tolist(), strict=False))
 
 
