@@ -25,10 +25,12 @@ from dermaflux.generators import base_sharding, lora, lora_training, pipeline, t
 from dermaflux.generators.block_checkpointing import recompute
 from dermaflux.generators.block_compile import compile_blocks
 from dermaflux.generators.flop_model import Shape
+from dermaflux.generators.latents import Latents
 from dermaflux.generators.processes import Processes, join
-from dermaflux.generators.text_policy import ResidentText
+from dermaflux.generators.text_cache import cache_text
+from dermaflux.generators.text_policy import ResidentText, TextSource
 from dermaflux.generators.training_data import TrainingData
-from dermaflux.generators.training_images import CLASSES, Latents
+from dermaflux.generators.training_images import CLASSES
 from dermaflux.params import Finetune, Params
 from dermaflux.seeds import derived_seed
 from dermaflux.tracking import Log, Silent
@@ -123,9 +125,11 @@ def finetune(
     data.order.share(0, processes.rank, processes.world)
     if processes.main:
         _announce(data, section, log)
+    text = _cached_text(section, backbone, origin.identity, data, processes)
     pipe, weights = _model(section, seed, backbone, len(data.order.shapes), processes)
-    latents = Latents(pipe, corpus, [*data.samples, *data.held_out])
-    inputs = lora_training.Inputs(pipe, weights, data, latents, ResidentText(pipe))
+    images = [*data.samples, *data.held_out]
+    latents = Latents(pipe.vae, corpus, images, processes.rank, processes.world, processes.wait)
+    inputs = lora_training.Inputs(pipe, weights, data, latents, text or ResidentText(pipe))
     with checkpoint(
         "finetune", _key(section, seed, origin.identity, data), processes.main
     ) as saved:
@@ -170,13 +174,32 @@ def _key(section: Finetune, seed: int, backbone: str, data: TrainingData) -> str
     )
 
 
+def _cached_text(
+    section: Finetune, backbone: Path, identity: str, data: TrainingData, processes: Processes
+) -> TextSource | None:
+    """All captions encoded on disk, when the text encoders shall not stay on the device."""
+    if not section.text_cache:
+        return None
+    images = [*data.samples, *data.held_out]
+    return cache_text(
+        lambda: pipeline.load(backbone, section.base_dtype, processes.device),
+        f"{identity}/{section.base_dtype}",
+        [one.caption for one in images],
+        [bucket.text_tokens for bucket in data.buckets + data.held_out_buckets],
+        processes.device,
+        processes.rank,
+        processes.world,
+        processes.wait,
+    )
+
+
 def _model(
     section: Finetune, seed: int, backbone: Path, shapes: int, processes: Processes
 ) -> tuple[FluxPipeline, dict[str, nn.Parameter]]:
     """The pipeline on this process's device, with a fresh adapter in its transformer."""
     # A base that will be sharded stays in CPU memory until each process takes its part.
     first = torch.device("cpu") if processes.sharded else processes.device
-    pipe = pipeline.load(backbone, section.base_dtype, first)
+    pipe = pipeline.load(backbone, section.base_dtype, first, text=not section.text_cache)
     model = pipe.transformer
     weights = lora.add(
         model, section.targets, section.rank, section.alpha, derived_seed(seed, "adapter")
