@@ -22,6 +22,7 @@ from dermaflux.generators import lora, pipeline
 from dermaflux.generators.fit import Settings, Step, fit
 from dermaflux.generators.flow_step import flow_loss
 from dermaflux.generators.sampling import Sampler, sample, save_grid
+from dermaflux.generators.text_policy import encode
 from dermaflux.generators.training_images import (
     CLASSES,
     Latents,
@@ -127,7 +128,7 @@ def _train(
         batch = [samples[index] for index in batches[step]]
         noise = generator(seed, "finetune", step)
         data = latents.draw(batch, noise)
-        text = pipeline.encode(pipe, [one.caption for one in batch], section.text_tokens)
+        text = encode(pipe, [one.caption for one in batch], section.text_tokens)
         guidance = torch.full((len(batch),), section.guidance)
         # The base stays in bf16 while adapter and optimiser are fp32.
         cast = torch.autocast(device.type, torch.bfloat16) if low else contextlib.nullcontext()

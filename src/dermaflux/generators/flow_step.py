@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dermaflux.generators import rectified_flow
-from dermaflux.generators.pipeline import Text
+from dermaflux.generators.text_policy import Text
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from dermaflux.errors import InputError
 
@@ -108,21 +106,3 @@ def load(folder: Path, precision: str, device: torch.device | None = None) -> Fl
         part.requires_grad_(False).eval()
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device or automatic_device())
-
-
-@dataclass(frozen=True)
-class Text:
-    """Encoded prompts."""
-
-    tokens: Tensor
-    """(B, T, D) T5 states of the padded, unmasked sequence, as FLUX uses them."""
-    pooled: Tensor
-    """(B, P) CLIP state of the end token."""
-    ids: Tensor
-    """(T, 3) zeros: FLUX gives text no position."""
-
-
-def encode(pipe: FluxPipeline, prompts: Sequence[str], text_tokens: int) -> Text:
-    """The pipeline's own encoding, for training as for sampling; longer prompts are cut."""
-    with torch.no_grad():
-        return Text(*pipe.encode_prompt(prompt=list(prompts), max_sequence_length=text_tokens))

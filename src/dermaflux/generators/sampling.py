@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dermaflux.generators.pipeline import Text
+from dermaflux.generators.text_policy import Text
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline

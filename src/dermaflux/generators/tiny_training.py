@@ -19,7 +19,7 @@ from dermaflux.errors import InputError
 from dermaflux.generators import autoencoder, tiny_pipeline
 from dermaflux.generators.fit import Settings, Step, fit
 from dermaflux.generators.flow_step import flow_loss
-from dermaflux.generators.pipeline import Text
+from dermaflux.generators.text_policy import Text
 from dermaflux.generators.training_images import CLASSES
 from dermaflux.params import Tiny
 from dermaflux.progress import progress
