@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dermaflux.generators.text_policy import Text
+from dermaflux.generators import text_policy
+from dermaflux.generators.text_policy import ResidentText, TextSource
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -29,33 +30,42 @@ class Sampler:
     guidance: float
     scale: int
     """Side of the square image in pixels."""
-    text_tokens: int
+    text_policy: text_policy.Policy
+    """T5 length of a prompt, as the adapter was trained."""
 
 
 def sample(
-    pipe: FluxPipeline, sampler: Sampler, prompts: Sequence[str], seeds: Sequence[int]
+    pipe: FluxPipeline,
+    sampler: Sampler,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    text: TextSource | None = None,
 ) -> Pictures:
-    """One image per prompt, uint8 (B, scale, scale, 3).
+    """One image per prompt, in their order, uint8 (B, scale, scale, 3).
 
-    Image i's noise comes from a CPU generator of its own with seed i, so an image does not depend
-    on its neighbours in the batch, up to the rounding of batched kernels.
+    Prompts of one text length go through the model together; `text` encodes them, the pipeline's
+    own encoders when None. Image i's noise comes from a CPU generator of its own with seed i, so an
+    image does not depend on its neighbours in the batch, up to the rounding of batched kernels.
     """
-    with torch.inference_mode():
-        text = Text(
-            *pipe.encode_prompt(prompt=list(prompts), max_sequence_length=sampler.text_tokens)
-        )
-        images = pipe(
-            prompt_embeds=text.tokens,
-            pooled_prompt_embeds=text.pooled,
-            height=sampler.scale,
-            width=sampler.scale,
-            num_inference_steps=sampler.steps,
-            guidance_scale=sampler.guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            max_sequence_length=sampler.text_tokens,
-            output_type="np",
-        ).images
-    done: Pictures = np.rint(images * 255).astype(np.uint8)
+    encode = text or ResidentText(pipe)
+    lengths = text_policy.text_lengths(pipe, prompts, sampler.text_policy)
+    done: Pictures = np.empty((len(prompts), sampler.scale, sampler.scale, 3), dtype=np.uint8)
+    for length in sorted(set(lengths)):
+        members = [place for place, own in enumerate(lengths) if own == length]
+        with torch.inference_mode():
+            encoded = encode([prompts[place] for place in members], length)
+            images = pipe(
+                prompt_embeds=encoded.tokens,
+                pooled_prompt_embeds=encoded.pooled,
+                height=sampler.scale,
+                width=sampler.scale,
+                num_inference_steps=sampler.steps,
+                guidance_scale=sampler.guidance,
+                generator=[torch.Generator().manual_seed(seeds[place]) for place in members],
+                max_sequence_length=length,
+                output_type="np",
+            ).images
+        done[members] = np.rint(images * 255)
     return done
 
 
