@@ -67,12 +67,21 @@ class Checkpoint:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def shared(stage: str, key: str) -> Checkpoint:
+    """The checkpoint that the main process of this run holds open, for those that help it."""
+    return Checkpoint(_folder(stage, key))
+
+
+def _folder(stage: str, key: str) -> Path:
+    return project_root() / ".dermaflux" / "checkpoints" / stage / key
+
+
 @contextmanager
 def checkpoint(stage: str, key: str) -> Iterator[Checkpoint]:
     """Open the checkpoint of `key`; a second process with the same key waits for the first."""
     from filelock import FileLock
 
-    folder = project_root() / ".dermaflux" / "checkpoints" / stage / key
+    folder = _folder(stage, key)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         folder.mkdir(exist_ok=True)

@@ -12,13 +12,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dermaflux import table
 from dermaflux.checkpoints import Checkpoint
 from dermaflux.errors import InputError
+from dermaflux.generators.processes import Processes
 from dermaflux.generators.sampling import Pictures
 from dermaflux.generators.sampling_plan import Batch, Shard
 from dermaflux.progress import progress
@@ -30,18 +30,6 @@ MakeBatch = Callable[[Batch], Pictures]
 """Samples the images of a batch, uint8 (B, H, W, 3)."""
 MakeRow = Callable[[int, Pictures, int], dict[str, Any]]
 """(index, picture, batch number) -> row of the table."""
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Who takes part: rank 0 is the main process."""
-
-    rank: int = 0
-    count: int = 1
-
-    def share(self, shards: Sequence[Shard], rank: int | None = None) -> list[Shard]:
-        """The shards of one rank, this process's own by default."""
-        return list(shards[self.rank if rank is None else rank :: self.count])
 
 
 def shard_file(saved: Checkpoint, shard: Shard) -> Path:
@@ -72,7 +60,7 @@ def sample_share(
     """Finish every shard of this process that is not finished yet."""
     from filelock import FileLock
 
-    own = processes.share(shards)
+    own = [shards[number] for number in processes.share(len(shards))]
     left = [shard for shard in own if not shard_file(saved, shard).exists()]
     images = sum(len(shard.members) for shard in own)
     done = images - sum(len(shard.members) for shard in left)
@@ -87,7 +75,7 @@ def sample_share(
             speed = (done - before) / (time.monotonic() - started)
             print(
                 f"synthesize: {done:,} of {images:,} images of process {processes.rank + 1} of "
-                f"{processes.count}, {speed:.3g} images/s, {(images - done) / speed / 60:,.1f} "
+                f"{processes.world}, {speed:.3g} images/s, {(images - done) / speed / 60:,.1f} "
                 "minutes left",
                 flush=True,
             )
@@ -133,17 +121,18 @@ def wait(shards: Sequence[Shard], saved: Checkpoint, processes: Processes) -> No
     """
     from filelock import FileLock, Timeout
 
-    for rank in range(1, processes.count):
+    for rank in range(processes.world):
         lock = FileLock(saved.file(f"process-{rank}.lock"))
-        while not _finished(processes.share(shards, rank), saved):
+        share = shards[rank :: processes.world]
+        while not _finished(share, saved):
             try:
                 with lock.acquire(timeout=_POLL_SECONDS):
-                    ended = not _finished(processes.share(shards, rank), saved)
+                    ended = not _finished(share, saved)
             except Timeout:
                 continue
             if ended:
                 raise InputError(
-                    f"process {rank + 1} of {processes.count} ended before its shards were "
+                    f"process {rank + 1} of {processes.world} ended before its shards were "
                     "finished; see what it printed, and run the stage again to continue"
                 )
 
