@@ -67,21 +67,18 @@ class Checkpoint:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def shared(stage: str, key: str) -> Checkpoint:
-    """The checkpoint that the main process of this run holds open, for those that help it."""
-    return Checkpoint(_folder(stage, key))
-
-
-def _folder(stage: str, key: str) -> Path:
-    return project_root() / ".dermaflux" / "checkpoints" / stage / key
-
-
 @contextmanager
-def checkpoint(stage: str, key: str) -> Iterator[Checkpoint]:
-    """Open the checkpoint of `key`; a second process with the same key waits for the first."""
+def checkpoint(stage: str, key: str, main: bool = True) -> Iterator[Checkpoint]:
+    """Open the checkpoint of `key`; a second process with the same key waits for the first.
+
+    Of processes that share one run, only the main one holds the lock; the others read.
+    """
     from filelock import FileLock
 
-    folder = _folder(stage, key)
+    folder = project_root() / ".dermaflux" / "checkpoints" / stage / key
+    if not main:
+        yield Checkpoint(folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         folder.mkdir(exist_ok=True)

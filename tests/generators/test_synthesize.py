@@ -109,7 +109,8 @@ def _launch(
     script = here.root / "sample_together.py"
     script.write_text(_SCRIPT)
     folders = [str(path) for path in (*here.inputs(), generator, output)]
-    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
+    # `--cpu` would start one process only: `--multi_gpu` is what starts several, on CPUs as well.
+    launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
     how = [*launcher, "--num_processes", str(count), "--main_process_port", "0"]
     import dermaflux
 

@@ -126,19 +126,13 @@ class _Run:
             "events": self.curves.events,
         }
 
-    def update(self, learning_rate: float, processes: Processes) -> float:
-        """One optimiser step on the added-up gradients; return their norm before the clip."""
+    def update(self, learning_rate: float) -> None:
+        """One optimiser step on the gradients at hand."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
-        gradients = [p.grad for p in self.weights.values() if p.grad is not None]
-        processes.add_up(gradients)
-        norm = nn.utils.clip_grad_norm_(
-            list(self.weights.values()), self.settings.maximum_gradient_norm
-        )
         self.optimiser.step()
         if self.average is not None:
             self.average.update(self.done)
-        return float(norm)
 
 
 def fit(
@@ -174,47 +168,63 @@ def fit(
             learning_rate = settings.learning_rate * rate(
                 step, settings.steps, settings.warmup_steps
             )
-            value, waited = _gradients(run, step, step_of, processes)
-            norm = run.update(learning_rate, processes)
+            value, norm, waited = _gradients(run, step, step_of, processes)
+            run.update(learning_rate)
             run.curves.training.append(
                 {"step": step + 1, "loss": value, "learning_rate": learning_rate}
             )
-            lines.step(
-                step + 1, value, learning_rate, norm, time.perf_counter() - started, waited
-            )
+            lines.step(step + 1, value, learning_rate, norm, time.perf_counter() - started, waited)
             _observe(run, events, log)
             due = (step + 1) % settings.checkpoint_steps == 0 or step + 1 == settings.steps
             if due and processes.main:
                 saved.save(run.state())
             advance(1, f"loss {value:.4f}")
     if run.average is not None:
-        run.average._swap()
+        run.average.keep()
     return run.curves
 
 
 def _gradients(
     run: _Run, step: int, step_of: Callable[[int], Iterable[Step]], processes: Processes
-) -> tuple[float, float]:
-    """Fill the gradients; return the step's loss over all processes and the seconds waited."""
+) -> tuple[float, float, float]:
+    """Fill the gradients with those of the whole step, and clip them.
+
+    Returns the step's loss, the norm of its gradient before the clip, and the seconds waited.
+    """
     run.optimiser.zero_grad(set_to_none=True)
-    parts: list[tuple[Tensor, Sequence[str]]] = []
+    losses: list[Tensor] = []
+    names: list[Sequence[str]] = []
     waited = 0.0
     for part in step_of(step):
         part.loss.backward()  # type: ignore[no-untyped-call]
-        parts.append((part.loss.detach(), part.image_ids))
+        losses.append(part.loss.detach())
+        names.append(part.image_ids)
         waited += part.waited
-    losses = [float(loss) for loss, _ in parts]
-    bad = [ids for loss, (_, ids) in zip(losses, parts, strict=True) if not math.isfinite(loss)]
-    # In the order of the step, so that one process and several add up alike.
-    found = processes.gather((losses, bad))
-    ordered = [value for row in zip(*(one for one, _ in found), strict=True) for value in row]
-    named = [name for _, batches in found for ids in batches for name in ids]
-    if named:
-        raise InputError(
-            f"{run.name}: the loss of step {step + 1} is {math.fsum(losses) if bad else 'not finite'}"
-            f" on images {', '.join(named)}; look at them, or lower the learning rate"
-        )
-    return math.fsum(ordered), waited
+    found = processes.collect(torch.stack(losses))
+    loss = math.fsum(found) if all(map(math.isfinite, found)) else sum(found)
+    own = [ids for one, ids in zip(losses, names, strict=True) if not math.isfinite(float(one))]
+    if not math.isfinite(loss):
+        raise _stopped(run, step, f"loss of step {step + 1} is {loss}", own, processes)
+    processes.add_up([p.grad for p in run.weights.values() if p.grad is not None])
+    norm = float(
+        nn.utils.clip_grad_norm_(list(run.weights.values()), run.settings.maximum_gradient_norm)
+    )
+    if not math.isfinite(norm):
+        raise _stopped(run, step, f"gradient of step {step + 1} has norm {norm}", names, processes)
+    return loss, norm, waited
+
+
+def _stopped(
+    run: _Run, step: int, what: str, batches: Sequence[Sequence[str]], processes: Processes
+) -> InputError:
+    """The same error in all processes, so that none waits for one that has stopped."""
+    images = [
+        name for ids in processes.gather([*map(list, batches)]) for one in ids for name in one
+    ]
+    return InputError(
+        f"{run.name}: the {what} on images {', '.join(images)}; look at them, or lower the "
+        "learning rate"
+    )
 
 
 def _observe(run: _Run, events: Sequence[Event], log: Log) -> None:

@@ -38,6 +38,10 @@ class MovingAverage:
         for name, value in self.values.items():
             value.copy_(values[name])
 
+    def keep(self) -> None:
+        """Leave the averages in the model; training is over."""
+        self._swap()
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model runs with the averages inside, and with its own weights again after."""

@@ -54,6 +54,17 @@ class Processes:
         for gradient, total in zip(own, _unflatten_dense_tensors(flat, own), strict=True):
             gradient.copy_(total)
 
+    def collect(self, values: Tensor) -> list[float]:
+        """Numbers of all processes, (N,) in each, in the order in which they shared the step."""
+        if self.world == 1:
+            return [float(value) for value in values]
+        import torch.distributed as dist
+
+        own = values.detach().to(self.device, torch.float64)
+        found = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(found, own)
+        return [float(value) for value in torch.stack(found, 1).flatten()]
+
     def gather(self, value: Any) -> list[Any]:
         """`value` of every process, in order of rank, in every process."""
         if self.world == 1:

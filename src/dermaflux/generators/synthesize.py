@@ -115,15 +115,8 @@ def synthesize(
 @contextlib.contextmanager
 def _joint_checkpoint(key: str, team: Processes) -> Iterator[Checkpoint]:
     """One checkpoint for all processes, opened by the main one; each is known to live in it."""
-    if team.main:
-        with checkpoints.checkpoint("synthesize", key) as saved:
-            team.wait()
-            with sampled_shards.present(saved, team):
-                team.wait()
-                yield saved
-    else:
+    with checkpoints.checkpoint("synthesize", key, team.main) as saved:
         team.wait()
-        saved = checkpoints.shared("synthesize", key)
         with sampled_shards.present(saved, team):
             team.wait()
             yield saved
