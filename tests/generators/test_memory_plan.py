@@ -42,9 +42,7 @@ def test_activations_are_those_autograd_keeps(targets: lora.Targets, dtype: torc
         model = tiny_flux.transformer().to(dtype)
         lora.add(model, targets, 4, 4.0, seed=0)
         recompute(model.train(), recomputed)
-        expected = activation_bytes(
-            Shape.of(model.config), batch, adapter, precision, recomputed
-        )
+        expected = activation_bytes(Shape.of(model.config), batch, adapter, precision, recomputed)
         assert expected == pytest.approx(really_saved(model, batch, dtype), rel=tolerance)
 
 
