@@ -124,7 +124,7 @@ def test_says_in_one_sentence_what_does_not_fit(flux: dict[str, torch.nn.Module]
     assert fit(flux, FLUX_1_DEV, small, "cuda", 24 * GIB).total < 24 * GIB
 
 
-def test_sharded_processes_share_base_and_adapter(flux: dict[str, torch.nn.Module]) -> None:
+def test_sharded_processes_share_the_base(flux: dict[str, torch.nn.Module]) -> None:
     alone = fit(flux, FLUX_1_DEV, _training(), "cuda", 200 * GIB)
     shared = fit(flux, FLUX_1_DEV, _training(processes=8, sharded=True), "cuda", 200 * GIB)
     assert shared.parts["base (bf16)"] < 0.2 * alone.parts["base (bf16)"]
