@@ -112,10 +112,9 @@ def reproduce(
     ] = False,
 ) -> None:
     """Make one synthetic image again from its manifest row."""
-    from dermaflux.generators import synthesize
-    from dermaflux.parameter_file import load
+    from dermaflux.generators import reproduction
 
-    synthesize.reproduce(load(), image_id, output, alone=alone)
+    reproduction.reproduce(image_id, output, alone=alone)
 
 
 @app.command()

@@ -60,9 +60,11 @@ _FEATURES: dict[str, dict[str, str]] = {
     "steps": {"dtype": "int32", "_type": "Value"},
     "guidance": {"dtype": "float32", "_type": "Value"},
     "weights": {"dtype": "string", "_type": "Value"},
+    "base_dtype": {"dtype": "string", "_type": "Value"},
+    "text_policy": {"dtype": "string", "_type": "Value"},
     "batch": {"dtype": "int32", "_type": "Value"},
 }
-"""Column -> Hugging Face feature. The last seven are null in real rows. `batch` is the number of
+"""Column -> Hugging Face feature. The last nine are null in real rows. `batch` is the number of
 the sampling batch, which the bit-identical re-run of a synthetic image needs."""
 
 COLUMNS = tuple(_FEATURES)
@@ -155,10 +157,25 @@ class ShardWriter:
         """Finish the last shard and give all shards their final names; return them."""
         self._close_shard()
         final = []
-        for path in self._paths:
-            name = f"{path.stem}-of-{len(self._paths):05d}.parquet"
+        for number, path in enumerate(self._paths):
+            name = shard_name(self._split, number, len(self._paths))
             final.append(path.rename(path.with_name(name)))
         return final
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """File name of shard `number` of `count`, as Hugging Face's hub names them."""
+    return f"{split}-{number:05d}-of-{count:05d}.parquet"
+
+
+def write_shard(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write one shard whole or not at all; columns a row lacks are null."""
+    partial = path.with_name(f".{path.name}.partial")
+    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+        for start in range(0, len(rows), _ROWS_PER_GROUP):
+            group = list(rows[start : start + _ROWS_PER_GROUP])
+            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+    partial.rename(path)
 
 
 def write(

@@ -1,9 +1,9 @@
 """How long captions are in tokens of the generator's text encoder.
 
 Training puts captions of one length, rounded up to 16 tokens, into one bucket, so the histogram is
-that of the buckets and tells what a step costs; a caption beyond 512 tokens is cut. The tokenizer belongs to the backbone, which does not exist yet when the
-stage `caption` runs: that stage counts words, and `finetune`, which reads both, counts tokens.
-Reads and writes nothing.
+that of the buckets and tells what a step costs; a caption beyond 512 tokens is cut. The tokenizer
+belongs to the backbone, which does not exist yet when the stage `caption` runs: that stage counts
+words, and `finetune`, which reads both, counts tokens. Reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 BIN = 16
-"""Tokens a length is rounded up to: 98 % of what exact lengths would save, in a few dozen shapes."""
+"""Tokens a length is rounded up to: 98 % of what exact lengths would save, in few shapes."""
 _CHUNK = 4096
 _WIDEST = 40  # characters of a printed bar
 

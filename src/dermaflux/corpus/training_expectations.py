@@ -35,6 +35,7 @@ _CLASSES = ("benign", "malignant")
 PROVENANCE = (
     *("image_id", "label", "source", "licence", "split", "sha256"),
     *("generator", "prompt", "seed", "steps", "guidance", "weights", "batch"),
+    *("base_dtype", "text_policy"),
 )
 
 

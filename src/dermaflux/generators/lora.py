@@ -60,13 +60,17 @@ def config(
     """peft's description of the adapter; B starts at zero, so the model starts unchanged."""
     from peft import LoraConfig
 
-    whole = int(alpha) if float(alpha).is_integer() else alpha
     return LoraConfig(
         r=rank,
-        lora_alpha=whole,  # type: ignore[arg-type]
+        lora_alpha=whole(alpha),  # type: ignore[arg-type]
         init_lora_weights=True,
         target_modules=target_modules(transformer, targets),
     )
+
+
+def whole(alpha: float) -> float:
+    """An alpha as files write it: 16, not 16.0."""
+    return int(alpha) if float(alpha).is_integer() else alpha
 
 
 class _Factor(nn.Linear):
@@ -152,21 +156,12 @@ def save(transformer: FluxTransformer2DModel, folder: Path, policy: Mapping[str,
     Raises nothing of its own. Equal weights give equal bytes.
     """
     from diffusers import FluxPipeline
-    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from peft.utils import get_peft_model_state_dict
-    from safetensors.torch import save as serialise
 
     adapter = transformer.peft_config["default"].to_dict()
-    described = {f"transformer.{key}": _plain(value) for key, value in adapter.items()}
 
     def write(weights: dict[str, torch.Tensor], path: str) -> None:
-        metadata = {
-            "format": "pt",
-            LORA_ADAPTER_METADATA_KEY: json.dumps(described, sort_keys=True),
-            POLICY_KEY: json.dumps(dict(policy), sort_keys=True),
-        }
-        kept = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-        Path(path).write_bytes(_ordered(serialise(kept, metadata=metadata)))
+        Path(path).write_bytes(file_bytes(weights, adapter, policy))
 
     FluxPipeline.save_lora_weights(
         folder,
@@ -175,7 +170,24 @@ def save(transformer: FluxTransformer2DModel, folder: Path, policy: Mapping[str,
     )
 
 
-def _ordered(file: bytes) -> bytes:
+def file_bytes(
+    weights: Mapping[str, torch.Tensor], adapter: Mapping[str, Any], policy: Mapping[str, Any]
+) -> bytes:
+    """A safetensors file in diffusers' names: weights by name, peft's description, our policy."""
+    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+    from safetensors.torch import save as serialise
+
+    described = {f"transformer.{key}": _plain(value) for key, value in adapter.items()}
+    metadata = {
+        "format": "pt",
+        LORA_ADAPTER_METADATA_KEY: json.dumps(described, sort_keys=True),
+        POLICY_KEY: json.dumps(dict(policy), sort_keys=True),
+    }
+    kept = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    return ordered(serialise(kept, metadata=metadata))
+
+
+def ordered(file: bytes) -> bytes:
     """A safetensors file with its metadata sorted; the library writes it in random order."""
     size = int.from_bytes(file[:8], "little")
     header = json.loads(file[8 : 8 + size])

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dermaflux.generators.text_policy import Policy, ResidentText, TextSource, text_lengths
+from dermaflux.generators import text_policy
+from dermaflux.generators.text_policy import ResidentText, TextSource
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -29,7 +30,8 @@ class Sampler:
     guidance: float
     scale: int
     """Side of the square image in pixels."""
-    text_policy: Policy
+    text_policy: text_policy.Policy
+    """T5 length of a prompt, as the adapter was trained."""
 
 
 def sample(
@@ -39,14 +41,19 @@ def sample(
     seeds: Sequence[int],
     text: TextSource | None = None,
 ) -> Pictures:
-    """One image per prompt, uint8 (B, scale, scale, 3)."""
-    source = text or ResidentText(pipe)
-    lengths = text_lengths(pipe, prompts, sampler.text_policy)
-    done = np.zeros((len(prompts), sampler.scale, sampler.scale, 3), dtype=np.uint8)
+    """One image per prompt, in their order, uint8 (B, scale, scale, 3).
+
+    Prompts of one text length go through the model together; `text` encodes them, the pipeline's
+    own encoders when None. Image i's noise comes from a CPU generator of its own with seed i, so an
+    image does not depend on its neighbours in the batch, up to the rounding of batched kernels.
+    """
+    encode = text or ResidentText(pipe)
+    lengths = text_policy.text_lengths(pipe, prompts, sampler.text_policy)
+    done: Pictures = np.empty((len(prompts), sampler.scale, sampler.scale, 3), dtype=np.uint8)
     for length in sorted(set(lengths)):
-        places = [place for place, one in enumerate(lengths) if one == length]
+        members = [place for place, own in enumerate(lengths) if own == length]
         with torch.inference_mode():
-            encoded = source([prompts[place] for place in places], length)
+            encoded = encode([prompts[place] for place in members], length)
             images = pipe(
                 prompt_embeds=encoded.tokens,
                 pooled_prompt_embeds=encoded.pooled,
@@ -54,11 +61,11 @@ def sample(
                 width=sampler.scale,
                 num_inference_steps=sampler.steps,
                 guidance_scale=sampler.guidance,
-                generator=[torch.Generator().manual_seed(seeds[place]) for place in places],
+                generator=[torch.Generator().manual_seed(seeds[place]) for place in members],
                 max_sequence_length=length,
                 output_type="np",
             ).images
-        done[places] = np.rint(images * 255).astype(np.uint8)
+        done[members] = np.rint(images * 255)
     return done
 
 
