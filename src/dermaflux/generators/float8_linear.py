@@ -63,7 +63,7 @@ class Float8Linear(nn.Linear):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Float8Linear:
         # `.to(bfloat16)` of a whole model must move these tensors and never change their type.
-        weight, scale = self.weight, self.scale
+        weight, scale = self.weight.detach(), self.scale
         super()._apply(fn, recurse)
         if self.weight.dtype != weight.dtype:
             self.weight = nn.Parameter(weight.to(self.weight.device), requires_grad=False)
