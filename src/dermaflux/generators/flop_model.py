@@ -71,8 +71,6 @@ class Layer:
     """Among the `attention` targets."""
     first: bool = False
     """Reads the block's normalised input."""
-    last: bool = False
-    """Nothing after it in the block is saved when it and the modulation have no adapter."""
 
     def weights(self) -> int:
         """Entries of the matrix."""
@@ -91,7 +89,7 @@ def double_block(width: int) -> list[Layer]:
         layers += [Layer(width, width, runs, attention=True, first=True) for _ in range(3)]
         layers += [Layer(width, width, runs, attention=True)]
         layers += [Layer(width, 4 * width, runs)]
-        layers += [Layer(4 * width, width, runs, last=runs == "text")]
+        layers += [Layer(4 * width, width, runs)]
     return layers
 
 
@@ -101,7 +99,7 @@ def single_block(width: int) -> list[Layer]:
         Layer(width, 3 * width, "once"),
         *[Layer(width, width, "joint", attention=True, first=True) for _ in range(3)],
         Layer(width, 4 * width, "joint", first=True),
-        Layer(5 * width, width, "joint", last=True),
+        Layer(5 * width, width, "joint"),
     ]
 
 
@@ -139,7 +137,7 @@ def training_step(
     for number in range(shape.blocks):
         total += _backward(shape, number, tokens, adapter)
         if number < recomputed:
-            total += _recomputed(shape, number, tokens, adapter)
+            total += _block(shape, number, *tokens, adapter)
     return total + 2.0 * image_tokens * shape.width * shape.channels
 
 
@@ -185,13 +183,4 @@ def _backward(shape: Shape, number: int, tokens: tuple[int, int], adapter: Adapt
             total += 4.0 * layer.adapter_weights(adapter.rank) * rows
             if constant:
                 total -= 2.0 * adapter.rank * layer.inputs * rows
-    return total
-
-
-def _recomputed(shape: Shape, number: int, tokens: tuple[int, int], adapter: Adapter) -> float:
-    """The second forward pass of a block: it stops at the last tensor that a gradient needs."""
-    total = _block(shape, number, *tokens, adapter)
-    if adapter.targets == "attention":
-        ends = [layer for layer in _layers(shape, number) if layer.last]
-        total -= sum(2.0 * layer.weights() * _rows(layer, *tokens) for layer in ends)
     return total

@@ -17,6 +17,7 @@ from dermaflux.errors import InputError
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
+Quantised = Literal["fp8", "nf4"]
 BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 """Embedders and final layer of the transformer are small and sensitive, and stay in bf16."""
 T5_BLOCKS = ("encoder.",)
@@ -24,15 +25,23 @@ T5_KEPT = (".wo",)
 """T5 casts the input of `wo` to the dtype of the stored weight, which must be one to compute in."""
 
 
-def quantise(pipe: FluxPipeline, kind: Literal["fp8", "nf4"], device: torch.device) -> None:
+def quantise(pipe: FluxPipeline, kind: Quantised, device: torch.device) -> None:
     """Quantise the transformer's blocks and T5's in place; `InputError` without the package."""
-    make = _four_bit_linear() if kind == "nf4" else _eight_bit_linear
-    replace(pipe.transformer, BLOCKS, (), make, device)
+    replace(pipe.transformer, BLOCKS, (), _maker(kind), device)
     if kind == "nf4":
         # By this peft picks its 4-bit layers.
         pipe.transformer.is_loaded_in_4bit = True
+    quantise_text(pipe, kind, device)
+
+
+def quantise_text(pipe: FluxPipeline, kind: Quantised, device: torch.device) -> None:
+    """Quantise T5's blocks in place, where the pipeline has a T5."""
     if pipe.text_encoder_2 is not None:
-        replace(pipe.text_encoder_2, T5_BLOCKS, T5_KEPT, make, device)
+        replace(pipe.text_encoder_2, T5_BLOCKS, T5_KEPT, _maker(kind), device)
+
+
+def _maker(kind: Quantised) -> Callable[[nn.Linear], nn.Module]:
+    return _four_bit_linear() if kind == "nf4" else _eight_bit_linear
 
 
 def replace(

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny_flux
+import torch
+
+from dermaflux.errors import InputError
+from dermaflux.generators import lora, memory_plan, pipeline
+from dermaflux.generators.block_checkpointing import recompute
+from dermaflux.generators.flop_model import FLUX_1_DEV, Adapter, Shape
+from dermaflux.generators.memory_plan import GIB, Training, fit
+from dermaflux.generators.saved_activations import Batch, Precision, activation_bytes
+
+
+def really_saved(model: Any, batch: Batch, dtype: torch.dtype) -> int:
+    """Bytes of the distinct storages that autograd keeps, the model's own left out."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = tiny_flux.velocity(
+            model, batch.images, batch.image_tokens, batch.text_tokens, dtype
+        ).mean()
+    assert loss.requires_grad
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("targets", ["attention", "all-linear"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activations_are_those_autograd_keeps(targets: lora.Targets, dtype: torch.dtype) -> None:
+    batch, adapter = Batch(2, 64, 48), Adapter(4, targets)
+    precision = Precision(dtype.itemsize, 4)
+    for recomputed, tolerance in ((0, 0.02), (3, 0.04), (6, 0.12)):
+        model = tiny_flux.transformer().to(dtype)
+        lora.add(model, targets, 4, 4.0, seed=0)
+        recompute(model.train(), recomputed)
+        expected = activation_bytes(
+            Shape.of(model.config), batch, adapter, precision, recomputed
+        )
+        assert expected == pytest.approx(really_saved(model, batch, dtype), rel=tolerance)
+
+
+def test_activations_of_flux_1_dev_per_token() -> None:
+    """An independent estimate says about 6.3 MB per token, for both targets."""
+    batch, narrow = Batch(64, 64, 128), Precision(2, 2)
+    attention, every = (
+        activation_bytes(FLUX_1_DEV, batch, Adapter(64, targets), narrow) / batch.tokens / 1e6
+        for targets in ("attention", "all-linear")
+    )
+    assert 4 < attention < 6.3 < every < 7.5
+
+
+@pytest.mark.parametrize("base_dtype", ["fp32", "bf16", "fp8", "nf4"])
+def test_weights_are_counted_as_they_are_held(here: Any, base_dtype: Any) -> None:
+    if base_dtype == "nf4":
+        pytest.importorskip("bitsandbytes")
+    parts = pipeline.on_meta(here.backbone)
+    pipe = pipeline.load(here.backbone, base_dtype, torch.device("cpu"))
+    for name, encoder in (("transformer", False), ("text_encoder_2", True)):
+        part = getattr(pipe, name)
+        held = sum(p.numel() * p.element_size() for p in part.parameters())
+        held += sum(b.numel() * b.element_size() for b in part.buffers())
+        counted = memory_plan.weight_bytes(parts[name], base_dtype, encoder)
+        assert counted == pytest.approx(held, rel=0.03)
+
+
+def _training(**changes: Any) -> Training:
+    given: dict[str, Any] = dict(
+        base_dtype="bf16", adapter=Adapter(64, "all-linear"), trainable=343_670_784, ema=False,
+        text_cache=False, checkpointing="auto", batches=(Batch(64, 64, 128), Batch(9, 1024, 256)),
+    )  # fmt: skip
+    return Training(**{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def flux() -> dict[str, torch.nn.Module]:
+    """FLUX.1-dev's transformer, and encoders of the same sizes, without storage."""
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+    t5 = T5Config(
+        d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu"
+    )  # fmt: skip
+    with torch.device("meta"):
+        return {
+            "transformer": FluxTransformer2DModel(guidance_embeds=True),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(hidden_size=768)),
+            "text_encoder_2": T5EncoderModel(t5),
+            "vae": AutoencoderKL(latent_channels=16),
+        }
+
+
+def test_recomputes_as_few_blocks_as_fit(flux: dict[str, torch.nn.Module]) -> None:
+    roomy = fit(flux, FLUX_1_DEV, _training(), "cuda", 200 * GIB)
+    assert roomy.recomputed == 0
+    assert roomy.parts["base (bf16)"] / 1e9 == pytest.approx(23.8, abs=0.05)
+    assert roomy.parts["text encoders"] / 1e9 == pytest.approx(9.8, abs=0.2)
+    less = fit(flux, FLUX_1_DEV, _training(), "cuda", 80 * GIB)
+    assert 0 < less.recomputed < 57
+    one_fewer = _training(checkpointing="none")
+    with pytest.raises(InputError, match="gradient_checkpointing to auto"):
+        fit(flux, FLUX_1_DEV, one_fewer, "cuda", 80 * GIB)
+    assert f"{less.recomputed} of 57 blocks recomputed" in less.table()
+    assert less.total <= less.available
+    full = fit(flux, FLUX_1_DEV, _training(checkpointing="full"), "cuda", 80 * GIB)
+    assert full.recomputed == 57
+    assert full.total < less.total
+
+
+def test_says_in_one_sentence_what_does_not_fit(flux: dict[str, torch.nn.Module]) -> None:
+    with pytest.raises(InputError) as caught:
+        fit(flux, FLUX_1_DEV, _training(), "cuda", 24 * GIB)
+    message = str(caught.value)
+    assert "the GPU has 24.0 GiB" in message
+    for fix in ("finetune.batch_tokens", "finetune.base_dtype to fp8 or nf4", "text_cache to true"):
+        assert fix in message
+    small = _training(base_dtype="nf4", text_cache=True, batches=(Batch(1, 256, 128),))
+    assert fit(flux, FLUX_1_DEV, small, "cuda", 24 * GIB).total < 24 * GIB
+
+
+def test_sharded_processes_share_base_and_adapter(flux: dict[str, torch.nn.Module]) -> None:
+    alone = fit(flux, FLUX_1_DEV, _training(), "cuda", 200 * GIB)
+    shared = fit(flux, FLUX_1_DEV, _training(processes=8, sharded=True), "cuda", 200 * GIB)
+    assert shared.parts["base (bf16)"] < 0.2 * alone.parts["base (bf16)"]
