@@ -13,9 +13,8 @@ from small_generator import FINETUNE, corpus_row, write_corpus
 
 from dermaflux.errors import InputError
 from dermaflux.generators import finetune as stage
-from dermaflux.generators import pipeline
 from dermaflux.generators.fit import Settings, Step, fit
-from dermaflux.generators.training_images import Latents, captioned, epoch_batches, select
+from dermaflux.generators.training_images import captioned, select
 from dermaflux.tracking import Silent
 
 _KILLED = """
@@ -62,24 +61,6 @@ def test_a_killed_run_continues_to_the_same_bytes(here) -> None:
     assert facts["captions_cut"] == 0
 
 
-def test_latents_follow_the_image_and_not_its_place(here, tmp_path: Path) -> None:
-    rows = [corpus_row(index, 128) for index in (5, 1, 2, 0)]
-    forward = write_corpus(tmp_path / "a", rows)
-    backward = write_corpus(tmp_path / "b", rows[::-1])
-    pipe = pipeline.load(here.backbone, "fp32", torch.device("cpu"))
-    drawn = []
-    for corpus, captions in (forward, backward):
-        samples = select(captioned(corpus, captions), [128], 0, 0)
-        assert [one.image_id for one in samples] == sorted(row["image_id"] for row, _ in rows)
-        latents = Latents(pipe, corpus, samples)
-        noise = torch.Generator().manual_seed(3)
-        drawn.append((samples, latents.draw(samples, noise)))
-    assert drawn[0][0] == drawn[1][0]
-    torch.testing.assert_close(drawn[0][1], drawn[1][1])
-    texts = {row["image_id"]: caption for row, caption in rows}
-    assert all(one.caption == texts[one.image_id] for one in drawn[0][0])
-
-
 def test_only_training_images_of_the_scales_are_taken_half_of_each_class(here) -> None:
     rows = captioned(here.corpus, here.captions)
     samples = select(rows, [128], 4, 0)
@@ -89,15 +70,6 @@ def test_only_training_images_of_the_scales_are_taken_half_of_each_class(here) -
     assert select(rows.iloc[::-1], [128], 4, 0) == samples
     with pytest.raises(InputError, match=r"\[512\] leave no benign"):
         select(rows, [512], 0, 0)
-
-
-def test_an_epoch_takes_every_image_once_in_batches_of_one_scale(here) -> None:
-    samples = select(captioned(here.corpus, here.captions), [128, 256], 0, 0)
-    first, second = (epoch_batches(samples, 2, 0, epoch) for epoch in (0, 1))
-    assert sorted(index for batch in first for index in batch) == list(range(len(samples)))
-    assert all(len({samples[index].scale for index in batch}) == 1 for batch in first)
-    assert first != second
-    assert first == epoch_batches(samples, 2, 0, 0)
 
 
 def test_a_missing_caption_is_named(here, tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ def in_tokens(tokenizer: Callable[..., Any], captions: Sequence[str]) -> list[in
     """Tokens of each caption, its end token included, as training counts them."""
     counts: list[int] = []
     for start in range(0, len(captions), _CHUNK):
-        counts += map(len, tokenizer(list(captions[start : start + _CHUNK])).input_ids)
+        # Without `verbose` a length beyond the model's own is announced as an error to come.
+        found = tokenizer(list(captions[start : start + _CHUNK]), verbose=False)
+        counts += map(len, found.input_ids)
     return counts
 
 

@@ -7,6 +7,7 @@ and without sharding. Reads and writes nothing.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ def shard(
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    # A warning against in-place operations on a block's output; diffusers has none there.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     whole = set(adapter)
     for weight in whole:
         weight.data = weight.data.to(processes.device)

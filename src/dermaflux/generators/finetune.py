@@ -25,10 +25,11 @@ from dermaflux.generators import base_sharding, lora, lora_training, pipeline, t
 from dermaflux.generators.block_checkpointing import recompute
 from dermaflux.generators.block_compile import compile_blocks
 from dermaflux.generators.flop_model import Shape
+from dermaflux.generators.latents import Latents
 from dermaflux.generators.processes import Processes, join
 from dermaflux.generators.text_policy import ResidentText
 from dermaflux.generators.training_data import TrainingData
-from dermaflux.generators.training_images import CLASSES, Latents
+from dermaflux.generators.training_images import CLASSES
 from dermaflux.params import Finetune, Params
 from dermaflux.seeds import derived_seed
 from dermaflux.tracking import Log, Silent
@@ -124,7 +125,8 @@ def finetune(
     if processes.main:
         _announce(data, section, log)
     pipe, weights = _model(section, seed, backbone, len(data.order.shapes), processes)
-    latents = Latents(pipe, corpus, [*data.samples, *data.held_out])
+    shared = (processes.rank, processes.world, processes.wait)
+    latents = Latents(pipe.vae, corpus, [*data.samples, *data.held_out], *shared)
     inputs = lora_training.Inputs(pipe, weights, data, latents, ResidentText(pipe))
     with checkpoint(
         "finetune", _key(section, seed, origin.identity, data), processes.main

@@ -111,7 +111,8 @@ def line(name: str, done: int, steps: int, values: dict[str, float]) -> str:
     memory, left = values["memory_peak_gib"], values["time_left_minutes"]
     return (
         f"{name} {done:,}/{steps:,}: loss {values['loss']:.4f}, "
-        f"{values['images_per_second']:,.3g} images/s, {values['tokens_per_second']:,.0f} tokens/s, "
+        f"{values['images_per_second']:,.3g} images/s, "
+        f"{values['tokens_per_second']:,.0f} tokens/s, "
         f"padding {values['padding_percent']:.1f} %, {values['tflop_per_second']:.3g} TFLOP/s, "
         f"MFU {values['mfu_percent']:.1f} %, data wait {values['data_wait_ms']:.1f} ms/step, "
         f"memory {memory:.2f} GiB, {_duration(left)} left"

@@ -65,14 +65,15 @@ def text_lengths(
     tokenizer_2: Callable[..., Any] | FluxPipeline, prompts: Sequence[str], policy: Policy
 ) -> list[int]:
     """T5 length of each prompt; `tokenizer_2` may be the pipeline that holds it."""
-    tokenizer = getattr(tokenizer_2, "tokenizer_2", tokenizer_2)
+    tokenizer: Any = getattr(tokenizer_2, "tokenizer_2", tokenizer_2)
     return [text_length(count, policy) for count in lengths.in_tokens(tokenizer, prompts)]
 
 
 def encode(pipe: FluxPipeline, prompts: Sequence[str], length: int) -> Text:
     """The pipeline's own encoding at `length` T5 tokens, without gradient."""
+    encoder: Any = pipe
     with torch.no_grad():
-        return Text(*pipe.encode_prompt(prompt=list(prompts), max_sequence_length=length))
+        return Text(*encoder.encode_prompt(prompt=list(prompts), max_sequence_length=length))
 
 
 class ResidentText:
