@@ -19,8 +19,8 @@ from torch import nn
 from dermaflux import table
 from dermaflux.errors import InputError
 from dermaflux.generators import adapter_file, lora, pipeline
-from dermaflux.generators.finetune import SETTINGS
 from dermaflux.generators.kohya_naming import Layer
+from dermaflux.generators.lora import SETTINGS
 from dermaflux.params import Finetune
 from dermaflux.tracking import Log
 

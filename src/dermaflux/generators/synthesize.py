@@ -22,7 +22,7 @@ from dermaflux.captions.prompt_bank import PromptBank
 from dermaflux.checkpoints import Checkpoint
 from dermaflux.errors import InputError
 from dermaflux.generators import lora, merged, pipeline, processes, sampled_shards, sampling_plan
-from dermaflux.generators.finetune import SETTINGS
+from dermaflux.generators.lora import SETTINGS
 from dermaflux.generators.processes import SINGLE, Processes
 from dermaflux.generators.sampling import Pictures, Sampler, sample
 from dermaflux.generators.sampling_plan import Batch, Plan, plan
