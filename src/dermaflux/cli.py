@@ -117,6 +117,21 @@ def reproduce(
     reproduction.reproduce(image_id, output, alone=alone)
 
 
+@app.command("export-lora")
+def export_lora(
+    output: Annotated[Path, typer.Argument(help="New file, for example lesions.safetensors.")],
+    naming: Annotated[
+        str,
+        typer.Option("--format", help="kohya (ComfyUI, Forge, sd-scripts) or diffusers."),
+    ] = "kohya",
+    dtype: Annotated[str, typer.Option(help="fp32, or bf16 at half the size.")] = "fp32",
+) -> None:
+    """Write the fine-tuned LoRA as a file that other programs load."""
+    from dermaflux.generators import exported_lora
+
+    exported_lora.export(output, naming, dtype)
+
+
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],

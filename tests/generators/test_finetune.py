@@ -16,6 +16,7 @@ from dermaflux.errors import InputError
 from dermaflux.generators import finetune as stage
 from dermaflux.generators.fit import Settings, Step, fit
 from dermaflux.generators.training_images import captioned, select
+from dermaflux.parameter_file import load
 from dermaflux.tracking import Silent
 
 _KILLED = """
@@ -82,7 +83,9 @@ def test_the_report_of_a_run_without_training_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    stage._without_training({"generator": "folder", "folder": "released"})
+    params = load(Path(__file__).parents[2] / "params.yaml")
+    synthesize = params.synthesize.model_copy(update={"folder": "released"})
+    stage.run(params.model_copy(update={"generator": "folder", "synthesize": synthesize}))
     for folder in (stage.paths.GENERATOR, stage.GRID.parent):
         assert json.loads((folder / stage.SETTINGS).read_text())["folder"] == "released"
 

@@ -122,6 +122,7 @@ def test_work_counts_captions_and_nothing_twice(opened) -> None:  # type: ignore
     own = sum(data.caption_tokens) + 64 * len(data.samples)
     assert sum(work.tokens - work.padding_tokens for work in works) == own
     assert all(work.flop > 0 for work in works)
+    assert data.padding_percent() == pytest.approx(100 * (1 - own / works[0].tokens))
 
 
 def test_validation_loss_is_that_of_plain_diffusers_calls_and_always_the_same(opened) -> None:  # type: ignore[no-untyped-def]

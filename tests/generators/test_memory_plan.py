@@ -85,7 +85,8 @@ def flux() -> dict[str, torch.nn.Module]:
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
     t5 = T5Config(
-        d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu"
+        d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64,
+        feed_forward_proj="gated-gelu",
     )  # fmt: skip
     with torch.device("meta"):
         return {

@@ -8,7 +8,8 @@ import torch
 from drawn_adapter import awakened_backbone, draw_generator
 from small_generator import Workspace
 
-from dermaflux.generators import pipeline, synthesize, text_policy
+from dermaflux.generators import pipeline, text_policy
+from dermaflux.generators.merged import open_generator
 from dermaflux.generators.sampling import Sampler, sample
 
 PROMPTS = [
@@ -30,7 +31,7 @@ def test_batched_equals_one_by_one_and_the_pipeline_itself(
 ) -> None:
     backbone = awakened_backbone(workspace.backbone, tmp_path / "backbone")
     folder = draw_generator(backbone, tmp_path / "generator", "all-linear", policy)
-    merged = synthesize.open_generator(folder, backbone, "fp32", False)
+    merged = open_generator(folder, backbone, "fp32")
     sampler = Sampler(3, 3.5, 128, policy)
     together = sample(merged, sampler, PROMPTS, SEEDS)
     assert together.shape == (4, 128, 128, 3)

@@ -23,6 +23,7 @@ from dermaflux.captions import lengths
 from dermaflux.checkpoints import checkpoint, fingerprint
 from dermaflux.generators import (
     base_sharding,
+    imported_lora,
     lora,
     lora_training,
     memory_plan,
@@ -33,6 +34,7 @@ from dermaflux.generators.block_checkpointing import recompute
 from dermaflux.generators.block_compile import compile_blocks
 from dermaflux.generators.flop_model import Adapter, Shape
 from dermaflux.generators.latents import Latents
+from dermaflux.generators.lora import SETTINGS
 from dermaflux.generators.processes import Processes, join
 from dermaflux.generators.text_cache import cache_text
 from dermaflux.generators.text_policy import ResidentText, TextSource
@@ -45,7 +47,6 @@ from dermaflux.tracking import Log, Silent
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
-SETTINGS = "finetune.json"
 CURVE = "loss.csv"
 VALIDATION = "validation_loss.csv"
 GRID = paths.REPORTS / "finetune" / "grid.png"
@@ -67,14 +68,11 @@ _INPUTS = (paths.CORPUS, paths.CAPTIONS, paths.BACKBONE)
 
 def run(params: Params) -> None:
     """Fine-tune, and log curve, speed and grids as an MLflow run."""
-    section = params.finetune
-    if params.generator == "folder":
-        _without_training({"generator": "folder", "folder": params.synthesize.folder})
+    section, processes = params.finetune, join()
+    if params.generator == "folder" or section.imported is not None:
+        if processes.main:
+            _without_training(params)
         return
-    if section.imported is not None:
-        _imported(section, params.seed)
-        return
-    processes = join()
     with _log(section, params.seed, processes) as log:
         finetune(section, params.seed, *_INPUTS, paths.GENERATOR, GRID, log, processes)
         if isinstance(log, tracking.Run):
@@ -91,22 +89,21 @@ def _log(section: Finetune, seed: int, processes: Processes) -> Any:
     return tracking.start("generator", "finetune", parameters, _INPUTS, system_metrics=True)
 
 
-def _without_training(facts: Mapping[str, Any]) -> None:
-    """The stage's outputs where there is nothing to train: they say why."""
-    with table.atomic_folder(paths.GENERATOR) as partial:
-        table.write_json(partial / SETTINGS, dict(facts))
+def _without_training(params: Params) -> None:
+    """The stage's outputs where there is nothing to train: a finished LoRA, or why there is none."""
+    section = params.finetune
+    if params.generator == "folder":
+        facts = {"generator": "folder", "folder": params.synthesize.folder}
+        with table.atomic_folder(paths.GENERATOR) as partial:
+            table.write_json(partial / SETTINGS, facts)
+    else:
+        facts = {"imported": section.imported}
+        parameters = {"seed": params.seed, **section.model_dump()}
+        with tracking.start("generator", "finetune", parameters, [paths.BACKBONE]) as log:
+            imported_lora.write(section, paths.BACKBONE, paths.GENERATOR, log)
+            log.outputs(paths.GENERATOR)
     with table.atomic_folder(GRID.parent) as partial:
-        table.write_json(partial / SETTINGS, dict(facts))
-
-
-def _imported(section: Finetune, seed: int) -> None:
-    from dermaflux.generators import imported_lora
-
-    with tracking.start("generator", "finetune", {"seed": seed, **section.model_dump()}, []) as log:
-        imported_lora.write(section, paths.BACKBONE, paths.GENERATOR, log)
-        with table.atomic_folder(GRID.parent) as partial:
-            table.write_json(partial / SETTINGS, {"imported": section.imported})
-        log.outputs(paths.GENERATOR)
+        table.write_json(partial / SETTINGS, facts)
 
 
 def finetune(
@@ -278,6 +275,7 @@ def _facts(
         "batch_tokens": section.batch_tokens,
         "micro_batches": section.micro_batches,
         "buckets": len(data.order.shapes),
+        "padding_percent": round(data.padding_percent(), 3),
         "learning_rate": section.learning_rate,
         "images": {
             str(scale): sum(one.scale == scale for one in samples) for scale in section.scales

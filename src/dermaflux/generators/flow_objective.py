@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,8 +26,6 @@ from dermaflux.params import Finetune
 from dermaflux.seeds import generator
 
 if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
-
     from dermaflux.generators.training_images import Sample
 
 
@@ -51,11 +49,11 @@ class _Prepared:
 
 
 class Objective:
-    """What `fit` asks for: losses of a step, and its work."""
+    """What `fit` asks for: losses of a step, and its work; `model` is a FluxTransformer2DModel."""
 
     def __init__(
         self,
-        model: FluxTransformer2DModel,
+        model: Any,
         samples: Sequence[Sample],
         caption_tokens: Sequence[int],
         order: Order,

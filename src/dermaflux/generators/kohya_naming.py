@@ -65,6 +65,10 @@ class Layer:
         """Columns of `up`."""
         return self.down.shape[0]
 
+    def to(self, dtype: torch.dtype) -> Layer:
+        """The same in another dtype."""
+        return Layer(self.down.to(dtype), self.up.to(dtype), self.alpha)
+
     def product(self) -> Tensor:
         """What is added to the weight, (outputs, inputs)."""
         return self.up @ self.down * (self.alpha / self.rank)

@@ -46,13 +46,13 @@ class Processes:
         if self.world == 1:
             return
         import torch.distributed as dist
-        from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
         own = list(gradients)
-        flat = _flatten_dense_tensors(own)
+        flat = torch.cat([gradient.flatten() for gradient in own])
         dist.all_reduce(flat)
-        for gradient, total in zip(own, _unflatten_dense_tensors(flat, own), strict=True):
-            gradient.copy_(total)
+        totals = torch.split(flat, [one.numel() for one in own])  # type: ignore[no-untyped-call]
+        for gradient, total in zip(own, totals, strict=True):
+            gradient.copy_(total.view_as(gradient))
 
     def collect(self, values: Tensor) -> list[float]:
         """Numbers of all processes, (N,) in each, in the order in which they shared the step."""

@@ -11,8 +11,9 @@ import numpy as np
 
 from dermaflux import paths, table
 from dermaflux.errors import InputError
+from dermaflux.generators import merged
 from dermaflux.generators.sampling import Pictures, Sampler, sample
-from dermaflux.generators.synthesize import open_generator, png, read_weights
+from dermaflux.generators.synthesize import png, read_weights
 
 
 def reproduce(image_id: str, output: Path, alone: bool = False) -> None:
@@ -58,7 +59,7 @@ def remake(
     sampler = Sampler(
         int(row["steps"]), float(row["guidance"]), int(row["scale"]), row["text_policy"]
     )
-    pipe = open_generator(folder, backbone, row["base_dtype"], False)
+    pipe = merged.open_generator(folder, backbone, row["base_dtype"])
     pictures = sample(pipe, sampler, members["prompt"].tolist(), [int(s) for s in members["seed"]])
     place = members["image_id"].tolist().index(image_id)
     kept = np.asarray(table.decode(dict(table.images(synthetic, [image_id]))[image_id]))

@@ -21,8 +21,8 @@ from dermaflux.captions import prompt_bank
 from dermaflux.captions.prompt_bank import PromptBank
 from dermaflux.checkpoints import Checkpoint
 from dermaflux.errors import InputError
-from dermaflux.generators import lora, pipeline, processes, sampled_shards, sampling_plan
-from dermaflux.generators.finetune import SETTINGS
+from dermaflux.generators import lora, merged, pipeline, processes, sampled_shards, sampling_plan
+from dermaflux.generators.lora import SETTINGS
 from dermaflux.generators.processes import SINGLE, Processes
 from dermaflux.generators.sampling import Pictures, Sampler, sample
 from dermaflux.generators.sampling_plan import Batch, Plan, plan
@@ -142,7 +142,7 @@ class _Lazy:
     def __call__(self, batch: Batch) -> Pictures:
         """Pictures of the batch, uint8 (B, H, W, 3)."""
         if self._pipe is None:
-            self._pipe = open_generator(*self._files)
+            self._pipe = merged.open_generator(*self._files)
         # A compiled model has one shape per text length: the last batch of each is filled up.
         places = [*batch.members, *[batch.members[-1]] * (self._fill - len(batch.members))]
         members = [self._plans[place] for place in places]
@@ -184,21 +184,6 @@ def bank_of(section: Synthesize, corpus: Path, captions: Path) -> PromptBank:
     if section.bank == "label":
         return prompt_bank.label_only()
     return prompt_bank.from_captions(captioned(corpus, captions), section.bank)
-
-
-def open_generator(
-    folder: Path, backbone: Path, base_dtype: BaseDtype, compiled: bool
-) -> FluxPipeline:
-    """The backbone with the adapter merged into its weights, which spares two products a layer."""
-    import torch
-
-    pipe = pipeline.load(backbone, base_dtype)
-    pipe.load_lora_weights(folder, weight_name=lora.WEIGHTS)
-    pipe.fuse_lora()
-    pipe.unload_lora_weights()
-    if pipe.vae.device.type == "cpu":
-        pipe.vae.decoder.to(memory_format=torch.channels_last)
-    return pipe
 
 
 def _row(one: Plan, picture: Pictures, constants: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Reads corpus/ (splits `train` and `validation`) and captions/. Writes nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,18 @@ class TrainingData:
     def lengths(self) -> dict[str, Any]:
         """Quantiles and histogram of caption lengths, and how many exceed 512 tokens."""
         return lengths.figures(self.caption_tokens, LIMIT)
+
+    def padding_percent(self) -> float:
+        """Share of padding in the tokens of an epoch: text beyond a caption's end, and fillers."""
+        order = self.order
+        steps = (order.at(step) for step in itertools.count())
+        epoch = itertools.islice(itertools.chain.from_iterable(steps), order.per_epoch)
+        tokens = sum(len(micro.members) * micro.bucket.tokens for micro in epoch)
+        own = sum(
+            bucket.image_tokens + min(count, bucket.text_tokens)
+            for bucket, count in zip(self.buckets, self.caption_tokens, strict=True)
+        )
+        return 100 * (1 - own / tokens)
 
     def steps(self, section: Finetune) -> int:
         """Optimiser steps of the run."""
