@@ -68,11 +68,17 @@ class Checkpoint:
 
 
 @contextmanager
-def checkpoint(stage: str, key: str) -> Iterator[Checkpoint]:
-    """Open the checkpoint of `key`; a second process with the same key waits for the first."""
+def checkpoint(stage: str, key: str, main: bool = True) -> Iterator[Checkpoint]:
+    """Open the checkpoint of `key`; a second process with the same key waits for the first.
+
+    Of processes that share one run, only the main one holds the lock; the others read.
+    """
     from filelock import FileLock
 
     folder = project_root() / ".dermaflux" / "checkpoints" / stage / key
+    if not main:
+        yield Checkpoint(folder)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         folder.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -40,15 +41,22 @@ _ROOMS = {
     "report": ("reporting", "Everything above -> reports/index.html."),
     "summary": ("reporting", "Print the results of the last `dvc repro` as a short table."),
 }
+_SHARED = ("finetune", "synthesize")
+"""Stages that several processes can share."""
+_PATIENCE = 10.0
 _Architecture = Annotated[str, typer.Option(help="A name from train.architectures.")]
 _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
 
 def _stage(room: str, name: str) -> Callable[[], None]:
     def command() -> None:
+        from dermaflux import launch
         from dermaflux.parameter_file import load
 
-        importlib.import_module(f"dermaflux.{room}.{name}").run(load())
+        params = load()
+        if name in _SHARED and params.accelerate and not launch.launched():
+            sys.exit(launch.launch(params.accelerate, name))
+        importlib.import_module(f"dermaflux.{room}.{name}").run(params)
 
     return command
 
@@ -160,5 +168,9 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"dermaflux: {error}", file=sys.stderr)
+        # All processes of a launch stop for the same reason. The launcher ends the others when the
+        # first has gone, so one sentence is printed, or that of the only one with a reason.
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(_PATIENCE)
+        print(f"dermaflux: {error}", file=sys.stderr, flush=True)
         sys.exit(1)

@@ -16,6 +16,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (root / ".dvc").mkdir()
     rows = [corpus_row(index, 256 if index % 4 == 3 else 128) for index in range(9)]
     rows.append(corpus_row(9, 128, split="test"))
+    rows += [corpus_row(index, 128, split="validation") for index in (10, 12, 13)]
     corpus, captions = write_corpus(root, rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DVC_ROOT", raising=False)

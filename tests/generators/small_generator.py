@@ -11,8 +11,9 @@ from dermaflux import table
 from dermaflux.params import Finetune, Tiny
 
 FINETUNE = Finetune(
-    targets="attention", rank=2, alpha=4.0, steps=5, batch=2, learning_rate=1e-3,
-    warmup_steps=1, text_tokens=64, scales=[128, 256], checkpoint_steps=2, grid_steps=100,
+    targets="attention", rank=2, alpha=4.0, steps=5, batch_tokens=320, micro_batches=2,
+    learning_rate=1e-3, warmup_steps=1, scales=[128, 256], validation_images=2,
+    validation_steps=3, log_steps=1, checkpoint_steps=2, grid_steps=100,
 )  # fmt: skip
 # A rate this low keeps the decoder where it starts: two steps at a real one leave most pixels
 # at 0 or 255, and comparisons of pixels would hold whatever was sampled.

@@ -10,7 +10,7 @@ import torch
 from small_generator import TINY, Workspace
 
 from dermaflux.errors import InputError
-from dermaflux.generators import autoencoder, backbone, pipeline, tiny_training
+from dermaflux.generators import autoencoder, backbone, pipeline, text_policy, tiny_training
 from dermaflux.params import Backbone
 from dermaflux.tracking import Silent
 
@@ -62,7 +62,7 @@ def test_captions_that_differ_in_one_word_have_different_embeddings(here: Worksp
         for label in ("benign", "malignant")
         for degree in ("slight", "notable")
     ]
-    text = pipeline.encode(pipe, prompts, 64)
+    text = text_policy.encode(pipe, prompts, 64)
     pooled = torch.nn.functional.normalize(text.pooled, dim=1)
     likeness = (pooled @ pooled.T - 2 * torch.eye(4)).max()
     assert float(likeness) < 0.98

@@ -8,6 +8,7 @@ from diffusers import FluxPipeline
 from safetensors import safe_open
 
 from dermaflux.generators import lora, pipeline
+from dermaflux.generators.text_policy import encode
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def _open(folder: Path) -> FluxPipeline:
 def _latents(pipe: FluxPipeline) -> torch.Tensor:
     """Two steps' latents: pixels could hide a difference by rounding or saturation."""
     with torch.inference_mode():
-        text = pipeline.encode(pipe, ["a mole"], 64)
+        text = encode(pipe, ["a mole"], 64)
         return pipe(
             prompt_embeds=text.tokens,
             pooled_prompt_embeds=text.pooled,

@@ -5,7 +5,6 @@ Reads the hub's cache or the folder. Writes nothing of its own.
 
 from __future__ import annotations
 
-import hashlib
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dermaflux.errors import InputError
+from dermaflux.folder_digest import folder_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -115,13 +115,7 @@ def identity(model: str, config: PreTrainedConfig) -> str:
     folder = Path(model)
     if not folder.is_dir():
         return f"{model}@{getattr(config, '_commit_hash', None) or 'unknown'}"
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return f"{folder.name}@{digest.hexdigest()[:16]}"
+    return f"{folder.name}@{folder_digest(folder)[:16]}"
 
 
 def parameters(config: PreTrainedConfig) -> int:

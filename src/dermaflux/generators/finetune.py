@@ -1,58 +1,102 @@
 """Stage `finetune`: a rectified-flow LoRA on the backbone (paper section 2.2).
 
-Reads corpus/ (split `train`), captions/, models/backbone/. Writes models/generator/
-(pytorch_lora_weights.safetensors, finetune.json, loss.csv) and reports/finetune/grid.png.
-Run with `dermaflux finetune`. The same lines adapt the tiny backbone on a CPU and FLUX.1-dev on a
-GPU; only parameters differ.
+Reads corpus/ (splits `train` and, for the held-out loss, `validation`), captions/,
+models/backbone/. Writes models/generator/ (pytorch_lora_weights.safetensors, finetune.json,
+loss.csv, validation_loss.csv) and reports/finetune/grid.png. Run with `dermaflux finetune`, or on
+several GPUs with `accelerate launch [...] -m dermaflux finetune`. The same lines adapt the tiny
+backbone on a CPU and FLUX.1-dev on GPUs; only parameters differ. With `finetune.imported` a
+finished LoRA is taken instead, and with `generator: folder` none is needed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from dermaflux import paths, table, tracking
 from dermaflux.captions import lengths
-from dermaflux.checkpoints import Checkpoint, checkpoint, fingerprint
-from dermaflux.generators import lora, pipeline
-from dermaflux.generators.fit import Settings, Step, fit
-from dermaflux.generators.flow_step import flow_loss
-from dermaflux.generators.sampling import Sampler, sample, save_grid
-from dermaflux.generators.training_images import (
-    CLASSES,
-    Latents,
-    Sample,
-    captioned,
-    epoch_batches,
-    select,
-    trainable,
-)
+from dermaflux.checkpoints import checkpoint, fingerprint
+from dermaflux.generators import base_sharding, lora, lora_training, pipeline, training_data
+from dermaflux.generators.block_checkpointing import recompute
+from dermaflux.generators.block_compile import compile_blocks
+from dermaflux.generators.flop_model import Shape
+from dermaflux.generators.processes import Processes, join
+from dermaflux.generators.text_policy import ResidentText
+from dermaflux.generators.training_data import TrainingData
+from dermaflux.generators.training_images import CLASSES, Latents
 from dermaflux.params import Finetune, Params
-from dermaflux.seeds import derived_seed, generator
-from dermaflux.tracking import Log
+from dermaflux.seeds import derived_seed
+from dermaflux.tracking import Log, Silent
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
 SETTINGS = "finetune.json"
 CURVE = "loss.csv"
+VALIDATION = "validation_loss.csv"
 GRID = paths.REPORTS / "finetune" / "grid.png"
-_GRID_SIDE = 4  # images of each class
-_GRID_STEPS = 20
+CHANGE_NO_RESULT = frozenset(
+    {
+        "log_steps",
+        "checkpoint_steps",
+        "grid_steps",
+        "validation_steps",
+        "gradient_checkpointing",
+        "text_cache",
+    }
+)
+"""Parameters that leave the trained weights as they are, bit by bit: a run continues across them.
+
+`compile` and `base_dtype` round differently, and `validation_images` decides what a curve means."""
 _INPUTS = (paths.CORPUS, paths.CAPTIONS, paths.BACKBONE)
 
 
 def run(params: Params) -> None:
     """Fine-tune, and log curve, speed and grids as an MLflow run."""
     section = params.finetune
-    parameters = {"seed": params.seed, **section.model_dump()}
-    with tracking.start("generator", "finetune", parameters, inputs=_INPUTS) as log:
-        finetune(section, params.seed, *_INPUTS, paths.GENERATOR, GRID, log)
-        log.artifact(paths.GENERATOR / CURVE)
+    if params.generator == "folder":
+        _without_training({"generator": "folder", "folder": params.synthesize.folder})
+        return
+    if section.imported is not None:
+        _imported(section, params.seed)
+        return
+    processes = join()
+    with _log(section, params.seed, processes) as log:
+        finetune(section, params.seed, *_INPUTS, paths.GENERATOR, GRID, log, processes)
+        if isinstance(log, tracking.Run):
+            log.artifact(paths.GENERATOR / CURVE)
+            log.artifact(paths.GENERATOR / VALIDATION)
+            log.outputs(paths.GENERATOR)
+
+
+def _log(section: Finetune, seed: int, processes: Processes) -> Any:
+    """The MLflow run in the main process, silence in the others."""
+    if not processes.main:
+        return contextlib.nullcontext(Silent())
+    parameters = {"seed": seed, "processes": processes.world, **section.model_dump()}
+    return tracking.start("generator", "finetune", parameters, _INPUTS, system_metrics=True)
+
+
+def _without_training(facts: Mapping[str, Any]) -> None:
+    """The stage's outputs where there is nothing to train: they say why."""
+    with table.atomic_folder(paths.GENERATOR) as partial:
+        table.write_json(partial / SETTINGS, dict(facts))
+    with table.atomic_folder(GRID.parent) as partial:
+        table.write_json(partial / SETTINGS, dict(facts))
+
+
+def _imported(section: Finetune, seed: int) -> None:
+    from dermaflux.generators import imported_lora
+
+    with tracking.start("generator", "finetune", {"seed": seed, **section.model_dump()}, []) as log:
+        imported_lora.write(section, paths.BACKBONE, paths.GENERATOR, log)
+        with table.atomic_folder(GRID.parent) as partial:
+            table.write_json(partial / SETTINGS, {"imported": section.imported})
         log.outputs(paths.GENERATOR)
 
 
@@ -65,158 +109,130 @@ def finetune(
     output: Path,
     grid: Path,
     log: Log,
+    processes: Processes | None = None,
 ) -> None:
     """Train the adapter from the checkpoint or the start and write `output` and `grid`.
 
-    Raises `InputError` for an empty class, a missing caption or a loss that is not finite.
+    Raises `InputError` for an empty class, a missing caption, micro-batches that the processes
+    cannot share, or a loss that is not finite.
     """
-    described = captioned(corpus, captions)
-    rows = trainable(described)
-    samples = select(rows, section.scales, section.maximum_images, seed)
+    processes = processes or join()
+    base_sharding.check(section, processes)
     origin = pipeline.reference(backbone)
-    key = fingerprint(
-        section=section.model_dump(),
-        seed=seed,
-        backbone=origin.identity,
-        images=[[one.image_id, one.sha256, one.label, one.caption] for one in samples],
-    )
-    pipe = pipeline.load(backbone, section.precision)
-    tokens = lengths.figures(
-        lengths.in_tokens(pipe.tokenizer_2, [one.caption for one in samples]), section.text_tokens
-    )
-    print(lengths.drawn(tokens))
+    data = training_data.read(section, seed, corpus, captions, pipeline.tokenizers(backbone))
+    data.order.share(0, processes.rank, processes.world)
+    if processes.main:
+        _announce(data, section, log)
+    pipe, weights = _model(section, seed, backbone, len(data.order.shapes), processes)
+    latents = Latents(pipe, corpus, [*data.samples, *data.held_out])
+    inputs = lora_training.Inputs(pipe, weights, data, latents, ResidentText(pipe))
+    with checkpoint(
+        "finetune", _key(section, seed, origin.identity, data), processes.main
+    ) as saved:
+        processes.wait()
+        curves = lora_training.train(section, seed, inputs, saved, grid, log, processes)
+        if processes.main:
+            facts = _facts(section, data, weights)
+            facts["steps"] = len(curves.training)
+            with table.atomic_folder(output) as partial:
+                lora.save(pipe.transformer, partial, facts)
+                last = curves.events[-1] if curves.events else {}
+                measured = {name: value for name, value in last.items() if name != "step"}
+                table.write_json(
+                    partial / SETTINGS, {**facts, **measured, "backbone": origin.identity}
+                )
+                _write_curve(curves.training, ("step", "loss", "learning_rate"), partial / CURVE)
+                names = ("step", *measured) if measured else ("step", "validation_loss")
+                _write_curve(curves.events, names, partial / VALIDATION)
+        processes.wait()
+        if processes.main:
+            saved.discard()
+
+
+def _announce(data: TrainingData, section: Finetune, log: Log) -> None:
+    """Print what the captions are like, before anything is loaded."""
+    tokens = data.lengths()
+    print(lengths.drawn(tokens), flush=True)
+    if (warning := data.clip.warning([one.image_id for one in data.samples])) is not None:
+        print(warning, flush=True)
+    if section.validation_images and not data.held_out:
+        print("no captioned image of the split validation: no held-out loss", flush=True)
     quantiles = {name: tokens[name] for name in ("median", "p95", "p99", "longest", "cut")}
     log.metrics({f"caption_tokens_{name}": float(n) for name, n in quantiles.items()}, 0)
-    latents = Latents(pipe, corpus, samples)
+
+
+def _key(section: Finetune, seed: int, backbone: str, data: TrainingData) -> str:
+    return fingerprint(
+        section={k: v for k, v in section.model_dump().items() if k not in CHANGE_NO_RESULT},
+        seed=seed,
+        backbone=backbone,
+        images=[[one.image_id, one.sha256, one.label, one.caption] for one in data.samples],
+    )
+
+
+def _model(
+    section: Finetune, seed: int, backbone: Path, shapes: int, processes: Processes
+) -> tuple[FluxPipeline, dict[str, nn.Parameter]]:
+    """The pipeline on this process's device, with a fresh adapter in its transformer."""
+    # A base that will be sharded stays in CPU memory until each process takes its part.
+    first = torch.device("cpu") if processes.sharded else processes.device
+    pipe = pipeline.load(backbone, section.base_dtype, first)
+    model = pipe.transformer
     weights = lora.add(
-        pipe.transformer,
-        section.targets,
-        section.rank,
-        section.alpha,
-        derived_seed(seed, "adapter"),
+        model, section.targets, section.rank, section.alpha, derived_seed(seed, "adapter")
     )
-    if section.gradient_checkpointing:
-        pipe.transformer.enable_gradient_checkpointing()
-    with checkpoint("finetune", key) as saved, table.atomic_folder(output) as partial:
-        curve = _train(section, seed, pipe, samples, latents, weights, saved, grid, log)
-        facts = _facts(section, tokens, samples, len(rows), len(curve), weights)
-        facts["images_held_out"] = len(described) - len(rows)
-        lora.save(pipe.transformer, partial, facts)
-        table.write_json(partial / SETTINGS, {**facts, "backbone": origin.identity})
-        lines = [f"{row['step']},{row['loss']:.6f},{row['learning_rate']:.8f}" for row in curve]
-        table.write_text(partial / CURVE, "\n".join(["step,loss,learning_rate", *lines]) + "\n")
-        saved.discard()
-
-
-def _train(
-    section: Finetune,
-    seed: int,
-    pipe: FluxPipeline,
-    samples: list[Sample],
-    latents: Latents,
-    weights: dict[str, torch.nn.Parameter],
-    saved: Checkpoint,
-    grid: Path,
-    log: Log,
-) -> list[dict[str, float]]:
-    batches = _batches(section, samples, seed)
-    device = pipe.transformer.device
-    low = section.precision == "bf16"
-
-    def step_of(step: int) -> Step:
-        batch = [samples[index] for index in batches[step]]
-        noise = generator(seed, "finetune", step)
-        data = latents.draw(batch, noise)
-        text = pipeline.encode(pipe, [one.caption for one in batch], section.text_tokens)
-        guidance = torch.full((len(batch),), section.guidance)
-        # The base stays in bf16 while adapter and optimiser are fp32.
-        cast = torch.autocast(device.type, torch.bfloat16) if low else contextlib.nullcontext()
-        with cast:
-            loss = flow_loss(
-                pipe.transformer, data, text, guidance, section.timestep_density, noise
-            )
-        return Step(loss, [one.image_id for one in batch])
-
-    prompts, scale = _grid_prompts(samples)
-    sampler = Sampler(_GRID_STEPS, section.guidance, scale, section.text_tokens)
-
-    def after(step: int) -> None:
-        if step % section.grid_steps == 0 or step == len(batches):
-            seeds = [derived_seed(seed, "grid", index) for index in range(len(prompts))]
-            pipe.transformer.eval()
-            save_grid(sample(pipe, sampler, prompts, seeds), _GRID_SIDE, grid)
-            pipe.transformer.train()
-            named = grid.with_name(f"step-{step:06d}.png")
-            grid.rename(named)
-            log.artifact(named, "grids")
-            named.rename(grid)
-
-    settings = Settings(
-        steps=len(batches),
-        learning_rate=section.learning_rate,
-        warmup_steps=section.warmup_steps,
-        maximum_gradient_norm=section.maximum_gradient_norm,
-        checkpoint_steps=section.checkpoint_steps,
-        weight_decay=1e-4,
-        betas=(0.9, 0.999),
-    )
-    grid.unlink(missing_ok=True)
-    pipe.transformer.train()
-    curve = fit("finetune", weights, settings, step_of, saved, log, after)
-    pipe.transformer.eval()
-    if not grid.exists():
-        # The run was killed after its last step: everything is there but the picture.
-        after(len(batches))
-    return curve
-
-
-def _batches(section: Finetune, samples: list[Sample], seed: int) -> list[list[int]]:
-    """All batches of the run in order: `steps` of them, or whole epochs when `steps` is 0."""
-    epochs = (epoch_batches(samples, section.batch, seed, epoch) for epoch in itertools.count())
-    if section.steps:
-        return list(itertools.islice(itertools.chain.from_iterable(epochs), section.steps))
-    return list(itertools.chain.from_iterable(itertools.islice(epochs, section.epochs)))
-
-
-def _grid_prompts(samples: list[Sample]) -> tuple[list[str], int]:
-    """The first captions of each class, and the smallest training scale."""
-    prompts = [
-        caption
-        for label in CLASSES
-        for caption in [one.caption for one in samples if one.label == label][:_GRID_SIDE]
-    ]
-    return prompts, min(one.scale for one in samples)
+    if section.gradient_checkpointing == "full":
+        recompute(model, Shape.of(model.config).blocks)
+    if section.compile:
+        compile_blocks(model, shapes)
+    if processes.sharded:
+        base_sharding.shard(model, weights.values(), processes)
+        for part in (pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
+            if part is not None:
+                part.to(processes.device)
+    return pipe, weights
 
 
 def _facts(
-    section: Finetune,
-    tokens: dict[str, Any],
-    samples: list[Sample],
-    captioned_images: int,
-    steps: int,
-    weights: dict[str, torch.nn.Parameter],
-) -> dict[str, object]:
+    section: Finetune, data: TrainingData, weights: Mapping[str, nn.Parameter]
+) -> dict[str, Any]:
     """What a later sampling must know, and what the report shows."""
-    by_scale = {str(scale): sum(one.scale == scale for one in samples) for scale in section.scales}
+    samples, tokens = data.samples, data.lengths()
     return {
         "targets": section.targets,
         "rank": section.rank,
         "alpha": section.alpha,
         "trainable_parameters": sum(parameter.numel() for parameter in weights.values()),
-        "text_tokens": section.text_tokens,
-        "text_policy": "padded, unmasked",
+        "text_policy": section.text_policy,
         "captions_cut": tokens["cut"],
+        "captions_cut_by_clip": len(data.clip.cut),
+        "captions_without_class_for_clip": len(data.clip.class_lost),
         "longest_caption_tokens": tokens["longest"],
         "caption_tokens": tokens,
         "guidance": section.guidance,
         "timestep_density": section.timestep_density,
-        "precision": section.precision,
-        "steps": steps,
-        "batch": section.batch,
+        "base_dtype": section.base_dtype,
+        "ema_decay": section.ema_decay,
+        "batch_tokens": section.batch_tokens,
+        "micro_batches": section.micro_batches,
+        "buckets": len(data.order.shapes),
         "learning_rate": section.learning_rate,
-        "images": by_scale,
+        "images": {
+            str(scale): sum(one.scale == scale for one in samples) for scale in section.scales
+        },
         "images_per_class": {
             label: sum(one.label == label for one in samples) for label in CLASSES
         },
-        "images_left_out": captioned_images - len(samples),
+        "images_left_out": data.left_out,
+        "images_held_out": data.held_out_captions,
+        "validation_images": len(data.held_out),
     }
+
+
+def _write_curve(rows: Sequence[Mapping[str, float]], names: Sequence[str], path: Path) -> None:
+    lines = [",".join(_number(row[name]) for name in names) for row in rows if names[-1] in row]
+    table.write_text(path, "\n".join([",".join(names), *lines]) + "\n")
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.8g}"

@@ -2,10 +2,6 @@
 
 `save` writes pytorch_lora_weights.safetensors in diffusers' names, so that
 `FluxPipeline.load_lora_weights(folder)` works as is. Reads nothing else.
-
-On guidance: FLUX.1-dev takes guidance as an input because it was distilled from a guided teacher.
-Training targets are unguided images, which is what guidance 1.0 stands for; sampling at 3.5 then
-asks for the teacher's sharpening on top (the setting kohya's sd-scripts documents for FLUX).
 """
 
 from __future__ import annotations
@@ -16,7 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dermaflux.generators.flop_model import Shape, double_block, single_block
+from dermaflux.seeds import generator
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -69,25 +69,81 @@ def config(
     )
 
 
+class _Factor(nn.Linear):
+    """Half of an adapter: float32 weights that compute in their input's dtype.
+
+    So a bf16 base stays bf16 all through, with no autocast, which would run the norms and keep
+    their outputs in float32 and cast each layer's input twice.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.linear(inputs, self.weight.to(inputs.dtype))
+
+
 def add(
     transformer: FluxTransformer2DModel, targets: Targets, rank: int, alpha: float, seed: int
 ) -> dict[str, nn.Parameter]:
-    """Put an adapter into the frozen model and return its weights by name, float32, trainable."""
+    """Put an adapter into the frozen model and return its weights by name, float32, trainable.
+
+    B is zero, A uniform as in PEFT but drawn by (seed, name) on the CPU, so that it is the same on
+    every device and for every dtype of the base. Needs no autocast.
+    """
+    from peft.tuners.lora import LoraLayer
+
     transformer.requires_grad_(False)
     devices = [transformer.device] if transformer.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
         transformer.add_adapter(config(transformer, targets, rank, alpha))
-    weights = {name: p for name, p in transformer.named_parameters() if p.requires_grad}
-    for parameter in weights.values():
-        parameter.data = parameter.data.float()
+    weights: dict[str, nn.Parameter] = {}
+    for name, module in transformer.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        module.cast_input_dtype_enabled = False
+        for half in ("lora_A", "lora_B"):
+            factors = getattr(module, half)
+            full = f"{name}.{half}.default.weight"
+            factors["default"] = _factor(factors["default"], half == "lora_A", seed, full)
+            weights[full] = factors["default"].weight
     return weights
+
+
+def _factor(made: nn.Module, drawn: bool, seed: int, name: str) -> _Factor:
+    weight = made.weight
+    assert isinstance(weight, Tensor)
+    factor = _Factor(weight.shape[1], weight.shape[0], bias=False)
+    with torch.no_grad():
+        if drawn:
+            draw = generator(seed, "adapter", name)
+            nn.init.kaiming_uniform_(factor.weight, a=5**0.5, generator=draw)
+        else:
+            factor.weight.zero_()
+    return factor.to(weight.device)
 
 
 def count(transformer: FluxTransformer2DModel, targets: Targets, rank: int) -> int:
     """Trainable parameters of an adapter: rank x (inputs + outputs), summed over its layers."""
     layers = [transformer.get_submodule(name) for name in target_modules(transformer, targets)]
     return sum(rank * (layer.in_features + layer.out_features) for layer in layers)  # type: ignore[operator]
+
+
+def count_fused(transformer: FluxTransformer2DModel, rank: int) -> int:
+    """Parameters of an `all-linear` adapter in the authors' and kohya's layout.
+
+    There query, key and value of a stream are one layer, in the single blocks together with the
+    feed-forward's first, so they share one A: 306,315,264 parameters at rank 64 for FLUX.1-dev
+    where diffusers' layout has 343,670,784 for the same coverage.
+    """
+    shape = Shape.of(transformer.config)
+    repeats = [(double_block, shape.double_blocks), (single_block, shape.single_blocks)]
+    total = 0
+    for block, times in repeats:
+        layers = block(shape.width)
+        shared = len({layer.runs for layer in layers if layer.first})
+        total += times * shared * rank * shape.width
+        total += times * sum(
+            rank * layer.outputs if layer.first else layer.adapter_weights(rank) for layer in layers
+        )
+    return total
 
 
 def save(transformer: FluxTransformer2DModel, folder: Path, policy: Mapping[str, Any]) -> None:

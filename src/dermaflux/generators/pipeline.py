@@ -6,25 +6,35 @@ of one. Writes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from dermaflux.errors import InputError
+from dermaflux.folder_digest import folder_digest
+from dermaflux.generators.quantised import quantise
+from dermaflux.params.generators import BaseDtype
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
+    from transformers import PreTrainedTokenizerBase
 
 PIN = "pin.json"
 INDEX = "model_index.json"
 LICENCE_FILE = "LICENCE.txt"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPUTE = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp8": torch.bfloat16,
+    "nf4": torch.bfloat16,
+}
+"""Dtype of activations, and of what a base dtype leaves unquantised."""
+PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 
 
 def automatic_device() -> torch.device:
@@ -65,13 +75,7 @@ def folder_hash(folder: Path) -> str:
     """Hex digest of all file names and contents of a diffusers folder."""
     if not (folder / INDEX).exists():
         raise InputError(f"{folder} has no {INDEX}; name a folder saved by diffusers")
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return folder_digest(folder)
 
 
 def quiet() -> None:
@@ -85,44 +89,111 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def load(folder: Path, precision: str, device: torch.device | None = None) -> FluxPipeline:
+@contextmanager
+def _readable(found: Reference) -> Iterator[None]:
+    """Turn what the hub's client raises into one sentence that names the fix."""
+    from huggingface_hub import errors
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        kinds: set[type] = set()
+        cause: BaseException | None = error
+        while cause is not None:
+            kinds.add(type(cause))
+            cause = cause.__cause__ or cause.__context__
+        if errors.GatedRepoError in kinds:
+            reason = (
+                f"is gated; accept its licence on https://huggingface.co/{found.source} and run "
+                "`hf auth login`"
+            )
+        elif errors.RevisionNotFoundError in kinds:
+            reason = f"has no revision {found.revision}; set backbone.revision to a commit of it"
+        elif errors.RepositoryNotFoundError in kinds:
+            reason = (
+                "is neither a folder nor a repository this login can see; correct "
+                "backbone.repository, or run `hf auth login`"
+            )
+        else:
+            said = " ".join(str(error).split())[:160]
+            reason = (
+                f"cannot be loaded ({said}); name a folder saved by diffusers, or a hub id while "
+                "the hub can be reached"
+            )
+        raise InputError(f"backbone {found.name} {reason}") from None
+
+
+def load(
+    folder: Path,
+    base_dtype: BaseDtype,
+    device: torch.device | None = None,
+    *,
+    text: bool = True,
+) -> FluxPipeline:
     """The backbone as a FluxPipeline for inference, all weights frozen.
 
-    Raises `InputError` when the repository cannot be read.
+    `base_dtype` decides how the Linear weights of the transformer's blocks and of T5 are held:
+    fp8 by `float8_linear`, nf4 by bitsandbytes; the rest is bf16 then. Nothing is ever held wider
+    than it is used. `text=False` leaves both text encoders out, for prompts that are encoded
+    already. Raises `InputError` when the repository cannot be read or a package is missing.
     """
     from diffusers import FluxPipeline
 
     quiet()
     found = reference(folder)
-    try:
+    device = device or automatic_device()
+    options: dict[str, Any] = {} if text else {"text_encoder": None, "text_encoder_2": None}
+    with _readable(found):
         pipe = FluxPipeline.from_pretrained(
             found.source,
             revision=found.revision,
-            dtype=DTYPES[precision],
+            dtype=COMPUTE[base_dtype],
             use_safetensors=True,
+            **options,
         )
-    except OSError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"backbone {found.name} cannot be loaded ({reason})") from None
-    for part in (pipe.transformer, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
-        part.requires_grad_(False).eval()
+    for name in PARTS:
+        part = getattr(pipe, name)
+        if part is not None:
+            part.requires_grad_(False).eval()
+    if base_dtype in ("fp8", "nf4"):
+        quantise(pipe, base_dtype, device)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device or automatic_device())
+    return pipe.to(device)
 
 
-@dataclass(frozen=True)
-class Text:
-    """Encoded prompts."""
+def tokenizers(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+    """CLIP's and T5's tokenizer of a backbone, without loading any weights."""
+    from transformers import AutoTokenizer
 
-    tokens: Tensor
-    """(B, T, D) T5 states of the padded, unmasked sequence, as FLUX uses them."""
-    pooled: Tensor
-    """(B, P) CLIP state of the end token."""
-    ids: Tensor
-    """(T, 3) zeros: FLUX gives text no position."""
+    quiet()
+    found = reference(folder)
+    with _readable(found):
+        clip, t5 = (
+            AutoTokenizer.from_pretrained(
+                found.source, subfolder=part, revision=found.revision, trust_remote_code=False
+            )
+            for part in ("tokenizer", "tokenizer_2")
+        )
+    return clip, t5
 
 
-def encode(pipe: FluxPipeline, prompts: Sequence[str], text_tokens: int) -> Text:
-    """The pipeline's own encoding, for training as for sampling; longer prompts are cut."""
-    with torch.no_grad():
-        return Text(*pipe.encode_prompt(prompt=list(prompts), max_sequence_length=text_tokens))
+def on_meta(folder: Path) -> dict[str, torch.nn.Module]:
+    """The pipeline's parts from their configurations alone: shapes without storage.
+
+    Keys: transformer, text_encoder, text_encoder_2, vae.
+    """
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from transformers import AutoConfig, CLIPTextModel, T5EncoderModel
+
+    quiet()
+    found = reference(folder)
+    parts: dict[str, torch.nn.Module] = {}
+    with _readable(found), torch.device("meta"):
+        for name, kind in (("transformer", FluxTransformer2DModel), ("vae", AutoencoderKL)):
+            described = kind.load_config(found.source, subfolder=name, revision=found.revision)
+            parts[name] = kind.from_config(described)
+        for name, encoder in (("text_encoder", CLIPTextModel), ("text_encoder_2", T5EncoderModel)):
+            options = {"subfolder": name, "revision": found.revision, "trust_remote_code": False}
+            parts[name] = encoder(AutoConfig.from_pretrained(found.source, **options))
+    return parts

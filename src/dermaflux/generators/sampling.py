@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dermaflux.generators.pipeline import Text
+from dermaflux.generators.text_policy import Policy, ResidentText, TextSource, text_lengths
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -29,33 +29,36 @@ class Sampler:
     guidance: float
     scale: int
     """Side of the square image in pixels."""
-    text_tokens: int
+    text_policy: Policy
 
 
 def sample(
-    pipe: FluxPipeline, sampler: Sampler, prompts: Sequence[str], seeds: Sequence[int]
+    pipe: FluxPipeline,
+    sampler: Sampler,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    text: TextSource | None = None,
 ) -> Pictures:
-    """One image per prompt, uint8 (B, scale, scale, 3).
-
-    Image i's noise comes from a CPU generator of its own with seed i, so an image does not depend
-    on its neighbours in the batch, up to the rounding of batched kernels.
-    """
-    with torch.inference_mode():
-        text = Text(
-            *pipe.encode_prompt(prompt=list(prompts), max_sequence_length=sampler.text_tokens)
-        )
-        images = pipe(
-            prompt_embeds=text.tokens,
-            pooled_prompt_embeds=text.pooled,
-            height=sampler.scale,
-            width=sampler.scale,
-            num_inference_steps=sampler.steps,
-            guidance_scale=sampler.guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            max_sequence_length=sampler.text_tokens,
-            output_type="np",
-        ).images
-    done: Pictures = np.rint(images * 255).astype(np.uint8)
+    """One image per prompt, uint8 (B, scale, scale, 3)."""
+    source = text or ResidentText(pipe)
+    lengths = text_lengths(pipe, prompts, sampler.text_policy)
+    done = np.zeros((len(prompts), sampler.scale, sampler.scale, 3), dtype=np.uint8)
+    for length in sorted(set(lengths)):
+        places = [place for place, one in enumerate(lengths) if one == length]
+        with torch.inference_mode():
+            encoded = source([prompts[place] for place in places], length)
+            images = pipe(
+                prompt_embeds=encoded.tokens,
+                pooled_prompt_embeds=encoded.pooled,
+                height=sampler.scale,
+                width=sampler.scale,
+                num_inference_steps=sampler.steps,
+                guidance_scale=sampler.guidance,
+                generator=[torch.Generator().manual_seed(seeds[place]) for place in places],
+                max_sequence_length=length,
+                output_type="np",
+            ).images
+        done[places] = np.rint(images * 255).astype(np.uint8)
     return done
 
 

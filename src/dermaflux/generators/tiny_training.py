@@ -19,7 +19,7 @@ from dermaflux.errors import InputError
 from dermaflux.generators import autoencoder, tiny_pipeline
 from dermaflux.generators.fit import Settings, Step, fit
 from dermaflux.generators.flow_step import flow_loss
-from dermaflux.generators.pipeline import Text
+from dermaflux.generators.text_policy import Text
 from dermaflux.generators.training_images import CLASSES
 from dermaflux.params import Tiny
 from dermaflux.progress import progress
@@ -126,9 +126,11 @@ def _autoencoder(
         "backbone.decoder",
         dict(vae.decoder.named_parameters()),
         settings,
-        lambda step: autoencoder.decoder_step(
-            vae, training, mean, tiny.autoencoder_crop, tiny.autoencoder_batch, seed, step
-        ),
+        lambda step: [
+            autoencoder.decoder_step(
+                vae, training, mean, tiny.autoencoder_crop, tiny.autoencoder_batch, seed, step
+            )
+        ],
         decoder,
         _Prefixed(log, "decoder"),
     )
@@ -169,7 +171,7 @@ def _flow(
         text = Text(*pipe.encode_prompt(prompt=captions, max_sequence_length=_TEXT_TOKENS))
     shift, scale = pipe.vae.config.shift_factor, pipe.vae.config.scaling_factor
 
-    def step_of(step: int) -> Step:
+    def step_of(step: int) -> list[Step]:
         noise = generator(seed, "flow", step)
         chosen = torch.randint(len(mean), (tiny.flow_batch,), generator=noise)
         latents = mean[chosen] + std[chosen] * torch.randn(mean[chosen].shape, generator=noise)
@@ -179,7 +181,7 @@ def _flow(
         loss = flow_loss(
             pipe.transformer, (latents - shift) * scale, part, guidance, "logit-normal", noise
         )
-        return Step(loss, [f"{_STREAM}/{int(index)}" for index in chosen])
+        return [Step(loss, [f"{_STREAM}/{int(index)}" for index in chosen])]
 
     settings = _settings(tiny.flow_steps, tiny.flow_learning_rate)
     weights = dict(pipe.transformer.named_parameters())

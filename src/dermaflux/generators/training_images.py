@@ -42,15 +42,15 @@ class Sample:
     caption: str
 
 
-def captioned(corpus: Path, captions: Path) -> pd.DataFrame:
-    """Benign and malignant training rows with captions, sorted by image_id.
+def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFrame:
+    """Benign and malignant rows of a split with captions, sorted by image_id.
 
     Columns image_id, sha256, label, scale, split, source, caption, flags, held_out. Raises
     `InputError` when an image has no caption.
     """
     wanted = ["image_id", "sha256", "label", "scale", "split", "source"]
     rows = table.metadata(corpus, wanted)
-    rows = rows[(rows["split"] == "train") & rows["label"].isin(CLASSES)]
+    rows = rows[(rows["split"] == split) & rows["label"].isin(CLASSES)]
     texts = table.metadata(captions, ["image_id", "caption", "flags", "held_out"])
     joined = rows.merge(texts, on="image_id", how="left", validate="one_to_one")
     missing = joined["caption"].isna()
@@ -145,14 +145,15 @@ class Latents:
         for (key, _), mean, std in zip(group, posterior.mean, posterior.std, strict=True):
             self._moments[key] = (mean.cpu(), std.cpu())
 
-    def draw(self, batch: list[Sample], noise: torch.Generator) -> Tensor:
+    def draw(self, batch: Sequence[Sample], draws: Sequence[torch.Generator]) -> Tensor:
         """A fresh posterior sample per image, shifted and scaled, (B, 16, h, w) on the device."""
         mean, std = (
             torch.stack([self._moments[one.sha256][part] for one in batch]).float()
             for part in (0, 1)
         )
         config = self._pipe.vae.config
-        latents = mean + std * torch.randn(mean.shape, generator=noise)
+        noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
+        latents = mean + std * noise
         scaled = (latents - config.shift_factor) * config.scaling_factor
         return scaled.to(self._pipe.vae.device)
 
