@@ -149,9 +149,7 @@ def run_ours(arguments: argparse.Namespace) -> None:
         )
 
     stamped(arguments.steps + _WARM, done)
-    finetune.finetune(
-        section, 0, *inputs, folder / "generator", folder / "grid.png", Silent()
-    )
+    finetune.finetune(section, 0, *inputs, folder / "generator", folder / "grid.png", Silent())
 
 
 def worker(which: str, folder: Path, **options: Any) -> dict[str, float]:
@@ -167,7 +165,9 @@ def worker(which: str, folder: Path, **options: Any) -> dict[str, float]:
         if line.startswith("MEASURED "):
             measured: dict[str, float] = json.loads(line.removeprefix("MEASURED "))
             return measured
-    raise SystemExit(f"{which} {options} gave no figure:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    raise SystemExit(
+        f"{which} {options} gave no figure:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+    )
 
 
 def stage(folder: Path, scale: int, images: int) -> None:
