@@ -62,18 +62,22 @@ class Latents:
         self._shift = float(vae.config.shift_factor or 0.0)
         self._scaling = float(vae.config.scaling_factor)
         self._cache = TensorCache(cache_folder(vae))
-        missing = {
-            _key(samples[place]): samples[place]
-            for place in self._cache.missing([_key(one) for one in samples])
-        }
+        missing = self._missing(samples)
         # Nobody may look for what is missing after others have begun to write it.
         wait()
-        share = _share(list(missing.values()), corpus, rank, world)
+        share = _share(missing, corpus, rank, world)
         if share:
             shown = f"{len(missing):,} of {len(samples):,} images to encode" if rank == 0 else None
             _encode(vae, corpus, share, self._cache, shown)
         wait()
         self._cache.refresh()
+        # Machines without a common disk do not see each other's part.
+        rest = self._missing(samples)
+        if rest:
+            _encode(vae, corpus, rest, self._cache, f"{len(rest):,} images not on this disk")
+
+    def _missing(self, samples: Sequence[Sample]) -> list[Sample]:
+        return [samples[place] for place in self._cache.missing([_key(one) for one in samples])]
 
     def draw(self, batch: Sequence[Sample], draws: Sequence[torch.Generator]) -> Tensor:
         """A fresh posterior sample per image, shifted and scaled: fp32 (B, 16, h, w) on the CPU.

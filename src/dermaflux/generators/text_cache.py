@@ -60,27 +60,40 @@ def cache_text(
     folder = project_root() / ".dermaflux" / "cache" / "text"
     name = hashlib.sha256(f"{identity}/{device.type}".encode()).hexdigest()[:16]
     cache = TensorCache(folder / name, _SHARD_BYTES)
-    places = cache.missing([_key(*pair) for pair in zip(prompts, lengths, strict=True)])
+    keys = [_key(*pair) for pair in zip(prompts, lengths, strict=True)]
+    places = cache.missing(keys)
     # Nobody may look for what is missing after others have begun to write it.
     wait()
-    groups: dict[int, list[str]] = {}
-    for place in places[rank::world]:
-        groups.setdefault(lengths[place], []).append(prompts[place])
-    if groups:
-        if rank == 0:
-            print(f"text cache: {len(places):,} of {len(prompts):,} captions to encode")
-        _encode(encoders(), groups, cache)
+    if rank == 0 and places:
+        print(f"text cache: {len(places):,} of {len(prompts):,} captions to encode")
+    _encode(encoders, _grouped(prompts, lengths, places[rank::world]), cache)
     wait()
     cache.refresh()
+    # Machines without a common disk do not see each other's part.
+    _encode(encoders, _grouped(prompts, lengths, cache.missing(keys)), cache)
     return CachedText(cache, device)
+
+
+def _grouped(
+    prompts: Sequence[str], lengths: Sequence[int], places: Sequence[int]
+) -> dict[int, list[str]]:
+    """Prompts at `places` by their length."""
+    groups: dict[int, list[str]] = {}
+    for place in places:
+        groups.setdefault(lengths[place], []).append(prompts[place])
+    return groups
 
 
 def _key(prompt: str, length: int) -> bytes:
     return key(length, prompt)
 
 
-def _encode(pipe: FluxPipeline, groups: Mapping[int, Sequence[str]], cache: TensorCache) -> None:
-    total = sum(map(len, groups.values()))
+def _encode(
+    encoders: Callable[[], FluxPipeline], groups: Mapping[int, Sequence[str]], cache: TensorCache
+) -> None:
+    if not groups:
+        return
+    pipe, total = encoders(), sum(map(len, groups.values()))
     reserve(cache.folder, _size(pipe, groups), "free some space or set finetune.text_cache: false")
     with progress("finetune.text", total) as advance, cache.writer() as writer:
         for length in sorted(groups):
