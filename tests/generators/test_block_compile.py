@@ -46,3 +46,10 @@ def test_four_bit_layers_are_refused() -> None:
     model.transformer_blocks[0].attn.to_q = bitsandbytes.nn.Linear4bit(128, 128)
     with pytest.raises(InputError, match="base_dtype nf4"):
         compile_blocks(model, 1)
+
+
+def test_a_missing_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(InputError, match=r"install g\+\+ or set compile to false"):
+        compile_blocks(tiny_flux.transformer(1, 1), 1)

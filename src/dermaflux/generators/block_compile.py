@@ -7,6 +7,8 @@ compiler keeps its cache.
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +28,8 @@ def compile_blocks(
 
     Call it after the adapter is in and before the first step. Each shape may be met three times, in
     training, in evaluation without gradient and in inference mode, and each kind of block in two
-    forms. `InputError` where a block holds 4-bit layers, whose kernels break the graph.
+    forms. `InputError` where a block holds 4-bit layers, whose kernels break the graph, or where
+    inductor would find no compiler.
     """
     kinds = {type(module).__name__ for module in transformer.modules()}
     if "Linear4bit" in kinds:
@@ -34,9 +37,17 @@ def compile_blocks(
             "compile true cannot be combined with base_dtype nf4, whose kernels break the graph of "
             "a block; set compile to false, or base_dtype to fp8"
         )
+    if backend == "inductor" and not any(map(shutil.which, _compilers())):
+        raise InputError(
+            "compile true needs a C++ compiler on the PATH; install g++ or set compile to false"
+        )
     dynamo = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, 6 * shapes + _SLACK)
     dynamo.accumulated_recompile_limit = max(
         dynamo.accumulated_recompile_limit, 4 * dynamo.recompile_limit
     )
     transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=backend)
+
+
+def _compilers() -> list[str]:
+    return [os.environ.get("CXX", "g++"), "g++", "clang++"]
