@@ -57,14 +57,16 @@ def _words(arguments: str) -> list[str]:
 
 
 def _processes(arguments: str) -> int:
-    """Processes asked for, 1 when the arguments leave it to accelerate."""
+    """Processes asked for; accelerate's own choice is one per GPU."""
     words = _words(arguments)
     for place, word in enumerate(words):
         name, _, value = word.partition("=")
         if name in ("--num_processes", "--num-processes"):
             value = value or (words[place + 1] if place + 1 < len(words) else "")
             return int(value) if value.isdigit() and int(value) else 1
-    return 1
+    from torch import cuda
+
+    return max(1, cuda.device_count())
 
 
 def _parsed(arguments: str, stage: str) -> argparse.Namespace:

@@ -22,7 +22,8 @@ def test_token_lengths_are_those_of_the_tokenizer_one_by_one():
     counts = lengths.in_tokens(tokenizer, captions)
     assert counts == [len(tokenizer(text).input_ids) for text in captions]
     found = lengths.figures(counts, limit=16)
-    assert found["histogram"] == {"16": 3, "48": 1}
+    assert lengths.figures(counts)["histogram"] == {"16": 3, "48": 1}
+    assert found["histogram"] == {"16": 4}
     assert (found["longest"], found["cut"], found["shortest"]) == (max(counts), 1, min(counts))
     many = np.random.default_rng(0).integers(1, 300, 5000).tolist()
     found = lengths.figures(many)
@@ -30,8 +31,8 @@ def test_token_lengths_are_those_of_the_tokenizer_one_by_one():
     assert (
         sum(one <= found["p95"] for one in many) >= 4750 > sum(one < found["p95"] for one in many)
     )
-    drawing = lengths.drawn(lengths.figures(counts, limit=16)).splitlines()
-    assert drawing[0].endswith("1 of 4 exceed 16")
+    drawing = lengths.drawn(lengths.figures(counts, limit=32)).splitlines()
+    assert drawing[0].endswith("1 of 4 exceed 32 and are cut there")
     assert [line.split()[-1] for line in drawing[1:]] == ["3", "1"]
 
 

@@ -114,3 +114,22 @@ def test_pins(here: Workspace, tmp_path: Path) -> None:
     assert pipe.transformer.dtype == torch.bfloat16
     with pytest.raises(InputError, match="run the stage `backbone`"):
         pipeline.reference(tmp_path / "nowhere")
+
+
+def test_a_batch_has_one_text_length_and_every_caption_the_same_chance(here: Workspace) -> None:
+    pipe = pipeline.load(here.backbone, "fp32", torch.device("cpu"))
+    captions = [f"It has {'four colors, ' * count}a smooth border." for count in (0, 1, 2, 9) * 10]
+    lengths = text_policy.text_lengths(pipe, captions, "trim")
+    assert len(set(lengths)) == 3
+    texts = tiny_training._Texts(pipe, captions)
+    taken = torch.zeros(len(captions))
+    for step in range(400):
+        places, text = texts.draw(8, torch.Generator().manual_seed(step))
+        assert {lengths[place] for place in places} == {text.tokens.shape[1]}
+        taken.index_add_(0, places, torch.ones(8))
+    # 80 expected; a batch of one length makes the four kinds vary together.
+    kinds = taken.reshape(10, 4).mean(0)
+    assert float((kinds / 80 - 1).abs().max()) < 0.25
+    alone = text_policy.encode(pipe, [captions[int(places[0])]], text.tokens.shape[1])
+    torch.testing.assert_close(text.tokens[:1], alone.tokens, atol=1e-5, rtol=0)
+    torch.testing.assert_close(text.pooled[:1], alone.pooled, atol=1e-5, rtol=0)

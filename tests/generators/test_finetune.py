@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from dermaflux.tracking import Silent
 
 class Fatal(Silent):
     def metrics(self, values, step):
-        if step == 4:
+        if "loss" in values and step == int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
 
 section = Finetune.model_validate_json(sys.argv[1])
@@ -37,11 +38,22 @@ finetune(section, 0, root / "corpus", root / "captions", root / "backbone", root
 
 
 @pytest.mark.slow
-def test_a_killed_run_continues_to_the_same_bytes(here) -> None:
-    run = [sys.executable, "-c", _KILLED, FINETUNE.model_dump_json(), str(here.root)]
+def test_a_run_killed_at_any_step_continues_to_the_same_bytes(here) -> None:
+    """Also across parameters that change no result; into a second epoch; with a moving average."""
+    section = FINETUNE.model_copy(update={"steps": 7, "ema_decay": 0.9})
+    fatal = random.SystemRandom().randint(3, 7)
+    print(f"killed at step {fatal}")
+    run = [sys.executable, "-c", _KILLED, section.model_dump_json(), str(here.root), str(fatal)]
     done = subprocess.run(run, cwd=here.root, check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert not (here.root / "killed").exists()
+    (file,) = (here.root / ".dermaflux" / "checkpoints" / "finetune").glob("*/state.pt")
+    state = torch.load(file, weights_only=True)
+    assert state["step"] == (fatal - 1) // 2 * 2
+    adapter = sum(weight.numel() for weight in state["weights"].values())
+    assert all("lora_" in name for name in (*state["weights"], *state["average"]))
+    # Weights, average and two moments in fp32, and some room: never the frozen base.
+    assert file.stat().st_size < 4 * 4 * adapter + 150_000
     steps = []
 
     class Counting(Silent):
@@ -49,16 +61,30 @@ def test_a_killed_run_continues_to_the_same_bytes(here) -> None:
             if "loss" in values:
                 steps.append(step)
 
-    for name, log in (("killed", Counting()), ("unbroken", Silent())):
-        stage.finetune(FINETUNE, 0, *here.inputs(), here.root / name, here.root / "g.png", log)
-    assert steps == [3, 4, 5]
-    for file in os.listdir(here.root / "unbroken"):
-        killed = (here.root / "killed" / file).read_bytes()
-        assert killed == (here.root / "unbroken" / file).read_bytes(), file
+    changes = {"checkpoint_steps": 3, "grid_steps": 5, "gradient_checkpointing": "full"}
+    assert changes.keys() <= stage.CHANGE_NO_RESULT
+    other = section.model_copy(update=changes)
+    for name, one, log in (("killed", other, Counting()), ("unbroken", section, Silent())):
+        stage.finetune(one, 0, *here.inputs(), here.root / name, here.root / "g.png", log)
+    assert steps == list(range(state["step"] + 1, 8))
+    for name in os.listdir(here.root / "unbroken"):
+        killed = (here.root / "killed" / name).read_bytes()
+        assert killed == (here.root / "unbroken" / name).read_bytes(), name
     facts = json.loads((here.root / "killed" / stage.SETTINGS).read_text())
     assert facts["images"] == {"128": 7, "256": 2}
-    assert facts["steps"] == 5
+    assert facts["steps"] == 7
     assert facts["captions_cut"] == 0
+    assert facts["ema_decay"] == 0.9
+    assert set(facts) >= {"validation_loss", "validation_loss_128", "text_policy", "base_dtype"}
+
+
+def test_the_report_of_a_run_without_training_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stage._without_training({"generator": "folder", "folder": "released"})
+    for folder in (stage.paths.GENERATOR, stage.GRID.parent):
+        assert json.loads((folder / stage.SETTINGS).read_text())["folder"] == "released"
 
 
 def test_only_training_images_of_the_scales_are_taken_half_of_each_class(here) -> None:
@@ -83,8 +109,8 @@ def test_a_loss_that_is_not_finite_names_its_images(here) -> None:
 
     weight = torch.nn.Parameter(torch.ones(1))
 
-    def step_of(step: int) -> Step:
-        return Step((weight / (1 - step)).sum() * 1.0, [f"isic/{step}"])
+    def step_of(step: int) -> list[Step]:
+        return [Step((weight / (1 - step)).sum() * 1.0, [f"isic/{step}"])]
 
     settings = Settings(
         steps=3, learning_rate=0.1, warmup_steps=0, maximum_gradient_norm=1.0, checkpoint_steps=9
@@ -99,7 +125,9 @@ def test_a_loss_that_is_not_finite_names_its_images(here) -> None:
 def test_low_precision_and_gradient_checkpointing_run_and_keep_an_fp32_adapter(here) -> None:
     from safetensors.torch import load_file
 
-    changes = {"precision": "bf16", "gradient_checkpointing": True, "steps": 2, "scales": [128]}
+    changes = {
+        "base_dtype": "bf16", "gradient_checkpointing": "full", "steps": 2, "scales": [128],
+    }  # fmt: skip
     section = FINETUNE.model_copy(update=changes)
     output = here.root / "low"
     stage.finetune(section, 0, *here.inputs(), output, here.root / "low.png", Silent())

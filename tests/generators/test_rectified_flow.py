@@ -76,3 +76,68 @@ def test_shifting_adds_mu_to_the_logit() -> None:
     torch.testing.assert_close(moved, torch.full_like(moved, 0.7))
     assert float(rf.shifted(torch.tensor(1.0), 1.15)) == 1.0
     assert math.exp(rf.shift(256)) == pytest.approx(math.exp(0.5))
+
+
+def test_a_point_of_the_path_is_the_schedulers_noised_sample() -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    draw = torch.Generator().manual_seed(0)
+    data, noise = torch.randn(2, 5, 16, 4, 4, generator=draw)
+    chosen = torch.tensor([0, 10, 500, 900, 999])
+    sigma = scheduler.sigmas[chosen]
+    expected = scheduler.scale_noise(data, scheduler.timesteps[chosen], noise)
+    torch.testing.assert_close(rf.interpolate(data, noise, sigma), expected)
+
+
+def test_densities_are_those_of_diffusers_training() -> None:
+    """The same laws up to the draw: mean and quantiles of the scripts' own function."""
+    from diffusers.training_utils import compute_density_for_timestep_sampling
+
+    draw = torch.Generator().manual_seed(1)
+    for name, law in (("none", rf.uniform), ("logit_normal", rf.logit_normal)):
+        theirs = compute_density_for_timestep_sampling(
+            name, 20_000, logit_mean=0.0, logit_std=1.0, generator=draw
+        )
+        assert stats.ks_2samp(law(20_000, draw).numpy(), theirs.numpy()).pvalue > 0.01
+
+
+def test_what_an_image_draws_does_not_depend_on_its_batch() -> None:
+    from dermaflux.generators.flow_step import noise_and_sigma
+    from dermaflux.seeds import generator
+
+    def drawn(names: list[str]) -> dict[str, tuple[torch.Tensor, float]]:
+        draws = [generator("test", name) for name in names]
+        noise, sigma = noise_and_sigma(torch.zeros(len(names), 16, 8, 8), "logit-normal", draws)
+        return {name: (noise[place], float(sigma[place])) for place, name in enumerate(names)}
+
+    together, alone = drawn(["a", "b", "c"]), drawn(["b"])
+    assert torch.equal(together["b"][0], alone["b"][0])
+    assert together["b"][1] == alone["b"][1]
+    assert together["a"][1] != together["c"][1]
+
+
+def test_a_backbone_without_guidance_is_given_none() -> None:
+    """FLUX.1-schnell has no embedding for it; FLUX.1-dev has and answers to it."""
+    from diffusers import FluxTransformer2DModel
+
+    from dermaflux.generators.flow_step import velocity_errors
+    from dermaflux.generators.text_policy import Text
+
+    draw = torch.Generator().manual_seed(0)
+    data, noise = torch.randn(2, 2, 16, 4, 4, generator=draw)
+    text = Text(
+        torch.randn(2, 16, 8, generator=draw), torch.randn(2, 8, generator=draw), torch.zeros(16, 3)
+    )
+    for embeds in (False, True):
+        torch.manual_seed(0)
+        model = FluxTransformer2DModel(
+            num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=1,
+            joint_attention_dim=8, pooled_projection_dim=8, guidance_embeds=embeds,
+            axes_dims_rope=(2, 2, 4),
+        )  # fmt: skip
+        sigma = torch.tensor([0.3, 0.6])
+        with torch.no_grad():
+            one, two = (
+                velocity_errors(model, data, noise, sigma, text, value) for value in (1.0, 3.5)
+            )
+        assert torch.equal(one, two) != embeds
+        assert one.shape == (2,)

@@ -21,13 +21,21 @@ from torch import nn
 from dermaflux import paths, table, tracking
 from dermaflux.captions import lengths
 from dermaflux.checkpoints import checkpoint, fingerprint
-from dermaflux.generators import base_sharding, lora, lora_training, pipeline, training_data
+from dermaflux.generators import (
+    base_sharding,
+    lora,
+    lora_training,
+    memory_plan,
+    pipeline,
+    training_data,
+)
 from dermaflux.generators.block_checkpointing import recompute
 from dermaflux.generators.block_compile import compile_blocks
-from dermaflux.generators.flop_model import Shape
+from dermaflux.generators.flop_model import Adapter, Shape
 from dermaflux.generators.latents import Latents
 from dermaflux.generators.processes import Processes, join
-from dermaflux.generators.text_policy import ResidentText
+from dermaflux.generators.text_cache import cache_text
+from dermaflux.generators.text_policy import ResidentText, TextSource
 from dermaflux.generators.training_data import TrainingData
 from dermaflux.generators.training_images import CLASSES
 from dermaflux.params import Finetune, Params
@@ -122,12 +130,14 @@ def finetune(
     origin = pipeline.reference(backbone)
     data = training_data.read(section, seed, corpus, captions, pipeline.tokenizers(backbone))
     data.order.share(0, processes.rank, processes.world)
+    recomputed = _planned(section, backbone, data, processes)
     if processes.main:
         _announce(data, section, log)
-    pipe, weights = _model(section, seed, backbone, len(data.order.shapes), processes)
-    shared = (processes.rank, processes.world, processes.wait)
-    latents = Latents(pipe.vae, corpus, [*data.samples, *data.held_out], *shared)
-    inputs = lora_training.Inputs(pipe, weights, data, latents, ResidentText(pipe))
+    text = _cached_text(section, backbone, origin.identity, data, processes)
+    pipe, weights = _model(section, seed, backbone, len(data.order.shapes), recomputed, processes)
+    images = [*data.samples, *data.held_out]
+    latents = Latents(pipe.vae, corpus, images, processes.rank, processes.world, processes.wait)
+    inputs = lora_training.Inputs(pipe, weights, data, latents, text or ResidentText(pipe))
     with checkpoint(
         "finetune", _key(section, seed, origin.identity, data), processes.main
     ) as saved:
@@ -151,6 +161,33 @@ def finetune(
             saved.discard()
 
 
+def _planned(section: Finetune, backbone: Path, data: TrainingData, processes: Processes) -> int:
+    """Print what memory the run will take, before anything is loaded; blocks to recompute.
+
+    Raises `InputError` when it does not fit this process's device.
+    """
+    parts = pipeline.on_meta(backbone)
+    model: Any = parts["transformer"]
+    shapes = data.order.shapes.items()
+    run = memory_plan.Training(
+        base_dtype=section.base_dtype,
+        adapter=Adapter(section.rank, section.targets),
+        trainable=lora.count(model, section.targets, section.rank),
+        ema=section.ema_decay is not None,
+        text_cache=section.text_cache,
+        checkpointing=section.gradient_checkpointing,
+        batches=memory_plan.batches(
+            ((bucket.image_tokens, bucket.text_tokens), images) for bucket, images in shapes
+        ),
+        processes=processes.world,
+        sharded=processes.sharded,
+    )
+    found = memory_plan.plan(parts, Shape.of(model.config), run, processes.device)
+    if processes.main:
+        print(found.table(), flush=True)
+    return found.recomputed
+
+
 def _announce(data: TrainingData, section: Finetune, log: Log) -> None:
     """Print what the captions are like, before anything is loaded."""
     tokens = data.lengths()
@@ -172,19 +209,42 @@ def _key(section: Finetune, seed: int, backbone: str, data: TrainingData) -> str
     )
 
 
+def _cached_text(
+    section: Finetune, backbone: Path, identity: str, data: TrainingData, processes: Processes
+) -> TextSource | None:
+    """All captions encoded on disk, when the text encoders shall not stay on the device."""
+    if not section.text_cache:
+        return None
+    images = [*data.samples, *data.held_out]
+    return cache_text(
+        lambda: pipeline.load(backbone, section.base_dtype, processes.device),
+        f"{identity}/{section.base_dtype}",
+        [one.caption for one in images],
+        [bucket.text_tokens for bucket in data.buckets + data.held_out_buckets],
+        processes.device,
+        processes.rank,
+        processes.world,
+        processes.wait,
+    )
+
+
 def _model(
-    section: Finetune, seed: int, backbone: Path, shapes: int, processes: Processes
+    section: Finetune,
+    seed: int,
+    backbone: Path,
+    shapes: int,
+    recomputed: int,
+    processes: Processes,
 ) -> tuple[FluxPipeline, dict[str, nn.Parameter]]:
     """The pipeline on this process's device, with a fresh adapter in its transformer."""
     # A base that will be sharded stays in CPU memory until each process takes its part.
     first = torch.device("cpu") if processes.sharded else processes.device
-    pipe = pipeline.load(backbone, section.base_dtype, first)
+    pipe = pipeline.load(backbone, section.base_dtype, first, text=not section.text_cache)
     model = pipe.transformer
     weights = lora.add(
         model, section.targets, section.rank, section.alpha, derived_seed(seed, "adapter")
     )
-    if section.gradient_checkpointing == "full":
-        recompute(model, Shape.of(model.config).blocks)
+    recompute(model, recomputed)
     if section.compile:
         compile_blocks(model, shapes)
     if processes.sharded:

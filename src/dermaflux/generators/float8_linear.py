@@ -32,7 +32,7 @@ class _Product(torch.autograd.Function):
         return functional.linear(inputs, dequantise(weight, scale, inputs.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, scale = ctx.saved_tensors
         return gradient @ dequantise(weight, scale, gradient.dtype), None, None
 
@@ -58,13 +58,13 @@ class Float8Linear(nn.Linear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        product: Tensor = _Product.apply(inputs, self.weight, self.scale)  # type: ignore[no-untyped-call]
+        product: Tensor = _Product.apply(inputs, self.weight, self.scale)
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Float8Linear:
         # `.to(bfloat16)` of a whole model must move these tensors and never change their type.
-        weight, scale = self.weight, self.scale
-        super()._apply(fn, recurse)
+        weight, scale = self.weight.detach(), self.scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.weight.dtype != weight.dtype:
             self.weight = nn.Parameter(weight.to(self.weight.device), requires_grad=False)
             self.scale = scale.to(self.weight.device)

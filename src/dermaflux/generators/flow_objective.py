@@ -8,6 +8,7 @@ sources stand for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from dermaflux.generators import flop_model
 from dermaflux.generators.fit import Step
 from dermaflux.generators.flow_step import noise_and_sigma, velocity_errors
+from dermaflux.generators.prefetch import Prefetched, moved
 from dermaflux.generators.processes import Processes
 from dermaflux.generators.step_log import Work
 from dermaflux.generators.text_policy import TextSource
@@ -33,8 +35,19 @@ class LatentSource(Protocol):
     """Draws latents of images from their cached posteriors."""
 
     def draw(self, samples: Sequence[Sample], draws: Sequence[torch.Generator]) -> Tensor:
-        """A fresh posterior sample per image, shifted and scaled, (B, 16, h, w)."""
+        """A fresh posterior sample per image, shifted and scaled, (B, 16, h, w) on the CPU."""
         ...
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A micro-batch as the CPU draws it."""
+
+    micro: MicroBatch
+    members: list[Sample]
+    latents: Tensor
+    noise: Tensor
+    sigma: Tensor
 
 
 class Objective:
@@ -50,31 +63,64 @@ class Objective:
         text: TextSource,
         section: Finetune,
         seed: int,
+        steps: int,
         processes: Processes,
     ) -> None:
         self._model, self._samples, self._caption_tokens = model, samples, caption_tokens
         self._order, self._latents, self._text = order, latents, text
         self._section, self._seed, self._processes = section, seed, processes
+        self._steps, self._expected = steps, -1
+        self._ahead: Prefetched[_Prepared] | None = None
         self._shape = flop_model.Shape.of(model.config)
         self._adapter = flop_model.Adapter(section.rank, section.targets)
 
     def parts(self, step: int) -> Iterator[Step]:
         """This process's micro-batches of an optimiser step, counted from 0."""
+        if self._ahead is None or step != self._expected:
+            self.close()
+            self._ahead = Prefetched(lambda item: self._prepared(*item), self._items(step))
+        self._expected = step + 1
         real = sum(micro.real for micro in self._order.at(step))
-        for micro in self._order.share(step, self._processes.rank, self._processes.world):
-            members = [self._samples[place] for place in micro.members]
-            errors = self._errors(step, micro, members)
-            own = members[: micro.real]
+        for _ in self._own(step):
+            made = next(self._ahead)
+            errors = self._errors(made)
+            own = made.members[: made.micro.real]
             # Fillers give the batch its static shape; slicing keeps them out of the gradient.
-            yield Step(errors[: micro.real].sum() / real, [one.image_id for one in own])
+            loss = errors[: made.micro.real].sum() / real
+            yield Step(loss, [one.image_id for one in own], self._ahead.waited)
 
-    def _errors(self, step: int, micro: MicroBatch, members: list[Sample]) -> Tensor:
-        section = self._section
+    def close(self) -> None:
+        """Drop what was prepared for later steps."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def _own(self, step: int) -> list[MicroBatch]:
+        return self._order.share(step, self._processes.rank, self._processes.world)
+
+    def _items(self, first: int) -> Iterator[tuple[int, MicroBatch]]:
+        for step in range(first, self._steps):
+            for micro in self._own(step):
+                yield step, micro
+
+    def _prepared(self, step: int, micro: MicroBatch) -> _Prepared:
+        members = [self._samples[place] for place in micro.members]
         draws = [generator(self._seed, "finetune", step, one.image_id) for one in members]
         latents = self._latents.draw(members, draws)
-        noise, sigma = noise_and_sigma(latents, section.timestep_density, draws)
-        text = self._text([one.caption for one in members], micro.bucket.text_tokens)
-        return velocity_errors(self._model, latents, noise, sigma, text, section.guidance)
+        noise, sigma = noise_and_sigma(latents, self._section.timestep_density, draws)
+        return _Prepared(micro, members, latents, noise, sigma)
+
+    def _errors(self, made: _Prepared) -> Tensor:
+        device = self._processes.device
+        text = self._text([one.caption for one in made.members], made.micro.bucket.text_tokens)
+        return velocity_errors(
+            self._model,
+            moved(made.latents, device),
+            moved(made.noise, device),
+            moved(made.sigma, device),
+            text,
+            self._section.guidance,
+        )
 
     def work(self, step: int) -> Work:
         """Images, tokens and FLOP of an optimiser step, over all processes."""

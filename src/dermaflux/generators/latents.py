@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from dermaflux import table
 from dermaflux.errors import InputError
-from dermaflux.generators.prefetch import moved
 from dermaflux.generators.tensor_cache import TensorCache, key, reserve
 from dermaflux.paths import project_root
 from dermaflux.progress import progress
@@ -62,7 +61,6 @@ class Latents:
         """
         self._shift = float(vae.config.shift_factor or 0.0)
         self._scaling = float(vae.config.scaling_factor)
-        self._device = vae.device
         self._cache = TensorCache(cache_folder(vae))
         missing = {
             _key(samples[place]): samples[place]
@@ -78,14 +76,14 @@ class Latents:
         self._cache.refresh()
 
     def draw(self, batch: Sequence[Sample], draws: Sequence[torch.Generator]) -> Tensor:
-        """A fresh posterior sample per image, shifted and scaled: fp32 (B, 16, h, w) on the device.
+        """A fresh posterior sample per image, shifted and scaled: fp32 (B, 16, h, w) on the CPU.
 
         The images are of one scale; image i's noise comes from the CPU generator `draws[i]` alone.
         """
         moments = self._cache.read([_key(one) for one in batch])
         mean, std = moments["mean"].float(), moments["std"].float()
         noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
-        return moved((mean + std * noise - self._shift) * self._scaling, self._device)
+        return (mean + std * noise - self._shift) * self._scaling
 
 
 def cache_folder(vae: nn.Module) -> Path:

@@ -5,6 +5,7 @@ Reads nothing; writes the checkpoint and the grid picture.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,11 @@ def train(
     Raises `InputError` for a loss that is not finite.
     """
     data, model = inputs.data, inputs.pipe.transformer
+    steps = data.steps(section)
     objective = Objective(
         model, data.samples, data.caption_tokens, data.order, inputs.latents, inputs.text,
-        section, seed, processes,
+        section, seed, steps, processes,
     )  # fmt: skip
-    steps = data.steps(section)
     settings = Settings(
         steps=steps,
         learning_rate=section.learning_rate,
@@ -86,9 +87,11 @@ def train(
     if processes.main:
         peak = measured_peak(processes.device, COMPUTE[section.base_dtype])
         meter = Meter(objective.work, peak * processes.world)
-    curves = fit(
-        "finetune", inputs.weights, settings, objective.parts, saved, log, events, processes, meter
-    )
+    with contextlib.closing(objective):
+        curves = fit(
+            "finetune", inputs.weights, settings, objective.parts, saved, log, events, processes,
+            meter,
+        )  # fmt: skip
     model.eval()
     # A run that was killed after its last step has everything but the picture.
     if any(processes.gather(processes.main and not grid.exists())):

@@ -50,7 +50,7 @@ class Training:
     """The static shapes of one process: one per bucket."""
     processes: int = 1
     sharded: bool = False
-    """Whether the processes share one copy of base, adapter and optimiser (FSDP)."""
+    """Whether the processes share one copy of the base (FSDP); the adapter is whole in each."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ def _fixed(
             parts["text_encoder_2"], run.base_dtype, encoder=True
         ) + weight_bytes(parts["text_encoder"], _whole(run.base_dtype))
     fixed["VAE"] = weight_bytes(parts["vae"], _whole(run.base_dtype))
-    fixed["adapter, gradient, two moments"] = 16 * run.trainable / share
+    fixed["adapter, gradient, two moments"] = 16 * run.trainable
     if run.ema:
-        fixed["adapter's moving average"] = 4 * run.trainable / share
-    if run.processes > 1 and not run.sharded:
+        fixed["adapter's moving average"] = 4 * run.trainable
+    if run.processes > 1:
         fixed["gradients in transit"] = 4 * run.trainable
     fixed["runtime"] = _RUNTIME[kind]
     return fixed

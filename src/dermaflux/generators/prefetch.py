@@ -67,7 +67,7 @@ class Prefetched(Generic[Made]):
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on `device`; to a GPU through pinned memory, so that the copy does not wait."""
-    if device.type != "cuda":
+    """The tensor on `device`; from CPU to GPU through pinned memory, so that nothing waits."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

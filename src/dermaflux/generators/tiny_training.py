@@ -6,7 +6,7 @@ pipeline's folder. Both phases resume from the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from dermaflux.errors import InputError
 from dermaflux.generators import autoencoder, tiny_pipeline
 from dermaflux.generators.fit import Settings, Step, fit
 from dermaflux.generators.flow_step import flow_loss
-from dermaflux.generators.text_policy import Text
+from dermaflux.generators.text_policy import Text, encode, text_lengths
 from dermaflux.generators.training_images import CLASSES
 from dermaflux.params import Tiny
 from dermaflux.progress import progress
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 SIDE = 128
 _STREAM = "backbone"
 _HELD_OUT = 64
-_TEXT_TOKENS = 64
 _VOCABULARY_LESIONS = 1000
 _CHECKPOINT_STEPS = 100
 # Values at the middle of the captioner's levels, so that its words describe the rendered truth.
@@ -83,7 +82,7 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
 
     lesions = [draw(index, _STREAM) for index in range(tiny.images + _HELD_OUT)]
     pixels = _render(lesions)
-    key = fingerprint(tiny=tiny.model_dump(), seed=seed, version=1)
+    key = fingerprint(tiny=tiny.model_dump(), seed=seed, version=2)
     with checkpoint("backbone", key) as saved:
         vae, mean, std = _autoencoder(tiny, seed, pixels, saved, log)
         captions = [caption(lesion) for lesion in lesions[: tiny.images]]
@@ -167,25 +166,51 @@ def _flow(
     saved: Checkpoint,
     log: Log,
 ) -> None:
-    with torch.no_grad():
-        text = Text(*pipe.encode_prompt(prompt=captions, max_sequence_length=_TEXT_TOKENS))
+    texts = _Texts(pipe, captions)
     shift, scale = pipe.vae.config.shift_factor, pipe.vae.config.scaling_factor
 
     def step_of(step: int) -> list[Step]:
         noise = generator(seed, "flow", step)
-        chosen = torch.randint(len(mean), (tiny.flow_batch,), generator=noise)
+        chosen, text = texts.draw(tiny.flow_batch, noise)
         latents = mean[chosen] + std[chosen] * torch.randn(mean[chosen].shape, generator=noise)
         # Any guidance value must be safe to ask for: there is nothing here to distil it from.
         guidance = 1 + 4 * torch.rand(tiny.flow_batch, generator=noise)
-        part = Text(text.tokens[chosen], text.pooled[chosen], text.ids)
         loss = flow_loss(
-            pipe.transformer, (latents - shift) * scale, part, guidance, "logit-normal", noise
+            pipe.transformer, (latents - shift) * scale, text, guidance, "logit-normal", noise
         )
         return [Step(loss, [f"{_STREAM}/{int(index)}" for index in chosen])]
 
     settings = _settings(tiny.flow_steps, tiny.flow_learning_rate)
     weights = dict(pipe.transformer.named_parameters())
     fit("backbone.flow", weights, settings, step_of, saved.part("flow"), _Prefixed(log, "flow"))
+
+
+class _Texts:
+    """All captions encoded at their own lengths, as `trim` samples them later.
+
+    Pads are seen unmasked, so a model trained with one length would meet another as a stranger.
+    """
+
+    def __init__(self, pipe: FluxPipeline, captions: Sequence[str]) -> None:
+        lengths = torch.tensor(text_lengths(pipe, captions, "trim"))
+        found = lengths.unique()
+        self._places = [(lengths == length).nonzero().flatten() for length in found]
+        self._texts = [
+            encode(pipe, [captions[place] for place in places], int(length))
+            for places, length in zip(self._places, found, strict=True)
+        ]
+        self._sizes = torch.tensor([float(len(places)) for places in self._places])
+
+    def draw(self, count: int, noise: torch.Generator) -> tuple[Tensor, Text]:
+        """Places (count,) of captions of one length, and their text.
+
+        A length comes up as often as it has captions, so every caption is as likely as another.
+        """
+        group = int(torch.multinomial(self._sizes, 1, generator=noise))
+        within = torch.randint(len(self._places[group]), (count,), generator=noise)
+        text = self._texts[group]
+        part = Text(text.tokens[within], text.pooled[within], text.ids)
+        return self._places[group][within], part
 
 
 class _Prefixed:

@@ -35,6 +35,7 @@ class TrainingData:
     samples: list[Sample]
     caption_tokens: list[int]
     """T5 tokens of each caption, end token included, before any padding or cut."""
+    buckets: list[Bucket]
     order: Order
     held_out: list[Sample]
     """Images of the split `validation` for the held-out loss."""
@@ -70,14 +71,14 @@ def read(
     samples = select(rows, section.scales, section.maximum_images, seed)
     clip, t5 = tokenizers
     counts = lengths.in_tokens(t5, [one.caption for one in samples])
+    buckets = _buckets(section, samples, counts)
     held_out = _held_out(section, corpus, captions)
     held_out_counts = lengths.in_tokens(t5, [one.caption for one in held_out])
     return TrainingData(
         samples,
         counts,
-        Order(
-            _buckets(section, samples, counts), section.batch_tokens, section.micro_batches, seed
-        ),
+        buckets,
+        Order(buckets, section.batch_tokens, section.micro_batches, seed),
         held_out,
         _buckets(section, held_out, held_out_counts),
         text_policy.clip_cut(clip, [one.caption for one in samples]),

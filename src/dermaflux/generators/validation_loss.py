@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dermaflux.generators.flow_step import velocity_errors
+from dermaflux.generators.prefetch import moved
 from dermaflux.generators.processes import Processes
 from dermaflux.generators.token_buckets import Bucket, MicroBatch, Order
 from dermaflux.seeds import generator
@@ -86,6 +87,8 @@ class Validation:
         draws = [generator("validation", one.image_id) for one in members]
         latents = self._latents.draw(members, draws)
         noise = torch.stack([torch.randn(latents.shape[1:], generator=draw) for draw in draws])
+        device = self._processes.device
+        latents, noise = moved(latents, device), moved(noise, device)
         text = self._text([one.caption for one in members], micro.bucket.text_tokens)
         total = torch.zeros(len(members), dtype=torch.float64)
         for sigma in SIGMAS:
