@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 GIB = 2**30
 _RUNTIME = {"cuda": 1.25 * GIB, "cpu": 0.75 * GIB}
 """Libraries' own: on a GPU the context and cuBLAS's workspace, on a CPU the interpreter."""
-_FRAGMENTS = 0.05  # of the activations, lost between blocks of the allocator
+_FRAGMENTS = 0.10  # of the activations, lost between blocks of the allocator
 _GRADIENTS = 12  # widths per token that the backward pass of one block holds at once
 
 
