@@ -118,7 +118,7 @@ def test_pins(here: Workspace, tmp_path: Path) -> None:
 
 def test_a_batch_has_one_text_length_and_every_caption_the_same_chance(here: Workspace) -> None:
     pipe = pipeline.load(here.backbone, "fp32", torch.device("cpu"))
-    captions = [f"It has {'four colors, ' * count}a smooth border." for count in (0, 1, 2, 9) * 10]
+    captions = [f"It has {'four colors, ' * count}a smooth border." for count in (0, 1, 5, 9) * 10]
     lengths = text_policy.text_lengths(pipe, captions, "trim")
     assert len(set(lengths)) == 3
     texts = tiny_training._Texts(pipe, captions)
