@@ -66,13 +66,19 @@ def test_every_file_is_taken_spare_or_in_quarantine(tmp_path: Path) -> None:
     rows = table.metadata(tmp_path / "synthetic")
     assert set(rows["image_id"]) == {f"synthetic/{name}" for name in _good()}
     counts = json.loads((tmp_path / "report" / "counts.json").read_text())
-    assert counts == {
-        "found": 15, "images": {"benign": 3, "malignant": 3}, "not_needed": 0,
-        "quarantined": {"ambiguous": 2, "damaged": 2, "duplicate": 2, "format": 1, "small": 1,
-                        "unlabelled": 1},
-    }  # fmt: skip
+    assert counts["found"] == 15 == 6 + counts["not_needed"] + sum(counts["quarantined"].values())
+    assert counts["images"] == {"benign": 3, "malignant": 3}
+    reasons = {name: counts["quarantined"][name] for name in ("ambiguous", "duplicate")}
+    assert reasons == {"ambiguous": 2, "duplicate": 2}
+    assert counts["quarantined"]["unlabelled"] == 1
+    # Only as many are decoded as it takes; too few of a class end the stage.
+    with pytest.raises(InputError, match="needs 5 malignant images .* has 3; lower synthesize.images"):
+        released_images.take(
+            SECTION.model_copy(update={"images": 10}), folder, tmp_path / "more", tmp_path / "none"
+        )
+    assert not (tmp_path / "more").exists()
     lines = (tmp_path / "report" / "quarantine.csv").read_text().splitlines()
-    assert len(lines) == 1 + 9
+    assert len(lines) == 1 + sum(counts["quarantined"].values())
     assert "benign/copy.png,duplicate,the same picture as Benign Images/1.png" in lines
 
     pictures = dict(table.images(tmp_path / "synthetic"))
@@ -96,10 +102,6 @@ def test_the_choice_is_by_content_and_too_few_is_one_sentence(tmp_path: Path) ->
         chosen.append(set(table.metadata(output)["sha256"]))
     assert chosen[0] == chosen[1]
     assert json.loads((tmp_path / "report" / "counts.json").read_text())["not_needed"] == 2
-    section = SECTION.model_copy(update={"images": 10})
-    with pytest.raises(InputError, match="needs 5 benign images .* has 3; lower synthesize.images"):
-        released_images.take(section, folder, tmp_path / "pool", tmp_path / "report")
-    assert not (tmp_path / "pool").exists()
     with pytest.raises(InputError, match="does not exist"):
         released_images.take(section, tmp_path / "none", tmp_path / "pool", tmp_path / "report")
 
@@ -128,10 +130,13 @@ def test_audit_and_mixture_take_such_a_pool(tmp_path: Path) -> None:
         corpus_row(n, 128, split="validation" if n % 5 == 4 else "train") for n in range(30)
     ])  # fmt: skip
     pool = tmp_path / "synthetic"
-    folder = _tree(tmp_path / "released", _good())
-    released_images.take(SECTION, folder, pool, tmp_path / "report")
+    more = {f"{label}/{n}.png": _picture(100 * n + len(label)) for n in range(4)
+            for label in ("benign", "malignant")}  # fmt: skip
+    folder = _tree(tmp_path / "released", more)
+    section = SECTION.model_copy(update={"images": 8})
+    released_images.take(section, folder, pool, tmp_path / "report")
     report, pairs = audit.examine(corpus, pool, "pixels", 0.5)
-    assert report["images"] == len(pairs) == 6
+    assert report["images"] == len(pairs) == 8
     rows = table.metadata(pool, ["image_id", "label"], "train")
     assert len(mixture.draw_synthetic(rows, [], 4, 0)) == 4
     with pytest.raises(InputError, match="comes from the folder released"):

@@ -45,7 +45,7 @@ from dermaflux.tracking import Log, Silent
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
-SETTINGS = "finetune.json"
+SETTINGS = lora.SETTINGS
 CURVE = "loss.csv"
 VALIDATION = "validation_loss.csv"
 GRID = paths.REPORTS / "finetune" / "grid.png"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Targets = Literal["attention", "all-linear"]
 WEIGHTS = "pytorch_lora_weights.safetensors"
 POLICY_KEY = "dermaflux"
+SETTINGS = "finetune.json"
+"""Beside the weights: what a later sampling must know."""
 _ATTENTION = (
     "to_q",
     "to_k",

@@ -32,7 +32,6 @@ from dermaflux.generators import (
     sampled_shards,
     sampling_plan,
 )
-from dermaflux.generators.finetune import SETTINGS
 from dermaflux.generators.processes import SINGLE, Processes
 from dermaflux.generators.sampling import Pictures, Sampler, sample
 from dermaflux.generators.sampling_plan import Batch, Plan, plan
@@ -179,7 +178,7 @@ def _cross_border(section: Synthesize, folder: Path) -> None:
 
 def read_weights(folder: Path, backbone: Path) -> Weights:
     """The generator's files, checked; `InputError` when absent or made for another backbone."""
-    file, settings = folder / lora.WEIGHTS, folder / SETTINGS
+    file, settings = folder / lora.WEIGHTS, folder / lora.SETTINGS
     if not (file.exists() and settings.exists()):
         raise InputError(f"{folder} holds no {lora.WEIGHTS}; run the stage `finetune`")
     facts = json.loads(settings.read_text(encoding="utf-8"))
