@@ -33,6 +33,7 @@ def _pool(params: Params) -> pd.DataFrame:
     constants = {
         "source": "synthetic", "split": "train", "licence": "apache-2.0",
         "generator": "tiny+lora", "weights": "ab" * 32, "prompt": "a lesion", "batch": 0,
+        "base_dtype": "fp32", "text_policy": "trim",
         "width": section.scale, "height": section.scale, "scale": section.scale,
         "steps": section.steps, "guidance": section.guidance,
     }  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 
 from dermaflux import table
 from dermaflux.generators import lora, pipeline
-from dermaflux.generators.finetune import SETTINGS
+from dermaflux.generators.lora import SETTINGS
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,10 @@ import torch
 from small_generator import FINETUNE, corpus_row, write_corpus
 
 from dermaflux.errors import InputError
+from dermaflux.generators import base_sharding
 from dermaflux.generators import finetune as stage
 from dermaflux.generators.fit import Settings, Step, fit
+from dermaflux.generators.processes import Processes
 from dermaflux.generators.training_images import captioned, select
 from dermaflux.parameter_file import load
 from dermaflux.tracking import Silent
@@ -62,7 +64,10 @@ def test_a_run_killed_at_any_step_continues_to_the_same_bytes(here) -> None:
             if "loss" in values:
                 steps.append(step)
 
-    changes = {"checkpoint_steps": 3, "grid_steps": 5, "gradient_checkpointing": "full"}
+    changes = {
+        "checkpoint_steps": 3, "grid_steps": 5, "gradient_checkpointing": "full",
+        "text_cache": True,
+    }  # fmt: skip
     assert changes.keys() <= stage.CHANGE_NO_RESULT
     other = section.model_copy(update=changes)
     for name, one, log in (("killed", other, Counting()), ("unbroken", section, Silent())):
@@ -137,3 +142,21 @@ def test_low_precision_and_gradient_checkpointing_run_and_keep_an_fp32_adapter(h
     weights = load_file(output / "pytorch_lora_weights.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert any(bool(weight.any()) for name, weight in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize(
+    "change", [{"base_dtype": "nf4"}, {"base_dtype": "fp8"}, {"compile": True}]
+)
+def test_what_a_sharded_base_cannot_have_is_refused(change: dict[str, object]) -> None:
+    section = FINETUNE.model_copy(update=change)
+    base_sharding.check(section, Processes(world=2))
+    with pytest.raises(InputError, match=f"finetune.{next(iter(change))}"):
+        base_sharding.check(section, Processes(world=2, sharded=True))
+
+
+def test_micro_batches_that_processes_cannot_share_are_refused(here) -> None:
+    output = here.root / "odd"
+    with pytest.raises(InputError, match="micro_batches is 2, which 3 processes cannot"):
+        stage.finetune(
+            FINETUNE, 0, *here.inputs(), output, here.root / "odd.png", Silent(), Processes(1, 3)
+        )

@@ -162,22 +162,59 @@ def decode(content: bytes, rule: Rule) -> Picture | Problem:
             image = _open(content)
             return image if isinstance(image, Problem) else _picture(image, rule)
     except Exception as error:  # decoders raise anything on hostile bytes, and no row may be lost
-        detail = " ".join(str(error).split()) or type(error).__name__
-        return Problem("damaged", f"the image does not decode ({detail}); download it again")
+        return _damaged(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Upright:
+    """A whole picture as a viewer shows it."""
+
+    image: Image.Image
+    """RGB."""
+    format: str
+    """JPEG or PNG."""
+    as_stored: bool
+    """Whether the file's own pixels are these: RGB already, and not turned."""
+
+
+def upright(content: bytes) -> Upright | Problem:
+    """The picture in the bytes of one file, in full; a `Problem` when damaged or too large."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _open(content)
+            if isinstance(image, Problem):
+                return image
+            _load(image)
+            stored = image.mode == "RGB" and image.getexif().get(_ORIENTATION, 1) == 1
+            return Upright(upright_rgb(image), str(image.format), stored)
+    except Exception as error:  # as in `decode`
+        return _damaged(error)
+
+
+def _damaged(error: Exception) -> Problem:
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return Problem("damaged", f"the image does not decode ({detail}); download it again")
+
+
+def _load(image: Image.Image) -> None:
+    from PIL import ImageFile
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have allowed half images
+    image.load()
 
 
 def _picture(image: Image.Image, rule: Rule) -> Picture | Problem:
     import numpy as np
-    from PIL import Image, ImageFile
+    from PIL import Image
 
     shorter = min(image.size)
     scale = rule.scale or bucket(shorter)
     width, height = image.size
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have allowed half images
     # For the largest scale, whatever the rule: hash and thumbnail are the same under every policy.
     factor = _GAP * SCALES[0] / shorter
     image.draft(None, (int(width * factor), int(height * factor)))
-    image.load()
+    _load(image)
     turned = image.getexif().get(_ORIENTATION, 1) >= 5
     rgb = upright_rgb(image)
     out = io.BytesIO()

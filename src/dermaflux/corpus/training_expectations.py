@@ -32,10 +32,13 @@ HELD_OUT = ("image_id", "sha256", *GROUPS)
 MIXTURE = ("label", "source", "split", *HELD_OUT)
 """Columns of the corpus's training split and of the synthetic pool that it looks at."""
 _CLASSES = ("benign", "malignant")
+RELEASED = (
+    *("image_id", "label", "source", "licence", "split", "sha256", "generator", "weights"),
+    *("width", "height"),
+)
 PROVENANCE = (
-    *("image_id", "label", "source", "licence", "split", "sha256"),
-    *("generator", "prompt", "seed", "steps", "guidance", "weights", "batch"),
-    *("base_dtype", "text_policy"),
+    *RELEASED,
+    *("prompt", "seed", "steps", "guidance", "batch", "base_dtype", "text_policy"),
 )
 
 
@@ -47,8 +50,31 @@ def with_derived_synthetic(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def released_promises(section: Synthesize) -> list[Promise]:
+    """What a pool of released images promises: no prompt, seed or step of theirs is known."""
+    return [*_pool(section), *present(RELEASED)]
+
+
 def synthetic_promises(section: Synthesize) -> list[Promise]:
     """What the synthetic shards promise, given the parameters they were made with."""
+    return [
+        *_pool(section),
+        *present((*PROVENANCE, "side")),
+        unique("unique seeds", "seed"),
+        among("side", "side", (section.scale,), f"every image is {section.scale} pixels square"),
+        among("steps", "steps", (section.steps,)),
+        between(
+            "guidance",
+            "guidance",
+            section.guidance - 1e-4,  # stored in single precision
+            section.guidance + 1e-4,
+            f"every image was sampled with guidance {section.guidance:g}",
+        ),
+    ]
+
+
+def _pool(section: Synthesize) -> list[Promise]:
+    """What both kinds of pool promise."""
     slack = 0.5 / section.images  # an odd image more in one class
     return [
         columns((*table.METADATA, "malignant", "side")),
@@ -58,22 +84,11 @@ def synthetic_promises(section: Synthesize) -> list[Promise]:
             "ExpectTableRowCountToEqual",
             {"value": section.images},
         ),
-        *present((*PROVENANCE, "side")),
         unique("unique ids", "image_id"),
-        unique("unique seeds", "seed"),
         unique("unique pictures", "sha256"),
         among("label vocabulary", "label", _CLASSES),
         among("split vocabulary", "split", ("train",)),
-        among("side", "side", (section.scale,), f"every image is {section.scale} pixels square"),
         among("scale consistency", "scale", (section.scale,)),
-        among("steps", "steps", (section.steps,)),
-        between(
-            "guidance",
-            "guidance",
-            section.guidance - 1e-4,  # stored in single precision
-            section.guidance + 1e-4,
-            f"every image was sampled with guidance {section.guidance:g}",
-        ),
         Promise(
             "one generator",
             "all images come from the same weights",

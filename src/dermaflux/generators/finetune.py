@@ -90,7 +90,7 @@ def _log(section: Finetune, seed: int, processes: Processes) -> Any:
 
 
 def _without_training(params: Params) -> None:
-    """The stage's outputs where there is nothing to train: a finished LoRA, or why there is none."""
+    """The stage's outputs where nothing is trained: a finished LoRA, or why there is none."""
     section = params.finetune
     if params.generator == "folder":
         facts = {"generator": "folder", "folder": params.synthesize.folder}

@@ -20,7 +20,6 @@ from dermaflux import table
 from dermaflux.errors import InputError
 from dermaflux.generators import adapter_file, lora, pipeline
 from dermaflux.generators.kohya_naming import Layer
-from dermaflux.generators.lora import SETTINGS
 from dermaflux.params import Finetune
 from dermaflux.tracking import Log
 
@@ -65,7 +64,7 @@ def write(section: Finetune, backbone: Path, output: Path, log: Log) -> None:
     with table.atomic_folder(output) as partial:
         (partial / lora.WEIGHTS).write_bytes(content)
         identity = pipeline.reference(backbone).identity
-        table.write_json(partial / SETTINGS, {**facts, "backbone": identity})
+        table.write_json(partial / lora.SETTINGS, {**facts, "backbone": identity})
     log.metrics({"trainable_parameters": float(adapter.parameters)}, 0)
     print(
         f"finetune: imported {origin}, {len(adapter.layers):,} layers of rank {facts['rank']}, "

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 Targets = Literal["attention", "all-linear"]
 WEIGHTS = "pytorch_lora_weights.safetensors"
+POLICY_KEY = "dermaflux"
 SETTINGS = "finetune.json"
 """Beside the weights: what a later sampling must know."""
-POLICY_KEY = "dermaflux"
 _ATTENTION = (
     "to_q",
     "to_k",

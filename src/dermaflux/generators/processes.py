@@ -50,7 +50,7 @@ class Processes:
         own = list(gradients)
         flat = torch.cat([gradient.flatten() for gradient in own])
         dist.all_reduce(flat)
-        totals = torch.split(flat, [one.numel() for one in own])  # type: ignore[no-untyped-call]
+        totals = torch.split(flat, [one.numel() for one in own])
         for gradient, total in zip(own, totals, strict=True):
             gradient.copy_(total.view_as(gradient))
 

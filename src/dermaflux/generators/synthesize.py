@@ -1,8 +1,9 @@
 """Stage `synthesize`: the pool of synthetic images, with provenance for every one.
 
-Reads models/generator/, models/backbone/, captions of training images; writes synthetic/ shards of
-the one table. Run with `dermaflux synthesize`; `dermaflux reproduce IMAGE_ID` makes one again. The
-parameter `accelerate` spreads the shards over GPUs and machines; it changes no result.
+Reads models/generator/, models/backbone/, captions of training images; writes synthetic/, shards of
+the one table, and reports/synthesize/. With `generator: folder` released images take their place.
+Run with `dermaflux synthesize`; `dermaflux reproduce IMAGE_ID` makes one again. The parameter
+`accelerate` spreads the shards over GPUs and machines; it changes no result.
 """
 
 from __future__ import annotations
@@ -21,8 +22,16 @@ from dermaflux.captions import prompt_bank
 from dermaflux.captions.prompt_bank import PromptBank
 from dermaflux.checkpoints import Checkpoint
 from dermaflux.errors import InputError
-from dermaflux.generators import lora, merged, pipeline, processes, sampled_shards, sampling_plan
-from dermaflux.generators.lora import SETTINGS
+from dermaflux.generators import (
+    lora,
+    merged,
+    pipeline,
+    pool_report,
+    processes,
+    released_images,
+    sampled_shards,
+    sampling_plan,
+)
 from dermaflux.generators.processes import SINGLE, Processes
 from dermaflux.generators.sampling import Pictures, Sampler, sample
 from dermaflux.generators.sampling_plan import Batch, Plan, plan
@@ -52,6 +61,9 @@ class Weights:
 def run(params: Params) -> None:
     """Write synthetic/ and log images a second as an MLflow run."""
     section = params.synthesize
+    if params.generator == "folder":
+        released_images.run(params)
+        return
     team = processes.join()
     if not team.main:
         synthesize(section, params.seed, *_INPUTS, paths.SYNTHETIC, Silent(), team)
@@ -59,6 +71,7 @@ def run(params: Params) -> None:
     parameters = {"seed": params.seed, **section.model_dump()}
     with tracking.start("generator", "synthesize", parameters, inputs=_INPUTS) as log:
         synthesize(section, params.seed, *_INPUTS, paths.SYNTHETIC, log, team)
+        pool_report.write(paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, [])
         log.outputs(paths.SYNTHETIC)
 
 
@@ -165,7 +178,7 @@ def _cross_border(section: Synthesize, folder: Path) -> None:
 
 def read_weights(folder: Path, backbone: Path) -> Weights:
     """The generator's files, checked; `InputError` when absent or made for another backbone."""
-    file, settings = folder / lora.WEIGHTS, folder / SETTINGS
+    file, settings = folder / lora.WEIGHTS, folder / lora.SETTINGS
     if not (file.exists() and settings.exists()):
         raise InputError(f"{folder} holds no {lora.WEIGHTS}; run the stage `finetune`")
     facts = json.loads(settings.read_text(encoding="utf-8"))

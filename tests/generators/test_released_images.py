@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from small_generator import corpus_row, write_corpus
+
+from dermaflux import table
+from dermaflux.audit import audit
+from dermaflux.classifiers import mixture
+from dermaflux.errors import InputError
+from dermaflux.generators import released_images, reproduction
+from dermaflux.params import Synthesize
+
+SECTION = Synthesize(folder="x", images=6, scale=128, shard_images=4)
+
+
+def _picture(seed: int, size: tuple[int, int] = (128, 128), kind: str = "PNG") -> bytes:
+    draw = np.random.default_rng(seed)
+    small = draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _tree(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def _good() -> dict[str, bytes]:
+    return {
+        "Benign Images/1.png": _picture(1),
+        "Benign Images/2.jpg": _picture(2, kind="JPEG"),
+        "Benign Images/3.png": _picture(3, (300, 200)),
+        "set/malignant_0001.png": _picture(11),
+        "set/malignant_0002.png": _picture(12),
+        "set/MALIGNANT-3.jpeg": _picture(13, (256, 256), "JPEG"),
+    }
+
+
+def test_every_file_is_taken_spare_or_in_quarantine(tmp_path: Path) -> None:
+    bad = {
+        "benign/small.png": _picture(4, (64, 64)),
+        "benign/cut.png": _picture(5)[:200],
+        "benign/empty.png": b"",
+        "benign/malignant/x.png": _picture(6),
+        "other/7.png": _picture(7),
+        "benign/copy.png": _picture(1),
+        "benign/8.png": _picture(8),
+        "malignant/8.png": _picture(8),
+        "benign/photo.gif": b"GIF89a" + bytes(50),
+    }
+    ignored = {"README.md": b"benign", ".cache/benign/9.png": _picture(9), "benign.csv": b"a"}
+    folder = _tree(tmp_path / "released", _good() | bad | ignored)
+    released_images.take(SECTION, folder, tmp_path / "synthetic", tmp_path / "report")
+    rows = table.metadata(tmp_path / "synthetic")
+    assert set(rows["image_id"]) == {f"synthetic/{name}" for name in _good()}
+    counts = json.loads((tmp_path / "report" / "counts.json").read_text())
+    assert counts["found"] == 15 == 6 + counts["not_needed"] + sum(counts["quarantined"].values())
+    assert counts["images"] == {"benign": 3, "malignant": 3}
+    reasons = {name: counts["quarantined"][name] for name in ("ambiguous", "duplicate")}
+    assert reasons == {"ambiguous": 2, "duplicate": 2}
+    assert counts["quarantined"]["unlabelled"] == 1
+    # Only as many are decoded as it takes; too few of a class end the stage.
+    with pytest.raises(
+        InputError, match="needs 5 malignant images .* has 3; lower synthesize.images"
+    ):
+        released_images.take(
+            SECTION.model_copy(update={"images": 10}), folder, tmp_path / "more", tmp_path / "none"
+        )
+    assert not (tmp_path / "more").exists()
+    lines = (tmp_path / "report" / "quarantine.csv").read_text().splitlines()
+    assert len(lines) == 1 + sum(counts["quarantined"].values())
+    assert "benign/copy.png,duplicate,the same picture as Benign Images/1.png" in lines
+
+    pictures = dict(table.images(tmp_path / "synthetic"))
+    assert pictures["synthetic/Benign Images/2.jpg"] == _good()["Benign Images/2.jpg"]
+    assert table.decode(pictures["synthetic/Benign Images/3.png"]).size == (128, 128)
+    by_name = rows.set_index("image_id")
+    row = by_name.loc["synthetic/Benign Images/3.png"]
+    assert (row["width"], row["height"], row["scale"]) == (300, 200, 128)
+    assert set(rows["generator"]) == {"released"}
+    assert rows[["prompt", "seed", "steps", "guidance", "batch"]].isna().all(axis=None)
+
+
+def test_the_choice_is_by_content_and_too_few_is_one_sentence(tmp_path: Path) -> None:
+    section = SECTION.model_copy(update={"images": 4})
+    chosen = []
+    for number in range(2):
+        files = {f"{name}"[::-1][4:][::-1] + f"-{number}.png": one for name, one in _good().items()}
+        folder = _tree(tmp_path / str(number), files)
+        output = tmp_path / f"pool-{number}"
+        released_images.take(section, folder, output, tmp_path / "report")
+        chosen.append(set(table.metadata(output)["sha256"]))
+    assert chosen[0] == chosen[1]
+    assert json.loads((tmp_path / "report" / "counts.json").read_text())["not_needed"] == 2
+    with pytest.raises(InputError, match="does not exist"):
+        released_images.take(section, tmp_path / "none", tmp_path / "pool", tmp_path / "report")
+
+
+def test_tables_with_class_labels(tmp_path: Path) -> None:
+    info = {"info": {"features": {"label": {"names": ["benign", "malignant"]}}}}
+    schema = pa.schema(
+        [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+         ("label", pa.int64())],
+        metadata={"huggingface": json.dumps(info)},
+    )  # fmt: skip
+    rows = [{"image": {"bytes": _picture(n), "path": None}, "label": n % 2} for n in range(8)]
+    path = tmp_path / "pool.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    released_images.take(SECTION, path, tmp_path / "synthetic", tmp_path / "report")
+    found = table.metadata(tmp_path / "synthetic")
+    assert found["label"].value_counts().to_dict() == {"benign": 3, "malignant": 3}
+    assert found["generator"].iloc[0] == "pool"
+    pq.write_table(pa.table({"picture": [1]}), path)
+    with pytest.raises(InputError, match="columns picture and not image and label"):
+        released_images.take(SECTION, path, tmp_path / "other", tmp_path / "report")
+
+
+def test_audit_and_mixture_take_such_a_pool(tmp_path: Path) -> None:
+    corpus, _ = write_corpus(tmp_path, [
+        corpus_row(n, 128, split="validation" if n % 5 == 4 else "train") for n in range(30)
+    ])  # fmt: skip
+    pool = tmp_path / "synthetic"
+    more = {f"{label}/{n}.png": _picture(100 * n + len(label)) for n in range(4)
+            for label in ("benign", "malignant")}  # fmt: skip
+    folder = _tree(tmp_path / "released", more)
+    section = SECTION.model_copy(update={"images": 8})
+    released_images.take(section, folder, pool, tmp_path / "report")
+    report, pairs = audit.examine(corpus, pool, "pixels", 0.5)
+    assert report["images"] == len(pairs) == 8
+    rows = table.metadata(pool, ["image_id", "label"], "train")
+    assert len(mixture.draw_synthetic(rows, [], 4, 0)) == 4
+    with pytest.raises(InputError, match="comes from the folder released"):
+        reproduction.remake(rows["image_id"].iloc[0], pool, tmp_path, tmp_path)
