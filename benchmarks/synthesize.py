@@ -1,0 +1,159 @@
+"""Sampling against `FluxPipeline.__call__` on the same machine, weights, prompts, seeds and steps.
+
+The tiny backbone with an adapter drawn at random. Ours: adapter merged, batches of one text length,
+`trim` and `pad512`. diffusers: the adapter loaded as it is, prompts padded to its default of 512
+tokens, batch 1 and batch 16; and at batch 16 with the adapter fused, which a careful user does.
+Loading is not timed. Writes JSON:
+`python benchmarks/synthesize.py --output benchmarks/results/synthesize.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dermaflux import table
+from dermaflux.generators import lora, merged, pipeline, sampling_plan, text_policy, tiny_training
+from dermaflux.generators.sampling import Sampler, sample
+from dermaflux.params import Tiny
+from dermaflux.tracking import Silent
+
+BATCH = 16
+SCALE = 128
+TINY = Tiny(
+    images=12, autoencoder_steps=2, autoencoder_learning_rate=1e-6, flow_steps=2, minimum_psnr=20.0
+)
+
+
+def prompts_of(count: int) -> list[str]:
+    """Captions of rendered lesions, as the bank holds them."""
+    from dermaflux.captions.measured import describe
+    from dermaflux.corpus.phantom import draw
+
+    lesions = [
+        draw(index, "test", "malignant" if index % 2 else "benign") for index in range(count)
+    ]
+    return [describe(tiny_training.truth(one), one.label, one.key) for one in lesions]
+
+
+def prepare(folder: Path) -> tuple[Path, Path]:
+    """A backbone of the tiny shape, and a generator of rank 16 with random weights."""
+    backbone, generator = folder / "backbone", folder / "generator"
+    os.chdir(folder)  # checkpoints of the training stay in the temporary folder
+    (folder / ".dvc").mkdir()
+    tiny_training.train(TINY, 0, backbone, Silent())
+    pipe = pipeline.load(backbone, "fp32")
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in lora.add(pipe.transformer, "attention", 16, 16, seed=0).values():
+            weight.copy_(0.02 * torch.randn(weight.shape, generator=draw))
+    lora.save(pipe.transformer, generator, {})
+    return backbone, generator
+
+
+def speed(work: Callable[[Sequence[int]], object], batches: Sequence[Sequence[int]]) -> float:
+    """Images per second over all batches, after one that is not timed."""
+    work(batches[0])
+    began = time.perf_counter()
+    for batch in batches:
+        work(batch)
+    return sum(map(len, batches)) / (time.perf_counter() - began)
+
+
+def ours(pipe: Any, prompts: list[str], steps: int, policy: text_policy.Policy) -> dict[str, Any]:
+    """Images per second of batches of one text length."""
+    sampler = Sampler(steps, 3.5, SCALE, policy)
+    lengths = text_policy.text_lengths(pipe, prompts, policy)
+    (shard,) = sampling_plan.shards(lengths, len(prompts), BATCH)
+
+    def work(batch: Sequence[int]) -> object:
+        return sample(pipe, sampler, [prompts[place] for place in batch], list(batch))
+
+    rate = speed(work, [batch.members for batch in shard.batches])
+    return {
+        "name": f"ours, {policy}, adapter merged, batch {BATCH}",
+        "text_tokens_mean": round(sum(lengths) / len(lengths), 1),
+        "images_per_second": round(rate, 3),
+    }
+
+
+def theirs(pipe: Any, prompts: list[str], steps: int, batch: int, how: str) -> dict[str, Any]:
+    """Images per second of the pipeline itself at its defaults."""
+
+    def work(members: Sequence[int]) -> object:
+        return pipe(
+            prompt=[prompts[place] for place in members],
+            height=SCALE,
+            width=SCALE,
+            num_inference_steps=steps,
+            guidance_scale=3.5,
+            generator=[torch.Generator().manual_seed(place) for place in members],
+            output_type="np",
+        )
+
+    order = range(len(prompts))
+    batches = [order[start : start + batch] for start in range(0, len(prompts), batch)]
+    return {
+        "name": f"FluxPipeline, adapter {how}, batch {batch}",
+        "text_tokens_mean": 512.0,
+        "images_per_second": round(speed(work, batches), 3),
+    }
+
+
+def main() -> None:
+    """Measure all, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    output = arguments.output and arguments.output.absolute()
+    load = os.getloadavg()[0]
+    prompts = prompts_of(arguments.images)
+    home = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        backbone, generator = prepare(Path(folder))
+        pipe = merged.open_generator(generator, backbone, "fp32")
+        rows = [ours(pipe, prompts, arguments.steps, policy) for policy in ("trim", "pad512")]
+        plain = pipeline.load(backbone, "fp32")
+        plain.load_lora_weights(str(generator))
+        rows += [theirs(plain, prompts, arguments.steps, size, "loaded") for size in (1, BATCH)]
+        plain.fuse_lora()
+        plain.unload_lora_weights()
+        rows.append(theirs(plain, prompts, arguments.steps, BATCH, "fused"))
+        os.chdir(home)
+    print(f"{'':52} {'text tokens':>11} {'images/s':>9} {'ours / it':>9}")
+    for row in rows:
+        ratio = rows[0]["images_per_second"] / row["images_per_second"]
+        row["trimmed_times_as_fast"] = round(ratio, 2)
+        print(
+            f"{row['name']:52} {row['text_tokens_mean']:>11} {row['images_per_second']:>9} "
+            f"{ratio:>8.2f}x"
+        )
+    report = {
+        "runs": rows,
+        "images": arguments.images,
+        "steps": arguments.steps,
+        "scale_pixels": SCALE,
+        "precision": "fp32",
+        "device": str(pipeline.automatic_device()),
+        "cpus": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "load_average_at_start": round(load, 1),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if output:
+        table.write_json(output, report)
+
+
+if __name__ == "__main__":
+    main()
