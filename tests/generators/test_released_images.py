@@ -72,7 +72,9 @@ def test_every_file_is_taken_spare_or_in_quarantine(tmp_path: Path) -> None:
     assert reasons == {"ambiguous": 2, "duplicate": 2}
     assert counts["quarantined"]["unlabelled"] == 1
     # Only as many are decoded as it takes; too few of a class end the stage.
-    with pytest.raises(InputError, match="needs 5 malignant images .* has 3; lower synthesize.images"):
+    with pytest.raises(
+        InputError, match="needs 5 malignant images .* has 3; lower synthesize.images"
+    ):
         released_images.take(
             SECTION.model_copy(update={"images": 10}), folder, tmp_path / "more", tmp_path / "none"
         )
