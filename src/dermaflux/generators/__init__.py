@@ -1,4 +1,4 @@
-"""Backbone, fine-tuning and sampling of text-to-image models."""
+"""Backbone, fine-tuning and sampling of the image generator."""
 
 import logging
 
