@@ -103,9 +103,8 @@ def run_diffusers(arguments: argparse.Namespace) -> None:
 
 def run_ours(arguments: argparse.Namespace) -> None:
     """Worker: the stage `finetune` itself."""
-    from dermaflux.generators import finetune, text_policy, training_images
+    from dermaflux.generators import finetune, training_data
     from dermaflux.generators.pipeline import tokenizers
-    from dermaflux.generators.token_buckets import Bucket, Order
     from dermaflux.params import Finetune
     from dermaflux.tracking import Silent
 
@@ -127,13 +126,7 @@ def run_ours(arguments: argparse.Namespace) -> None:
     os.chdir(folder)
     inputs = (folder / "corpus", folder / "captions", folder / "backbone")
     began = time.perf_counter()
-    rows = training_images.trainable(training_images.captioned(*inputs[:2]))
-    samples = training_images.select(rows, section.scales, 0, 0)
-    lengths = text_policy.text_lengths(
-        tokenizers(inputs[2])[1], [one.caption for one in samples], section.text_policy
-    )
-    buckets = [Bucket(one.scale, n) for one, n in zip(samples, lengths, strict=True)]
-    order = Order(buckets, section.batch_tokens, 1, 0)
+    order = training_data.read(section, 0, *inputs[:2], tokenizers(inputs[2])).order
     planned = time.perf_counter() - began
 
     def done(stamps: list[float]) -> None:

@@ -143,7 +143,7 @@ def test_eight_bit_layers_keep_no_wide_weight_for_the_backward_pass() -> None:
 
 
 def test_text_encoders_can_be_left_out(loud: Any) -> None:
-    pipe = pipeline.load(loud, "nf4" if _has_bitsandbytes() else "fp8", CPU, text=False)
+    pipe = pipeline.load(loud, "nf4" if _has_bitsandbytes() else "fp8", CPU, pipeline.PICTURE_PARTS)
     assert pipe.text_encoder is None
     assert pipe.text_encoder_2 is None
     clip, t5 = pipeline.tokenizers(loud)

@@ -14,10 +14,12 @@ import torch
 from drawn_adapter import awakened_backbone, draw_generator
 from small_generator import FINETUNE, Workspace
 
+from dermaflux import paths
 from dermaflux.errors import InputError
 from dermaflux.generators import (
     adapter_file,
     exported_lora,
+    finetune,
     imported_lora,
     kohya_naming,
     lora,
@@ -26,6 +28,7 @@ from dermaflux.generators import (
 from dermaflux.generators.kohya_naming import Layer
 from dermaflux.generators.merged import open_generator
 from dermaflux.generators.sampling import Sampler, sample
+from dermaflux.parameter_file import load
 from dermaflux.tracking import Silent
 
 
@@ -56,6 +59,24 @@ def test_exported_and_imported_again_it_makes_the_same_image(
         for one in (folder, again)
     ]
     assert (pictures[0] == pictures[1]).all()
+
+
+def test_the_stage_takes_it_in_place_of_training(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    (tmp_path / ".dvc").mkdir()
+    paths.BACKBONE.parent.mkdir()
+    paths.BACKBONE.symlink_to(workspace.backbone)
+    folder = draw_generator(workspace.backbone, tmp_path / "drawn")
+    exported_lora.export(tmp_path / "kohya.safetensors", "kohya", "fp32", folder)
+    params = load(Path(__file__).parents[2] / "params.yaml")
+    section = params.finetune.model_copy(update={"imported": "kohya.safetensors"})
+    finetune.run(params.model_copy(update={"finetune": section}))
+    made = adapter_file.read(paths.GENERATOR / lora.WEIGHTS)
+    assert made.layers.keys() == adapter_file.read(folder / lora.WEIGHTS).layers.keys()
+    assert (finetune.GRID.parent / lora.SETTINGS).exists()
 
 
 def test_a_layer_fused_from_one_matrix_imports_with_the_same_product(

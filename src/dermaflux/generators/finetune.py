@@ -214,7 +214,7 @@ def _cached_text(
         return None
     images = [*data.samples, *data.held_out]
     return cache_text(
-        lambda: pipeline.load(backbone, section.base_dtype, processes.device),
+        lambda: pipeline.load(backbone, section.base_dtype, processes.device, pipeline.TEXT_PARTS),
         f"{identity}/{section.base_dtype}",
         [one.caption for one in images],
         [bucket.text_tokens for bucket in data.buckets + data.held_out_buckets],
@@ -236,7 +236,8 @@ def _model(
     """The pipeline on this process's device, with a fresh adapter in its transformer."""
     # A base that will be sharded stays in CPU memory until each process takes its part.
     first = torch.device("cpu") if processes.sharded else processes.device
-    pipe = pipeline.load(backbone, section.base_dtype, first, text=not section.text_cache)
+    parts = pipeline.PICTURE_PARTS if section.text_cache else pipeline.PARTS
+    pipe = pipeline.load(backbone, section.base_dtype, first, parts)
     model = pipe.transformer
     weights = lora.add(
         model, section.targets, section.rank, section.alpha, derived_seed(seed, "adapter")

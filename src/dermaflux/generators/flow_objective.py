@@ -39,7 +39,7 @@ class LatentSource(Protocol):
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A micro-batch as the CPU draws it."""
+    """A micro-batch, drawn on the CPU and on its way to the device."""
 
     micro: MicroBatch
     members: list[Sample]
@@ -106,18 +106,15 @@ class Objective:
         draws = [generator(self._seed, "finetune", step, one.image_id) for one in members]
         latents = self._latents.draw(members, draws)
         noise, sigma = noise_and_sigma(latents, self._section.timestep_density, draws)
-        return _Prepared(micro, members, latents, noise, sigma)
+        device = self._processes.device
+        return _Prepared(
+            micro, members, moved(latents, device), moved(noise, device), moved(sigma, device)
+        )
 
     def _errors(self, made: _Prepared) -> Tensor:
-        device = self._processes.device
         text = self._text([one.caption for one in made.members], made.micro.bucket.text_tokens)
         return velocity_errors(
-            self._model,
-            moved(made.latents, device),
-            moved(made.noise, device),
-            moved(made.sigma, device),
-            text,
-            self._section.guidance,
+            self._model, made.latents, made.noise, made.sigma, text, self._section.guidance
         )
 
     def work(self, step: int) -> Work:

@@ -7,7 +7,7 @@ of one. Writes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,9 @@ COMPUTE = {
     "nf4": torch.bfloat16,
 }
 """Dtype of activations, and of what a base dtype leaves unquantised."""
-PARTS = ("transformer", "text_encoder", "text_encoder_2", "vae")
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
+PICTURE_PARTS = ("transformer", "vae")
+PARTS = (*PICTURE_PARTS, *TEXT_PARTS)
 
 
 def automatic_device() -> torch.device:
@@ -128,22 +130,22 @@ def load(
     folder: Path,
     base_dtype: BaseDtype,
     device: torch.device | None = None,
-    *,
-    text: bool = True,
+    parts: Collection[str] = PARTS,
 ) -> FluxPipeline:
     """The backbone as a FluxPipeline for inference, all weights frozen.
 
     `base_dtype` decides how the Linear weights of the transformer's blocks and of T5 are held:
     fp8 by `float8_linear`, nf4 by bitsandbytes; the rest is bf16 then. Nothing is ever held wider
-    than it is used. `text=False` leaves both text encoders out, for prompts that are encoded
-    already. Raises `InputError` when the repository cannot be read or a package is missing.
+    than it is used. What is not among `parts` is not read from disk, such as the text encoders when
+    all prompts are encoded already. Raises `InputError` when the repository cannot be read or a
+    package is missing.
     """
     from diffusers import FluxPipeline
 
     quiet()
     found = reference(folder)
     device = device or automatic_device()
-    options: dict[str, Any] = {} if text else {"text_encoder": None, "text_encoder_2": None}
+    options: dict[str, Any] = {name: None for name in PARTS if name not in parts}
     with _readable(found):
         pipe = FluxPipeline.from_pretrained(
             found.source,

@@ -27,10 +27,10 @@ T5_KEPT = (".wo",)
 
 def quantise(pipe: FluxPipeline, kind: Quantised, device: torch.device) -> None:
     """Quantise the transformer's blocks and T5's in place; `InputError` without the package."""
-    replace(pipe.transformer, BLOCKS, (), _maker(kind), device)
-    if kind == "nf4":
+    if pipe.transformer is not None:
+        replace(pipe.transformer, BLOCKS, (), _maker(kind), device)
         # By this peft picks its 4-bit layers.
-        pipe.transformer.is_loaded_in_4bit = True
+        pipe.transformer.is_loaded_in_4bit = kind == "nf4"
     quantise_text(pipe, kind, device)
 
 
