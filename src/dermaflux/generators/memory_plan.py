@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from dermaflux.params.generators import BaseDtype
 
 GIB = 2**30
-_RUNTIME = {"cuda": 1.25 * GIB, "cpu": 0.75 * GIB}
-"""Libraries' own: on a GPU the context and cuBLAS's workspace, on a CPU the interpreter."""
+_RUNTIME = 1.25 * GIB
+"""Libraries' own: on a GPU the context and cuBLAS's workspace, on a CPU interpreter and code."""
 _FRAGMENTS = 0.10  # of the activations, lost between blocks of the allocator
 _GRADIENTS = 12  # widths per token that the backward pass of one block holds at once
 
@@ -71,19 +71,23 @@ class Plan:
         return sum(self.parts.values()) + max(self.activations.values())
 
     def table(self) -> str:
-        """Lines to print, in GiB."""
-        lines = [f"{name:<34}{size / GIB:9.2f} GiB" for name, size in self.parts.items()]
+        """Lines to print."""
+        lines = [f"{name:<34}{_size(size)}" for name, size in self.parts.items()]
         heaviest = sorted(self.activations.items(), key=lambda item: -item[1])
         for batch, size in heaviest[:4]:
             name = f"{batch.images} x ({batch.image_tokens} + {batch.text_tokens}) tokens"
-            lines.append(f"{'activations ' + name:<34}{size / GIB:9.2f} GiB")
+            lines.append(f"{'activations ' + name:<34}{_size(size)}")
         if len(heaviest) > 4:
             lines.append(f"  and {len(heaviest) - 4} smaller shapes")
         lines.append(
-            f"{'peak':<34}{self.total / GIB:9.2f} GiB of {self.available / GIB:.2f} GiB; "
+            f"{'peak':<34}{_size(self.total)} of {self.available / GIB:.1f} GiB; "
             f"{self.recomputed} of {self.blocks} blocks recomputed"
         )
         return "\n".join(lines)
+
+
+def _size(size: float) -> str:
+    return f"{size / GIB:9.2f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:9.2f} MiB"
 
 
 def weight_bytes(model: nn.Module, base_dtype: BaseDtype, encoder: bool = False) -> int:
@@ -123,7 +127,7 @@ def fit(
     """`plan` for a device of a kind, `cuda` or `cpu`, with so many bytes."""
     lowest = {"auto": 0, "none": 0, "full": shape.blocks}[run.checkpointing]
     highest = {"auto": shape.blocks, "none": 0, "full": shape.blocks}[run.checkpointing]
-    fixed = _fixed(parts, shape, run, kind)
+    fixed = _fixed(parts, shape, run)
     empty = Plan(fixed, {}, lowest, shape.blocks, available)
     for recomputed in range(lowest, highest + 1):
         peaks = {batch: _peak(shape, run, batch, kind, recomputed) for batch in run.batches}
@@ -133,9 +137,7 @@ def fit(
     raise InputError(_too_large(found, run, kind))
 
 
-def _fixed(
-    parts: Mapping[str, nn.Module], shape: Shape, run: Training, kind: str
-) -> dict[str, float]:
+def _fixed(parts: Mapping[str, nn.Module], shape: Shape, run: Training) -> dict[str, float]:
     share = run.processes if run.sharded else 1
     base = weight_bytes(parts["transformer"], run.base_dtype) / share
     if run.sharded:
@@ -152,7 +154,7 @@ def _fixed(
         fixed["adapter's moving average"] = 4 * run.trainable
     if run.processes > 1:
         fixed["gradients in transit"] = 4 * run.trainable
-    fixed["runtime"] = _RUNTIME[kind]
+    fixed["runtime"] = _RUNTIME
     return fixed
 
 
