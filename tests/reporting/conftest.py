@@ -158,5 +158,23 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         paths.GENERATOR / "loss.csv",
         "step,loss\n" + "".join(f"{step},{1 / (1 + step):.4f}\n" for step in range(40)),
     )
+    table.write_text(
+        paths.GENERATOR / "validation_loss.csv",
+        "step,validation_loss\n0,0.5\n40,0.25\n",
+    )
+    table.write_json(
+        paths.GENERATOR / "finetune.json",
+        {
+            "rank": 16,
+            "targets": "attention",
+            "trainable_parameters": 114688,
+            "base_dtype": "fp32",
+            "text_policy": "trim",
+            "buckets": 6,
+            "padding_percent": 8.312,
+            "captions_cut_by_clip": 3,
+            "validation_images": 16,
+        },
+    )
     _evaluations(params)
     return params

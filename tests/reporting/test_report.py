@@ -102,6 +102,8 @@ def test_page_is_whole_self_contained_and_has_the_same_bytes_again(workspace: Pa
     assert "the paper lacks 158 published images" in text
     assert "Not a medical device" in text
     assert "Bayes" not in text
+    assert "114,688 trainable parameters" in text
+    assert "0.5000 before training, 0.2500 after it" in text
     report.run(workspace)
     assert paths.REPORT_PAGE.read_text(encoding="utf-8") == text
 
@@ -137,6 +139,27 @@ def test_optional_parts_may_be_absent_but_not_the_evaluations(workspace: Params)
     (paths.EVALUATIONS / "vit-0.json").unlink()
     with pytest.raises(InputError, match=r"vit-0\.json is missing"):
         report.render(workspace)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"generator": "folder", "folder": "released"},
+            "ones, from <code>released</code>",
+        ),
+        (
+            {"imported": "a/b@c", "rank": 64, "trainable_parameters": 9, "text_policy": "pad512"},
+            "imported from <code>a/b@c</code>",
+        ),
+    ],
+)
+def test_a_generator_that_was_not_trained_is_named(
+    workspace: Params, facts: dict[str, object], said: str
+) -> None:
+    table.write_json(paths.GENERATOR / "finetune.json", facts)
+    (paths.GENERATOR / "loss.csv").unlink()
+    assert said in report.render(workspace)
 
 
 def test_summary_names_what_the_demo_promises(

@@ -159,14 +159,26 @@ def forest(
     return _svg(figure)
 
 
-def curve(steps: Sequence[float], values: Sequence[float], name: str) -> str:
-    """A training curve: every value faint, a running mean over about 5 % of them strong."""
+def curve(
+    steps: Sequence[float],
+    values: Sequence[float],
+    name: str,
+    held_out: tuple[Sequence[float], Sequence[float]] = ((), ()),
+) -> str:
+    """A training curve: every value faint, a running mean over about 5 % of them strong.
+
+    `held_out` are steps and values measured on images that are not trained with.
+    """
     import numpy as np
 
     figure, axes = _axes(6.4, 2.9)
     axes.plot(steps, values, color=COLOURS["real"], linewidth=0.7, alpha=0.35)
     width = max(1, len(values) // 20)
     smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-    axes.plot(steps[len(values) - len(smooth) :], smooth, color=COLOURS["real"], linewidth=2)
+    smooth_steps = steps[len(values) - len(smooth) :]
+    axes.plot(smooth_steps, smooth, color=COLOURS["real"], linewidth=2, label="training")
+    if held_out[0]:
+        axes.plot(*held_out, color=COLOURS["mixture"], linewidth=2, marker="o", label="held out")
+        axes.legend(frameon=False)
     axes.set(xlabel="optimiser step", ylabel=name)
     return _svg(figure)

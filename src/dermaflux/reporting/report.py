@@ -145,15 +145,23 @@ def _images(params: Params, rejected: set[str]) -> dict[str, Any]:
 
 
 def _training() -> dict[str, Any]:
+    """What is known of the generator, and its curves where it was trained here."""
     import pandas as pd
 
-    path = paths.GENERATOR / "loss.csv"
+    facts = read_json(paths.GENERATOR / "finetune.json")
+    path, held_out = paths.GENERATOR / "loss.csv", paths.GENERATOR / "validation_loss.csv"
     if not path.is_file():
-        return {}
+        return {"facts": facts}
     rows = pd.read_csv(path)
+    checks = pd.read_csv(held_out) if held_out.is_file() else pd.DataFrame()
+    points = (
+        (checks["step"].to_list(), checks["validation_loss"].to_list()) if len(checks) else ([], [])
+    )
     return {
-        "curve": figures.curve(rows["step"].to_list(), rows["loss"].to_list(), "loss"),
+        "facts": facts,
+        "curve": figures.curve(rows["step"].to_list(), rows["loss"].to_list(), "loss", points),
         "steps": int(rows["step"].max()),
+        "held_out": points[1],
     }
 
 
