@@ -252,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--script", type=Path)
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=160)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--batches", type=json.loads, default={"128": 8, "256": 8, "512": 4})

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dermaflux import freed_memory
 from dermaflux.errors import InputError
 from dermaflux.generators.moving_average import MovingAverage
 from dermaflux.generators.processes import SINGLE, Processes, agreed
@@ -159,6 +160,8 @@ def fit(
             "that all machines share"
         )
     device = next(iter(weights.values())).device
+    if device.type == "cpu":
+        freed_memory.keep()
     lines = StepLog(name, settings.steps, settings.log_steps, log, meter, device)
     if run.done == 0:
         _observe(run, events, log)
