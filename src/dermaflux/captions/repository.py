@@ -5,14 +5,13 @@ Reads the hub's cache or the folder. Writes nothing of its own.
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dermaflux import hub
 from dermaflux.errors import InputError
 from dermaflux.folder_digest import folder_digest
 
@@ -26,55 +25,19 @@ _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 _HEADROOM = 1.1  # of the weights, for activations and the keys and values of one small batch
 
 
-def _shortened(error: Exception) -> str:
-    """The first sentence of a library's message, at most 200 characters."""
-    return textwrap.shorten(str(error).split(". ")[0], 200, placeholder=" ...")
-
-
-@contextmanager
-def _readable(model: str, revision: str | None) -> Iterator[None]:
-    """Turn what the hub's client raises into one sentence that names the fix."""
-    from huggingface_hub import errors
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        kinds = [type(one) for one in _causes(error)]
-        at = f"{model} at revision {revision}" if revision else model
-        if errors.GatedRepoError in kinds:
-            reason = (
-                f"is gated; accept its licence on https://huggingface.co/{model} and run "
-                "`hf auth login`"
-            )
-        elif errors.RevisionNotFoundError in kinds:
-            reason = "does not exist; set caption.revision to a commit or branch of it"
-        elif errors.RepositoryNotFoundError in kinds:
-            reason = (
-                "is neither a folder nor a repository this login can see; set caption.model to "
-                f"one such as {SUGGESTION}"
-            )
-        else:
-            reason = (
-                f"cannot be opened ({_shortened(error)}); set caption.model to a "
-                "folder saved by transformers, or to a hub id while the hub can be reached"
-            )
-        raise InputError(f"caption.model {at} {reason}") from None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    # transformers wraps the hub client's own exceptions, which alone tell gated from missing.
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+def _opening(model: str, revision: str | None) -> AbstractContextManager[None]:
+    instead = (
+        "set caption.model to a folder saved by transformers, or to a hub id such as "
+        f"{SUGGESTION} while the hub can be reached"
+    )
+    return hub.opening("caption.model", model, revision, "folder", instead)
 
 
 def configuration(model: str, revision: str | None) -> PreTrainedConfig:
     """The model's configuration; `InputError` when absent, gated, or of a model without vision."""
     from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
-    with _readable(model, revision):
+    with _opening(model, revision):
         config: PreTrainedConfig = AutoConfig.from_pretrained(model, revision=revision, **_NO_CODE)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise InputError(
@@ -91,7 +54,7 @@ def processor(model: str, revision: str | None) -> ProcessorMixin:
     """
     from transformers import AutoProcessor
 
-    with _readable(model, revision):
+    with _opening(model, revision):
         opener: Any = AutoProcessor
         found: ProcessorMixin = opener.from_pretrained(model, revision=revision, **_NO_CODE)
     if getattr(found, "image_processor", None) is None:
@@ -165,7 +128,7 @@ def load(model: str, revision: str | None, precision: str, device: torch.device)
 
     quiet: Any = logging
     quiet.disable_progress_bar()
-    with _readable(model, revision):
+    with _opening(model, revision):
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             model,
             revision=revision,

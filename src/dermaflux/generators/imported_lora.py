@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from dermaflux import table
+from dermaflux import hub, table
 from dermaflux.errors import InputError
 from dermaflux.generators import adapter_file, lora, pipeline
 from dermaflux.generators.kohya_naming import Layer
@@ -88,7 +87,8 @@ def _found(name: str, revision: str | None) -> tuple[Path, str]:
         )
     from huggingface_hub import hf_hub_download, list_repo_files
 
-    with _reachable(name, revision):
+    instead = "try again, or name a downloaded file"
+    with hub.opening("finetune.imported", name, revision, "file", instead):
         file = _FILES.get(name) or _only(name, list_repo_files(name, revision=revision))
         return Path(hf_hub_download(name, file, revision=revision)), f"{name}@{revision}/{file}"
 
@@ -103,29 +103,6 @@ def _only(name: str, files: list[str]) -> str:
             "the one wanted and name the file"
         )
     return weights[0]
-
-
-@contextmanager
-def _reachable(name: str, revision: str) -> Iterator[None]:
-    """Turn what the hub's client raises into one sentence that names the fix."""
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.GatedRepoError:
-        reason = (
-            f"is gated; accept its licence on https://huggingface.co/{name} and run `hf auth login`"
-        )
-    except errors.RevisionNotFoundError:
-        reason = f"has no revision {revision}; set finetune.imported_revision to a commit of it"
-    except errors.RepositoryNotFoundError:
-        reason = "is neither a file nor a repository this login can see; correct the name"
-    except (OSError, ValueError, errors.HfHubHTTPError) as error:
-        said = " ".join(str(error).split())[:160]
-        reason = f"cannot be downloaded ({said}); try again, or name a downloaded file"
-    else:
-        return
-    raise InputError(f"finetune.imported {name} {reason}")
 
 
 def _check_fit(

@@ -7,14 +7,15 @@ of one. Writes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dermaflux import hub
 from dermaflux.errors import InputError
 from dermaflux.folder_digest import folder_digest
 from dermaflux.generators.quantised import quantise
@@ -91,39 +92,9 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-@contextmanager
-def _readable(found: Reference) -> Iterator[None]:
-    """Turn what the hub's client raises into one sentence that names the fix."""
-    from huggingface_hub import errors
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        kinds: set[type] = set()
-        cause: BaseException | None = error
-        while cause is not None:
-            kinds.add(type(cause))
-            cause = cause.__cause__ or cause.__context__
-        if errors.GatedRepoError in kinds:
-            reason = (
-                f"is gated; accept its licence on https://huggingface.co/{found.source} and run "
-                "`hf auth login`"
-            )
-        elif errors.RevisionNotFoundError in kinds:
-            reason = f"has no revision {found.revision}; set backbone.revision to a commit of it"
-        elif errors.RepositoryNotFoundError in kinds:
-            reason = (
-                "is neither a folder nor a repository this login can see; correct "
-                "backbone.repository, or run `hf auth login`"
-            )
-        else:
-            said = " ".join(str(error).split())[:160]
-            reason = (
-                f"cannot be loaded ({said}); name a folder saved by diffusers, or a hub id while "
-                "the hub can be reached"
-            )
-        raise InputError(f"backbone {found.name} {reason}") from None
+def _opening(found: Reference) -> AbstractContextManager[None]:
+    instead = "name a folder saved by diffusers, or a hub id while the hub can be reached"
+    return hub.opening("backbone.repository", found.source, found.revision, "folder", instead)
 
 
 def load(
@@ -146,7 +117,7 @@ def load(
     found = reference(folder)
     device = device or automatic_device()
     options: dict[str, Any] = {name: None for name in PARTS if name not in parts}
-    with _readable(found):
+    with _opening(found):
         pipe = FluxPipeline.from_pretrained(
             found.source,
             revision=found.revision,
@@ -170,7 +141,7 @@ def tokenizers(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedTokeniz
 
     quiet()
     found = reference(folder)
-    with _readable(found):
+    with _opening(found):
         clip, t5 = (
             AutoTokenizer.from_pretrained(
                 found.source, subfolder=part, revision=found.revision, trust_remote_code=False
@@ -191,7 +162,7 @@ def on_meta(folder: Path) -> dict[str, torch.nn.Module]:
     quiet()
     found = reference(folder)
     parts: dict[str, torch.nn.Module] = {}
-    with _readable(found), torch.device("meta"):
+    with _opening(found), torch.device("meta"):
         for name, kind in (("transformer", FluxTransformer2DModel), ("vae", AutoencoderKL)):
             described = kind.load_config(found.source, subfolder=name, revision=found.revision)
             parts[name] = kind.from_config(described)

@@ -1,0 +1,55 @@
+"""What went wrong when a repository of the Hugging Face hub, or a folder like one, was opened.
+
+Reads and writes nothing.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dermaflux.errors import InputError
+
+
+@contextmanager
+def opening(
+    parameter: str, repository: str, revision: str | None, local: str, instead: str
+) -> Iterator[None]:
+    """Turn what the hub's client and the loaders raise into one sentence that names the fix.
+
+    `parameter` is the one that names `repository`; `local` is what else it may name, file or
+    folder; `instead` is what to do when the reason is none of the hub's.
+    """
+    from huggingface_hub import errors
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, ImportError, SafetensorError, errors.HfHubHTTPError) as error:
+        kinds = {type(one) for one in _causes(error)}
+        if errors.GatedRepoError in kinds:
+            reason = (
+                f"is gated; accept its licence on https://huggingface.co/{repository} and run "
+                "`hf auth login`"
+            )
+        elif errors.RevisionNotFoundError in kinds:
+            reason = f"has no revision {revision}; name a commit of it"
+        elif errors.RepositoryNotFoundError in kinds:
+            reason = (
+                f"is neither a {local} nor a repository this login can see; correct the name, or "
+                "run `hf auth login`"
+            )
+        else:
+            first = str(error).split(". ")[0]
+            said = textwrap.shorten(first, 200, placeholder=" ...")
+            reason = f"cannot be opened ({said}); {instead}"
+        raise InputError(f"{parameter} {repository} {reason}") from None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    # The loaders wrap the hub client's own exceptions, which alone tell gated from missing.
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
