@@ -35,7 +35,7 @@ def test_demo_parameters_load() -> None:
 
 def test_paper_profile_holds_the_published_protocol() -> None:
     paper = parameter_file.load(ROOT / "profiles" / "paper.yaml")
-    assert (paper.n_real, paper.synthetic_wanted) == (2500, 4375)
+    assert (paper.n_real, paper.synthetic_wanted()) == (2500, 4375)
     assert (paper.finetune.rank, paper.finetune.alpha, paper.finetune.epochs) == (64, 64, 5)
     assert paper.synthesize.steps == 20
     assert (paper.train.epochs, paper.train.batch, len(paper.train.seeds)) == (40, 32, 5)
@@ -84,7 +84,7 @@ def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
 
 
 def test_ratio_zero_asks_for_no_synthetic_images() -> None:
-    assert parameter_file.parse(with_value("ratio", 0)).synthetic_wanted == 0
+    assert parameter_file.parse(with_value("ratio", 0)).synthetic_wanted() == 0
 
 
 def test_synthetic_only_needs_its_own_number() -> None:
@@ -92,4 +92,4 @@ def test_synthetic_only_needs_its_own_number() -> None:
     with pytest.raises(InputError, match="arm 'real' without images"):
         parameter_file.parse(raw)
     raw["train"]["arms"] = ["mixture"]
-    assert parameter_file.parse(raw).synthetic_wanted == 100
+    assert parameter_file.parse(raw).synthetic_wanted() == 100

@@ -42,7 +42,7 @@ def arm_parameters(params: Params, architecture: str, seed: int, arm: str) -> di
         "seed": seed,
         "n_real": params.n_real,
         "ratio": ratio if mixed else 0.0,
-        "n_synthetic": params.synthetic_wanted if mixed else 0,
+        "n_synthetic": params.synthetic_wanted() if mixed else 0,
         "epochs": params.train.epochs,
         "learning_rate": params.train.models[architecture].learning_rate,
         "image_size": params.train.image_size,
@@ -93,7 +93,7 @@ class _Cell:
         config = supervised.configure(model, side)
         real_rows = table.metadata(paths.CORPUS, MIXTURE, "train")
         real = mixture.draw_real(real_rows, params.n_real, seed)
-        wanted = params.synthetic_wanted if "mixture" in params.train.arms else 0
+        wanted = params.synthetic_wanted() if "mixture" in params.train.arms else 0
         rejected = _rejected() if wanted else ()
         pool = table.metadata(paths.SYNTHETIC, MIXTURE, "train") if wanted else real_rows[:0]
         drawn = mixture.draw_synthetic(pool, rejected, wanted, seed)

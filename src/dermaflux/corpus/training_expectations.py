@@ -134,7 +134,7 @@ def mixture_promises(params: Params, arm: str, published: bool) -> list[Promise]
     """What one arm's training images promise; `published` data may leak and then only warn."""
     counts = {"real": params.n_real}
     if arm == "mixture":
-        counts["synthetic"] = params.synthetic_wanted
+        counts["synthetic"] = params.synthetic_wanted()
     counts = {kind: count for kind, count in counts.items() if count}
     return [
         *present(("image_id", "label", "source", "sha256")),

@@ -11,12 +11,22 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dermaflux.params.captions import Caption, TokenPrice
-from dermaflux.params.classifiers import Audit, Evaluate, Model, Promote, Report, Train
+from dermaflux.params.classifiers import (
+    Arm,
+    Audit,
+    Evaluate,
+    Model,
+    Promote,
+    Report,
+    Train,
+    ZeroShot,
+)
 from dermaflux.params.corpus import Ingest, Own, OwnColumns, Validate
 from dermaflux.params.fields import Licence, Modality, Scale, Section
 from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
 
 __all__ = [
+    "Arm",
     "Audit",
     "Backbone",
     "Caption",
@@ -38,6 +48,7 @@ __all__ = [
     "TokenPrice",
     "Train",
     "Validate",
+    "ZeroShot",
 ]
 
 
@@ -52,6 +63,9 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     n_real: Annotated[int, Field(ge=0, multiple_of=2)]
     """Real training images, half benign and half malignant."""
+    real_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """A share of the training split in its own proportions instead of n_real (VAP-Diffusion,
+    Table 3: 0.01, 0.1, 1); every class keeps at least one image."""
     ratio: Annotated[float, Field(ge=0.0)]
     """Synthetic images per real image (paper section 3.2: ratio 1:x)."""
     n_synthetic: Annotated[int, Field(ge=0)] | None = None
@@ -66,22 +80,26 @@ class Params(Section):
     synthesize: Synthesize
     audit: Audit
     train: Train
+    zero_shot: ZeroShot
     evaluate: Evaluate
     promote: Promote
     report: Report
 
-    @property
-    def synthetic_wanted(self) -> int:
-        """Synthetic images of the `mixture` arm; an odd one out is benign (the paper's 4,375)."""
+    def synthetic_wanted(self, n_real: int | None = None) -> int:
+        """Synthetic images of the `mixture` arm; an odd one out is benign (the paper's 4,375).
+
+        `n_real` is the number of real images drawn where `real_fraction` decides it.
+        """
         if self.n_synthetic is not None:
             return self.n_synthetic
-        return int(self.ratio * self.n_real + 0.5)
+        return int(self.ratio * (self.n_real if n_real is None else n_real) + 0.5)
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
-        if self.synthetic_wanted > self.synthesize.images:
+        wanted = 0 if self.real_fraction else self.synthetic_wanted()
+        if wanted > self.synthesize.images:
             raise ValueError(
-                f"ratio {self.ratio:g} x n_real {self.n_real} needs {self.synthetic_wanted} "
+                f"ratio {self.ratio:g} x n_real {self.n_real} needs {wanted} "
                 f"synthetic images but synthesize.images is {self.synthesize.images}; lower the "
                 "ratio or raise synthesize.images"
             )
@@ -89,14 +107,23 @@ class Params(Section):
             raise ValueError(
                 "generator 'folder' needs the folder with the images; set synthesize.folder"
             )
-        if self.promote.architecture not in self.train.architectures:
+        if self.train.labels == "diagnosis" and self.real_fraction is None:
+            raise ValueError(
+                "train.labels 'diagnosis' has classes too rare for a balanced n_real; set "
+                "real_fraction, such as 0.1"
+            )
+        if (
+            self.train.labels == "malignancy"
+            and self.promote.architecture not in self.train.architectures
+        ):
             raise ValueError(
                 f"promote.architecture {self.promote.architecture!r} is not one of "
                 f"train.architectures {self.train.architectures}; name one of them"
             )
-        if self.n_real == 0 and "real" in self.train.arms:
+        without = [arm for arm in self.train.arms if arm != "mixture"]
+        if self.n_real == 0 and self.real_fraction is None and without:
             raise ValueError(
-                "n_real 0 leaves the arm 'real' without images; set train.arms to [mixture] and "
-                "n_synthetic to the number wanted"
+                f"n_real 0 leaves the arm {without[0]!r} without images; set train.arms to "
+                "[mixture] and n_synthetic to the number wanted"
             )
         return self

@@ -1,4 +1,4 @@
-"""Parameters of the stages `audit`, `train`, `evaluate`, `promote` and `report`."""
+"""Parameters of the stages `audit`, `train`, `zero_shot`, `evaluate`, `promote` and `report`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,22 @@ class Audit(Section):
     """`pixels`, or a folder with SqueezeNet weights in safetensors."""
 
 
+Arm = Literal["real", "mixture", "repeated", "augmented", "random_features"]
+"""`real`: n_real real images. `mixture`: the same and ratio x n_real synthetic ones. Controls that
+a gain of `mixture` is held against: `repeated`: real images repeated to the mixture's number;
+`augmented`: the same with strong classical augmentation; `random_features`: the real images on the
+frozen network at its random initial weights, of which the last layer alone is trained."""
+
+
 class Model(Section):
     """A timm model and how it is trained."""
 
     name: str
     """timm model name."""
     pretrained: bool = False
+    """Start from the published weights of the hub, or from `weights`."""
+    weights: str | None = None
+    """A file of pretrained weights in safetensors with timm's names, instead of the hub's."""
     learning_rate: Positive
     options: dict[str, Any] = {}
     """Keyword arguments of `timm.create_model`."""
@@ -36,16 +46,28 @@ class Train(Section):
     architectures: Annotated[list[str], Field(min_length=1)]
     """Names of `models` to train; the DVC matrix runs over these and `seeds`."""
     seeds: Annotated[list[int], Field(min_length=1)]
-    arms: list[Literal["real", "mixture"]] = ["real", "mixture"]
-    """`mixture` adds ratio x n_real synthetic images to the real ones; `real` adds none."""
+    arms: list[Arm] = ["real", "mixture"]
+    labels: Literal["malignancy", "diagnosis"] = "malignancy"
+    """`diagnosis` trains on the table's diagnoses instead of benign against malignant (the
+    multi-class setting of VAP-Diffusion, Table 3); it needs `real_fraction`."""
+    minimum_diagnosis_images: Count = 10
+    """A diagnosis with fewer images in the training split is no class of its own."""
     models: dict[str, Model]
     image_size: Annotated[int, Field(ge=16)] = 224
     epochs: Count = 40
     batch: Count = 32
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """The paper names none; AdamW is what its architectures are fine-tuned with elsewhere."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    augmentation: Literal["none", "flips", "flips-colour"] = "flips-colour"
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """`shuffled` shows each image once an epoch (the draw of n_real is balanced already);
+    `balanced` shows each class equally often, images of rare classes more than once."""
+    augmentation: Literal["none", "flips", "flips-colour", "strong"] = "flips-colour"
+    """Of every arm but `augmented`, which always takes `strong`."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    """Compile the network; pays on a GPU from some minutes of training on."""
 
     @model_validator(mode="after")
     def _models_exist(self) -> Train:
@@ -53,9 +75,46 @@ class Train(Section):
             if name not in self.models:
                 known = ", ".join(sorted(self.models))
                 raise ValueError(f"architecture {name!r} has no entry in train.models ({known})")
+        for model in self.models.values():
+            if model.weights is not None and not model.pretrained:
+                raise ValueError(
+                    f"weights {model.weights!r} of {model.name} would not be used; set pretrained "
+                    "to true or weights to null"
+                )
         for values in (self.architectures, self.seeds, self.arms):
             if len(set(values)) != len(values):
                 raise ValueError(f"{values} names one entry twice; name each once")
+        return self
+
+
+class ZeroShot(Section):
+    """Classifiers that saw none of our images (paper section 3.3, Table 3 and Figure 5)."""
+
+    run: list[str] = []
+    """Names of `models` to score on the test split."""
+    classes: dict[Literal["benign", "malignant"], list[str]]
+    """How each class is put in words; several phrasings are averaged."""
+    templates: Annotated[list[str], Field(min_length=1)]
+    """Sentences with `{c}` for the class; their text features are averaged."""
+    models: dict[str, str] = {}
+    """Image-text models that open_clip opens: `hf-hub:owner/name`, optionally with `@revision`, or
+    a folder with open_clip's files."""
+    batch: Count = 64
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> ZeroShot:
+        for name in self.run:
+            if name not in self.models:
+                known = ", ".join(sorted(self.models)) or "none"
+                raise ValueError(f"zero_shot.run names {name!r}, not in zero_shot.models ({known})")
+        for label in ("benign", "malignant"):
+            if not self.classes.get(label):
+                raise ValueError(f"zero_shot.classes has no words for {label}; give at least one")
+        for template in self.templates:
+            if "{c}" not in template:
+                raise ValueError(
+                    f"zero_shot template {template!r} lacks {{c}}; put the class there"
+                )
         return self
 
 
@@ -66,6 +125,11 @@ class Evaluate(Section):
     confidence: OpenFraction = 0.95
     specificities: list[OpenFraction] = [0.9, 0.95]
     """Specificities at which sensitivity is reported."""
+    sensitivities: list[OpenFraction] = [0.9, 0.95]
+    """Sensitivities at which specificity is reported."""
+    minimum_group: Count = 10
+    """A figure of a group needs this many images of every class it rests on; with fewer the report
+    says that they are too few."""
     batch: Count = 128
 
 
@@ -77,6 +141,12 @@ class Promote(Section):
     model_name: str = "lesion-vit"
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     confidence: OpenFraction = 0.95
+    specificity: OpenFraction = 0.9
+    """The specificity at which the candidate's sensitivity must not be worse."""
+    sensitivity_tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """How much lower the candidate's sensitivity may be."""
+    familiar_fraction: OpenFraction = 0.99
+    """Share of validation images that must not be flagged as out of distribution."""
 
 
 class Report(Section):
