@@ -94,9 +94,9 @@ def text(facts: Facts, predictions: pd.DataFrame) -> str:
         "## Pictures that are no skin lesion",
         "Every answer carries `out_of_distribution`. It is set for pictures whose colours, texture "
         f"or features lie further from the training images than those of {fraction:.0%} of "
-        f"the validation images, so about {1 - fraction:.0%} of lesions like these are flagged, and lesions taken "
-        "with another kind of camera more often. A picture that is not flagged may still be no "
-        "lesion: the flag compares appearance and knows no anatomy.",
+        f"the validation images, so about {1 - fraction:.0%} of lesions like these are flagged, "
+        "and lesions taken with another kind of camera more often. A picture that is not flagged "
+        "may still be no lesion: the flag compares appearance and knows no anatomy.",
     )
     return "\n\n".join(sections) + "\n"
 

@@ -62,6 +62,11 @@ class Served:
         path = folder / familiarity.FILE
         self._familiarity = familiarity.read(path) if path.is_file() else None
 
+    @property
+    def knows_the_unfamiliar(self) -> bool:
+        """Whether it can tell that a picture is out of distribution."""
+        return self._familiarity is not None
+
     def predict(self, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Column `image` of encoded bytes -> one row of `COLUMNS` for each; the call of MLflow."""
         import pandas as pd
