@@ -78,7 +78,8 @@ def verdict(contest: Contest, specificity: float, tolerance: float) -> tuple[boo
             f"{least} would fall by {-sensitivity.estimate:.4f}, more than the {tolerance:g} that "
             "promote.sensitivity_tolerance allows"
         )
-    return True, f"the interval of the AUC difference lies above zero and {least} is not worse"
+    kept = "not worse" if sensitivity.estimate >= 0 else f"at most {tolerance:g} worse"
+    return True, f"the interval of the AUC difference lies above zero and {least} is {kept}"
 
 
 def told(difference: Difference, what: str, confidence: float) -> str:

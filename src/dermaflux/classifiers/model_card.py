@@ -50,7 +50,7 @@ def short(facts: Facts) -> str:
     images = f"{config.get('n_real', 0):,} real and {config.get('n_synthetic', 0):,} synthetic"
     return (
         f"{facts.cell}: {config['name']} at {config['image_size']} px, trained on {images} images. "
-        f"{facts.reason[0].upper()}{facts.reason[1:]}. {DISCLAIMER}"
+        f"Why: {facts.reason}. {DISCLAIMER}"
     )
 
 
