@@ -14,10 +14,7 @@ from dermaflux.errors import InputError
 from dermaflux.params import Model, Params
 
 SIDE = 64
-SMALL = {
-    "densenet121": {"growth_rate": 8, "block_config": [1, 1, 1, 1]},
-    "vit_base_patch16_224": {"depth": 1, "embed_dim": 48, "num_heads": 4},
-}
+SMALL = {"densenet121": {"growth_rate": 8, "block_config": [1, 1, 1, 1]}}
 
 
 def _models() -> dict[str, Model]:

@@ -62,25 +62,25 @@ def test_promoted_unchanged_challenger_then_better(unpromoted: Params) -> None:
     assert report["sensitivity_difference"]["estimate"] >= 0  # type: ignore[index]
     assert small.versions(unpromoted) == 3
     model = client.get_registered_model(name)
-    assert dict(model.aliases) == {"champion": 3} or dict(model.aliases) == {"champion": "3"}
+    assert {alias: str(number) for alias, number in model.aliases.items()} == {"champion": "3"}
     runs = client.search_runs([tracking.experiment_id(client, "classifier")])
     decisions = sorted(run.data.tags["decision"] for run in runs)
     assert decisions == ["kept", "kept", "promoted", "promoted", "unchanged"]
 
 
 def test_a_better_auc_is_not_enough_when_sensitivity_falls(unpromoted: Params) -> None:
-    """The candidate ranks better nearly everywhere but for twelve malignant lesions at the end."""
+    """The champion finds a quarter of the lesions surely and guesses the rest; the candidate puts
+    every lesion above all benign images but five, which is one too many at 90 %.
+    """
     rng = np.random.default_rng(0)
-    malignant = np.arange(small.IMAGES) % 2 == 1
-    champion = np.where(malignant, 1.3, -1.0) + rng.normal(size=small.IMAGES)
-    # Every malignant lesion just below the top tenth of benign ones: AUC 0.9, sensitivity 0.
-    benign = np.flatnonzero(~malignant)
+    numbers = np.arange(small.IMAGES)
+    malignant = numbers % 2 == 1
+    champion = rng.normal(size=small.IMAGES) + np.where(numbers % 8 == 1, 6.0, 0.0)
     candidate = np.where(malignant, 1.0, -1.0) + 0.01 * rng.normal(size=small.IMAGES)
-    candidate[benign[:5]] = 3.0
+    candidate[np.flatnonzero(~malignant)[:5]] = 3.0
     shutil.rmtree(paths.CLASSIFIERS)
     settings = unpromoted.train.model_copy(update={"arms": ["real"]})
     params = unpromoted.model_copy(update={"train": settings})
-    champion[malignant & (np.arange(small.IMAGES) % 5 == 0)] -= 4
     small.with_logits("vit-0", "real", champion, seed=1)
     promote.run(params)
     small.with_logits("vit-0", "real", candidate, seed=2)
@@ -111,7 +111,7 @@ def test_a_champion_of_other_validation_images_is_scored_again(unpromoted: Param
     # Random weights cannot hold against predictions that are nearly the truth.
     assert report["decision"] == "promoted"
     before = report["champion_before"]["validation_auc"]  # type: ignore[index]
-    assert before == candidates.auc(again)
+    assert before == pytest.approx(candidates.auc(again))
 
 
 def test_report_has_the_same_bytes_in_another_store(

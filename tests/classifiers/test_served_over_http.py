@@ -64,12 +64,15 @@ def test_the_champion_answers_images_over_http(unpromoted: Params, tmp_path: Pat
     pictures = [small.image(7, True), b"damaged", small.flat(), small.image(8, False)]
     expected = champion.load().answers(pictures)
     port, log = _free_port(), tmp_path / "serve.log"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/lesion-vit@champion",
-               "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
-    environment = os.environ | {"MLFLOW_TRACKING_URI": tracking.tracking_uri()}
-    with log.open("wb") as output, subprocess.Popen(
-        command, stdout=output, stderr=output, env=environment
-    ) as server:
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    command += ["-m", "models:/lesion-vit@champion", "--host", "127.0.0.1", "--port", str(port)]
+    # MLflow looks for uvicorn on the path, where a virtual environment need not be.
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": tracking.tracking_uri(), "PATH": programs}
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, env=environment) as server,
+    ):
         try:
             address = f"http://127.0.0.1:{port}"
             _wait(address, server, log)
@@ -88,7 +91,9 @@ def test_the_champion_answers_images_over_http(unpromoted: Params, tmp_path: Pat
                     assert row[column] == wanted[column]
             assert "not a whole image" in rows[1]["problem"]
             assert rows[2]["out_of_distribution"] is True
-            status, answer = _post(address, {"dataframe_split": {"columns": ["x"], "data": [["y"]]}})
+            status, answer = _post(
+                address, {"dataframe_split": {"columns": ["x"], "data": [["y"]]}}
+            )
             assert status == 400
             assert "image" in answer
         finally:

@@ -149,8 +149,9 @@ def _graph(
         "input": "RGB in [0, 1], upright, centre square",
         "disclaimer": DISCLAIMER,
     }
-    onnx.helper.set_model_props(program.model_proto, metadata)
-    content: bytes = program.model_proto.SerializeToString()
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, metadata)
+    content: bytes = proto.SerializeToString()
     return content
 
 

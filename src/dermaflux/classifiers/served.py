@@ -71,7 +71,11 @@ class Served:
         """Column `image` of encoded bytes -> one row of `COLUMNS` for each; the call of MLflow."""
         import pandas as pd
 
-        return pd.DataFrame(self.answers(list(model_input["image"])), columns=list(COLUMNS))
+        rows = self.answers(list(model_input["image"]))
+        frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+        # As a number, what is unknown would be NaN, which is no JSON.
+        known = [name for name in COLUMNS if frame[name].notna().all()]
+        return frame.assign(**{name: frame[name].infer_objects() for name in known})
 
     def answers(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
         """One row of `COLUMNS` for each encoded image; None is unknown."""

@@ -81,6 +81,7 @@ def run(params: Params) -> None:
         console.print(f"Best possible on the phantom corpus (Bayes): AUC {number(bayes)}")
     promote = read_json(paths.PROMOTE_REPORT)
     if promote:
-        champion = f"{promote['champion']['cell']}/{promote['champion']['arm']}"
+        found = promote["champion"]
+        champion = f"{found['cell']}/{found['arm']}" if found else "none"
         console.print(f"Champion: {champion} ({promote['decision']}: {promote['reason']})")
     console.print(f"Report: {paths.REPORT_PAGE}")
