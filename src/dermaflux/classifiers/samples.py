@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux import table
-from dermaflux.classifiers.mixture import CLASSES
+from dermaflux.classifiers.mixture import CLASSES, column
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Samples:
 
     image_ids: list[str]
     labels: np.ndarray[Any, Any]
-    """(N,) uint8; 1 is malignant."""
+    """(N,) int64 class numbers; of labels malignancy 1 is malignant."""
     pixels: np.ndarray[Any, Any]
     """(N, S, S, 3) uint8 RGB."""
 
@@ -42,7 +42,7 @@ class Samples:
     @classmethod
     def empty(cls, side: int) -> Samples:
         """No images."""
-        return cls([], np.empty(0, np.uint8), np.empty((0, side, side, 3), np.uint8))
+        return cls([], np.empty(0, np.int64), np.empty((0, side, side, 3), np.uint8))
 
     def digest(self) -> str:
         """Hash of ids, labels and pixels: what a result of training depends on."""
@@ -52,10 +52,18 @@ class Samples:
         return state.hexdigest()
 
 
-def load(folder: Path, rows: pd.DataFrame, wanted: Sequence[str], split: str, side: int) -> Samples:
+def load(
+    folder: Path,
+    rows: pd.DataFrame,
+    wanted: Sequence[str],
+    split: str,
+    side: int,
+    classes: Sequence[str] = CLASSES,
+) -> Samples:
     """The `wanted` images of one split at (side, side), in the order of `wanted`.
 
-    `rows` has columns image_id and label. Raises `InputError` when an image is missing.
+    `rows` has columns image_id and `mixture.column(classes)`. Raises `InputError` when an image is
+    missing.
     """
     place = {image_id: index for index, image_id in enumerate(wanted)}
     pixels = np.empty((len(place), side, side, 3), np.uint8)
@@ -68,22 +76,26 @@ def load(folder: Path, rows: pd.DataFrame, wanted: Sequence[str], split: str, si
             f"{folder} holds {found} of the {len(place)} wanted images of split {split}; "
             "run the stage that writes it again"
         )
-    label_of = dict(zip(rows["image_id"], rows["label"], strict=True))
-    labels = np.array([CLASSES.index(label_of[name]) for name in wanted], np.uint8)
+    class_of = dict(zip(rows["image_id"], rows[column(classes)], strict=True))
+    labels = np.array([list(classes).index(class_of[name]) for name in wanted], np.int64)
     return Samples(list(wanted), labels, pixels)
 
 
-def load_split(folder: Path, split: str, side: int) -> tuple[pd.DataFrame, Samples]:
-    """Every benign or malignant image of a split, ordered by image_id, with its metadata.
+def load_split(
+    folder: Path, split: str, side: int, classes: Sequence[str] = CLASSES
+) -> tuple[pd.DataFrame, Samples]:
+    """Every image of a split that has one of the classes, ordered by image_id, with its metadata.
 
-    Raises `InputError` when a class is empty, for then no ROC curve exists.
+    Raises `InputError` when benign or malignant images are absent, or all but one of the diagnoses,
+    for then no ROC curve exists.
     """
     rows = table.metadata(folder, split=split)
-    rows = rows[rows["label"].isin(CLASSES)].sort_values("image_id").reset_index(drop=True)
-    for name in CLASSES:
-        if not (rows["label"] == name).any():
-            raise InputError(
-                f"the {split} split holds 0 {name} images of {len(rows)}; "
-                "add a dataset whose images fill that class"
-            )
-    return rows, load(folder, rows, list(rows["image_id"]), split, side)
+    held = rows[column(classes)]
+    rows = rows[held.isin(classes)].sort_values("image_id").reset_index(drop=True)
+    absent = [name for name in classes if not (rows[column(classes)] == name).any()]
+    if absent and len(classes) - len(absent) < 2:
+        raise InputError(
+            f"the {split} split holds 0 {absent[0]} images of {len(rows)}; "
+            "add a dataset whose images fill that class"
+        )
+    return rows, load(folder, rows, list(rows["image_id"]), split, side, classes)
