@@ -1,7 +1,7 @@
-"""Images of one table in memory, decoded once: what training and evaluation compute on.
+"""Images of one table in memory as uint8: what training and evaluation compute on.
 
-Reads shards of a table folder; writes nothing. At 224 px a sample takes 150 kB, so the largest
-training set of the paper (27,500 images) takes 4 GB.
+Reads shards of a table folder through `pixel_cache`. At 224 px an image takes 150 kB, so the
+largest training set of the paper (27,500 images) takes 4 GB.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux import table
+from dermaflux.classifiers import pixel_cache
 from dermaflux.classifiers.mixture import CLASSES
 from dermaflux.errors import InputError
 
@@ -55,21 +56,12 @@ class Samples:
 def load(folder: Path, rows: pd.DataFrame, wanted: Sequence[str], split: str, side: int) -> Samples:
     """The `wanted` images of one split at (side, side), in the order of `wanted`.
 
-    `rows` has columns image_id and label. Raises `InputError` when an image is missing.
+    `rows` has columns image_id, label and sha256. Raises `InputError` like `pixel_cache.read`.
     """
-    place = {image_id: index for index, image_id in enumerate(wanted)}
-    pixels = np.empty((len(place), side, side, 3), np.uint8)
-    found = 0
-    for image_id, picture in table.decoded(folder, wanted, split, side) if place else ():
-        pixels[place[image_id]] = picture
-        found += 1
-    if found != len(place):
-        raise InputError(
-            f"{folder} holds {found} of the {len(place)} wanted images of split {split}; "
-            "run the stage that writes it again"
-        )
-    label_of = dict(zip(rows["image_id"], rows["label"], strict=True))
-    labels = np.array([CLASSES.index(label_of[name]) for name in wanted], np.uint8)
+    chosen = rows.set_index("image_id").loc[list(wanted)]
+    sha256 = dict(zip(wanted, chosen["sha256"], strict=True))
+    pixels = pixel_cache.read(folder, split, sha256, side)
+    labels = np.array([CLASSES.index(name) for name in chosen["label"]], np.uint8)
     return Samples(list(wanted), labels, pixels)
 
 
