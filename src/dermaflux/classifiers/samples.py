@@ -1,7 +1,7 @@
-"""Images of one table in memory, decoded once: what training and evaluation compute on.
+"""Images of one table in memory as uint8: what training and evaluation compute on.
 
-Reads shards of a table folder; writes nothing. At 224 px a sample takes 150 kB, so the largest
-training set of the paper (27,500 images) takes 4 GB.
+Reads shards of a table folder through `pixel_cache`. At 224 px an image takes 150 kB, so the
+largest training set of the paper (27,500 images) takes 4 GB.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux import table
+from dermaflux.classifiers import pixel_cache
 from dermaflux.classifiers.mixture import CLASSES, column
 from dermaflux.errors import InputError
 
@@ -62,22 +63,14 @@ def load(
 ) -> Samples:
     """The `wanted` images of one split at (side, side), in the order of `wanted`.
 
-    `rows` has columns image_id and `mixture.column(classes)`. Raises `InputError` when an image is
-    missing.
+    `rows` has columns image_id, sha256 and `mixture.column(classes)`. Raises `InputError` like
+    `pixel_cache.read`.
     """
-    place = {image_id: index for index, image_id in enumerate(wanted)}
-    pixels = np.empty((len(place), side, side, 3), np.uint8)
-    found = 0
-    for image_id, picture in table.decoded(folder, wanted, split, side) if place else ():
-        pixels[place[image_id]] = picture
-        found += 1
-    if found != len(place):
-        raise InputError(
-            f"{folder} holds {found} of the {len(place)} wanted images of split {split}; "
-            "run the stage that writes it again"
-        )
-    class_of = dict(zip(rows["image_id"], rows[column(classes)], strict=True))
-    labels = np.array([list(classes).index(class_of[name]) for name in wanted], np.int64)
+    chosen = rows.set_index("image_id").loc[list(wanted)]
+    sha256 = dict(zip(wanted, chosen["sha256"], strict=True))
+    pixels = pixel_cache.read(folder, split, sha256, side)
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[name] for name in chosen[column(classes)]], np.int64)
     return Samples(list(wanted), labels, pixels)
 
 
