@@ -117,9 +117,7 @@ class Dataset:
 
         profile = {"num_rows": sum(self.counts.values()), **self.counts}
         columns = {"image": "binary", "label": "string"}
-        schema = [
-            {"type": kind, "name": name, "required": True} for name, kind in columns.items()
-        ]
+        schema = [{"type": kind, "name": name, "required": True} for name, kind in columns.items()]
         entity = Entity(
             name=self.name,
             digest=dvc_hash(self.path),
@@ -179,8 +177,8 @@ def git_revision() -> str:
 class Run:
     """An open MLflow run. Metrics are sent in batches, at the latest every five seconds."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.client, self.run_id = client, run_id
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
+        self.client, self.run_id, self.experiment_id = client, run_id, experiment_id
         self._pending: list[Any] = []
         self._sent = time.monotonic()
 
@@ -281,7 +279,7 @@ def start(
         parent_id = seed_runs.adopt(client, room, parent, name)
         tags |= {seed_runs.PARENT: parent_id, **parent.tags}
     created = client.create_run(room, run_name=name)
-    run = Run(client, created.info.run_id)
+    run = Run(client, created.info.run_id, room)
     client.log_batch(
         run.run_id,
         params=[Param(key, value) for key, value in flat(parameters).items()],

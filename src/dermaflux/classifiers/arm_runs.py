@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import colorsys
 import os
-from typing import Any, get_args
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from dermaflux.checkpoints import fingerprint
 from dermaflux.params import Arm, Params
 from dermaflux.seed_runs import Parent
+from dermaflux.tracking import Dataset
 
 TRAINING = "training"
 TESTING = "classifier"
@@ -91,3 +96,16 @@ def color(params: Params, parameters: dict[str, Any]) -> str:
     lightness = 0.38 + 0.36 * place / max(1, len(known) - 1)
     rgb = colorsys.hls_to_rgb(_HUES[parameters["arm"]], lightness, 0.75)
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+
+def dataset(
+    name: str,
+    path: Path,
+    labels: np.ndarray[Any, Any],
+    context: Literal["training", "validation", "testing"],
+    classes: Sequence[str] = ("benign", "malignant"),
+) -> Dataset:
+    """Images of a table that a run used; `labels` (N,) are class numbers."""
+    number = np.bincount(np.asarray(labels, int), minlength=len(classes))
+    counts = {label: int(count) for label, count in zip(classes, number, strict=True)}
+    return Dataset(name, path, counts, context)
