@@ -11,6 +11,7 @@ checkpoints, so a second ratio trains the others only and logs no second run of 
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from typing import Any
 from dermaflux import paths, table, tracking
 from dermaflux.checkpoints import checkpoint, fingerprint
 from dermaflux.classifiers import (
+    arm_runs,
     arms,
     augmentation,
+    calibration,
     cell_images,
+    evaluation_figures,
     fit,
     metrics,
     pretrained,
@@ -30,32 +34,6 @@ from dermaflux.classifiers.arms import Recipe
 from dermaflux.classifiers.cell_images import CellImages
 from dermaflux.errors import InputError
 from dermaflux.params import Arm, Model, Params
-
-
-def arm_parameters(
-    params: Params, architecture: str, seed: int, arm: str, n_real: int | None = None
-) -> dict[str, Any]:
-    """What an MLflow run of an arm is filtered and compared by, in `train` and `evaluate` alike.
-
-    `n_real` is the number of real images drawn where `real_fraction` decides it. `ratio` is that of
-    the mixture which an arm is held against, 0 for arms that do not depend on it.
-    """
-    real = params.n_real if n_real is None else n_real
-    ratio = params.ratio
-    if params.n_synthetic is not None:
-        ratio = params.n_synthetic / real if real else float("inf")
-    return {
-        "architecture": architecture,
-        "arm": arm,
-        "seed": seed,
-        "labels": params.train.labels,
-        "n_real": real,
-        "ratio": ratio if arm in arms.ENLARGED else 0.0,
-        "n_synthetic": params.synthetic_wanted(real) if arm == "mixture" else 0,
-        "epochs": params.train.epochs,
-        "learning_rate": params.train.models[architecture].learning_rate,
-        "image_size": params.train.image_size,
-    }
 
 
 def run(params: Params, architecture: str, seed: int) -> None:
@@ -147,15 +125,8 @@ class _Cell:
                 print(f"{name}: trained before on these images; result taken from its checkpoint")
                 self.write(arm, fitted, folder)
                 return None
-            inputs = [paths.CORPUS]
-            if self.images.has_synthetic(arm):
-                inputs += [paths.SYNTHETIC, paths.AUDIT_REPORT]
-            parameters = arm_parameters(
-                self.params, self.architecture, self.seed, arm, len(self.images.real.image_ids)
-            )
-            title = f"train/{self.architecture}-{arm}-{self.seed}"
             recipe = self.recipe(arm)
-            with tracking.start("classifier", title, parameters, inputs) as logged:
+            with self.logged(arm) as logged:
                 fitted = fit.fit(
                     self.config,
                     self.model,
@@ -170,6 +141,10 @@ class _Cell:
                 )
                 self.write(arm, fitted, folder)
                 logged.metrics({"best_epoch": fitted.epoch, "best_auc": fitted.validation_auc})
+                logged.figure(
+                    evaluation_figures.learning_curve(fitted.history, fitted.epoch, name),
+                    "learning_curve.png",
+                )
                 final = paths.CLASSIFIERS / name
                 logged.tag(f"output.{final.as_posix()}", tracking.dvc_hash(folder))
         print(
@@ -177,6 +152,29 @@ class _Cell:
             f"{self.params.train.epochs}, {len(recipe.shown)} images an epoch"
         )
         return logged
+
+    def logged(self, arm: Arm) -> AbstractContextManager[tracking.Run]:
+        """The MLflow run of a training."""
+        inputs = [paths.CORPUS]
+        used = [("corpus train", paths.CORPUS, self.images.real, "training")]
+        used += [("corpus validation", paths.CORPUS, self.images.validation, "validation")]
+        if self.images.has_synthetic(arm):
+            inputs += [paths.SYNTHETIC, paths.AUDIT_REPORT]
+            used += [("synthetic", paths.SYNTHETIC, self.images.synthetic, "training")]
+        count = len(self.images.real.image_ids)
+        parameters = arm_runs.arm_parameters(self.params, self.architecture, self.seed, arm, count)
+        return tracking.start(
+            arm_runs.TRAINING,
+            arm_runs.name(parameters),
+            parameters,
+            inputs,
+            parent=arm_runs.parent(self.params, parameters, "train"),
+            datasets=[
+                arm_runs.dataset(title, folder, images.labels, context, self.images.classes)
+                for title, folder, images, context in used
+            ],
+            stage="train",
+        )
 
     def write(self, arm: Arm, fitted: fit.Fitted, folder: Path) -> None:
         """The classifier folder that `supervised` describes."""
@@ -191,6 +189,7 @@ class _Cell:
             "n_synthetic": synthetic,
             "n_shown": len(self.recipe(arm).shown),
             "epoch": fitted.epoch,
+            "temperature": calibration.temperature(validation.labels, fitted.validation),
             "pretrained": self.start(arm) is not None,
         }
         table.write_json(folder / "config.json", {**self.config, **training})
