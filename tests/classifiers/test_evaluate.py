@@ -52,12 +52,12 @@ def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
     client = tracking.connect()
     experiment = client.get_experiment_by_name("classifier")
     runs = client.search_runs([experiment.experiment_id], "tags.stage = 'evaluate'")
-    runs = {run.data.params["arm"]: run for run in runs}
-    mixture = runs["mixture"]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    mixture = next(run for run in children if run.data.params["arm"] == "mixture")
     assert mixture.data.params["ratio"] == "0.5"
-    assert mixture.data.metrics["test_auc"] == pytest.approx(report["mixture"]["auc"])
+    assert mixture.data.metrics["AUC"] == pytest.approx(report["mixture"]["auc"])
     trained = client.get_run(mixture.data.tags["train_run"])
-    assert trained.info.run_name == "train/resnext-mixture-0"
     best = trained.data.metrics["best_auc"]
     assert mixture.data.metrics["validation_auc"] == pytest.approx(best)
-    assert [file.path for file in client.list_artifacts(mixture.info.run_id)] == ["roc.png"]
+    names = {file.path for file in client.list_artifacts(mixture.info.run_id)}
+    assert {"roc.png", "confusion.png", "reliability.png", "decision.png"} <= names

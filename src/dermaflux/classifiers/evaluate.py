@@ -107,7 +107,7 @@ def _score(cell: str, arms: Sequence[str], batch: int) -> Tested:
             )
         scored[arm] = Scored(
             supervised.probabilities(model, config, images.pixels, batch),
-            float(config["temperature"]),
+            float(config.get("temperature", 1.0)),
             float(config["threshold"] or 0.0),
         )
     assert rows is not None
