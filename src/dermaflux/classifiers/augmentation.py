@@ -112,6 +112,8 @@ def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
     count, device = len(images), images.device
     coins = torch.rand((3, count), generator=generator).to(device) < 0.5
     images = turn(images, *coins)
+    if how != "flips":
+        images = images.contiguous()  # pixels come interleaved; planes are twice as fast here
     if how == "flips-colour":
         factors = 1 + _JITTER * (2 * torch.rand((3, count), generator=generator) - 1)
         images = jitter(images, *factors.to(device))
