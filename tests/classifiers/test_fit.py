@@ -41,12 +41,15 @@ class Interrupted(Checkpoint):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("architecture", ["vit", "resnext"])
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [("vit", {}), ("resnext", {"optimizer": "sgd", "sampling": "balanced"})],
+)
 def test_a_run_that_is_interrupted_twice_ends_bit_equal(
-    tmp_path, monkeypatch, architecture
+    tmp_path, monkeypatch, architecture, changes
 ) -> None:
     monkeypatch.setattr(fit, "_SAVING_SHARE", 1.0)
-    settings = toy.parameters().train
+    settings = toy.parameters().train.model_copy(update=changes)
     model = settings.models[architecture]
     options = {**model.options, "drop_path_rate": 0.1, "drop_rate": 0.1}
     model = model.model_copy(update={"options": options})
@@ -79,6 +82,27 @@ def test_a_diverging_run_stops_with_the_rate_to_lower(tmp_path) -> None:
         fit.fit(
             config, model, settings, images(40, 0), images(20, 1), 0, Checkpoint(tmp_path), Silent()
         )
+
+
+def test_each_optimiser_is_the_one_it_is_called() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+    network[0].requires_grad_(False)
+    settings = toy.parameters().train
+    for name, kind in (
+        ("adamw", torch.optim.AdamW),
+        ("adam", torch.optim.Adam),
+        ("sgd", torch.optim.SGD),
+    ):
+        changed = settings.model_copy(update={"optimizer": name, "weight_decay": 0.3})
+        made = fit._optimizer(changed, network, 0.1)
+        assert type(made) is kind
+        matrices, biases = made.param_groups
+        assert (matrices["weight_decay"], biases["weight_decay"]) == (0.3, 0.0)
+        assert [len(group["params"]) for group in made.param_groups] == [
+            1,
+            1,
+        ]  # the frozen left out
+        assert matrices.get("momentum", 0.9) == 0.9
 
 
 _CELL = """

@@ -24,6 +24,7 @@ from dermaflux.classifiers import arms, supervised
 from dermaflux.classifiers.arms import Recipe
 from dermaflux.classifiers.augmentation import augment
 from dermaflux.classifiers.metrics import auc
+from dermaflux.classifiers.multiclass import mauc
 from dermaflux.classifiers.samples import Samples
 from dermaflux.errors import InputError
 from dermaflux.params import Model, Train
@@ -224,11 +225,7 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _auc(labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
     """ROC-AUC, of scores (N, K) the macro mean of each class against the rest."""
-    if scores.ndim == 1:
-        return auc(labels, scores)
-    present = [number for number in range(scores.shape[1]) if (labels == number).any()]
-    each = [auc((labels == number).astype(int), scores[:, number]) for number in present]
-    return float(np.mean(each))
+    return auc(labels, scores) if scores.ndim == 1 else mauc(labels, scores)
 
 
 def _optimizer(settings: Train, network: nn.Module, rate: float) -> torch.optim.Optimizer:

@@ -27,6 +27,7 @@ from dermaflux.classifiers import (
     evaluation_figures,
     fit,
     metrics,
+    multiclass,
     pretrained,
     supervised,
 )
@@ -211,6 +212,6 @@ def _code() -> str:
     import torch
 
     state = hashlib.sha256(f"torch {torch.__version__} timm {timm.__version__}".encode())
-    for module in (arms, augmentation, fit, metrics, supervised):
+    for module in (arms, augmentation, fit, metrics, multiclass, supervised):
         state.update(Path(str(module.__file__)).read_bytes())
     return state.hexdigest()
