@@ -46,6 +46,8 @@ __all__ = [
 
 _FLUSH_SECONDS = 5.0
 _SYSTEM_SECONDS = 10.0
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it the UI takes an experiment for one about language models and opens on their page."""
 
 
 class Log(Protocol):
@@ -161,11 +163,13 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     with FileLock(root / "mlruns" / ".initialise.lock"):
         found = client.get_experiment_by_name(name)
         if found is not None:
+            for key in _KIND.keys() - found.tags.keys():
+                client.set_experiment_tag(found.experiment_id, key, _KIND[key])
             return str(found.experiment_id)
         location = None
         if tracking_uri().startswith("sqlite:"):
             location = (root / "mlruns" / "artifacts" / name).as_uri()
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
 
 
 def git_revision() -> str:
@@ -286,7 +290,9 @@ def start(
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
     if datasets:
-        client.log_inputs(run.run_id, datasets=[dataset.entity() for dataset in datasets])
+        used = [dataset.entity() for dataset in datasets]
+        for owner in filter(None, (run.run_id, parent_id)):
+            client.log_inputs(owner, datasets=used)
     status = "FAILED"
     try:
         with _system_metrics(run.run_id, system_metrics):
