@@ -32,7 +32,8 @@ def workspace(tmp_path, monkeypatch) -> Path:
 def logged_runs() -> list[dict[str, str]]:
     client = tracking.connect()
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    return [{**run.data.params, **run.data.tags} for run in client.search_runs(ids)]
+    found = client.search_runs(ids, "tags.`mlflow.parentRunId` != ''")
+    return [{**run.data.params, **run.data.tags} for run in found]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -21,7 +21,7 @@ from dermaflux.tracking import Dataset
 
 TRAINING = "training"
 TESTING = "classifier"
-_MATCHED = ("mixture", "repeated")
+_MATCHED = ("mixture", "repeated", "augmented")
 """Arms with `ratio` further images per real image, synthetic or repeated ones."""
 _COLORS: dict[Arm, str] = {
     "real": "#2f6db3",
@@ -41,11 +41,11 @@ def arm_parameters(
     experiments vary comes before the settings of training.
     `n_real` is the number of real images drawn where `real_fraction` decides it.
     """
-    ratio = params.ratio if arm in _MATCHED else 0.0
-    if params.n_synthetic is not None and arm in _MATCHED:
-        ratio = params.n_synthetic / params.n_real if params.n_real else float("inf")
     fraction = params.real_fraction
     drawn = n_real if n_real is not None else (None if fraction else params.n_real)
+    ratio = params.ratio if arm in _MATCHED else 0.0
+    if params.n_synthetic is not None and arm in _MATCHED:
+        ratio = params.n_synthetic / drawn if drawn else float("inf")
     mixed = arm == "mixture" and (drawn is not None or params.n_synthetic is not None)
     return {
         "architecture": architecture,
