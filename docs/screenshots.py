@@ -34,8 +34,9 @@ QUIET = (
     "--disable-background-networking --disable-component-update --remote-debugging-port=0"
 )
 WIDTH, HEIGHT = 1400, 900
-SETTLE_SECONDS = 8
-START_SECONDS = 120
+SETTLE_SECONDS = 3
+PATIENCE_SECONDS = 120
+MODE = "workflowType=machine_learning"
 # A browser that has not met the UI is shown its assistant; a picture of runs has no use for it.
 NO_ASSISTANT = """
     localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
@@ -43,8 +44,8 @@ NO_ASSISTANT = """
 """
 
 
-def pages(store: str) -> dict[str, str]:
-    """Name of a picture -> address below the server's, of the runs in the store."""
+def pages(store: str) -> dict[str, tuple[str, str]]:
+    """Name of a picture -> address below the server's, and a selector of what must have come."""
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name(arm_runs.TESTING)
     if experiment is None:
@@ -56,9 +57,11 @@ def pages(store: str) -> dict[str, str]:
         order_by=["metrics.AUC DESC"],
         max_results=1,
     )
-    found = {"mlflow-ratio": f"{room}?viewStateShareKey={saved_view.KEY}&compareRunsMode=CHART"}
+    charts = f"{room}?viewStateShareKey={saved_view.KEY}&compareRunsMode=CHART"
+    found = {"mlflow-ratio": (f"{charts}&{MODE}", ".ag-row, .scatterlayer .point")}
     if tested:
-        found["mlflow-run"] = f"{room}/{tested[0].info.run_id}/artifacts/reliability.png"
+        run = f"{room}/{tested[0].info.run_id}/artifacts/roc.png?{MODE}"
+        found["mlflow-run"] = (run, "img[alt='roc.png']")
     return found
 
 
@@ -78,14 +81,14 @@ def served(store: str) -> Iterator[str]:
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(START_SECONDS):
+        for _ in range(PATIENCE_SECONDS):
             try:
                 urllib.request.urlopen(f"{address}/health", timeout=1)
                 break
             except (urllib.error.URLError, TimeoutError):
                 time.sleep(1)
         else:
-            raise SystemExit(f"the MLflow UI did not answer within {START_SECONDS} seconds")
+            raise SystemExit(f"the MLflow UI did not answer within {PATIENCE_SECONDS} seconds")
         yield address
     finally:
         os.killpg(server.pid, 15)
@@ -112,8 +115,8 @@ def browser(program: str) -> Iterator[str]:
             process.wait()
 
 
-async def photograph(devtools: str, addresses: dict[Path, str]) -> None:
-    """Open each address and write what it shows to a PNG file."""
+async def photograph(devtools: str, addresses: dict[Path, tuple[str, str]]) -> None:
+    """Open each address, wait for what its selectors name, and write what it shows as PNG."""
     async with aiohttp.ClientSession() as session:
         async with session.get(f"{devtools}/json") as answer:
             page = next(tab for tab in await answer.json() if tab["type"] == "page")
@@ -136,8 +139,17 @@ async def photograph(devtools: str, addresses: dict[Path, str]) -> None:
             # With a mouse the charts hide their tools until they are pointed at.
             mouse = [{"name": "hover", "value": "hover"}, {"name": "pointer", "value": "fine"}]
             await call("Emulation.setEmulatedMedia", features=mouse)
-            for path, address in addresses.items():
+            for path, (address, selectors) in addresses.items():
                 await call("Page.navigate", url=address)
+                tests = [f'document.querySelector("{each}")' for each in selectors.split(", ")]
+                asked = f"Boolean({' && '.join(tests)})"
+                for _ in range(PATIENCE_SECONDS):
+                    await asyncio.sleep(1)
+                    come = await call("Runtime.evaluate", expression=asked)
+                    if come.get("result", {}).get("value"):
+                        break
+                else:
+                    raise SystemExit(f"{address} did not show {selectors}")
                 await asyncio.sleep(SETTLE_SECONDS)
                 shot = await call("Page.captureScreenshot", format="png")
                 path.write_bytes(base64.b64decode(shot["data"]))
@@ -154,9 +166,8 @@ def main(store: str = "mlruns/mlflow.db", folder: str = "docs") -> None:
     uri = f"sqlite:///{Path(store).resolve()}"
     with served(uri) as address, browser(program) as devtools:
         wanted = {
-            Path(folder) / f"{name}.png": f"{address}/#/{page}{'&' if '?' in page else '?'}"
-            "workflowType=machine_learning"
-            for name, page in pages(uri).items()
+            Path(folder) / f"{name}.png": (f"{address}/#/{page}", selectors)
+            for name, (page, selectors) in pages(uri).items()
         }
         asyncio.run(photograph(devtools, wanted))
 

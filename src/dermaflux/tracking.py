@@ -29,21 +29,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-__all__ = [
-    "Dataset",
-    "Log",
-    "Parent",
-    "Run",
-    "Silent",
-    "connect",
-    "dvc_hash",
-    "experiment_id",
-    "flat",
-    "git_revision",
-    "start",
-    "tracking_uri",
-]
-
 _FLUSH_SECONDS = 5.0
 _SYSTEM_SECONDS = 10.0
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -176,6 +161,16 @@ def git_revision() -> str:
     """Commit of the working directory, `unknown` outside a repository."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
+
+
+def writer(client: MlflowClient, experiment: str, path: Path, value: str) -> str | None:
+    """Id of the latest run that wrote `path` with the DVC hash `value`; None when there is none."""
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    wrote = f"tags.`output.{path.as_posix()}` = '{value}'"
+    runs = client.search_runs([found.experiment_id], wrote, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 class Run:

@@ -41,7 +41,6 @@ def state() -> dict[str, Any]:
         *(f"params.`{name}`" for name in ("architecture", "arm", "n_real", "ratio")),
         *(f"metrics.`{name}`" for name in ("AUC", "AUC_sd", "seeds", "accuracy")),
         "tags.`DVC_EXP_NAME`",
-        "attributes.`Dataset`",
     ]
     return {
         "searchFilter": "tags.over = 'seeds'",
