@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,12 @@ import toy_corpus as toy
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from dermaflux import params, paths, table
+from dermaflux import parameter_file, params, paths, table
 from dermaflux.classifiers import evaluate, supervised, train
 from dermaflux.errors import InputError
 from dermaflux.seeds import derived_seed
 
+ROOT = Path(__file__).parents[2]
 ARMS = ["real", "mixture", "repeated", "augmented", "random_features"]
 CELL = paths.CLASSIFIERS / "vit-0"
 
@@ -124,6 +126,13 @@ def test_diagnoses_are_classes_in_the_proportions_of_the_corpus(capsys) -> None:
     evaluate.run(made, "vit", 0)
 
 
+def test_a_share_of_real_images_can_ask_for_more_than_the_pool_holds() -> None:
+    with pytest.raises(
+        InputError, match=r"needs \d+ synthetic benign images but 29 are left of 30"
+    ):
+        train.run(parameters({"real_fraction": 1.0}), "vit", 0)
+
+
 def test_synthetic_images_without_a_diagnosis_are_no_part_of_a_mixture_of_diagnoses() -> None:
     rows = [row | {"diagnosis": None} for row in toy.rows("train", "synthetic", 30, 30, 5)]
     table.write(rows, paths.SYNTHETIC, 64)
@@ -146,3 +155,29 @@ def test_a_split_without_malignant_images_is_named(split, share, message) -> Non
     table.write_shard(rows, paths.CORPUS / table.shard_name(split, 0, 1))
     with pytest.raises(InputError, match=message):
         train.run(parameters({"real_fraction": share}), "vit", 0)
+
+
+def test_no_test_image_of_a_class_is_said_before_any_figure() -> None:
+    for shard in table.shards(paths.CORPUS, "test"):
+        shard.unlink()
+    rows = toy.rows("test", "isic2019", 12, 0, 3)
+    table.write_shard(rows, paths.CORPUS / table.shard_name("test", 0, 1))
+    train.run(parameters(arms=["real"], epochs=1), "vit", 0)
+    with pytest.raises(InputError, match="test split holds 0 malignant images of 12"):
+        evaluate.run(parameters(arms=["real"], epochs=1), "vit", 0)
+
+
+@pytest.mark.parametrize("name", ["vit", "resnext", "densenet", "maxvit"])
+def test_shipped_models_learn_and_can_be_frozen(name) -> None:
+    shipped = parameter_file.load(ROOT / "params.yaml").train
+    model = shipped.models[name]
+    side = shipped.image_size
+    made = supervised.configure(model, side, DIAGNOSES)
+    network = supervised.build(made)
+    supervised.freeze(network)
+    logits = network(torch.zeros(2, 3, side, side))
+    logits.sum().backward()
+    assert logits.shape == (2, 3)
+    learning = [part for part, weight in network.named_parameters() if weight.grad is not None]
+    assert len(learning) == 2  # weight and bias of the last layer
+    assert sum(weight.numel() for weight in network.parameters()) < 1_000_000

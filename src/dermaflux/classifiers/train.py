@@ -37,7 +37,6 @@ from dermaflux.classifiers.cell_images import CellImages
 from dermaflux.errors import InputError
 from dermaflux.params import Arm, Model, Params
 
-
 _ELSEWHERE = {
     *("architectures", "seeds", "arms", "models", "labels", "minimum_diagnosis_images"),
     *("image_size", "augmentation"),
