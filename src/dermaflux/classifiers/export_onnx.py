@@ -139,16 +139,17 @@ def _graph(
             verbose=False,
         )
     assert program is not None
-    threshold = calibration.tempered(np.array([float(config["threshold"])]), temperature)[0]
     metadata = {
         **origin,
         "classes": json.dumps(config["classes"]),
-        "threshold": f"{threshold:.9g}",
         "temperature": f"{temperature:.9g}",
         "image_size": str(side),
         "input": "RGB in [0, 1], upright, centre square",
         "disclaimer": DISCLAIMER,
     }
+    if config["threshold"] is not None:
+        threshold = calibration.tempered(np.array([float(config["threshold"])]), temperature)[0]
+        metadata["threshold"] = f"{threshold:.9g}"
     proto = program.model_proto
     onnx.helper.set_model_props(proto, metadata)
     content: bytes = proto.SerializeToString()
