@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from dermaflux import paths, table, tracking
-from dermaflux.classifiers import contest, registry, version_facts
+from dermaflux.classifiers import arm_runs, contest, registry, version_facts
 from dermaflux.classifiers.candidates import (
     Candidate,
     auc,
@@ -209,7 +209,7 @@ def run(params: Params) -> None:
                 f"{best.folder}/validation.csv covers {len(best.predictions)} images but corpus/ "
                 f"has {len(split)} for validation, or others; run `dvc repro` so that both agree"
             )
-    with tracking.start("classifier", "promote", settings, inputs) as log:
+    with tracking.start(arm_runs.TESTING, "promote", settings, inputs) as log:
         if best is None:
             verdict = Verdict(
                 "skipped",

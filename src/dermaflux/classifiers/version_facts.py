@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths, table, tracking
+from dermaflux.classifiers import arm_runs
 from dermaflux.params import Params
 
 if TYPE_CHECKING:
@@ -41,20 +42,15 @@ def tags(client: MlflowClient, params: Params, cell: str, arm: str, folder: Path
     """Where a classifier comes from: hashes, revision, experiment, run and parameters."""
     config = _config(folder)
     output_hash = tracking.dvc_hash(folder)
-    model = params.train.models[params.promote.architecture]
+    architecture, _, seed = cell.rpartition("-")
     found: dict[str, Any] = {
+        **arm_runs.arm_parameters(params, architecture, int(seed), arm),
         "cell": f"{cell}/{arm}",
         "output_hash": output_hash,
         "data_hash": tracking.dvc_hash(paths.CORPUS),
         "git_revision": tracking.git_revision(),
-        "architecture": params.promote.architecture,
-        "arm": arm,
-        "seed": cell.rpartition("-")[2],
         "n_real": config.get("n_real", 0),
         "n_synthetic": config.get("n_synthetic", 0),
-        "epochs": params.train.epochs,
-        "learning_rate": model.learning_rate,
-        "image_size": config["image_size"],
     }
     if found["n_synthetic"]:
         origins = (("synthetic_hash", paths.SYNTHETIC), ("generator_hash", paths.GENERATOR))
@@ -69,7 +65,7 @@ def tags(client: MlflowClient, params: Params, cell: str, arm: str, folder: Path
 
 def _train_run(client: MlflowClient, folder: Path, output_hash: str) -> str | None:
     """Id of the run that wrote the classifier, found by the hash of what it wrote."""
-    experiment = client.get_experiment_by_name("training")
+    experiment = client.get_experiment_by_name(arm_runs.TRAINING)
     if experiment is None:
         return None
     for path, value in ((folder, output_hash), (folder.parent, tracking.dvc_hash(folder.parent))):
