@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from dermaflux.classifiers import bootstrap, contest
@@ -10,8 +11,9 @@ from dermaflux.classifiers import bootstrap, contest
 def test_figures_agree_with_scikit_learn_and_the_difference_is_paired() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [300, 100])
-    champion = labels + rng.normal(size=400)
-    candidate = champion + 0.2 * labels  # the same ranks within a class: the difference is certain
+    logits = labels + rng.normal(size=400)
+    # The same ranks within a class, so the difference is all but certain.
+    champion, candidate = expit(logits), expit(logits + 0.2 * labels)
     weights = bootstrap.resamples(labels, np.arange(400), 300, 0)
     held = contest.hold(labels, candidate, champion, weights, 0.9, 0.95)
     assert held.auc.candidate == pytest.approx(roc_auc_score(labels, candidate))

@@ -50,7 +50,7 @@ def hold(
     specificity: float,
     confidence: float,
 ) -> Contest:
-    """Compare scores (N,) of labels (N,) in {0, 1} on resamples `weights` (B, N)."""
+    """Compare probabilities (N,) of labels (N,) in {0, 1} on resamples `weights` (B, N)."""
     figures = [_figures(labels, scores, specificity, weights) for scores in (candidate, champion)]
     found = []
     for ours, theirs in zip(*figures, strict=True):

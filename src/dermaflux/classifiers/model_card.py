@@ -75,8 +75,8 @@ def text(facts: Facts, predictions: pd.DataFrame) -> str:
         f"of {config['threshold']:g}",
         f"- temperature {config.get('temperature', 1.0):.3f}, fitted on validation images, of "
         f"which {rows['malignant'].mean():.0%} are malignant; it makes served probabilities more "
-        "or less certain but cannot mend a prevalence that the training images did not have, so where "
-        "those were half malignant a probability reads as if half of all lesions were",
+        "or less certain but cannot mend a prevalence that training did not have, so where the "
+        "training images were half malignant a probability reads as if half of all lesions were",
         f"- pretrained weights: {'yes' if config.get('pretrained') else 'none'}; epoch kept: "
         f"{config.get('epoch', 'unknown')}",
         f"- {facts.reason}",
