@@ -77,3 +77,21 @@ def test_intervals_cover_the_true_auc_when_lesions_have_several_images() -> None
             covered[name] += low <= truth <= high
     assert 0.915 <= covered["clustered"] / trials <= 0.975
     assert covered["ignored"] / trials < 0.88  # images are not independent
+
+
+def test_a_centred_interval_holds_the_error_that_resampling_raises() -> None:
+    generator = np.random.default_rng(5)
+    values = 0.02 + np.abs(generator.normal(0.01, 0.005, 1000))  # all above the figure itself
+    low, high = bootstrap.centred_interval(0.02, values, 0.95)
+    plain = bootstrap.interval(values, 0.95)
+    assert plain[0] > 0.02
+    assert low < 0.02 < high
+    assert high - low == pytest.approx(plain[1] - plain[0])
+    assert bootstrap.centred_interval(0.0, values, 0.95)[0] == 0
+
+
+def test_each_of_many_classes_keeps_its_number_of_groups() -> None:
+    labels = np.repeat([0, 1, 2], [5, 7, 11])
+    weights = bootstrap.resamples(labels, np.arange(23), 50, seed=1)
+    for name, count in enumerate([5, 7, 11]):
+        assert (weights[:, labels == name].sum(axis=1) == count).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from dermaflux.classifiers import metrics
+from dermaflux.classifiers import calibration, metrics
 
 
 @pytest.fixture(params=["continuous", "tied"])
@@ -20,7 +20,8 @@ def sample(request):
 def test_figures_agree_with_scikit_learn(sample) -> None:
     labels, scores = sample
     called = scores >= 0.5
-    found = metrics.figures(labels, scores, 0.5, [0.9, 0.95], np.ones((1, len(labels)), int))
+    once = np.ones((1, len(labels)), int)
+    found = metrics.figures(labels, scores, 0.5, [0.9, 0.95], once, [0.9, 0.95])
     false, true, _ = reference.roc_curve(labels, scores, drop_intermediate=False)
     expected = {
         "auc": reference.roc_auc_score(labels, scores),
@@ -30,22 +31,34 @@ def test_figures_agree_with_scikit_learn(sample) -> None:
         "sensitivity": reference.recall_score(labels, called),
         "specificity": reference.recall_score(labels, called, pos_label=0),
         "brier": reference.brier_score_loss(labels, scores),
+        "log_loss": reference.log_loss(labels, scores),
+        "calibration_error": calibration.error(labels, scores),
         "sensitivity_at_90": true[false <= 0.1].max(),
         "sensitivity_at_95": true[false <= 0.05].max(),
+        "specificity_at_90": 1 - false[true >= 0.9].min(),
+        "specificity_at_95": 1 - false[true >= 0.95].min(),
     }
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name][0] == pytest.approx(value, abs=1e-12), name
     assert metrics.auc(labels, scores) == pytest.approx(expected["auc"], abs=1e-12)
+    alone = metrics.threshold_figures(labels, scores, 0.5, once)
+    assert all(alone[name][0] == found[name][0] for name in alone)
+    counted = metrics.confusion(labels, scores, 0.5)
+    assert list(counted.values()) == [
+        reference.confusion_matrix(labels, called)[place]
+        for place in ((1, 1), (0, 1), (0, 0), (1, 0))
+    ]
 
 
 def test_a_weight_is_a_repeated_image(sample) -> None:
     labels, scores = sample
     weights = np.random.default_rng(0).integers(0, 4, (7, len(labels)))
-    found = metrics.figures(labels, scores, 0.5, [0.8], weights)
+    found = metrics.figures(labels, scores, 0.5, [0.8], weights, [0.7, 0.95])
     for number, row in enumerate(weights):
         again = np.repeat(labels, row), np.repeat(scores, row)
-        expected = metrics.figures(*again, 0.5, [0.8], np.ones((1, row.sum()), int))
+        once = np.ones((1, row.sum()), int)
+        expected = metrics.figures(*again, 0.5, [0.8], once, [0.7, 0.95])
         for name in found:
             assert found[name][number] == pytest.approx(expected[name][0], abs=1e-12), name
     assert metrics.bootstrap_auc(labels, scores, weights) == pytest.approx(found["auc"])
@@ -62,18 +75,23 @@ def test_chunks_do_not_change_a_figure(sample, monkeypatch) -> None:
 
 def test_a_classifier_that_calls_nothing_malignant() -> None:
     labels, scores = np.array([0, 0, 1, 1]), np.full(4, 0.2)
-    found = metrics.figures(labels, scores, 0.5, [0.9], np.ones((1, 4), int))
-    values = {name: found[name][0] for name in ("auc", "f1", "sensitivity_at_90", "specificity")}
-    assert values == {"auc": 0.5, "f1": 0.0, "sensitivity_at_90": 0.0, "specificity": 1.0}
+    found = metrics.figures(labels, scores, 0.5, [0.9], np.ones((1, 4), int), [0.9])
+    names = ("auc", "f1", "sensitivity_at_90", "specificity_at_90", "specificity")
+    values = {name: found[name][0] for name in names}
+    assert values == {
+        "auc": 0.5,
+        "f1": 0.0,
+        "sensitivity_at_90": 0.0,
+        "specificity_at_90": 0.0,
+        "specificity": 1.0,
+    }
 
 
-def test_calibration_error_in_closed_form() -> None:
-    # 40 images at 0.3 of which a quarter are malignant, 60 at 0.9 of which two thirds are.
-    scores = np.repeat([0.3, 0.9], [40, 60])
-    labels = np.concatenate([np.arange(40) < 10, np.arange(60) < 40]).astype(int)
-    expected = 0.4 * abs(0.3 - 0.25) + 0.6 * abs(0.9 - 2 / 3)
-    assert metrics.calibration_error(labels, scores) == pytest.approx(expected)
-    assert metrics.calibration_error(np.array([0, 1]), np.array([0.0, 1.0])) == 0
+def test_one_class_has_the_figures_it_can_have() -> None:
+    labels, scores = np.ones(4, int), np.array([0.2, 0.6, 0.7, 0.9])
+    found = metrics.threshold_figures(labels, scores, 0.5, np.ones((1, 4), int))
+    assert found["sensitivity"][0] == found["accuracy"][0] == 0.75
+    assert np.isnan(found["specificity"][0])
 
 
 def test_roc_points_keep_the_area_until_thinned(sample) -> None:

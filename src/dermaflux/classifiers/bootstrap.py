@@ -45,18 +45,18 @@ def groups(rows: pd.DataFrame) -> Array:
 def resamples(labels: Array, members: Array, count: int, seed: int) -> Array:
     """Weights (count, N) int32 of `count` resamples; `members` are the group numbers (N,).
 
-    Each class keeps its number of groups. A group that holds both classes is drawn in each class.
+    `labels` (N,) are class numbers. Each class keeps its number of groups. A group that holds
+    several classes is drawn in each of them.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     weights = np.zeros((count, len(labels)), np.int32)
-    for side in (0, 1):
+    for side in np.unique(labels):
         inside = np.flatnonzero(labels == side)
         number = np.unique(members[inside], return_inverse=True)[1]
         size = int(number.max()) + 1
         drawn = generator.integers(0, size, (count, size))
-        flat = (drawn + size * np.arange(count)[:, None]).ravel()
-        times = np.bincount(flat, minlength=count * size).reshape(count, size)
-        weights[:, inside] = times[:, number]
+        for row, picks in zip(weights, drawn, strict=True):  # a row at a time stays in the cache
+            row[inside] = np.bincount(picks, minlength=size)[number]
     return weights
 
 
@@ -65,3 +65,13 @@ def interval(values: Array, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def centred_interval(value: float, values: Array, confidence: float) -> tuple[float, float]:
+    """The percentile interval moved so that its resamples have the mean `value`, held above 0.
+
+    For a calibration error: each resample adds noise to every bin and so raises the error, by
+    which the plain interval would lie above the figure itself.
+    """
+    low, high = interval(values - values.mean() + value, confidence)
+    return max(low, 0.0), max(high, 0.0)

@@ -2,8 +2,8 @@
 
 Pure functions on numpy arrays. `labels` (N,) holds 0 or 1 (1 is malignant), `scores` (N,)
 probabilities in [0, 1]. A resample is a row of integer weights (B, N): how often each image
-occurs in it. Every figure is in [0, 1], higher is better, but for the Brier score and the
-calibration error.
+occurs in it. Every figure is in [0, 1], higher is better, but for the Brier score, the calibration
+error and the log loss (in nats, from 0 up), where lower is better.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from dermaflux.classifiers import calibration
+
 Array = np.ndarray[Any, Any]
-_CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
-_ELEMENTS = 4_000_000  # weights handled at a time: 32 MB in float64
+_ELEMENTS = 125_000  # weights handled at a time: 1 MB in float64 stays in the cache
+_SMALLEST = 1e-15
 
 
 def auc(labels: Array, scores: Array) -> float:
     """Area under the ROC curve: P(malignant score > benign) + P(equal) / 2."""
-    return float(_auc(labels, scores, np.ones((1, len(labels))))[0])
+    return float(bootstrap_auc(labels, scores, np.ones((1, len(labels))))[0])
 
 
 def roc_points(labels: Array, scores: Array, at_most: int = 200) -> Array:
@@ -28,8 +30,10 @@ def roc_points(labels: Array, scores: Array, at_most: int = 200) -> Array:
 
     Points inside a straight run are left out first, as they carry nothing.
     """
-    false, true = (side[0] for side in _rates(labels, scores, np.ones((1, len(labels)))))
-    points: Array = np.column_stack([np.append(0.0, false), np.append(0.0, true)])
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    sides = [np.cumsum(labels[order] == side)[last] for side in (0, 1)]
+    points: Array = np.column_stack([np.append(0.0, side / side[-1]) for side in sides])
     steps = np.diff(points, axis=0)
     turns = np.abs(steps[:-1, 0] * steps[1:, 1] - steps[:-1, 1] * steps[1:, 0]) > 1e-12
     points = points[np.concatenate([[True], turns, [True]])]
@@ -38,84 +42,163 @@ def roc_points(labels: Array, scores: Array, at_most: int = 200) -> Array:
     return points
 
 
-def calibration_error(labels: Array, scores: Array) -> float:
-    """Expected calibration error of P(malignant) in 15 equal bins (Guo et al. 2017, eq. 3)."""
-    bins = np.minimum((scores * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
-    gap = np.bincount(bins, weights=scores - labels, minlength=_CALIBRATION_BINS)
-    return float(np.abs(gap).sum() / len(labels))
+def confusion(labels: Array, scores: Array, threshold: float) -> dict[str, int]:
+    """How many images of each class are called what; a score at the threshold is malignant."""
+    called = scores >= threshold
+    return {
+        "true_positives": int((called & (labels == 1)).sum()),
+        "false_positives": int((called & (labels == 0)).sum()),
+        "true_negatives": int((~called & (labels == 0)).sum()),
+        "false_negatives": int((~called & (labels == 1)).sum()),
+    }
 
 
 def figures(
-    labels: Array, scores: Array, threshold: float, specificities: Sequence[float], weights: Array
+    labels: Array,
+    scores: Array,
+    threshold: float,
+    specificities: Sequence[float],
+    weights: Array,
+    sensitivities: Sequence[float] = (),
 ) -> dict[str, Array]:
     """Every headline figure of each resample, arrays (B,); `weights` (B, N).
 
     A score at the threshold counts as malignant. `sensitivity_at_90` is the highest sensitivity of
-    any threshold whose specificity is at least 90 %, without interpolation.
+    any threshold whose specificity is at least 90 %, `specificity_at_90` the reverse; neither is
+    interpolated. Both classes must occur in every resample.
     """
-    parts: dict[str, list[Array]] = {}
-    chunk = max(1, _ELEMENTS // len(labels))
-    for first in range(0, len(weights), chunk):
-        rows = weights[first : first + chunk].astype(np.float64)
-        for name, values in _figures(labels, scores, threshold, specificities, rows).items():
-            parts.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    columns, ranks = _columns(labels, scores, threshold), _Ranks(labels, scores)
+
+    def part(rows: Array) -> dict[str, Array]:
+        found = _from_sums(rows @ columns)
+        benign, malignant = ranks.cumulated(rows)
+        found["auc"] = ranks.area(rows, benign, malignant)
+        for wanted in specificities:
+            name = f"sensitivity_at_{wanted * 100:g}"
+            found[name] = ranks.sensitivity(benign, malignant, wanted)
+        for wanted in sensitivities:
+            name = f"specificity_at_{wanted * 100:g}"
+            found[name] = ranks.specificity(benign, malignant, wanted)
+        return found
+
+    return by_chunk(part, weights)
+
+
+def threshold_figures(
+    labels: Array, scores: Array, threshold: float, weights: Array
+) -> dict[str, Array]:
+    """The figures that need no ranks; NaN where they need a class that does not occur."""
+    columns = _columns(labels, scores, threshold)
+    return by_chunk(lambda rows: _from_sums(rows @ columns), weights)
 
 
 def bootstrap_auc(labels: Array, scores: Array, weights: Array) -> Array:
     """ROC-AUC of each resample, (B,)."""
-    return _by_chunk(lambda rows: _auc(labels, scores, rows), weights)
+    ranks = _Ranks(labels, scores)
+    found = by_chunk(lambda rows: {"auc": ranks.area(rows, *ranks.cumulated(rows))}, weights)
+    return found["auc"]
 
 
-def _by_chunk(figure: Callable[[Array], Array], weights: Array) -> Array:
-    chunk = max(1, _ELEMENTS // weights.shape[1])
-    firsts = range(0, len(weights), chunk)
-    return np.concatenate(
-        [figure(weights[first : first + chunk].astype(np.float64)) for first in firsts]
-    )
+def by_chunk(figure: Callable[[Array], dict[str, Array]], weights: Array) -> dict[str, Array]:
+    """Figures (B,) of weights (B, N), a few rows in float64 at a time."""
+    chunk = max(1, _ELEMENTS // max(1, weights.shape[1]))
+    parts = [
+        figure(weights[first : first + chunk].astype(np.float64))
+        for first in range(0, len(weights), chunk)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _figures(
-    labels: Array, scores: Array, threshold: float, specificities: Sequence[float], weights: Array
-) -> dict[str, Array]:
-    called = scores >= threshold
-    positives, negatives = weights @ (labels == 1), weights @ (labels == 0)
-    hits, rejections = weights @ ((labels == 1) & called), weights @ ((labels == 0) & ~called)
-    sensitivity, specificity = hits / positives, rejections / negatives
-    false, true = _rates(labels, scores, weights)
-    result = {
-        "auc": _area(false, true),
-        "accuracy": (hits + rejections) / (positives + negatives),
+def calibration_columns(events: Array, probability: Array) -> Array:
+    """(N, bins) summands: the mean over bins of |weights @ columns| is the calibration error."""
+    number = calibration.bin_numbers(probability)
+    columns = np.zeros((len(events), calibration.BINS))
+    columns[np.arange(len(events)), number] = probability - events
+    return columns
+
+
+def _columns(labels: Array, scores: Array, threshold: float) -> Array:
+    """(N, 6 + bins) summands of every figure that is a quotient of sums over images."""
+    positive, called = labels == 1, scores >= threshold
+    own = np.where(positive, scores, 1 - scores)
+    return np.column_stack(
+        [
+            positive,
+            ~positive,
+            positive & called,
+            ~positive & ~called,
+            (scores - labels) ** 2,
+            -np.log(np.clip(own, _SMALLEST, 1)),
+            calibration_columns(labels, scores),
+        ]
+    ).astype(np.float64)
+
+
+def _from_sums(sums: Array) -> dict[str, Array]:
+    positives, negatives, hits, rejections, squares, losses = sums[:, :6].T
+    images = positives + negatives
+    with np.errstate(invalid="ignore"):
+        sensitivity, specificity = hits / positives, rejections / negatives
+        f1 = 2 * hits / (positives + hits + negatives - rejections)
+    return {
+        "accuracy": (hits + rejections) / images,
         "balanced_accuracy": (sensitivity + specificity) / 2,
-        "f1": 2 * hits / (positives + hits + negatives - rejections),
+        "f1": f1,
         "sensitivity": sensitivity,
         "specificity": specificity,
-        "brier": weights @ (scores - labels) ** 2 / (positives + negatives),
+        "brier": squares / images,
+        "log_loss": losses / images,
+        "calibration_error": np.abs(sums[:, 6:]).sum(axis=1) / images,
     }
-    for wanted in specificities:
-        # The rate is a quotient of whole numbers; half a unit in the last place must not decide.
-        allowed = false <= 1 - wanted + 1e-12
-        result[f"sensitivity_at_{wanted * 100:g}"] = np.where(allowed, true, 0.0).max(axis=1)
-    return result
 
 
-def _rates(labels: Array, scores: Array, weights: Array) -> tuple[Array, Array]:
-    """False and true positive rates (B, K) at the K distinct scores, highest first."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    sides = []
-    for side in (0, 1):
-        counted = np.cumsum(weights[:, order] * (labels[order] == side), axis=1)
-        sides.append(counted[:, last] / counted[:, -1:])
-    return sides[0], sides[1]
+class _Ranks:
+    """Where the scores of one class lie among those of the other, found once for all resamples."""
 
+    def __init__(self, labels: Array, scores: Array) -> None:
+        self.order = [
+            (where := np.flatnonzero(labels == side))[np.argsort(scores[where], kind="stable")]
+            for side in (0, 1)
+        ]
+        self.benign, self.malignant = (scores[order] for order in self.order)
+        self.below = np.searchsorted(self.benign, self.malignant, "left")
+        self.not_above = np.searchsorted(self.benign, self.malignant, "right")
+        self.tied = not np.array_equal(self.below, self.not_above)
 
-def _area(false: Array, true: Array) -> Array:
-    """Trapezoids under (B, K) rates; a tie of a benign and a malignant score counts one half."""
-    widths = np.diff(false, axis=1, prepend=0)
-    heights = (true + np.concatenate([np.zeros((len(true), 1)), true[:, :-1]], axis=1)) / 2
-    return np.asarray((widths * heights).sum(axis=1))
+    def cumulated(self, rows: Array) -> tuple[Array, Array]:
+        """(B, n + 1) weight of the 0, 1, ... n lowest scores of the benign, of the malignant."""
+        sides = []
+        for order in self.order:
+            sums = np.zeros((len(rows), len(order) + 1))
+            np.cumsum(rows[:, order], axis=1, out=sums[:, 1:])
+            sides.append(sums)
+        return sides[0], sides[1]
 
+    def area(self, rows: Array, benign: Array, malignant: Array) -> Array:
+        """(B,) AUC: each malignant image counts the benign ones below it, and half of its ties."""
+        wins = benign[:, self.below]
+        if self.tied:
+            wins = (wins + benign[:, self.not_above]) / 2
+        total = np.einsum("bi,bi->b", rows[:, self.order[1]], wins)
+        return np.asarray(total / (benign[:, -1] * malignant[:, -1]))
 
-def _auc(labels: Array, scores: Array, weights: Array) -> Array:
-    return _area(*_rates(labels, scores, weights))
+    def sensitivity(self, benign: Array, malignant: Array, specificity: float) -> Array:
+        """(B,) share of malignant scores above the lowest threshold with that specificity."""
+        # Rates are quotients of whole numbers; half a unit in the last place must not decide.
+        enough = benign >= (specificity - 1e-12) * benign[:, -1:]
+        # The threshold lies above this benign score, and above none when 0 of them are enough.
+        highest = np.argmax(enough, axis=1) - 1
+        first = np.where(
+            highest < 0, 0, np.searchsorted(self.malignant, self.benign, "right")[highest]
+        )
+        lost = np.take_along_axis(malignant, first[:, None], axis=1)[:, 0]
+        return np.asarray(1 - lost / malignant[:, -1])
+
+    def specificity(self, benign: Array, malignant: Array, sensitivity: float) -> Array:
+        """(B,) share of benign scores below the highest threshold with that sensitivity."""
+        allowed = malignant <= (1 - sensitivity + 1e-12) * malignant[:, -1:]
+        # This malignant score is the first that must be called so.
+        count = len(self.malignant)
+        lowest = np.minimum(allowed.sum(axis=1) - 1, count - 1)
+        kept = np.take_along_axis(benign, self.below[lowest][:, None], axis=1)[:, 0]
+        return np.asarray(kept / benign[:, -1])
