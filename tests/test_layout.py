@@ -88,6 +88,7 @@ PLUMBING = {
     "params",
     "paths",
     "progress",
+    "seed_runs",
     "tracking",
     "checkpoints",
     "launch",

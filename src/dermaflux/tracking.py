@@ -8,6 +8,7 @@ code that computes takes a `Log` and never sees it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -15,13 +16,33 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from dermaflux import seed_runs
 from dermaflux.paths import project_root
+from dermaflux.seed_runs import Parent
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+
+__all__ = [
+    "Dataset",
+    "Log",
+    "Parent",
+    "Run",
+    "Silent",
+    "connect",
+    "dvc_hash",
+    "experiment_id",
+    "flat",
+    "git_revision",
+    "start",
+    "tracking_uri",
+]
 
 _FLUSH_SECONDS = 5.0
 _SYSTEM_SECONDS = 10.0
@@ -54,8 +75,8 @@ def dvc_hash(path: Path) -> str:
     (https://dvc.org/doc/user-guide/project-structure/internal-files).
     """
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
+        state = path.stat()
+        return _file_hash(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns)
     files = sorted(
         (file.relative_to(path).as_posix(), file)
         for file in path.rglob("*")
@@ -64,6 +85,48 @@ def dvc_hash(path: Path) -> str:
     listing = [{"md5": dvc_hash(file), "relpath": name} for name, file in files]
     text = json.dumps(listing, sort_keys=True)
     return hashlib.md5(text.encode()).hexdigest() + ".dir"
+
+
+@functools.cache
+def _file_hash(path: Path, node: int, size: int, modified: int) -> str:
+    """Read once a process: every arm of a cell names the same corpus."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images that a run used, for the column Datasets of the MLflow UI.
+
+    Attributes:
+        name: such as `corpus train`.
+        path: the table they come from; its DVC hash is the digest.
+        counts: images per class.
+        context: what they were used for.
+    """
+
+    name: str
+    path: Path
+    counts: Mapping[str, int]
+    context: Literal["training", "validation", "testing"]
+
+    def entity(self) -> DatasetInput:
+        """What MLflow stores. A digest has room for 36 characters, which a DVC hash just fills."""
+        from mlflow.entities import Dataset as Entity
+        from mlflow.entities import DatasetInput, InputTag
+
+        profile = {"num_rows": sum(self.counts.values()), **self.counts}
+        columns = {"image": "binary", "label": "string"}
+        schema = [{"type": kind, "name": name, "required": True} for name, kind in columns.items()]
+        entity = Entity(
+            name=self.name,
+            digest=dvc_hash(self.path),
+            source_type="local",
+            source=json.dumps({"uri": self.path.as_posix()}),
+            schema=json.dumps({"mlflow_colspec": schema}),
+            profile=json.dumps(profile),
+        )
+        return DatasetInput(entity, [InputTag("mlflow.data.context", self.context)])
 
 
 def tracking_uri() -> str:
@@ -114,8 +177,8 @@ def git_revision() -> str:
 class Run:
     """An open MLflow run. Metrics are sent in batches, at the latest every five seconds."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.client, self.run_id = client, run_id
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
+        self.client, self.run_id, self.experiment_id = client, run_id, experiment_id
         self._pending: list[Any] = []
         self._sent = time.monotonic()
 
@@ -138,6 +201,10 @@ class Run:
     def artifact(self, path: Path, folder: str = "") -> None:
         """Copy a file into the run's artefacts."""
         self.client.log_artifact(self.run_id, str(path), folder or None)
+
+    def figure(self, drawn: Figure, name: str) -> None:
+        """Keep a picture as an artefact, `name` with its suffix."""
+        self.client.log_figure(self.run_id, drawn, name)
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag."""
@@ -186,11 +253,15 @@ def start(
     parameters: Mapping[str, Any],
     inputs: Sequence[Path],
     system_metrics: bool = False,
+    parent: Parent | None = None,
+    datasets: Sequence[Dataset] = (),
+    stage: str | None = None,
 ) -> Iterator[Run]:
     """Open a run; it ends FINISHED, or FAILED when the block raises.
 
-    `experiment` is the room (`generator`, `classifier`), `name` starts with the stage's name.
-    `system_metrics` adds load and memory of the machine over time.
+    `experiment` is the room (`generator`, `classifier`); `stage` is the name's start when not
+    given. `system_metrics` adds load and memory of the machine over time. A run with a `parent` is
+    its child; its parameter `seed` tells it from its siblings.
     """
     client = connect()
     from mlflow.entities import Param, RunTag  # after `connect` has set what MLflow reads on import
@@ -198,23 +269,31 @@ def start(
     tags = {
         "mlflow.runName": name,
         "mlflow.source.git.commit": git_revision(),
-        "stage": name.split("/")[0],
+        "stage": stage or name.split("/")[0],
         **{key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_STAGE") if key in os.environ},
         **{f"input.{path.as_posix()}": dvc_hash(path) for path in inputs},
     }
-    created = client.create_run(experiment_id(client, experiment), run_name=name)
-    run = Run(client, created.info.run_id)
+    room = experiment_id(client, experiment)
+    parent_id = None
+    if parent is not None:
+        parent_id = seed_runs.adopt(client, room, parent, name)
+        tags |= {seed_runs.PARENT: parent_id, **parent.tags}
+    created = client.create_run(room, run_name=name)
+    run = Run(client, created.info.run_id, room)
     client.log_batch(
         run.run_id,
         params=[Param(key, value) for key, value in flat(parameters).items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
+    if datasets:
+        client.log_inputs(run.run_id, datasets=[dataset.entity() for dataset in datasets])
+    status = "FAILED"
     try:
         with _system_metrics(run.run_id, system_metrics):
             yield run
-    except BaseException:
+        status = "FINISHED"
+    finally:
         run.flush()
-        client.set_terminated(run.run_id, status="FAILED")
-        raise
-    run.flush()
-    client.set_terminated(run.run_id)
+        client.set_terminated(run.run_id, status)
+        if parent is not None and parent_id is not None:
+            seed_runs.summarise(client, room, parent, parent_id)

@@ -9,17 +9,15 @@ arm and source). Command: `dermaflux evaluate --architecture vit --seed 0`.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermaflux import paths, table, tracking
-from dermaflux.classifiers import bootstrap, metrics, samples, supervised
+from dermaflux import paths, table
+from dermaflux.classifiers import bootstrap, evaluation_log, metrics, samples, supervised
 from dermaflux.classifiers.mixture import CLASSES
-from dermaflux.classifiers.train import arm_parameters
 from dermaflux.errors import InputError
 from dermaflux.params import Evaluate, Params
 
@@ -47,7 +45,7 @@ def run(params: Params, architecture: str, seed: int) -> None:
     result["test"] = {"images": len(rows), "malignant": int(labels.sum())}
     _write(cell, rows, labels, probability, threshold, result)
     for arm in arms:
-        _log(params, architecture, seed, arm, result[arm], labels, probability[arm])
+        evaluation_log.log(params, architecture, seed, arm, result[arm], labels, probability[arm])
         figures = result[arm]
         print(
             f"{cell}/{arm}: test AUC {figures['auc']:.3f} "
@@ -170,50 +168,3 @@ def _write(
         )
         by_source(rows, labels, probability, threshold).to_csv(partial / "sources.csv", index=False)
     table.write_json(paths.EVALUATIONS / f"{cell}.json", result)
-
-
-def _log(
-    params: Params,
-    architecture: str,
-    seed: int,
-    arm: str,
-    figures: dict[str, float],
-    labels: Array,
-    scores: Array,
-) -> None:
-    """One MLflow run per arm, comparable over ratios: test figures, ROC curve, its train run."""
-    cell = paths.cell(architecture, seed)
-    folder = paths.CLASSIFIERS / cell / arm
-    parameters = arm_parameters(params, architecture, seed, arm)
-    title = f"evaluate/{architecture}-{arm}-{seed}"
-    with tracking.start("classifier", title, parameters, [paths.CORPUS, folder]) as logged:
-        values = {f"test_{name}": value for name, value in figures.items()}
-        values["validation_auc"] = values.pop("test_validation_auc")
-        logged.metrics(values)
-        trained = _train_run(logged, folder)
-        if trained is not None:
-            logged.tag("train_run", trained)
-        logged.outputs(paths.EVALUATIONS / f"{cell}.json", paths.EVALUATIONS / cell)
-        with tempfile.TemporaryDirectory() as scratch:
-            picture = Path(scratch) / "roc.png"
-            _draw_roc(labels, scores, f"{cell} {arm}, AUC {figures['auc']:.3f}", picture)
-            logged.artifact(picture)
-
-
-def _train_run(logged: tracking.Run, folder: Path) -> str | None:
-    """Id of the latest run of `train` that wrote this very folder, found by its hash."""
-    experiment = logged.client.get_run(logged.run_id).info.experiment_id
-    wrote = f"tags.`output.{folder.as_posix()}` = '{tracking.dvc_hash(folder)}'"
-    found = logged.client.search_runs([experiment], wrote, max_results=1)
-    return str(found[0].info.run_id) if found else None
-
-
-def _draw_roc(labels: Array, scores: Array, title: str, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color="0.8")
-    axes.plot(*metrics.roc_points(labels, scores).T)
-    axes.set(xlabel="1 - specificity", ylabel="sensitivity", title=title, aspect="equal")
-    figure.savefig(path, dpi=120)

@@ -14,13 +14,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths, table, tracking
 from dermaflux.checkpoints import checkpoint, fingerprint
-from dermaflux.classifiers import augmentation, fit, mixture, samples, supervised
+from dermaflux.classifiers import (
+    arm_runs,
+    augmentation,
+    evaluation_figures,
+    fit,
+    mixture,
+    samples,
+    supervised,
+)
 from dermaflux.classifiers.samples import Samples
 from dermaflux.corpus.training_expectations import HELD_OUT, MIXTURE
 from dermaflux.errors import InputError
@@ -28,25 +37,6 @@ from dermaflux.params import Model, Params
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def arm_parameters(params: Params, architecture: str, seed: int, arm: str) -> dict[str, Any]:
-    """What an MLflow run of an arm is filtered and compared by, in `train` and `evaluate` alike."""
-    mixed = arm == "mixture"
-    ratio = params.ratio
-    if params.n_synthetic is not None:
-        ratio = params.n_synthetic / params.n_real if params.n_real else float("inf")
-    return {
-        "architecture": architecture,
-        "arm": arm,
-        "seed": seed,
-        "n_real": params.n_real,
-        "ratio": ratio if mixed else 0.0,
-        "n_synthetic": params.synthetic_wanted() if mixed else 0,
-        "epochs": params.train.epochs,
-        "learning_rate": params.train.models[architecture].learning_rate,
-        "image_size": params.train.image_size,
-    }
 
 
 def run(params: Params, architecture: str, seed: int) -> None:
@@ -137,12 +127,7 @@ class _Cell:
                 print(f"{name}: trained before on these images; result taken from its checkpoint")
                 self.write(arm, fitted, folder)
                 return None
-            inputs = [paths.CORPUS]
-            if self.has_synthetic(arm):
-                inputs += [paths.SYNTHETIC, paths.AUDIT_REPORT]
-            parameters = arm_parameters(self.params, self.architecture, self.seed, arm)
-            title = f"train/{self.architecture}-{arm}-{self.seed}"
-            with tracking.start("classifier", title, parameters, inputs) as logged:
+            with self.logged(arm) as logged:
                 fitted = fit.fit(
                     self.config,
                     self.model,
@@ -155,6 +140,10 @@ class _Cell:
                 )
                 self.write(arm, fitted, folder)
                 logged.metrics({"best_epoch": fitted.epoch, "best_auc": fitted.validation_auc})
+                logged.figure(
+                    evaluation_figures.learning_curve(fitted.history, fitted.epoch, name),
+                    "learning_curve.png",
+                )
                 final = paths.CLASSIFIERS / name
                 logged.tag(f"output.{final.as_posix()}", tracking.dvc_hash(folder))
         print(
@@ -162,6 +151,31 @@ class _Cell:
             f"{self.params.train.epochs}, {len(self.images(arm).image_ids)} images"
         )
         return logged
+
+    def logged(self, arm: str) -> AbstractContextManager[tracking.Run]:
+        """The MLflow run of a training."""
+        inputs = [paths.CORPUS]
+        datasets = [
+            arm_runs.dataset("corpus train", paths.CORPUS, self.real.labels, "training"),
+            arm_runs.dataset(
+                "corpus validation", paths.CORPUS, self.validation.labels, "validation"
+            ),
+        ]
+        if self.has_synthetic(arm):
+            inputs += [paths.SYNTHETIC, paths.AUDIT_REPORT]
+            made = self.synthetic.labels
+            datasets.append(arm_runs.dataset("synthetic", paths.SYNTHETIC, made, "training"))
+        count = len(self.real.image_ids)
+        parameters = arm_runs.arm_parameters(self.params, self.architecture, self.seed, arm, count)
+        return tracking.start(
+            arm_runs.TRAINING,
+            arm_runs.name(parameters),
+            parameters,
+            inputs,
+            parent=arm_runs.parent(self.params, parameters, "train"),
+            datasets=datasets,
+            stage="train",
+        )
 
     def write(self, arm: str, fitted: fit.Fitted, folder: Path) -> None:
         """The classifier folder that `supervised` describes."""

@@ -1,0 +1,111 @@
+"""How the MLflow runs of a classifier are named, grouped and compared, in both its stages.
+
+A run is one arm of one architecture and seed: in the MLflow experiment `training` it holds the
+curves, in `classifier` the figures on the test split. Its parent there stands for all seeds. Pure:
+reads parameters, writes nothing.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from dermaflux.checkpoints import fingerprint
+from dermaflux.params import Arm, Params
+from dermaflux.seed_runs import Parent
+from dermaflux.tracking import Dataset
+
+TRAINING = "training"
+TESTING = "classifier"
+_MATCHED = ("mixture", "repeated")
+"""Arms with `ratio` further images per real image, synthetic or repeated ones."""
+_HUES = {arm: number / len(get_args(Arm)) for number, arm in enumerate(get_args(Arm))}
+
+
+def arm_parameters(
+    params: Params, architecture: str, seed: int, arm: str, n_real: int | None = None
+) -> dict[str, Any]:
+    """What a run of an arm is filtered and compared by: few, flat, and the same in both stages.
+
+    `n_real` is the number of real images drawn where `real_fraction` decides it.
+    """
+    ratio = params.ratio if arm in _MATCHED else 0.0
+    if params.n_synthetic is not None and arm in _MATCHED:
+        ratio = params.n_synthetic / params.n_real if params.n_real else float("inf")
+    fraction = params.real_fraction
+    drawn = n_real if n_real is not None else (None if fraction else params.n_real)
+    mixed = arm == "mixture" and (drawn is not None or params.n_synthetic is not None)
+    return {
+        "architecture": architecture,
+        "arm": arm,
+        "seed": seed,
+        **({} if drawn is None else {"n_real": drawn}),
+        **({} if fraction is None else {"real_fraction": fraction}),
+        "ratio": ratio,
+        "n_synthetic": params.synthetic_wanted(drawn) if mixed else 0,
+        "labels": params.train.labels,
+        "epochs": params.train.epochs,
+        "learning_rate": params.train.models[architecture].learning_rate,
+        "image_size": params.train.image_size,
+        "experiment": os.environ.get("DVC_EXP_NAME", "workspace"),
+    }
+
+
+def name(parameters: dict[str, Any], of_all_seeds: bool = False) -> str:
+    """`vit mixture 1:1.75 seed 0`; without the seed for the parent."""
+    words = [str(parameters["architecture"]), str(parameters["arm"]).replace("_", " ")]
+    if "real_fraction" in parameters:
+        words.append(f"{100 * parameters['real_fraction']:g} %")
+    if parameters["ratio"]:
+        real = 0 if parameters["ratio"] == float("inf") else 1
+        words.append(f"{real}:{parameters['ratio'] if real else 1:g}")
+    if not of_all_seeds:
+        words.append(f"seed {parameters['seed']}")
+    return " ".join(words)
+
+
+def parent(params: Params, parameters: dict[str, Any], stage: str) -> Parent:
+    """The run of all seeds that share everything which decides the arm's figures, but the seed."""
+    shared = {key: value for key, value in parameters.items() if key != "seed"}
+    settings = params.train.model_dump(exclude={"architectures", "seeds", "arms", "models"})
+    key = fingerprint(
+        shared=shared,
+        settings=settings,
+        model=params.train.models[parameters["architecture"]].model_dump(),
+        evaluate=params.evaluate.model_dump() if stage == "evaluate" else None,
+    )
+    tags = {"stage": stage, "mlflow.runColor": color(params, parameters)}
+    return Parent(
+        key=key,
+        name=name(parameters, of_all_seeds=True),
+        parameters={key: str(value) for key, value in shared.items()},
+        tags=tags,
+        headline="AUC" if stage == "evaluate" else "best_auc",
+    )
+
+
+def color(params: Params, parameters: dict[str, Any]) -> str:
+    """`#rrggbb`: the hue tells the arm, the lightness the architecture, whatever the ratio."""
+    known = sorted(params.train.architectures)
+    place = known.index(parameters["architecture"]) if parameters["architecture"] in known else 0
+    lightness = 0.38 + 0.36 * place / max(1, len(known) - 1)
+    rgb = colorsys.hls_to_rgb(_HUES[parameters["arm"]], lightness, 0.75)
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+
+def dataset(
+    name: str,
+    path: Path,
+    labels: np.ndarray[Any, Any],
+    context: Literal["training", "validation", "testing"],
+    classes: Sequence[str] = ("benign", "malignant"),
+) -> Dataset:
+    """Images of a table that a run used; `labels` (N,) are class numbers."""
+    number = np.bincount(np.asarray(labels, int), minlength=len(classes))
+    counts = {label: int(count) for label, count in zip(classes, number, strict=True)}
+    return Dataset(name, path, counts, context)

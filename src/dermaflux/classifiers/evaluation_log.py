@@ -1,0 +1,122 @@
+"""The MLflow run of an evaluated arm: test figures, pictures, the images, its training run.
+
+`log` is what `evaluate` calls; it decides none of the stage's files.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dermaflux import paths, table, tracking
+from dermaflux.classifiers import arm_runs, calibration, evaluation_figures, saved_view
+from dermaflux.params import Params
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = np.ndarray[Any, Any]
+_AUC = ("auc", "mauc")
+"""Both are logged as `AUC`: of two classes the macro one-versus-rest AUC is the AUC. With a capital
+the name sorts first, so the MLflow UI takes it where it needs a metric to start with."""
+
+
+def log(
+    params: Params,
+    architecture: str,
+    seed: int,
+    arm: str,
+    figures: Mapping[str, Any],
+    labels: Array,
+    probability: Array,
+) -> None:
+    """One run per arm, under the parent of its seeds.
+
+    `labels` (N,) are class numbers, `probability` (N,) or (N, K) the network's own, and `figures`
+    the arm's entry in `reports/evaluate/<cell>.json`.
+    """
+    cell = paths.cell(architecture, seed)
+    folder = paths.CLASSIFIERS / cell / arm
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    parameters = arm_runs.arm_parameters(params, architecture, seed, arm, config["n_real"])
+    parent = arm_runs.parent(params, parameters, "evaluate")
+    name = arm_runs.name(parameters)
+    classes = config.get("classes", ["benign", "malignant"])
+    tested = arm_runs.dataset("corpus test", paths.CORPUS, labels, "testing", classes)
+    with tracking.start(
+        arm_runs.TESTING,
+        name,
+        parameters,
+        [paths.CORPUS, folder],
+        parent=parent,
+        datasets=[tested],
+        stage="evaluate",
+    ) as logged:
+        logged.metrics(metric_names(figures))
+        trained = _train_run(logged, folder)
+        if trained is not None:
+            logged.tag("train_run", trained)
+        logged.outputs(paths.EVALUATIONS / f"{cell}.json", paths.EVALUATIONS / cell)
+        for picture, drawn in _pictures(config, classes, labels, probability, name).items():
+            logged.figure(drawn, f"{picture}.png")
+        with tempfile.TemporaryDirectory() as scratch:
+            table.write_json(Path(scratch) / "figures.json", dict(figures))
+            logged.artifact(Path(scratch) / "figures.json")
+        saved_view.offer(logged.client, logged.experiment_id)
+
+
+def metric_names(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Few metrics under short names: the AUC with its interval, the others without theirs.
+
+    All intervals are in the run's artefact `figures.json`.
+    """
+    found: dict[str, float] = {}
+    for name, value in figures.items():
+        stem = name.removesuffix("_low").removesuffix("_high")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if stem in _AUC:
+            found[name.replace(stem, "AUC", 1)] = float(value)
+        elif stem == name:
+            found[name] = float(value)
+    return found
+
+
+def _pictures(
+    config: Mapping[str, Any],
+    classes: Sequence[str],
+    labels: Array,
+    probability: Array,
+    name: str,
+) -> dict[str, Figure]:
+    temperature = float(config.get("temperature", 1.0))
+    if probability.ndim == 1:
+        threshold = float(config["threshold"])
+        called = (probability >= threshold).astype(int)
+        cut = f"{name}, malignant from {100 * threshold:.3g} % on"
+    else:
+        called, cut = probability.argmax(axis=1), f"{name}, likeliest class"
+    drawn = {
+        "confusion": evaluation_figures.confusion(labels, called, classes, cut),
+        "reliability": evaluation_figures.reliability(labels, probability, temperature, name),
+        "roc": evaluation_figures.roc(labels, probability, classes, name),
+    }
+    if probability.ndim == 1:
+        tempered = calibration.tempered(probability, temperature)
+        drawn["decision"] = evaluation_figures.decision(labels, tempered, name)
+    return drawn
+
+
+def _train_run(logged: tracking.Run, folder: Path) -> str | None:
+    """Id of the latest run of `train` that wrote this very folder, found by its hash."""
+    experiment = logged.client.get_experiment_by_name(arm_runs.TRAINING)
+    if experiment is None:
+        return None
+    wrote = f"tags.`output.{folder.as_posix()}` = '{tracking.dvc_hash(folder)}'"
+    found = logged.client.search_runs([experiment.experiment_id], wrote, max_results=1)
+    return str(found[0].info.run_id) if found else None

@@ -1,0 +1,137 @@
+"""Parent runs in MLflow: one for all seeds of the same thing, the seeds its children.
+
+The cells of a matrix are processes of their own, queue workers run side by side in copies of the
+checkout. Whichever comes first makes the parent, under a file lock of the main checkout; the others
+find it by the tag `seeds_key`. A parent does nothing itself, so it is never left running: it is
+closed when made, and brought up to date whenever a child ends.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dermaflux.paths import project_root
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PARENT = "mlflow.parentRunId"
+_MOST_CHILDREN = 10_000
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The run above the seeds. Equal `key` within an MLflow experiment means the same parent."""
+
+    key: str
+    name: str
+    parameters: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    headline: str = "AUC"
+    """The metric whose standard deviation over the seeds is logged beside its mean."""
+
+
+@contextmanager
+def _taking_turns() -> Iterator[None]:
+    from filelock import FileLock
+
+    with FileLock(project_root() / "mlruns" / ".seed_runs.lock"):
+        yield
+
+
+def adopt(client: MlflowClient, experiment_id: str, parent: Parent, child_name: str) -> str:
+    """Id of the parent, made when absent.
+
+    A run of the same child that is still open was killed: its seed starts again. It is closed as
+    KILLED.
+    """
+    from mlflow.entities import ViewType
+
+    with _taking_turns():
+        found = client.search_runs(
+            [experiment_id], f"tags.seeds_key = '{parent.key}'", ViewType.ACTIVE_ONLY, 1
+        )
+        if not found:
+            return _make(client, experiment_id, parent)
+        parent_id = str(found[0].info.run_id)
+        for child in _children(client, experiment_id, parent_id):
+            if child.info.status == "RUNNING" and child.info.run_name == child_name:
+                client.set_terminated(child.info.run_id, "KILLED")
+        return parent_id
+
+
+def _make(client: MlflowClient, experiment_id: str, parent: Parent) -> str:
+    from mlflow.entities import Param, RunTag
+
+    # The key comes with the run itself: killed in between, it would be made twice.
+    tags = {**parent.tags, "seeds_key": parent.key, "over": "seeds"}
+    made = client.create_run(experiment_id, tags=tags, run_name=parent.name)
+    client.log_batch(
+        made.info.run_id,
+        params=[Param(name, value) for name, value in parent.parameters.items()],
+        tags=[RunTag("mlflow.runName", parent.name)],
+    )
+    client.set_terminated(made.info.run_id)
+    return str(made.info.run_id)
+
+
+def summarise(client: MlflowClient, experiment_id: str, parent: Parent, parent_id: str) -> None:
+    """Means over the latest finished child of each seed; FAILED when a seed's latest one is."""
+    from mlflow.entities import Metric
+
+    with _taking_turns():
+        latest: dict[str, Any] = {}
+        for child in _children(client, experiment_id, parent_id):
+            if child.info.status in ("FINISHED", "FAILED"):
+                latest.setdefault(child.data.params.get("seed", ""), child)
+        finished = [child for child in latest.values() if child.info.status == "FINISHED"]
+        now = int(time.time() * 1000)
+        values = means([child.data.metrics for child in finished], parent.headline)
+        client.log_batch(
+            parent_id, metrics=[Metric(name, value, now, 0) for name, value in values.items()]
+        )
+        whole = len(finished) == len(latest)
+        client.set_terminated(parent_id, "FINISHED" if whole else "FAILED", now)
+
+
+def means(children: Sequence[Mapping[str, float]], headline: str) -> dict[str, float]:
+    """Mean of each metric that every child has, `<headline>_sd`, and the number of `seeds`.
+
+    Limits of a child's interval are left out: their mean is the limit of nothing.
+    """
+    if not children:
+        return {"seeds": 0.0}
+    shared = set.intersection(*(set(child) for child in children))
+    result = {
+        name: math.fsum(child[name] for child in children) / len(children)
+        for name in sorted(shared)
+        if not name.endswith(("_low", "_high")) and not name.startswith("system/")
+    }
+    if headline in result and len(children) > 1:
+        squares = math.fsum((child[headline] - result[headline]) ** 2 for child in children)
+        result[f"{headline}_sd"] = math.sqrt(squares / (len(children) - 1))
+    return {**result, "seeds": float(len(children))}
+
+
+def _children(client: MlflowClient, experiment_id: str, parent_id: str) -> list[Any]:
+    """Child runs, the latest first."""
+    from mlflow.entities import ViewType
+
+    asked = f"tags.`{PARENT}` = '{parent_id}'"
+    order = ["attributes.start_time DESC"]
+    found: list[Any] = []
+    token = None
+    while len(found) < _MOST_CHILDREN:
+        page = client.search_runs(
+            [experiment_id], asked, ViewType.ACTIVE_ONLY, 1000, order, page_token=token
+        )
+        found += page
+        token = page.token
+        if not token:
+            break
+    return found
