@@ -125,8 +125,8 @@ def _licence(folder: Path) -> str:
     return str(ModelCard.load(card, ignore_metadata_errors=True).data.get("license") or "not stated")
 
 
-def load(reference: Reference, device: torch.device) -> Opened:
-    """The model with its weights; those of a pickle are read as tensors only.
+def load(reference: Reference) -> Opened:
+    """The model with its weights, on the GPU when there is one; those of a pickle are read as tensors only.
 
     Raises `InputError` when open_clip cannot build it or the weights do not fit.
     """
@@ -147,6 +147,7 @@ def load(reference: Reference, device: torch.device) -> Opened:
             f"{parameter} {reference.address} cannot be opened by open_clip ({said}); give a "
             "folder with matching configuration and weights, or leave it out of zero_shot.run"
         ) from None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Opened(model.to(device).eval(), prepare, tokenizer, device)
 
 

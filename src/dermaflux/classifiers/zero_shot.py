@@ -33,7 +33,7 @@ def run(params: Params) -> None:
         table.write_json(paths.ZERO_SHOT_REPORT, {})
         print("zero_shot: zero_shot.run names no model; nothing to score")
         return
-    from dermaflux.classifiers import bootstrap, comparison, image_text, supervised
+    from dermaflux.classifiers import bootstrap, comparison, image_text
 
     wanted = [image_text.find(name, params.zero_shot.models[name]) for name in params.zero_shot.run]
     rows = _test_rows()
@@ -41,7 +41,7 @@ def run(params: Params) -> None:
     probability = {}
     for reference in wanted:
         print(f"zero_shot: {reference.name} ({reference.address}, licence {reference.licence})")
-        opened = image_text.load(reference, supervised.device())
+        opened = image_text.load(reference)
         probability[reference.name] = _score(params, opened, rows)
     scored = {name: comparison.Scored(scores) for name, scores in probability.items()}
     figures = comparison.compare(labels, bootstrap.groups(rows), scored, params.evaluate)
