@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 import toy_corpus as toy
@@ -13,39 +12,6 @@ from sklearn.metrics import roc_auc_score
 from dermaflux import paths, tracking
 from dermaflux.classifiers import evaluate, train
 from dermaflux.errors import InputError
-from dermaflux.params import Evaluate
-
-SETTINGS = Evaluate(bootstrap_samples=500)
-
-
-def sample(shift: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    labels = (np.arange(200) < 80).astype(int)
-    return labels, 1 / (1 + np.exp(-generator.normal(shift * labels, 1)))
-
-
-def test_difference_is_paired() -> None:
-    labels, good = sample(1.5, 0)
-    nearly = good + 1e-3 * np.random.default_rng(1).random(len(good))
-    threshold = {"real": 0.5, "mixture": 0.5}
-    arms = {"real": good, "mixture": nearly}
-    found = evaluate.compare(labels, np.arange(200), arms, threshold, SETTINGS)
-    width = found["real"]["auc_high"] - found["real"]["auc_low"]
-    paired = found["difference"]["auc_high"] - found["difference"]["auc_low"]
-    assert paired < 0.05 * width
-    assert found["difference"]["auc"] == pytest.approx(
-        found["mixture"]["auc"] - found["real"]["auc"]
-    )
-
-
-def test_interval_holds_the_figure_and_json_is_plain_numbers() -> None:
-    labels, scores = sample(1.0, 2)
-    found = evaluate.compare(labels, np.arange(200), {"real": scores}, {"real": 0.5}, SETTINGS)
-    assert "difference" not in found
-    real = found["real"]
-    for name in ("auc", "accuracy", "balanced_accuracy", "f1", "brier", "sensitivity_at_95"):
-        assert real[f"{name}_low"] <= real[name] <= real[f"{name}_high"], name
-    assert json.loads(json.dumps(found)) == found
 
 
 def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
@@ -65,10 +31,19 @@ def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
     for arm in ("real", "mixture"):
         expected = roc_auc_score(predictions["label"] == "malignant", predictions[arm])
         assert report[arm]["auc"] == pytest.approx(expected)
-    sources = pd.read_csv(folder / "sources.csv").set_index(["arm", "source"])
-    assert sources.loc[("real", "kaggle1"), "images"] == 12
-    assert np.isnan(sources.loc[("real", "kaggle1"), "auc"])  # one class only
+    assert report["differences"]["mixture"]["auc"] == pytest.approx(
+        report["mixture"]["auc"] - report["real"]["auc"]
+    )
+    groups = pd.read_csv(folder / "groups.csv").set_index(["arm", "grouping", "group"])
+    alone = groups.loc[("real", "source", "kaggle1")]
+    assert (alone["images"], alone["note"]) == (12, "no benign images")
+    assert pd.isna(alone["auc"])
+    assert groups.loc[("real", "all", "all"), "auc"] == pytest.approx(report["real"]["auc"])
     assert list(pd.read_csv(folder / "roc" / "real.csv")) == ["fpr", "tpr"]
+    curve = pd.read_csv(folder / "reliability" / "mixture.csv")
+    assert curve.groupby("calibrated")["images"].sum().to_list() == [62, 62]
+    decision = pd.read_csv(folder / "decision" / "real.csv")
+    assert decision["treat_all"].iloc[0] == pytest.approx((32 - 30 / 99) / 62)
 
     before = {path: path.read_bytes() for path in paths.EVALUATIONS.rglob("*.*") if path.is_file()}
     evaluate.run(parameters, "resnext", 0)
@@ -77,12 +52,12 @@ def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
     client = tracking.connect()
     experiment = client.get_experiment_by_name("classifier")
     runs = client.search_runs([experiment.experiment_id], "tags.stage = 'evaluate'")
-    runs = {run.data.params["arm"]: run for run in runs}
-    mixture = runs["mixture"]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    mixture = next(run for run in children if run.data.params["arm"] == "mixture")
     assert mixture.data.params["ratio"] == "0.5"
-    assert mixture.data.metrics["test_auc"] == pytest.approx(report["mixture"]["auc"])
+    assert mixture.data.metrics["AUC"] == pytest.approx(report["mixture"]["auc"])
     trained = client.get_run(mixture.data.tags["train_run"])
-    assert trained.info.run_name == "train/resnext-mixture-0"
     best = trained.data.metrics["best_auc"]
     assert mixture.data.metrics["validation_auc"] == pytest.approx(best)
-    assert [file.path for file in client.list_artifacts(mixture.info.run_id)] == ["roc.png"]
+    names = {file.path for file in client.list_artifacts(mixture.info.run_id)}
+    assert {"roc.png", "confusion.png", "reliability.png", "decision.png"} <= names

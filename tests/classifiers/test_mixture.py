@@ -40,8 +40,8 @@ def test_new_data_displaces_few_images_and_moves_none() -> None:
 
 def test_rejected_images_never_train() -> None:
     rows = pool(50, 50, "synthetic")
-    rejected = set(mixture.draw(rows, 20, seed=0))
-    assert rejected.isdisjoint(mixture.draw_synthetic(rows, rejected, 60, seed=0))
+    rejected = set(mixture.draw(rows, mixture.balanced(20), seed=0))
+    assert rejected.isdisjoint(mixture.draw_synthetic(rows, rejected, mixture.balanced(60), seed=0))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,9 @@ def test_rejected_images_never_train() -> None:
         (lambda: mixture.draw_real(pool(100, 40), 100, 0), ("100", "50", "40", "80")),
         (lambda: mixture.draw_real(pool(100, 0), 100, 0), ("0 malignant", "50")),
         (
-            lambda: mixture.draw_synthetic(pool(20, 20, "s"), ["s/00000", "s/00001"], 40, 0),
+            lambda: mixture.draw_synthetic(
+                pool(20, 20, "s"), ["s/00000", "s/00001"], mixture.balanced(40), 0
+            ),
             ("needs 20", "18", "rejected 2"),
         ),
     ],

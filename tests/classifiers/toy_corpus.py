@@ -88,6 +88,7 @@ def parameters(**changes: Any) -> params.Params:
         **shipped["train"],
         "architectures": ["vit", "resnext"],
         "seeds": [0],
+        "arms": ["real", "mixture"],
         "models": TINY,
         "image_size": SIDE,
         "epochs": 4,

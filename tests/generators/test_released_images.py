@@ -140,6 +140,6 @@ def test_audit_and_mixture_take_such_a_pool(tmp_path: Path) -> None:
     report, pairs = audit.examine(corpus, pool, "pixels", 0.5)
     assert report["images"] == len(pairs) == 8
     rows = table.metadata(pool, ["image_id", "label"], "train")
-    assert len(mixture.draw_synthetic(rows, [], 4, 0)) == 4
+    assert len(mixture.draw_synthetic(rows, [], mixture.balanced(4), 0)) == 4
     with pytest.raises(InputError, match="comes from the folder released"):
         reproduction.remake(rows["image_id"].iloc[0], pool, tmp_path, tmp_path)

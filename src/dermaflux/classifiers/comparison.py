@@ -37,9 +37,7 @@ class Scored:
         return calibration.tempered(self.probability, self.temperature)
 
 
-def figures(
-    labels: Array, scored: Scored, settings: Evaluate, weights: Array
-) -> dict[str, Array]:
+def figures(labels: Array, scored: Scored, settings: Evaluate, weights: Array) -> dict[str, Array]:
     """Every figure of an arm on each resample, arrays (B,)."""
     if scored.probability.ndim == 2:
         return multiclass.figures(labels, scored.probability, weights)
@@ -77,8 +75,12 @@ def compare(
         for arm in arms:
             if arm != "real":
                 result["differences"][arm] = _difference(
-                    labels, groups, (arms[arm], arms["real"]),
-                    (result[arm], result["real"]), (resampled[arm], resampled["real"]), settings,
+                    labels,
+                    groups,
+                    (arms[arm], arms["real"]),
+                    (result[arm], result["real"]),
+                    (resampled[arm], resampled["real"]),
+                    settings,
                 )
     return result
 

@@ -1,30 +1,61 @@
 """Stage `evaluate`: one trained cell on the held-out test split, which is first opened here.
 
 Reads `corpus/` (split test) and `models/classifiers/<cell>/`; writes
-`reports/evaluate/<cell>.json` (figures with bootstrap intervals per arm, and mixture minus real
-from paired resamples) and `reports/evaluate/<cell>/` with `roc/<arm>.csv` (fpr, tpr),
-`predictions.csv` (image_id, label, one probability column per arm) and `sources.csv` (one row per
-arm and source). Command: `dermaflux evaluate --architecture vit --seed 0`.
+`reports/evaluate/<cell>.json` (per arm figures with bootstrap intervals, and every arm minus real
+from paired resamples and the DeLong test) and `reports/evaluate/<cell>/` with `predictions.csv`
+(image_id, label, one probability column per arm; of diagnoses one per arm and class),
+`groups.csv` (one row per arm and group of images), `roc/<arm>.csv` (fpr, tpr),
+`reliability/<arm>.csv` (before and after the temperature) and `decision/<arm>.csv` (net benefit of
+the calibrated probabilities). Command: `dermaflux evaluate --architecture vit --seed 0`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dermaflux import paths, table
-from dermaflux.classifiers import bootstrap, evaluation_log, metrics, samples, supervised
+from dermaflux.classifiers import (
+    bootstrap,
+    calibration,
+    comparison,
+    decision_curve,
+    evaluation_log,
+    metrics,
+    multiclass,
+    samples,
+    subgroups,
+    supervised,
+)
+from dermaflux.classifiers.comparison import Scored
 from dermaflux.classifiers.mixture import CLASSES
 from dermaflux.errors import InputError
-from dermaflux.params import Evaluate, Params
+from dermaflux.params import Params
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The test images that have one of the classes, and what each arm made of them."""
+
+    rows: pd.DataFrame
+    labels: Array
+    """(N,) class numbers."""
+    classes: tuple[str, ...]
+    arms: dict[str, Scored]
+
+    @property
+    def binary(self) -> bool:
+        """Whether the classes are benign and malignant."""
+        return self.classes == CLASSES
 
 
 def run(params: Params, architecture: str, seed: int) -> None:
@@ -37,134 +68,143 @@ def run(params: Params, architecture: str, seed: int) -> None:
             f"{paths.CLASSIFIERS / cell} has no arm {missing!r}; run `dermaflux train "
             f"--architecture {architecture} --seed {seed}`"
         )
-    rows, probability, threshold = _score(cell, arms, params.evaluate.batch)
-    labels = (rows["label"] == CLASSES[1]).to_numpy().astype(int)
-    result = compare(labels, bootstrap.groups(rows), probability, threshold, params.evaluate)
+    tested = _score(cell, arms, params.evaluate.batch)
+    members = bootstrap.groups(tested.rows)
+    result = comparison.compare(tested.labels, members, tested.arms, params.evaluate)
     for arm in arms:
-        result[arm]["validation_auc"] = _validation_auc(paths.CLASSIFIERS / cell / arm)
-    result["test"] = {"images": len(rows), "malignant": int(labels.sum())}
-    _write(cell, rows, labels, probability, threshold, result)
-    for arm in arms:
-        evaluation_log.log(params, architecture, seed, arm, result[arm], labels, probability[arm])
+        result[arm] |= _validation(paths.CLASSIFIERS / cell / arm, tested.classes)
+    result["test"] = _counts(tested)
+    groups = subgroups.table(
+        tested.rows, tested.labels, members, tested.arms, tested.classes, params.evaluate
+    )
+    _write(cell, tested, groups, result)
+    headline = "auc" if tested.binary else "mauc"
+    for arm, scored in tested.arms.items():
+        evaluation_log.log(
+            params, architecture, seed, arm, result[arm], tested.labels, scored.probability
+        )
         figures = result[arm]
+        low, high = figures[f"{headline}_low"], figures[f"{headline}_high"]
         print(
-            f"{cell}/{arm}: test AUC {figures['auc']:.3f} "
-            f"({figures['auc_low']:.3f} to {figures['auc_high']:.3f}) on {len(rows)} images"
+            f"{cell}/{arm}: test {'' if tested.binary else 'macro '}AUC {figures[headline]:.3f} "
+            f"({low:.3f} to {high:.3f}) on {len(tested.rows)} images"
         )
 
 
-def _score(
-    cell: str, arms: Sequence[str], batch: int
-) -> tuple[pd.DataFrame, dict[str, Array], dict[str, float]]:
-    """Test rows, and each arm's probabilities (N,) and decision threshold."""
-    probability, threshold = {}, {}
-    rows, images = None, None
+def _score(cell: str, arms: Sequence[str], batch: int) -> Tested:
+    """Every arm on the test images; images are decoded once for arms of one size."""
+    scored: dict[str, Scored] = {}
+    rows, images, classes = None, None, CLASSES
     for arm in arms:
         model, config = supervised.load(paths.CLASSIFIERS / cell / arm)
         if images is None or images.pixels.shape[1] != config["image_size"]:
-            rows, images = samples.load_split(paths.CORPUS, "test", config["image_size"])
-        probability[arm] = supervised.probabilities(model, config, images.pixels, batch)
-        threshold[arm] = float(config["threshold"])
+            classes = tuple(config["classes"])
+            rows, images = samples.load_split(paths.CORPUS, "test", config["image_size"], classes)
+        if tuple(config["classes"]) != classes:
+            raise InputError(
+                f"{cell}/{arm} tells {len(config['classes'])} classes apart and {cell}/{arms[0]} "
+                f"{len(classes)}; run `dvc repro train` so that the arms agree"
+            )
+        scored[arm] = Scored(
+            supervised.probabilities(model, config, images.pixels, batch),
+            float(config.get("temperature", 1.0)),
+            float(config["threshold"] or 0.0),
+        )
     assert rows is not None
-    return rows, probability, threshold
+    assert images is not None
+    return Tested(rows, images.labels.astype(int), classes, scored)
 
 
-def compare(
-    labels: Array,
-    groups: Array,
-    probability: dict[str, Array],
-    threshold: dict[str, float],
-    settings: Evaluate,
-) -> dict[str, dict[str, float]]:
-    """Figures per arm with `_low` and `_high`, and `difference` when both arms are there.
-
-    All arms are scored on the same resamples, so the difference is paired.
-    """
-    once = np.ones((1, len(labels)), np.int32)
-    weights = bootstrap.resamples(labels, groups, settings.bootstrap_samples, seed=0)
-    result: dict[str, dict[str, float]] = {}
-    resampled: dict[str, dict[str, Array]] = {}
-    point: dict[str, dict[str, Array]] = {}
-    for arm, scores in probability.items():
-        arguments = (labels, scores, threshold[arm], settings.specificities)
-        point[arm] = metrics.figures(*arguments, once)
-        resampled[arm] = metrics.figures(*arguments, weights)
-        result[arm] = {"calibration_error": metrics.calibration_error(labels, scores)}
-        for name, values in resampled[arm].items():
-            _with_interval(
-                result[arm], name, float(point[arm][name][0]), values, settings.confidence
-            )
-    if {"real", "mixture"} <= result.keys():
-        result["difference"] = {}
-        for name in ("auc", "accuracy"):
-            _with_interval(
-                result["difference"],
-                name,
-                float(point["mixture"][name][0] - point["real"][name][0]),
-                resampled["mixture"][name] - resampled["real"][name],
-                settings.confidence,
-            )
-    return result
+def _counts(tested: Tested) -> dict[str, Any]:
+    """How many test images there are, and of diagnoses which ones have no part in the figures."""
+    counted: dict[str, Any] = {"images": len(tested.rows)}
+    if tested.binary:
+        return {**counted, "malignant": int(tested.labels.sum())}
+    every = table.metadata(paths.CORPUS, ["diagnosis"], "test")["diagnosis"]
+    other = every[~every.isin(tested.classes)].fillna("not given").value_counts()
+    present = np.bincount(tested.labels, minlength=len(tested.classes))
+    return {
+        **counted,
+        "per_class": {name: int(n) for name, n in zip(tested.classes, present, strict=True)},
+        "absent": [name for name, n in zip(tested.classes, present, strict=True) if not n],
+        "left_out": {str(name): int(count) for name, count in other.items()},
+    }
 
 
-def _with_interval(
-    into: dict[str, float], name: str, point: float, values: Array, confidence: float
-) -> None:
-    into[name] = point
-    into[f"{name}_low"], into[f"{name}_high"] = bootstrap.interval(values, confidence)
-
-
-def by_source(
-    rows: pd.DataFrame, labels: Array, probability: dict[str, Array], threshold: dict[str, float]
-) -> pd.DataFrame:
-    """One row per arm and source: counts, accuracy, and AUC where the source has both classes."""
+def _validation(folder: Path, classes: tuple[str, ...]) -> dict[str, float]:
+    """The figure the arm's epoch was selected by, from its validation predictions."""
     import pandas as pd
 
-    found = []
-    for arm, scores in probability.items():
-        for source in sorted(rows["source"].unique()):
-            here = (rows["source"] == source).to_numpy()
-            own, called = labels[here], scores[here] >= threshold[arm]
-            both = 0 < own.sum() < len(own)
-            found.append(
-                {
-                    "arm": arm,
-                    "source": source,
-                    "images": len(own),
-                    "malignant": int(own.sum()),
-                    "accuracy": float((called == own).mean()),
-                    "auc": metrics.auc(own, scores[here]) if both else None,
-                }
-            )
-    return pd.DataFrame(found)
-
-
-def _validation_auc(folder: Path) -> float:
-    import pandas as pd
-
-    rows = pd.read_csv(folder / "validation.csv")
-    return metrics.auc(
-        (rows["label"] == CLASSES[1]).to_numpy().astype(int), rows["probability"].to_numpy()
-    )
+    rows = pd.read_csv(folder / "validation.csv", dtype={"label": str})
+    labels = rows["label"].map({name: number for number, name in enumerate(classes)}).to_numpy()
+    if classes == CLASSES:
+        return {"validation_auc": metrics.auc(labels, rows["probability"].to_numpy())}
+    return {"validation_mauc": multiclass.mauc(labels, rows[list(classes)].to_numpy())}
 
 
 def _write(
-    cell: str,
-    rows: pd.DataFrame,
-    labels: Array,
-    probability: dict[str, Array],
-    threshold: dict[str, float],
-    result: dict[str, dict[str, float]],
+    cell: str, tested: Tested, groups: pd.DataFrame, result: Mapping[str, Mapping[str, Any]]
 ) -> None:
     import pandas as pd
 
+    def write(content: Any, *place: str) -> None:
+        path = partial.joinpath(*place)
+        path.parent.mkdir(exist_ok=True)
+        pd.DataFrame(content).to_csv(path, index=False)
+
     with table.atomic_folder(paths.EVALUATIONS / cell) as partial:
-        (partial / "roc").mkdir()
-        for arm, scores in probability.items():
-            points = pd.DataFrame(metrics.roc_points(labels, scores), columns=["fpr", "tpr"])
-            points.to_csv(partial / "roc" / f"{arm}.csv", index=False)
-        rows[["image_id", "label"]].assign(**probability).to_csv(
-            partial / "predictions.csv", index=False
-        )
-        by_source(rows, labels, probability, threshold).to_csv(partial / "sources.csv", index=False)
+        for arm, scored in tested.arms.items():
+            write(_roc(tested, scored), "roc", f"{arm}.csv")
+            write(_reliability(tested, scored), "reliability", f"{arm}.csv")
+            if tested.binary:
+                curve = decision_curve.curve(tested.labels, scored.calibrated)
+                write(curve, "decision", f"{arm}.csv")
+        (partial / "decision").mkdir(exist_ok=True)
+        write(predictions(tested), "predictions.csv")
+        write(groups, "groups.csv")
     table.write_json(paths.EVALUATIONS / f"{cell}.json", result)
+
+
+def predictions(tested: Tested) -> pd.DataFrame:
+    """image_id, label (the class), and `<arm>`, or of diagnoses `<arm>/<class>`."""
+    import pandas as pd
+
+    columns: dict[str, Any] = {
+        "image_id": tested.rows["image_id"],
+        "label": [tested.classes[label] for label in tested.labels],
+    }
+    for arm, scored in tested.arms.items():
+        if tested.binary:
+            columns[arm] = scored.probability
+        else:
+            shares = scored.probability.T
+            columns |= {
+                f"{arm}/{name}": share for name, share in zip(tested.classes, shares, strict=True)
+            }
+    return pd.DataFrame(columns)
+
+
+def _roc(tested: Tested, scored: Scored) -> pd.DataFrame:
+    """fpr and tpr; of diagnoses the mean of the one-versus-rest curves at 100 steps."""
+    import pandas as pd
+
+    if tested.binary:
+        points = metrics.roc_points(tested.labels, scored.probability)
+        return pd.DataFrame(points, columns=["fpr", "tpr"])
+    grid = np.linspace(0, 1, 101)
+    curves = [
+        np.interp(grid, *metrics.roc_points(tested.labels == k, scored.probability[:, k], 10**9).T)
+        for k in np.unique(tested.labels)
+    ]
+    return pd.DataFrame({"fpr": grid, "tpr": np.mean(curves, axis=0)})
+
+
+def _reliability(tested: Tested, scored: Scored) -> pd.DataFrame:
+    """Bins that hold images, of the network's own probabilities first, then of calibrated ones."""
+    import pandas as pd
+
+    parts = []
+    for calibrated, values in enumerate((scored.probability, scored.calibrated)):
+        curve = calibration.reliability(tested.labels, values)
+        parts.append(pd.DataFrame({"calibrated": bool(calibrated), **curve}))
+    return pd.concat(parts)

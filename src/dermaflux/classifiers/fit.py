@@ -1,8 +1,9 @@
-"""The training loop of one classifier: AdamW on balanced images that stay in device memory.
+"""The training loop of one classifier on images that stay in device memory.
 
 Everything random in epoch e follows from (seed, e), so a run that continues from a checkpoint ends
 bit-equal to an unbroken one on the CPU, and no random state needs saving. The epoch with the best
-ROC-AUC on the validation images is kept (the earliest of equals).
+ROC-AUC on the validation images is kept (the earliest of equals); of diagnoses it is the mean of
+each one's against the rest.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from dermaflux.checkpoints import Checkpoint
-from dermaflux.classifiers import supervised
+from dermaflux.classifiers import arms, supervised
+from dermaflux.classifiers.arms import Recipe
 from dermaflux.classifiers.augmentation import augment
 from dermaflux.classifiers.metrics import auc
 from dermaflux.classifiers.samples import Samples
@@ -29,6 +32,7 @@ from dermaflux.schedule import rate
 from dermaflux.seeds import derived_seed, generator
 from dermaflux.tracking import Log
 
+_MOMENTUM = 0.9  # of SGD: torchvision's and timm's recipes
 _SAVING_SHARE = 0.1  # of the time: a ViT-B with its optimiser takes seconds to write
 
 
@@ -40,7 +44,7 @@ class Fitted:
     epoch: int
     """1 is the first."""
     validation: np.ndarray[Any, Any]
-    """(N,) probabilities of the validation images, float64."""
+    """(N,) or (N, K) probabilities of the validation images, float64."""
     history: list[dict[str, float]]
     """One row per epoch: epoch, loss, learning_rate, validation_auc."""
 
@@ -59,12 +63,17 @@ def fit(
     seed: int,
     saved: Checkpoint,
     log: Log,
+    recipe: Recipe | None = None,
+    weights: Path | None = None,
 ) -> Fitted:
     """Train on from `saved`, or from the start; raise `InputError` when the loss is not finite.
 
-    The result stays in `saved`, where `recall` finds it.
+    `recipe` says how `training` is shown, each image once an epoch if None; `weights` is the file
+    to start from. The result stays in `saved`, where `recall` finds it.
     """
-    running = _Training(config, model, settings, training, seed)
+    if recipe is None:
+        recipe = arms.recipe("real", training.labels, {}, settings.augmentation)
+    running = _Training(config, model, settings, training, seed, recipe, weights)
     return _fitted(running.loop(validation, saved.load(), saved, log))
 
 
@@ -83,22 +92,31 @@ class _Training:
     """Network, optimiser and images of one run."""
 
     def __init__(
-        self, config: dict[str, Any], model: Model, settings: Train, training: Samples, seed: int
+        self,
+        config: dict[str, Any],
+        model: Model,
+        settings: Train,
+        training: Samples,
+        seed: int,
+        recipe: Recipe,
+        weights: Path | None,
     ) -> None:
-        self.config, self.settings, self.seed = config, settings, seed
+        self.config, self.settings, self.seed, self.recipe = config, settings, seed, recipe
         self.peak = model.learning_rate
         self.device = supervised.device()
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         torch.manual_seed(derived_seed(seed, "weights"))
-        network = supervised.build(config, pretrained=model.pretrained)
+        network = supervised.build(config, weights)
+        if recipe.last_layer_only:
+            supervised.freeze(network)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(
-            _decay_groups(self.network, settings.weight_decay), lr=self.peak, fused=True
-        )
+        self.optimizer = _optimizer(settings, self.network, self.peak)
         self.pixels = torch.from_numpy(training.pixels).to(self.device)
-        self.labels = torch.from_numpy(training.labels).float().to(self.device)
-        self.steps = math.ceil(len(self.labels) / settings.batch)
+        self.labels = torch.from_numpy(training.labels).long().to(self.device)
+        self.shown = torch.from_numpy(recipe.shown)
+        self.shown_labels = training.labels[recipe.shown]
+        self.steps = math.ceil(len(self.shown) / settings.batch)
 
     def loop(
         self, validation: Samples, state: dict[str, Any] | None, saved: Checkpoint, log: Log
@@ -119,7 +137,7 @@ class _Training:
             for epoch in range(len(history) + 1, self.settings.epochs + 1):
                 loss = self._epoch(epoch, advance)
                 scores = supervised.probabilities(self.network, self.config, validation.pixels)
-                history.append(self._row(epoch, loss, auc(validation.labels, scores)))
+                history.append(self._row(epoch, loss, _auc(validation.labels, scores)))
                 _report(history[-1], log)
                 if not best or history[-1]["validation_auc"] > best["auc"]:
                     best = {
@@ -136,10 +154,10 @@ class _Training:
         return finished
 
     def _epoch(self, epoch: int, advance: Callable[..., None]) -> float:
-        """One pass over the images in a new order; returns the mean loss."""
+        """One pass over the shown images in a new order; returns the mean loss."""
         draw = generator(self.seed, "epoch", epoch)
         torch.manual_seed(derived_seed(self.seed, "dropout", epoch))
-        order = torch.randperm(len(self.labels), generator=draw)
+        order = self.shown[arms.order(self.shown_labels, self.settings.sampling, draw)]
         self.network.train()
         total = torch.zeros((), device=self.device)
         # Equal batches, none larger than asked: a last batch of one image upsets batch norm.
@@ -147,20 +165,18 @@ class _Training:
             done = (epoch - 1) * self.steps + step
             self._set_rate(done)
             where = chosen.to(self.device)
-            images = augment(supervised.unit(self.pixels[where]), self.settings.augmentation, draw)
+            images = augment(supervised.unit(self.pixels[where]), self.recipe.augmentation, draw)
             with torch.autocast(
                 self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
             ):
-                logits = self.network(supervised.normalise(images, self.config)).squeeze(1)
-            loss = nn.functional.binary_cross_entropy_with_logits(
-                logits.float(), self.labels[where]
-            )
+                logits = self.network(supervised.normalise(images, self.config))
+            loss = _loss(logits.float(), self.labels[where])
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             total += loss.detach() * len(chosen)
             advance(1)
-        mean = float(total) / len(self.labels)
+        mean = float(total) / len(order)
         if not math.isfinite(mean):
             raise InputError(
                 f"the loss is {mean} after epoch {epoch}; lower the learning rate {self.peak:g} "
@@ -199,11 +215,36 @@ class _Training:
         return time.monotonic() + took * (1 / _SAVING_SHARE - 1)
 
 
-def _decay_groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels, none for biases and norms."""
-    decayed = [weight for weight in network.parameters() if weight.ndim >= 2]
-    free = [weight for weight in network.parameters() if weight.ndim < 2]
-    return [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy in nats; logits (B, 1) of malignancy or (B, K), labels (B,) numbers."""
+    if logits.shape[1] == 1:
+        return nn.functional.binary_cross_entropy_with_logits(logits.squeeze(1), labels.float())
+    return nn.functional.cross_entropy(logits, labels)
+
+
+def _auc(labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
+    """ROC-AUC, of scores (N, K) the macro mean of each class against the rest."""
+    if scores.ndim == 1:
+        return auc(labels, scores)
+    present = [number for number in range(scores.shape[1]) if (labels == number).any()]
+    each = [auc((labels == number).astype(int), scores[:, number]) for number in present]
+    return float(np.mean(each))
+
+
+def _optimizer(settings: Train, network: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """Torch's own, over what may learn: decay for matrices and kernels, none for biases, norms."""
+    learning = [weight for weight in network.parameters() if weight.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [weight for weight in learning if weight.ndim >= 2],
+            "weight_decay": settings.weight_decay,
+        },
+        {"params": [weight for weight in learning if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=_MOMENTUM, fused=True)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=rate, fused=True)
 
 
 def _on_cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ file, so a larger sample contains the smaller one and added data moves no other 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from dermaflux.errors import InputError
@@ -17,18 +17,54 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CLASSES = ("benign", "malignant")
-"""Index 1 is the positive class."""
+"""Of labels malignancy; index 1 is the positive class."""
 
 
-def draw(rows: pd.DataFrame, count: int, seed: int) -> list[str]:
-    """`count` // 2 image_ids of each class, in order of sha256(seed, image_id).
+def column(classes: Iterable[str]) -> str:
+    """The column of the table that holds these classes: `label` of `CLASSES`, else `diagnosis`."""
+    return "label" if tuple(classes) == CLASSES else "diagnosis"
 
-    `rows` has columns image_id and label and at least that many images of each class.
+
+def counts(rows: pd.DataFrame, classes: Iterable[str]) -> dict[str, int]:
+    """Images of each class, in the order of `classes`."""
+    found = rows[column(classes)].value_counts()
+    return {name: int(found.get(name, 0)) for name in classes}
+
+
+def balanced(count: int) -> dict[str, int]:
+    """`count` // 2 images of each class."""
+    return {name: count // 2 for name in CLASSES}
+
+
+def fraction(available: Mapping[str, int], share: float) -> dict[str, int]:
+    """`share` of every class, halves rounded up, at least one image each.
+
+    Raises `InputError` when a class has none.
+    """
+    for name, count in available.items():
+        if count == 0:
+            raise InputError(
+                f"the training split holds 0 {name} images, of which real_fraction {share:g} takes "
+                "at least one; add a dataset with that class"
+            )
+    return {name: max(1, int(share * count + 0.5)) for name, count in available.items()}
+
+
+def proportional(total: int, real: Mapping[str, int]) -> dict[str, int]:
+    """`total` images shared out like the real ones, rounded down; evenly where there are none."""
+    like = dict(real) if any(real.values()) else dict.fromkeys(real, 1)
+    return {name: total * count // sum(like.values()) for name, count in like.items()}
+
+
+def draw(rows: pd.DataFrame, wanted: Mapping[str, int], seed: int) -> list[str]:
+    """That many image_ids of each class, in order of sha256(seed, image_id), class after class.
+
+    `rows` has columns image_id and `column(wanted)` and at least that many images of each class.
     """
     chosen: list[str] = []
-    for name in CLASSES:
-        ids = rows.loc[rows["label"] == name, "image_id"]
-        chosen += sorted(ids, key=lambda image_id: _rank(seed, image_id))[: count // 2]
+    for name, count in wanted.items():
+        ids = rows.loc[rows[column(wanted)] == name, "image_id"]
+        chosen += sorted(ids, key=lambda image_id: _rank(seed, image_id))[:count]
     return chosen
 
 
@@ -41,8 +77,7 @@ def draw_real(rows: pd.DataFrame, count: int, seed: int) -> list[str]:
 
     Raises `InputError` when a class has too few images.
     """
-    for name in CLASSES:
-        available = int((rows["label"] == name).sum())
+    for name, available in counts(rows, CLASSES).items():
         if available == 0 and count:
             raise InputError(
                 f"the training split holds 0 {name} images but n_real {count} needs {count // 2}; "
@@ -53,23 +88,23 @@ def draw_real(rows: pd.DataFrame, count: int, seed: int) -> list[str]:
                 f"n_real {count} needs {count // 2} {name} images but the training split holds "
                 f"{available}; lower n_real to {2 * available} or add data"
             )
-    return draw(rows, count, seed)
+    return draw(rows, balanced(count), seed)
 
 
 def draw_synthetic(
-    rows: pd.DataFrame, rejected: Collection[str], count: int, seed: int
+    rows: pd.DataFrame, rejected: Collection[str], wanted: Mapping[str, int], seed: int
 ) -> list[str]:
-    """image_ids of a balanced sample of the synthetic pool without the images the audit rejected.
+    """image_ids of a sample of the synthetic pool without the images the audit rejected.
 
     Raises `InputError` when a class of the rest is too small.
     """
     kept = rows[~rows["image_id"].isin(list(rejected))]
-    for name in CLASSES:
-        pool, left = int((rows["label"] == name).sum()), int((kept["label"] == name).sum())
-        if left < count // 2:
+    pool, left = counts(rows, wanted), counts(kept, wanted)
+    for name, count in wanted.items():
+        if left[name] < count:
             raise InputError(
-                f"the mixture needs {count // 2} synthetic {name} images but {left} are left of "
-                f"{pool} after the audit rejected {pool - left}; lower ratio or raise "
-                "synthesize.images"
+                f"the mixture needs {count} synthetic {name} images but {left[name]} are left of "
+                f"{pool[name]} after the audit rejected {pool[name] - left[name]}; lower ratio or "
+                "raise synthesize.images"
             )
-    return draw(kept, count, seed)
+    return draw(kept, wanted, seed)

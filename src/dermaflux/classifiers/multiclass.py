@@ -60,9 +60,7 @@ def overall(labels: Array, probability: Array, weights: Array) -> dict[str, Arra
     }
 
 
-def class_figures(
-    labels: Array, probability: Array, name: int, weights: Array
-) -> dict[str, Array]:
+def class_figures(labels: Array, probability: Array, name: int, weights: Array) -> dict[str, Array]:
     """`sensitivity`, `specificity` and `f1` (B,) of one class against the rest, the likeliest class
     being the one called.
     """

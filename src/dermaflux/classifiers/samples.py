@@ -1,7 +1,7 @@
-"""Images of one table in memory, decoded once: what training and evaluation compute on.
+"""Images of one table in memory as uint8: what training and evaluation compute on.
 
-Reads shards of a table folder; writes nothing. At 224 px a sample takes 150 kB, so the largest
-training set of the paper (27,500 images) takes 4 GB.
+Reads shards of a table folder through `pixel_cache`. At 224 px an image takes 150 kB, so the
+largest training set of the paper (27,500 images) takes 4 GB.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux import table
-from dermaflux.classifiers.mixture import CLASSES
+from dermaflux.classifiers import pixel_cache
+from dermaflux.classifiers.mixture import CLASSES, column
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Samples:
 
     image_ids: list[str]
     labels: np.ndarray[Any, Any]
-    """(N,) uint8; 1 is malignant."""
+    """(N,) int64 class numbers; of labels malignancy 1 is malignant."""
     pixels: np.ndarray[Any, Any]
     """(N, S, S, 3) uint8 RGB."""
 
@@ -42,7 +43,7 @@ class Samples:
     @classmethod
     def empty(cls, side: int) -> Samples:
         """No images."""
-        return cls([], np.empty(0, np.uint8), np.empty((0, side, side, 3), np.uint8))
+        return cls([], np.empty(0, np.int64), np.empty((0, side, side, 3), np.uint8))
 
     def digest(self) -> str:
         """Hash of ids, labels and pixels: what a result of training depends on."""
@@ -52,38 +53,42 @@ class Samples:
         return state.hexdigest()
 
 
-def load(folder: Path, rows: pd.DataFrame, wanted: Sequence[str], split: str, side: int) -> Samples:
+def load(
+    folder: Path,
+    rows: pd.DataFrame,
+    wanted: Sequence[str],
+    split: str,
+    side: int,
+    classes: Sequence[str] = CLASSES,
+) -> Samples:
     """The `wanted` images of one split at (side, side), in the order of `wanted`.
 
-    `rows` has columns image_id and label. Raises `InputError` when an image is missing.
+    `rows` has columns image_id, sha256 and `mixture.column(classes)`. Raises `InputError` like
+    `pixel_cache.read`.
     """
-    place = {image_id: index for index, image_id in enumerate(wanted)}
-    pixels = np.empty((len(place), side, side, 3), np.uint8)
-    found = 0
-    for image_id, picture in table.decoded(folder, wanted, split, side) if place else ():
-        pixels[place[image_id]] = picture
-        found += 1
-    if found != len(place):
-        raise InputError(
-            f"{folder} holds {found} of the {len(place)} wanted images of split {split}; "
-            "run the stage that writes it again"
-        )
-    label_of = dict(zip(rows["image_id"], rows["label"], strict=True))
-    labels = np.array([CLASSES.index(label_of[name]) for name in wanted], np.uint8)
+    chosen = rows.set_index("image_id").loc[list(wanted)]
+    sha256 = dict(zip(wanted, chosen["sha256"], strict=True))
+    pixels = pixel_cache.read(folder, split, sha256, side)
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[name] for name in chosen[column(classes)]], np.int64)
     return Samples(list(wanted), labels, pixels)
 
 
-def load_split(folder: Path, split: str, side: int) -> tuple[pd.DataFrame, Samples]:
-    """Every benign or malignant image of a split, ordered by image_id, with its metadata.
+def load_split(
+    folder: Path, split: str, side: int, classes: Sequence[str] = CLASSES
+) -> tuple[pd.DataFrame, Samples]:
+    """Every image of a split that has one of the classes, ordered by image_id, with its metadata.
 
-    Raises `InputError` when a class is empty, for then no ROC curve exists.
+    Raises `InputError` when benign or malignant images are absent, or all but one of the diagnoses,
+    for then no ROC curve exists.
     """
     rows = table.metadata(folder, split=split)
-    rows = rows[rows["label"].isin(CLASSES)].sort_values("image_id").reset_index(drop=True)
-    for name in CLASSES:
-        if not (rows["label"] == name).any():
-            raise InputError(
-                f"the {split} split holds 0 {name} images of {len(rows)}; "
-                "add a dataset whose images fill that class"
-            )
-    return rows, load(folder, rows, list(rows["image_id"]), split, side)
+    held = rows[column(classes)]
+    rows = rows[held.isin(classes)].sort_values("image_id").reset_index(drop=True)
+    absent = [name for name in classes if not (rows[column(classes)] == name).any()]
+    if absent and len(classes) - len(absent) < 2:
+        raise InputError(
+            f"the {split} split holds 0 {absent[0]} images of {len(rows)}; "
+            "add a dataset whose images fill that class"
+        )
+    return rows, load(folder, rows, list(rows["image_id"]), split, side, classes)

@@ -164,7 +164,9 @@ def _against_rest(
             if count >= settings.minimum_group:
                 note = ""
 
-                def figures(rows: Array, scored: Scored = scored, number: int = number) -> dict[str, Array]:
+                def figures(
+                    rows: Array, scored: Scored = scored, number: int = number
+                ) -> dict[str, Array]:
                     values = multiclass.class_figures(labels, scored.probability, number, rows)
                     scores = scored.probability[:, number]
                     return {"auc": metrics.bootstrap_auc(labels == number, scores, rows), **values}

@@ -1,13 +1,15 @@
-"""A timm classifier of benign against malignant: how it is built, stored, loaded and applied.
+"""A timm classifier of benign against malignant, or of diagnoses: built, stored, loaded, applied.
 
 A classifier folder holds `model.safetensors` (weights), `config.json` (how to build the model and
-prepare images), `validation.csv` (image_id, label, probability) and `history.csv` (one row per
-epoch). Model and images meet in `probabilities`; nothing here trains.
+prepare images), `validation.csv` (image_id, label, and `probability` of malignancy or a column per
+diagnosis) and `history.csv` (one row per epoch). Model and images meet in `probabilities`; nothing
+here trains.
 """
 
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dermaflux.classifiers.mixture import CLASSES
+from dermaflux.classifiers import pretrained
+from dermaflux.classifiers.mixture import CLASSES, column
 from dermaflux.errors import InputError
 from dermaflux.params import Model
 
@@ -31,7 +34,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def configure(model: Model, image_size: int) -> dict[str, Any]:
+def configure(model: Model, image_size: int, classes: Sequence[str] = CLASSES) -> dict[str, Any]:
     """Settings from which `build` makes a model and `probabilities` prepares images.
 
     Raises `InputError` for a name that timm does not know and for contradicting sizes.
@@ -59,21 +62,29 @@ def configure(model: Model, image_size: int) -> dict[str, Any]:
         "image_size": image_size,
         "mean": list(published.mean),
         "std": list(published.std),
-        "classes": list(CLASSES),
-        "threshold": THRESHOLD,
+        "classes": list(classes),
+        "threshold": THRESHOLD if binary(classes) else None,
     }
 
 
-def build(config: dict[str, Any], pretrained: bool = False) -> nn.Module:
-    """The model of `configure`, with one output: the logit of malignancy.
+def binary(classes: Sequence[str]) -> bool:
+    """Whether one logit, that of malignancy, tells the classes apart."""
+    return column(classes) == "label"
 
-    Raises `InputError` when timm refuses the options.
+
+def build(config: dict[str, Any], weights: Path | None = None) -> nn.Module:
+    """The model of `configure`: one output, the logit of malignancy, or a logit per diagnosis.
+
+    Starts from the file `weights` of `pretrained.locate`. Raises `InputError` when timm refuses the
+    options or the weights do not fit.
     """
     import timm
 
+    outputs = 1 if binary(config["classes"]) else len(config["classes"])
+    extra = pretrained.overlay(weights, config["name"]) if weights else {}
     try:
         model: nn.Module = timm.create_model(
-            config["name"], pretrained=pretrained, num_classes=1, **config["options"]
+            config["name"], num_classes=outputs, **config["options"], **extra
         )
     except (TypeError, ValueError, AssertionError) as error:
         problem = " ".join(str(error).split())
@@ -81,7 +92,25 @@ def build(config: dict[str, Any], pretrained: bool = False) -> nn.Module:
             f"timm cannot build {config['name']} with options {config['options']} ({problem}); "
             "correct train.models"
         ) from None
+    except RuntimeError as error:
+        if weights is None:
+            raise
+        problem = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        raise InputError(
+            f"weights {weights} do not fit {config['name']} ({problem}); give those of that very "
+            "model and leave out options that change its size"
+        ) from None
+    if weights is not None:
+        pretrained.check(model, weights, config["name"])
     return model
+
+
+def freeze(network: nn.Module) -> None:
+    """Leave nothing but the last layer to learn; statistics of batch norm still adapt."""
+    network.requires_grad_(False)
+    last = network.get_classifier()  # type: ignore[operator]
+    for layer in last if isinstance(last, tuple) else (last,):
+        layer.requires_grad_(True)
 
 
 def normalise(images: Tensor, config: dict[str, Any]) -> Tensor:
@@ -102,18 +131,21 @@ def probabilities(
     images: Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any],
     batch: int = 128,
 ) -> np.ndarray[Any, Any]:
-    """Probability of malignancy of uint8 images (N, S, S, 3), S = config["image_size"].
+    """What the model makes of uint8 images (N, S, S, 3), S = config["image_size"].
 
-    Returns float64 (N,) in [0, 1]. Leaves the model in evaluation mode.
+    Returns float64 in [0, 1]: (N,) probability of malignancy, or (N, K) of K diagnoses, rows that
+    sum to 1. Leaves the model in evaluation mode.
     """
     where = next(model.parameters()).device
     model.eval()
-    found = [np.empty(0)]
+    classes = config["classes"]
+    found = [np.empty(0 if binary(classes) else (0, len(classes)))]
     with torch.inference_mode():
         for first in range(0, len(images), batch):
             pixels = torch.from_numpy(np.stack(list(images[first : first + batch]))).to(where)
-            logits = model(normalise(unit(pixels), config))
-            found.append(logits.squeeze(1).double().sigmoid().cpu().numpy())
+            logits = model(normalise(unit(pixels), config)).double()
+            shares = logits.squeeze(1).sigmoid() if binary(classes) else logits.softmax(dim=1)
+            found.append(shares.cpu().numpy())
     return np.concatenate(found)
 
 

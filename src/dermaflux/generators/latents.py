@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from dermaflux import table
 from dermaflux.errors import InputError
-from dermaflux.generators.tensor_cache import TensorCache, key, reserve
 from dermaflux.paths import project_root
 from dermaflux.progress import progress
+from dermaflux.tensor_cache import TensorCache, key, reserve
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

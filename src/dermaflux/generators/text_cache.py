@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dermaflux.generators.tensor_cache import TensorCache, key, reserve
 from dermaflux.generators.text_policy import Text, encode
 from dermaflux.paths import project_root
 from dermaflux.progress import progress
+from dermaflux.tensor_cache import TensorCache, key, reserve
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline

@@ -100,6 +100,14 @@ class TensorCache:
         rows = [self._entry(int(place)) for place in places]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
+    def discard(self, keys: Sequence[bytes]) -> None:
+        """Remove the shards that hold these entries, and with them what else those hold."""
+        places, present = self._places(keys)
+        for shard in np.unique(self._shard_of[places[present]]):
+            self._paths[shard].unlink(missing_ok=True)
+        self._shard.cache_clear()  # a shard written again may get its old name
+        self.refresh()
+
     def _places(self, keys: Sequence[bytes]) -> tuple[Array, Array]:
         """Place of each key in the index, and whether it is there."""
         # As arrays: a single key would lose its zeros at the end before it is compared.

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dermaflux import tensor_cache
 from dermaflux.errors import InputError
-from dermaflux.generators import tensor_cache
-from dermaflux.generators.tensor_cache import TensorCache, key, reserve
+from dermaflux.tensor_cache import TensorCache, key, reserve
 
 
 def entry(number: int, size: int = 4) -> dict[str, torch.Tensor]:
@@ -121,7 +121,7 @@ def test_what_a_killed_process_left_is_removed_but_not_what_a_live_one_writes(
 _MEMORY = """
 import sys, torch
 from pathlib import Path
-from dermaflux.generators.tensor_cache import TensorCache, key
+from dermaflux.tensor_cache import TensorCache, key
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1e3
