@@ -37,7 +37,10 @@ _ROOMS = {
     "finetune": ("generators", "Corpus, captions, backbone -> LoRA in models/generator/."),
     "synthesize": ("generators", "Generator and captions -> synthetic/ shards with provenance."),
     "audit": ("audit", "Memorisation and fidelity of synthetic/ against the corpus."),
-    "zero_shot": ("classifiers", "Image-text models that saw none of our images, on the test split."),
+    "zero_shot": (
+        "classifiers",
+        "Image-text models that saw none of our images, on the test split.",
+    ),
     "promote": ("classifiers", "Register the best ViT by validation AUC; champion if better."),
     "report": ("reporting", "Everything above -> reports/index.html."),
     "summary": ("reporting", "Print the results of the last `dvc repro` as a short table."),

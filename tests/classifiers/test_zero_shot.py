@@ -1,16 +1,17 @@
-"""Zero-shot scoring against open_clip's own classifier, on a tiny random model saved to a folder."""
+"""Zero-shot scoring against open_clip's own classifier, on tiny random models in folders."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import toy_corpus as toy
 import torch
+import toy_corpus as toy
 from sklearn.metrics import roc_auc_score
 
 from dermaflux import paths, table
@@ -73,7 +74,7 @@ def test_scores_are_those_of_open_clips_own_zero_shot_classifier(work: Path) -> 
                 tokenizer,
                 ["unused"],
                 [
-                    lambda _, text=template.replace("{c}", phrase): text
+                    partial(str.replace, template.replace("{c}", phrase), "unused")
                     for phrase in params.zero_shot.classes[label]  # type: ignore[index]
                     for template in params.zero_shot.templates
                 ],

@@ -1,4 +1,4 @@
-"""Grid files: the shipped ones resolve, counts agree with a hand count, bad ones get one sentence."""
+"""Grid files: the shipped ones resolve, counts agree with hand counts, bad ones are refused."""
 
 from __future__ import annotations
 

@@ -122,11 +122,13 @@ def _licence(folder: Path) -> str:
     card = folder / "README.md"
     if not card.is_file():
         return "licence not stated"
-    return str(ModelCard.load(card, ignore_metadata_errors=True).data.get("license") or "not stated")
+    return str(
+        ModelCard.load(card, ignore_metadata_errors=True).data.get("license") or "not stated"
+    )
 
 
 def load(reference: Reference) -> Opened:
-    """The model with its weights, on the GPU when there is one; those of a pickle are read as tensors only.
+    """The model with its weights, on the GPU when there is one; of a pickle only tensors are read.
 
     Raises `InputError` when open_clip cannot build it or the weights do not fit.
     """

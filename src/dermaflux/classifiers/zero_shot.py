@@ -2,8 +2,8 @@
 
 Reads `corpus/` (split test) and the models of `zero_shot.run`; writes `reports/zero_shot.json`
 (figures with intervals as `evaluate` has them, source and licence of each model) and
-`reports/zero_shot/` with `predictions.csv` (image_id, label, one column of P(malignant) per model)
-and `roc/<model>.csv`. With nothing to run it writes an empty report. Command: `dermaflux zero_shot`.
+`reports/zero_shot/` with `predictions.csv` (image_id, label, P(malignant) by each model) and
+`roc/<model>.csv`. With nothing to run it writes an empty report. Command: `dermaflux zero_shot`.
 """
 
 from __future__ import annotations
@@ -75,10 +75,7 @@ def _score(params: Params, opened: Opened, rows: pd.DataFrame) -> Array:
     from dermaflux.progress import progress
 
     section = params.zero_shot
-    written = [
-        image_text.sentences(section.classes[label], section.templates)
-        for label in CLASSES
-    ]
+    written = [image_text.sentences(section.classes[label], section.templates) for label in CLASSES]
     features = image_text.class_features(opened, written)
     place = {image_id: index for index, image_id in enumerate(rows["image_id"])}
     order: list[int] = []

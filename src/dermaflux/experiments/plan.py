@@ -118,9 +118,7 @@ def passes(trainings: Sequence[Training], validation_images: int) -> dict[str, t
     return found
 
 
-def seconds(
-    work: Mapping[str, tuple[int, int]], rates: Mapping[str, tuple[float, float]]
-) -> float:
+def seconds(work: Mapping[str, tuple[int, int]], rates: Mapping[str, tuple[float, float]]) -> float:
     """Time for `passes`; `rates` are images per second (trained, scored) of each architecture."""
     return sum(
         trained / rates[name][0] + scored / rates[name][1]
