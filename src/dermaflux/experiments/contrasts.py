@@ -1,7 +1,8 @@
 """Which classifiers of a grid are held against each other, and by how much they differ.
 
 Pure functions on experiments that were read. A contrast is one question asked of one architecture;
-all contrasts of a grid are corrected together for their number, figure by figure.
+those against real images (or another generator) are corrected together for their number, those
+against control arms likewise, figure by figure.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dermaflux.classifiers.effects import Effect
 from dermaflux.experiments.measured import Arm, Experiment
 
 Array = np.ndarray[Any, Any]
+CONTROLS = ("repeated", "augmented")
 FIGURES = ("auc", "accuracy", "mauc", "macro_f1")
 _THRESHOLD = 0.5
 
@@ -28,6 +30,11 @@ class Contrast:
     architecture: str
     first: tuple[Experiment, str]
     second: tuple[Experiment, str]
+
+    @property
+    def against_control(self) -> bool:
+        """Whether the second is a control arm, neither real images alone nor another generator."""
+        return self.second[1] not in ("real", "mixture")
 
     @property
     def name(self) -> str:
@@ -51,6 +58,11 @@ def of_grid(layout: str, experiments: Sequence[Experiment]) -> list[Contrast]:
             against = _without_synthetic(one, architecture, experiments)
             if against is not None:
                 found.append(Contrast(architecture, (one, "mixture"), (against, "real")))
+                found += [
+                    Contrast(architecture, (one, "mixture"), (one, control))
+                    for control in CONTROLS
+                    if (architecture, control) in one.figures
+                ]
     return found
 
 

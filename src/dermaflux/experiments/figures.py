@@ -74,7 +74,8 @@ def curves(
             line.set_xlabel(
                 "share of the real images" if shares else "synthetic images per real image"
             )
-    axes[0, -1].legend(fontsize=8, frameon=False)
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return _svg(figure)
 
 

@@ -31,6 +31,12 @@ SHOWN = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
 }
+_QUESTIONS = {
+    "generators": "Which generator's images serve better?",
+    "synthetic": "Do synthetic images help?",
+    "controls": "More than repeating or augmenting real images does?",
+}
+_CURVES = ("ratios", "low_data")
 
 
 def run(name: str) -> None:
@@ -45,11 +51,13 @@ def run(name: str) -> None:
     page = _page(name, definition, experiments, groups, missing, baseline)
     for absent in missing:
         print(f"{absent}: not finished, left out")
-    for row in page["effects"]:
-        print(
-            f"{row['figure']} of {row['architecture']}, {row['name']}: {row['value']:+.3f} "
-            f"({row['low']:+.3f} to {row['high']:+.3f}), p {row['p']:.3g} corrected: {row['says']}"
-        )
+    for question, rows in page["families"].items():
+        print(question)
+        for row in rows:
+            print(
+                f"  {row['figure']} of {row['architecture']}, {row['name']}: {row['value']:+.3f} "
+                f"({row['low']:+.3f} to {row['high']:+.3f}), p {row['p']:.3g}: {row['says']}"
+            )
     target = paths.EXPERIMENTS / name
     _write(target, page)
     print(f"results: {target / 'index.html'} ({len(experiments)} of {len(runs)} experiments)")
@@ -105,12 +113,23 @@ def _page(
         "images": len(experiments[0].image_ids),
         "rows": rows,
         "shown": {figure: SHOWN[figure] for figure in shown},
-        "effects": _effects(definition, asked, resampled, level),
-        "comparisons": len(asked),
+        "families": {
+            _QUESTIONS[question]: _effects(definition, family, resampled, level)
+            for question, family in _families(definition, asked)
+            if family
+        },
         "binary": binary,
-        "curves": figures.curves(rows, [figure for figure in shown[:2]], SHOWN),
+        "curves": figures.curves(rows, shown[:2], SHOWN) if definition.layout in _CURVES else None,
         "zero_shot": _zero_shot(experiments, groups),
     }
+
+
+def _families(definition: Grid, asked: Sequence[Contrast]) -> list[tuple[str, list[Contrast]]]:
+    first = "generators" if definition.layout == "generators" else "synthetic"
+    return [
+        (first, [one for one in asked if not one.against_control]),
+        ("controls", [one for one in asked if one.against_control]),
+    ]
 
 
 def _rows(
@@ -177,6 +196,7 @@ def _effects(
                     "low": effect.low,
                     "high": effect.high,
                     "p": corrected,
+                    "comparisons": len(asked),
                     "seeds": effect.seeds,
                     "published": stated[0] if stated else None,
                     "says": _says(effect, corrected, 1 - level),
@@ -227,7 +247,7 @@ def _write(target: Path, page: dict[str, Any]) -> None:
     import pandas as pd
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from dermaflux.reporting.report import interval, number, percent, signed
+    from dermaflux.reporting.report import interval, number, p_value, percent, signed
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -236,8 +256,13 @@ def _write(target: Path, page: dict[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "percent": percent}
-    environment.filters["uri"] = figures.uri
+    environment.filters |= {
+        "number": number,
+        "p_value": p_value,
+        "percent": percent,
+        "signed": signed,
+        "uri": figures.uri,
+    }
     environment.globals["interval"] = interval
     flat = []
     for row in page["rows"]:
@@ -248,7 +273,7 @@ def _write(target: Path, page: dict[str, Any]) -> None:
                 plain[f"{figure}_low"], plain[f"{figure}_high"] = row[figure].low, row[figure].high
         plain |= {f"published_{figure}": value for figure, value in row["published"].items()}
         flat.append(plain)
-    keys = ("effects", "comparisons", "missing", "baseline", "level", "images")
+    keys = ("families", "missing", "baseline", "level", "images")
     with table.atomic_folder(target) as partial:
         pd.DataFrame(flat).to_csv(partial / "table.csv", index=False)
         table.write_json(partial / "effects.json", {key: page[key] for key in keys})
