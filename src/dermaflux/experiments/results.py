@@ -136,7 +136,9 @@ def _rows(
     definition: Grid, experiments: Sequence[Experiment], level: float
 ) -> list[dict[str, Any]]:
     """One row per experiment, architecture and arm: means over seeds with t intervals."""
-    from dermaflux.reporting.results import over_seeds
+    import numpy as np
+
+    from dermaflux.classifiers import effects
 
     rows = []
     for one in experiments:
@@ -155,7 +157,8 @@ def _rows(
             }
             for figure in SHOWN:
                 if all(figure in figures_ for figures_ in per_seed):
-                    row[figure] = over_seeds([float(f[figure]) for f in per_seed], level)
+                    values = np.array([float(f[figure]) for f in per_seed])
+                    row[figure] = effects.effect(values, np.empty(0), level)
             stated = [
                 published
                 for published in definition.published
@@ -199,18 +202,24 @@ def _effects(
                     "comparisons": len(asked),
                     "seeds": effect.seeds,
                     "published": stated[0] if stated else None,
-                    "says": _says(effect, corrected, 1 - level),
+                    "says": _says(contrast, effect, corrected, 1 - level),
                 }
             )
     return found
 
 
-def _says(effect: Effect, corrected: float, alpha: float) -> str:
+def _says(contrast: Contrast, effect: Effect, corrected: float, alpha: float) -> str:
+    against_real = contrast.second[1] == "real"
+    up, down, neither = (
+        ("helps", "harms", "no clear effect")
+        if against_real
+        else ("better", "worse", "no clear difference")
+    )
     if math.isnan(corrected):
         return "no interval"
     if corrected >= alpha:
-        return "no clear effect"
-    return "helps" if effect.value > 0 else "harms"
+        return neither
+    return up if effect.value > 0 else down
 
 
 def _zero_shot(experiments: Iterable[Experiment], groups: Array) -> dict[str, Any] | None:
