@@ -29,23 +29,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-__all__ = [
-    "Dataset",
-    "Log",
-    "Parent",
-    "Run",
-    "Silent",
-    "connect",
-    "dvc_hash",
-    "experiment_id",
-    "flat",
-    "git_revision",
-    "start",
-    "tracking_uri",
-]
-
 _FLUSH_SECONDS = 5.0
 _SYSTEM_SECONDS = 10.0
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it the UI takes an experiment for one about language models and opens on their page."""
 
 
 class Log(Protocol):
@@ -161,17 +148,29 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     with FileLock(root / "mlruns" / ".initialise.lock"):
         found = client.get_experiment_by_name(name)
         if found is not None:
+            for key in _KIND.keys() - found.tags.keys():
+                client.set_experiment_tag(found.experiment_id, key, _KIND[key])
             return str(found.experiment_id)
         location = None
         if tracking_uri().startswith("sqlite:"):
             location = (root / "mlruns" / "artifacts" / name).as_uri()
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
 
 
 def git_revision() -> str:
     """Commit of the working directory, `unknown` outside a repository."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
+
+
+def writer(client: MlflowClient, experiment: str, path: Path, value: str) -> str | None:
+    """Id of the latest run that wrote `path` with the DVC hash `value`; None when there is none."""
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    wrote = f"tags.`output.{path.as_posix()}` = '{value}'"
+    runs = client.search_runs([found.experiment_id], wrote, max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 class Run:
@@ -286,7 +285,9 @@ def start(
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
     if datasets:
-        client.log_inputs(run.run_id, datasets=[dataset.entity() for dataset in datasets])
+        used = [dataset.entity() for dataset in datasets]
+        for owner in filter(None, (run.run_id, parent_id)):
+            client.log_inputs(owner, datasets=used)
     status = "FAILED"
     try:
         with _system_metrics(run.run_id, system_metrics):

@@ -7,11 +7,10 @@ reads parameters, writes nothing.
 
 from __future__ import annotations
 
-import colorsys
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,9 +21,15 @@ from dermaflux.tracking import Dataset
 
 TRAINING = "training"
 TESTING = "classifier"
-_MATCHED = ("mixture", "repeated")
+_MATCHED = ("mixture", "repeated", "augmented")
 """Arms with `ratio` further images per real image, synthetic or repeated ones."""
-_HUES = {arm: number / len(get_args(Arm)) for number, arm in enumerate(get_args(Arm))}
+_COLORS: dict[Arm, str] = {
+    "real": "#2f6db3",
+    "mixture": "#d9772b",
+    "repeated": "#3d8b5f",
+    "augmented": "#8a5bb0",
+    "random_features": "#7a7f87",
+}
 
 
 def arm_parameters(
@@ -32,13 +37,15 @@ def arm_parameters(
 ) -> dict[str, Any]:
     """What a run of an arm is filtered and compared by: few, flat, and the same in both stages.
 
+    The UI starts its comparisons with the first names in alphabetical order that differ: what the
+    experiments vary comes before the settings of training.
     `n_real` is the number of real images drawn where `real_fraction` decides it.
     """
-    ratio = params.ratio if arm in _MATCHED else 0.0
-    if params.n_synthetic is not None and arm in _MATCHED:
-        ratio = params.n_synthetic / params.n_real if params.n_real else float("inf")
     fraction = params.real_fraction
     drawn = n_real if n_real is not None else (None if fraction else params.n_real)
+    ratio = params.ratio if arm in _MATCHED else 0.0
+    if params.n_synthetic is not None and arm in _MATCHED:
+        ratio = params.n_synthetic / drawn if drawn else float("inf")
     mixed = arm == "mixture" and (drawn is not None or params.n_synthetic is not None)
     return {
         "architecture": architecture,
@@ -48,11 +55,10 @@ def arm_parameters(
         **({} if fraction is None else {"real_fraction": fraction}),
         "ratio": ratio,
         "n_synthetic": params.synthetic_wanted(drawn) if mixed else 0,
-        "labels": params.train.labels,
-        "epochs": params.train.epochs,
-        "learning_rate": params.train.models[architecture].learning_rate,
-        "image_size": params.train.image_size,
-        "experiment": os.environ.get("DVC_EXP_NAME", "workspace"),
+        "train.labels": params.train.labels,
+        "train.epochs": params.train.epochs,
+        "train.learning_rate": params.train.models[architecture].learning_rate,
+        "train.image_size": params.train.image_size,
     }
 
 
@@ -61,7 +67,7 @@ def name(parameters: dict[str, Any], of_all_seeds: bool = False) -> str:
     words = [str(parameters["architecture"]), str(parameters["arm"]).replace("_", " ")]
     if "real_fraction" in parameters:
         words.append(f"{100 * parameters['real_fraction']:g} %")
-    if parameters["ratio"]:
+    if parameters["arm"] in _MATCHED:
         real = 0 if parameters["ratio"] == float("inf") else 1
         words.append(f"{real}:{parameters['ratio'] if real else 1:g}")
     if not of_all_seeds:
@@ -73,13 +79,17 @@ def parent(params: Params, parameters: dict[str, Any], stage: str) -> Parent:
     """The run of all seeds that share everything which decides the arm's figures, but the seed."""
     shared = {key: value for key, value in parameters.items() if key != "seed"}
     settings = params.train.model_dump(exclude={"architectures", "seeds", "arms", "models"})
+    experiment = os.environ.get("DVC_EXP_NAME")
     key = fingerprint(
+        experiment=experiment,
         shared=shared,
         settings=settings,
         model=params.train.models[parameters["architecture"]].model_dump(),
         evaluate=params.evaluate.model_dump() if stage == "evaluate" else None,
     )
     tags = {"stage": stage, "mlflow.runColor": color(params, parameters)}
+    if experiment is not None:
+        tags["DVC_EXP_NAME"] = experiment
     return Parent(
         key=key,
         name=name(parameters, of_all_seeds=True),
@@ -91,11 +101,10 @@ def parent(params: Params, parameters: dict[str, Any], stage: str) -> Parent:
 
 def color(params: Params, parameters: dict[str, Any]) -> str:
     """`#rrggbb`: the hue tells the arm, the lightness the architecture, whatever the ratio."""
-    known = sorted(params.train.architectures)
-    place = known.index(parameters["architecture"]) if parameters["architecture"] in known else 0
-    lightness = 0.38 + 0.36 * place / max(1, len(known) - 1)
-    rgb = colorsys.hls_to_rgb(_HUES[parameters["arm"]], lightness, 0.75)
-    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+    known, own = params.train.architectures, parameters["architecture"]
+    white = 0.5 * known.index(own) / (len(known) - 1) if own in known[1:] else 0.0
+    base = bytes.fromhex(_COLORS[parameters["arm"]][1:])
+    return "#" + bytes(round((1 - white) * part + white * 255) for part in base).hex()
 
 
 def dataset(

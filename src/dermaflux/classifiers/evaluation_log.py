@@ -58,7 +58,8 @@ def log(
         stage="evaluate",
     ) as logged:
         logged.metrics(metric_names(figures))
-        trained = _train_run(logged, folder)
+        written = tracking.dvc_hash(folder)
+        trained = tracking.writer(logged.client, arm_runs.TRAINING, folder, written)
         if trained is not None:
             logged.tag("train_run", trained)
         logged.outputs(paths.EVALUATIONS / f"{cell}.json", paths.EVALUATIONS / cell)
@@ -110,13 +111,3 @@ def _pictures(
         tempered = calibration.tempered(probability, temperature)
         drawn["decision"] = evaluation_figures.decision(labels, tempered, name)
     return drawn
-
-
-def _train_run(logged: tracking.Run, folder: Path) -> str | None:
-    """Id of the latest run of `train` that wrote this very folder, found by its hash."""
-    experiment = logged.client.get_experiment_by_name(arm_runs.TRAINING)
-    if experiment is None:
-        return None
-    wrote = f"tags.`output.{folder.as_posix()}` = '{tracking.dvc_hash(folder)}'"
-    found = logged.client.search_runs([experiment.experiment_id], wrote, max_results=1)
-    return str(found[0].info.run_id) if found else None

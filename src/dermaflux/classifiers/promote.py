@@ -179,7 +179,7 @@ def decide(
 
 def _train_run(client: MlflowClient, folder: Path, output_hash: str) -> str | None:
     """Id of the run that wrote the classifier, found by the hash of what it wrote."""
-    experiment = client.get_experiment_by_name("classifier")
+    experiment = client.get_experiment_by_name("training")
     if experiment is None:
         return None
     for path, value in ((folder, output_hash), (folder.parent, tracking.dvc_hash(folder.parent))):

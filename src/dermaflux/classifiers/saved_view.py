@@ -21,7 +21,7 @@ _SECTION = "dermaflux"
 
 
 def offer(client: MlflowClient, experiment_id: str) -> None:
-    """Add the view, and a description that links to it, to an experiment without them."""
+    """Add the view to an experiment without it."""
     tags = client.get_experiment(experiment_id).tags
     if _TAG not in tags:
         now = int(time.time() * 1000)
@@ -36,13 +36,11 @@ def state() -> dict[str, Any]:
         _scatter("ratio", "accuracy"),
         _scatter("n_real", "AUC"),
         _bars("AUC"),
-        _bars("AUC_sd"),
-        _bars("seeds"),
     ]
     columns = [
-        *(f"params.`{name}`" for name in ("architecture", "arm", "n_real", "ratio", "experiment")),
+        *(f"params.`{name}`" for name in ("architecture", "arm", "n_real", "ratio")),
         *(f"metrics.`{name}`" for name in ("AUC", "AUC_sd", "seeds", "accuracy")),
-        "attributes.`Dataset`",
+        "tags.`DVC_EXP_NAME`",
     ]
     return {
         "searchFilter": "tags.over = 'seeds'",
@@ -69,6 +67,8 @@ def state() -> dict[str, Any]:
                 "isReordered": True,
                 "deleted": False,
                 "isGenerated": False,
+                "columns": 2,
+                "cardHeight": 420,
             }
         ],
         "viewMaximized": False,

@@ -22,10 +22,13 @@ from dermaflux.classifiers import (
     arm_runs,
     arms,
     augmentation,
+    calibration,
     cell_images,
+    compiled,
     evaluation_figures,
     fit,
     metrics,
+    multiclass,
     pretrained,
     supervised,
 )
@@ -33,6 +36,12 @@ from dermaflux.classifiers.arms import Recipe
 from dermaflux.classifiers.cell_images import CellImages
 from dermaflux.errors import InputError
 from dermaflux.params import Arm, Model, Params
+
+_ELSEWHERE = {
+    *("architectures", "seeds", "arms", "models", "labels", "minimum_diagnosis_images"),
+    *("image_size", "augmentation"),
+}
+"""Parameters of `train` that act through the images, the config or the recipe of an arm alone."""
 
 
 def run(params: Params, architecture: str, seed: int) -> None:
@@ -94,12 +103,8 @@ class _Cell:
 
     def key(self, arm: Arm) -> str:
         """Fingerprint of what decides the arm's weights, and of nothing else."""
-        settings = self.params.train.model_dump(
-            include={
-                *("epochs", "batch", "optimizer", "weight_decay", "warmup_epochs", "sampling"),
-                *("precision", "compile"),
-            }
-        )
+        # What is not left out here is taken in: a parameter of tomorrow must not be forgotten.
+        settings = self.params.train.model_dump(exclude=_ELSEWHERE)
         recipe = self.recipe(arm)
         return fingerprint(
             images=self.images.of(arm).digest(),
@@ -152,22 +157,14 @@ class _Cell:
         )
         return logged
 
-    def logged(self, arm: str) -> AbstractContextManager[tracking.Run]:
+    def logged(self, arm: Arm) -> AbstractContextManager[tracking.Run]:
         """The MLflow run of a training."""
-        images, classes = self.images, self.images.classes
         inputs = [paths.CORPUS]
-        datasets = [
-            arm_runs.dataset("corpus train", paths.CORPUS, images.real.labels, "training", classes),
-            arm_runs.dataset(
-                "corpus validation", paths.CORPUS, images.validation.labels, "validation", classes
-            ),
-        ]
-        if images.has_synthetic(arm):
+        used = [("corpus train", paths.CORPUS, self.images.real, "training")]
+        used += [("corpus validation", paths.CORPUS, self.images.validation, "validation")]
+        if self.images.has_synthetic(arm):
             inputs += [paths.SYNTHETIC, paths.AUDIT_REPORT]
-            made = images.synthetic.labels
-            datasets.append(
-                arm_runs.dataset("synthetic", paths.SYNTHETIC, made, "training", classes)
-            )
+            used += [("synthetic", paths.SYNTHETIC, self.images.synthetic, "training")]
         count = len(self.images.real.image_ids)
         parameters = arm_runs.arm_parameters(self.params, self.architecture, self.seed, arm, count)
         return tracking.start(
@@ -176,7 +173,10 @@ class _Cell:
             parameters,
             inputs,
             parent=arm_runs.parent(self.params, parameters, "train"),
-            datasets=datasets,
+            datasets=[
+                arm_runs.dataset(title, folder, images.labels, context, self.images.classes)
+                for title, folder, images, context in used
+            ],
             stage="train",
         )
 
@@ -193,6 +193,7 @@ class _Cell:
             "n_synthetic": synthetic,
             "n_shown": len(self.recipe(arm).shown),
             "epoch": fitted.epoch,
+            "temperature": calibration.temperature(validation.labels, fitted.validation),
             "pretrained": self.start(arm) is not None,
         }
         table.write_json(folder / "config.json", {**self.config, **training})
@@ -214,6 +215,6 @@ def _code() -> str:
     import torch
 
     state = hashlib.sha256(f"torch {torch.__version__} timm {timm.__version__}".encode())
-    for module in (arms, augmentation, fit, metrics, supervised):
+    for module in (arms, augmentation, compiled, fit, metrics, multiclass, supervised):
         state.update(Path(str(module.__file__)).read_bytes())
     return state.hexdigest()

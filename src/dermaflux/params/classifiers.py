@@ -66,6 +66,10 @@ class Train(Section):
     augmentation: Literal["none", "flips", "flips-colour", "strong"] = "flips-colour"
     """Of every arm but `augmented`, which always takes `strong`."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    selection_images: Count | None = None
+    """Compare epochs on about this many validation images instead of all, each class in its share;
+    the epoch that is kept is scored on all. The paper's corpus has tens of thousands of them, which
+    after every epoch would take longer than the training."""
     compile: bool = False
     """Compile the network; pays on a GPU from some minutes of training on."""
 

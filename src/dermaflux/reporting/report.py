@@ -137,7 +137,7 @@ def _artefacts(params: Params) -> list[dict[str, str]]:
         paths.GENERATOR: "generator",
         paths.SYNTHETIC: "generator",
         **{
-            paths.CLASSIFIERS / paths.cell(architecture, seed): "classifier"
+            paths.CLASSIFIERS / paths.cell(architecture, seed): "training"
             for architecture in params.train.architectures
             for seed in params.train.seeds
         },

@@ -1,0 +1,176 @@
+"""Pictures of the MLflow UI for docs/mlflow.md, drawn from a store by a headless Chromium.
+
+Command, from a checkout that holds runs: `python docs/screenshots.py [STORE] [FOLDER]`, by default
+mlruns/mlflow.db and docs. Serves the store on a free port of 127.0.0.1 and drives the browser over
+its DevTools protocol; both end with the script.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from mlflow import MlflowClient
+
+from dermaflux.classifiers import arm_runs, saved_view
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+QUIET = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --remote-debugging-port=0"
+)
+WIDTH, HEIGHT = 1400, 900
+SETTLE_SECONDS = 3
+PATIENCE_SECONDS = 120
+MODE = "workflowType=machine_learning"
+# A browser that has not met the UI is shown its assistant; a picture of runs has no use for it.
+NO_ASSISTANT = """
+    localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
+    localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
+"""
+
+
+def pages(store: str) -> dict[str, tuple[str, str]]:
+    """Name of a picture -> address below the server's, and a selector of what must have come."""
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name(arm_runs.TESTING)
+    if experiment is None:
+        raise SystemExit(f"{store} holds no experiment {arm_runs.TESTING!r}; run `dvc repro`")
+    room = f"experiments/{experiment.experiment_id}/runs"
+    tested = client.search_runs(
+        [experiment.experiment_id],
+        "tags.stage = 'evaluate' and params.seed != '' and params.arm = 'mixture'",
+        order_by=["metrics.AUC DESC"],
+        max_results=1,
+    )
+    charts = f"{room}?viewStateShareKey={saved_view.KEY}&compareRunsMode=CHART"
+    found = {"mlflow-ratio": (f"{charts}&{MODE}", ".ag-row, .scatterlayer .point")}
+    if tested:
+        run = f"{room}/{tested[0].info.run_id}/artifacts/roc.png?{MODE}"
+        found["mlflow-run"] = (run, "img[alt='roc.png']")
+    return found
+
+
+@contextmanager
+def served(store: str) -> Iterator[str]:
+    """Address of an MLflow UI on the store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+    server = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(PATIENCE_SECONDS):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1)
+                break
+            except (urllib.error.URLError, TimeoutError):
+                time.sleep(1)
+        else:
+            raise SystemExit(f"the MLflow UI did not answer within {PATIENCE_SECONDS} seconds")
+        yield address
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait()
+
+
+@contextmanager
+def browser(program: str) -> Iterator[str]:
+    """DevTools address of a new browser with a profile of its own."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = subprocess.Popen(
+            [program, *QUIET.split(), f"--user-data-dir={profile}", "about:blank"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        try:
+            line = next((text for text in process.stderr if "DevTools listening" in text), "")
+            if not line:
+                raise SystemExit(f"{program} did not start")
+            yield "http://" + line.split("ws://")[1].split("/")[0]
+        finally:
+            process.terminate()
+            process.wait()
+
+
+async def photograph(devtools: str, addresses: dict[Path, tuple[str, str]]) -> None:
+    """Open each address, wait for what its selectors name, and write what it shows as PNG."""
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{devtools}/json") as answer:
+            page = next(tab for tab in await answer.json() if tab["type"] == "page")
+        async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as socket_:
+            number = 0
+
+            async def call(method: str, **arguments: Any) -> Any:
+                nonlocal number
+                number += 1
+                own = number
+                await socket_.send_json({"id": own, "method": method, "params": arguments})
+                while (message := await socket_.receive_json()).get("id") != own:
+                    pass
+                return message.get("result", {})
+
+            await call("Page.enable")
+            await call("Page.addScriptToEvaluateOnNewDocument", source=NO_ASSISTANT)
+            size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+            await call("Emulation.setDeviceMetricsOverride", **size)
+            # With a mouse the charts hide their tools until they are pointed at.
+            mouse = [{"name": "hover", "value": "hover"}, {"name": "pointer", "value": "fine"}]
+            await call("Emulation.setEmulatedMedia", features=mouse)
+            for path, (address, selectors) in addresses.items():
+                await call("Page.navigate", url=address)
+                tests = [f'document.querySelector("{each}")' for each in selectors.split(", ")]
+                asked = f"Boolean({' && '.join(tests)})"
+                for _ in range(PATIENCE_SECONDS):
+                    await asyncio.sleep(1)
+                    come = await call("Runtime.evaluate", expression=asked)
+                    if come.get("result", {}).get("value"):
+                        break
+                else:
+                    raise SystemExit(f"{address} did not show {selectors}")
+                await asyncio.sleep(SETTLE_SECONDS)
+                shot = await call("Page.captureScreenshot", format="png")
+                path.write_bytes(base64.b64decode(shot["data"]))
+                print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def main(store: str = "mlruns/mlflow.db", folder: str = "docs") -> None:
+    """Draw every page."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        raise SystemExit(f"no browser found ({', '.join(BROWSERS)}); install Chromium")
+    if not Path(store).is_file():
+        raise SystemExit(f"there is no store {store}; run `dvc repro`, or name another file")
+    uri = f"sqlite:///{Path(store).resolve()}"
+    with served(uri) as address, browser(program) as devtools:
+        wanted = {
+            Path(folder) / f"{name}.png": (f"{address}/#/{page}", selectors)
+            for name, (page, selectors) in pages(uri).items()
+        }
+        asyncio.run(photograph(devtools, wanted))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
