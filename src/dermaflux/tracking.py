@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _FLUSH_SECONDS = 5.0
 _SYSTEM_SECONDS = 10.0
+_SETTLED_NANOSECONDS = 2_000_000_000
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it the UI takes an experiment for one about language models and opens on their page."""
 
@@ -63,7 +64,10 @@ def dvc_hash(path: Path) -> str:
     """
     if path.is_file():
         state = path.stat()
-        return _file_hash(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns)
+        # A file written a moment ago may be written again before its time moves on.
+        settled = time.time_ns() - state.st_mtime_ns > _SETTLED_NANOSECONDS
+        read = _file_hash if settled else _file_hash.__wrapped__
+        return read(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns)
     files = sorted(
         (file.relative_to(path).as_posix(), file)
         for file in path.rglob("*")
@@ -202,7 +206,7 @@ class Run:
         self.client.log_artifact(self.run_id, str(path), folder or None)
 
     def figure(self, drawn: Figure, name: str) -> None:
-        """Keep a picture as an artefact, `name` with its suffix."""
+        """Keep a picture as an artefact."""
         self.client.log_figure(self.run_id, drawn, name)
 
     def tag(self, name: str, value: str) -> None:
