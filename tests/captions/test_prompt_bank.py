@@ -17,6 +17,7 @@ def _rows(fraction: float = 0.25) -> pd.DataFrame:
             "label": [CLASSES[number % 2] for number in range(400)],
             # Every text occurs with two images.
             "caption": [f"{CLASSES[number % 2]} text {number // 4}" for number in range(400)],
+            "diagnosis": [None if number < 8 else f"kind {number // 4}" for number in range(400)],
             "flags": None,
         }
     )
@@ -61,6 +62,10 @@ def test_draws_depend_on_seed_and_index_but_not_on_the_order_of_the_corpus():
     assert drawn != [bank.draw("benign", 6, index) for index in range(200)]
     assert len(set(drawn)) > 40
     assert max(Counter(drawn).values()) < 12
+    for index, text in enumerate(drawn):
+        number = int(text.split()[-1])
+        assert bank.diagnosis("benign", 5, index) == (f"kind {number}" if number > 1 else None)
+    assert label_only().diagnosis("malignant", 0, 7) is None
     assert label_only().draw("malignant", 0, 7) == "This is an image containing a malignant lesion."
 
 

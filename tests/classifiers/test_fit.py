@@ -15,7 +15,7 @@ import torch
 import toy_corpus as toy
 
 from dermaflux.checkpoints import Checkpoint
-from dermaflux.classifiers import fit, samples, supervised
+from dermaflux.classifiers import compiled, fit, samples, supervised
 from dermaflux.errors import InputError
 from dermaflux.tracking import Silent
 
@@ -41,12 +41,15 @@ class Interrupted(Checkpoint):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("architecture", ["vit", "resnext"])
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [("vit", {}), ("resnext", {"optimizer": "sgd", "sampling": "balanced"})],
+)
 def test_a_run_that_is_interrupted_twice_ends_bit_equal(
-    tmp_path, monkeypatch, architecture
+    tmp_path, monkeypatch, architecture, changes
 ) -> None:
     monkeypatch.setattr(fit, "_SAVING_SHARE", 1.0)
-    settings = toy.parameters().train
+    settings = toy.parameters().train.model_copy(update=changes)
     model = settings.models[architecture]
     options = {**model.options, "drop_path_rate": 0.1, "drop_rate": 0.1}
     model = model.model_copy(update={"options": options})
@@ -81,6 +84,76 @@ def test_a_diverging_run_stops_with_the_rate_to_lower(tmp_path) -> None:
         )
 
 
+def test_each_optimiser_is_the_one_it_is_called() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+    network[0].requires_grad_(False)
+    settings = toy.parameters().train
+    for name, kind in (
+        ("adamw", torch.optim.AdamW),
+        ("adam", torch.optim.Adam),
+        ("sgd", torch.optim.SGD),
+    ):
+        changed = settings.model_copy(update={"optimizer": name, "weight_decay": 0.3})
+        made = fit._optimizer(changed, network, 0.1)
+        assert type(made) is kind
+        matrices, biases = made.param_groups
+        assert (matrices["weight_decay"], biases["weight_decay"]) == (0.3, 0.0)
+        # Of the second layer alone.
+        assert [len(group["params"]) for group in made.param_groups] == [1, 1]
+        assert matrices.get("momentum", 0.9) == 0.9
+
+
+@pytest.mark.slow
+def test_a_compiled_run_ends_with_the_weights_of_a_plain_one(tmp_path) -> None:
+    settings = toy.parameters().train
+    model = settings.models["vit"]
+    config = supervised.configure(model, toy.SIDE)
+
+    def run(compile: bool) -> fit.Fitted:
+        folder = tmp_path / str(compile)
+        folder.mkdir()
+        chosen = settings.model_copy(update={"compile": compile, "epochs": 2})
+        data = images(40, 0), images(20, 1)
+        return fit.fit(config, model, chosen, *data, 7, Checkpoint(folder), Silent())
+
+    plain, quick = run(False), run(True)
+    assert list(quick.weights) == list(plain.weights)
+    for name, weight in plain.weights.items():
+        assert torch.allclose(quick.weights[name], weight, atol=2e-4), name
+    assert quick.validation == pytest.approx(plain.validation, abs=1e-3)
+
+
+def test_without_a_compiler_a_sentence_replaces_the_compilation(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+    network = torch.nn.Linear(2, 1)
+    assert compiled.forward(network) is network
+    assert "no C++ compiler" in capsys.readouterr().out
+
+
+def test_epochs_are_compared_on_a_share_of_each_class_and_the_kept_one_scored_on_all(
+    tmp_path,
+) -> None:
+    labels = np.array([1] * 30 + [0] * 970)
+    places = fit.selected(labels, 100)
+    assert list(places) == sorted(set(places))
+    assert [int((labels[places] == name).sum()) for name in (0, 1)] == [97, 3]
+    assert list(fit.selected(labels, None)) == list(fit.selected(labels, 1000)) == [*range(1000)]
+
+    settings = toy.parameters().train.model_copy(update={"selection_images": 10, "epochs": 3})
+    model = settings.models["vit"]
+    config = supervised.configure(model, toy.SIDE)
+    validation = images(20, 1)
+    found = fit.fit(
+        config, model, settings, images(40, 0), validation, 0, Checkpoint(tmp_path), Silent()
+    )
+    network = supervised.build(config)
+    network.load_state_dict(found.weights)
+    expected = supervised.probabilities(network, config, validation.pixels)
+    assert found.validation == pytest.approx(expected, abs=1e-6)
+    few = fit.selected(validation.labels, 10)
+    assert fit.auc(validation.labels[few], expected[few]) == found.validation_auc
+
+
 _CELL = """
 import toy_corpus as toy
 from dermaflux.classifiers import fit, train
@@ -96,7 +169,7 @@ train.run(parameters.model_copy(update={"train": settings}), "vit", 0)
 def test_a_killed_cell_continues_and_ends_bit_equal(tmp_path, monkeypatch) -> None:
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
         "OMP_NUM_THREADS": "1",
     }
 

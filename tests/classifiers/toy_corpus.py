@@ -57,6 +57,7 @@ def rows(split: str, source: str, benign: int, malignant: int, seed: int) -> lis
                 "image_id": f"{source}/{split}-{number:04d}",
                 "source": source,
                 "label": "malignant" if is_malignant else "benign",
+                "diagnosis": "melanoma" if is_malignant else ("nevus" if number % 3 else "angioma"),
                 "lesion_id": f"{source}-{split}-{number // 2}" if not is_malignant else None,
                 "split": split,
                 "sha256": table.sha256(encoded),

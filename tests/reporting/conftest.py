@@ -6,6 +6,7 @@ import csv
 import io
 from pathlib import Path
 
+import made_up_evaluations
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,8 +15,6 @@ from dermaflux import parameter_file, paths, table
 from dermaflux.params import Params
 
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
-# Test AUC of vit without and with synthetic images for seeds 0, 1, 2.
-REAL, MIXTURE = (0.80, 0.82, 0.81), (0.83, 0.86, 0.85)
 
 
 def _picture(index: int, label: str) -> bytes:
@@ -106,32 +105,14 @@ def _ingest_report() -> None:
     )
 
 
-def _evaluations(params: Params) -> None:
-    for architecture in params.train.architectures:
-        for place, seed in enumerate(params.train.seeds):
-            content: dict[str, dict[str, float]] = {}
-            for arm, aucs in (("real", REAL), ("mixture", MIXTURE)):
-                auc = aucs[place] - (0.02 if architecture == "resnext" else 0.0)
-                content[arm] = {"auc": auc, "auc_low": auc - 0.05, "auc_high": auc + 0.05}
-                for name, less in (("accuracy", 0.07), ("f1", 0.1), ("specificity", 0.06)):
-                    content[arm][name] = auc - less
-            gain = MIXTURE[place] - REAL[place]
-            content["difference"] = {"auc": gain, "auc_low": gain - 0.03, "auc_high": gain + 0.03}
-            cell = paths.cell(architecture, seed)
-            table.write_json(paths.EVALUATIONS / f"{cell}.json", content)
-            for arm, power in (("real", 0.25), ("mixture", 0.2)):
-                points = ["fpr,tpr"]
-                points += [f"{x:.3f},{x**power:.5f}" for x in np.linspace(0, 1, 50)]
-                path = paths.EVALUATIONS / cell / "roc" / f"{arm}.csv"
-                table.write_text(path, "\n".join(points) + "\n")
-
-
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Chdir into a workspace of 60 real and 8 synthetic images; its parameters."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    params = parameter_file.load(PARAMETERS)
+    shipped = parameter_file.load(PARAMETERS).model_dump(by_alias=True)
+    quick = {**shipped["evaluate"], "bootstrap_samples": 100}
+    params = parameter_file.parse({**shipped, "evaluate": quick})
     rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)
     rows += _rows("kaggle1", "validation", {"benign": 6, "malignant": 6}, 100)
     rows += _rows("kaggle1", "test", {"benign": 6, "malignant": 6}, 200)
@@ -176,5 +157,5 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
             "validation_images": 16,
         },
     )
-    _evaluations(params)
+    made_up_evaluations.malignancy(params)
     return params

@@ -8,7 +8,7 @@ is the held-out part: texts that no image is trained with. Reads and writes noth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from dermaflux.errors import InputError
@@ -35,11 +35,20 @@ class PromptBank:
     """Prompts per class, one for each image they describe, so that frequent ones are frequent."""
 
     prompts: Mapping[str, tuple[str, ...]]
+    diagnoses: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
+    """Of the images that the prompts describe; empty where they describe none."""
 
     def draw(self, label: str, seed: int, index: int) -> str:
         """The prompt of image number `index`; it depends on the arguments and the bank alone."""
-        prompts = self.prompts[label]
-        return prompts[derived_seed(seed, "prompt", index) % len(prompts)]
+        return self.prompts[label][self._place(label, seed, index)]
+
+    def diagnosis(self, label: str, seed: int, index: int) -> str | None:
+        """Diagnosis of the image that the prompt of image number `index` describes, if known."""
+        known = self.diagnoses.get(label)
+        return known[self._place(label, seed, index)] if known else None
+
+    def _place(self, label: str, seed: int, index: int) -> int:
+        return derived_seed(seed, "prompt", index) % len(self.prompts[label])
 
 
 def label_only() -> PromptBank:
@@ -50,7 +59,7 @@ def label_only() -> PromptBank:
 
 
 def from_captions(rows: pd.DataFrame, which: Literal["captions", "held_out"]) -> PromptBank:
-    """Prompts from training images: columns image_id, label, caption, flags, held_out.
+    """Prompts from training images: columns image_id, label, diagnosis, caption, flags, held_out.
 
     `captions` are those trained with, `held_out` the others. Flagged captions are left out. Rows
     may come in any order. Raises `InputError` when a class is left without prompts.
@@ -69,4 +78,5 @@ def from_captions(rows: pd.DataFrame, which: Literal["captions", "held_out"]) ->
                 f"no {label} training image has a caption without flags for the bank {which!r}; "
                 f"{fix}"
             )
-    return PromptBank(bank)
+    named = rows["diagnosis"].astype(object).where(rows["diagnosis"].notna(), None)
+    return PromptBank(bank, {label: tuple(named[rows["label"] == label]) for label in CLASSES})

@@ -46,11 +46,11 @@ def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Ten
     1 leaves an image as it is. Definitions of torchvision's `adjust_*`, but for the contrast's
     pivot, which is the mean of each channel; values are clamped to [0, 1] once, at the end.
     """
-    weights = images.new_tensor(_LUMA).view(1, 3, 1, 1)
     images = images * brightness.view(-1, 1, 1, 1)
     mean = images.mean(dim=(2, 3), keepdim=True)
     images = mean + (images - mean) * contrast.view(-1, 1, 1, 1)
-    grey = (images * weights).sum(dim=1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    grey = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
     return (grey + (images - grey) * saturation.view(-1, 1, 1, 1)).clamp(0, 1)
 
 
@@ -109,16 +109,21 @@ def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
     """
     if how == "none":
         return images
-    count, device = len(images), images.device
-    coins = torch.rand((3, count), generator=generator).to(device) < 0.5
+
+    def uniform(rows: int) -> Tensor:
+        # Not blocking, so that the CPU may run ahead of a GPU.
+        drawn = torch.rand((rows, len(images)), generator=generator)
+        return drawn.to(images.device, non_blocking=True)
+
+    coins = uniform(3) < 0.5
     images = turn(images, *coins)
     if how != "flips":
         images = images.contiguous()  # pixels come interleaved; planes are twice as fast here
     if how == "flips-colour":
-        factors = 1 + _JITTER * (2 * torch.rand((3, count), generator=generator) - 1)
-        images = jitter(images, *factors.to(device))
+        factors = 1 + _JITTER * (2 * uniform(3) - 1)
+        images = jitter(images, *factors)
     elif how == "strong":
-        images = _strong(images, torch.rand((14, count), generator=generator).to(device))
+        images = _strong(images, uniform(14))
     return images
 
 

@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dermaflux import freed_memory
 from dermaflux.checkpoints import Checkpoint
-from dermaflux.classifiers import arms, supervised
+from dermaflux.classifiers import arms, compiled, supervised
 from dermaflux.classifiers.arms import Recipe
 from dermaflux.classifiers.augmentation import augment
 from dermaflux.classifiers.metrics import auc
+from dermaflux.classifiers.multiclass import mauc
 from dermaflux.classifiers.samples import Samples
 from dermaflux.errors import InputError
 from dermaflux.params import Model, Train
@@ -106,11 +108,14 @@ class _Training:
         self.device = supervised.device()
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+        else:
+            freed_memory.keep()
         torch.manual_seed(derived_seed(seed, "weights"))
         network = supervised.build(config, weights)
         if recipe.last_layer_only:
             supervised.freeze(network)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.forward = compiled.forward(self.network) if settings.compile else self.network
         self.optimizer = _optimizer(settings, self.network, self.peak)
         self.pixels = torch.from_numpy(training.pixels).to(self.device)
         self.labels = torch.from_numpy(training.labels).long().to(self.device)
@@ -131,13 +136,14 @@ class _Training:
             print(f"continues after epoch {len(history)} of {self.settings.epochs}", flush=True)
             for row in history:
                 _report(row, log)
+        judges = selected(validation.labels, self.settings.selection_images)
         next_save = 0.0
         done, total = len(history) * self.steps, self.settings.epochs * self.steps
         with progress("train.steps", total, done) as advance:
             for epoch in range(len(history) + 1, self.settings.epochs + 1):
                 loss = self._epoch(epoch, advance)
-                scores = supervised.probabilities(self.network, self.config, validation.pixels)
-                history.append(self._row(epoch, loss, _auc(validation.labels, scores)))
+                scores = self._scores(validation, judges)
+                history.append(self._row(epoch, loss, _auc(validation.labels[judges], scores)))
                 _report(history[-1], log)
                 if not best or history[-1]["validation_auc"] > best["auc"]:
                     best = {
@@ -148,10 +154,20 @@ class _Training:
                     }
                 if epoch < self.settings.epochs and time.monotonic() >= next_save:
                     next_save = self._save(saved, history, best)
+        if len(judges) < len(validation.labels):
+            self.network.load_state_dict(best["weights"])
+            every = np.arange(len(validation.labels))
+            best["validation"] = torch.from_numpy(self._scores(validation, every))
         kept = {name: best[name] for name in ("weights", "epoch", "validation")}
         finished = {"fitted": {**kept, "history": history}}
         saved.save(finished)
         return finished
+
+    def _scores(self, validation: Samples, places: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Probabilities of the validation images at `places`."""
+        whole = len(places) == len(validation.labels)
+        pixels = validation.pixels if whole else validation.pixels[places]
+        return supervised.probabilities(self.network, self.config, pixels)
 
     def _epoch(self, epoch: int, advance: Callable[..., None]) -> float:
         """One pass over the shown images in a new order; returns the mean loss."""
@@ -161,20 +177,19 @@ class _Training:
         self.network.train()
         total = torch.zeros((), device=self.device)
         # Equal batches, none larger than asked: a last batch of one image upsets batch norm.
-        for step, chosen in enumerate(order.tensor_split(self.steps)):
+        for step, where in enumerate(order.to(self.device).tensor_split(self.steps)):
             done = (epoch - 1) * self.steps + step
             self._set_rate(done)
-            where = chosen.to(self.device)
             images = augment(supervised.unit(self.pixels[where]), self.recipe.augmentation, draw)
             with torch.autocast(
                 self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
             ):
-                logits = self.network(supervised.normalise(images, self.config))
+                logits = self.forward(supervised.normalise(images, self.config))
             loss = _loss(logits.float(), self.labels[where])
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            total += loss.detach() * len(chosen)
+            total += loss.detach() * len(where)
             advance(1)
         mean = float(total) / len(order)
         if not math.isfinite(mean):
@@ -215,6 +230,22 @@ class _Training:
         return time.monotonic() + took * (1 / _SAVING_SHARE - 1)
 
 
+def selected(labels: np.ndarray[Any, Any], limit: int | None) -> np.ndarray[Any, Any]:
+    """Places, ascending, of about `limit` of the validation images with `labels` (N,).
+
+    Each class keeps its share, at least one image, evenly spread over the class's images in their
+    order, which is by source. All when `limit` is None or large enough.
+    """
+    if limit is None or limit >= len(labels):
+        return np.arange(len(labels))
+    parts = []
+    for name in np.unique(labels):
+        own = np.flatnonzero(labels == name)
+        count = max(1, round(limit * len(own) / len(labels)))
+        parts.append(own[np.linspace(0, len(own) - 1, count).round().astype(int)])
+    return np.sort(np.concatenate(parts))
+
+
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy in nats; logits (B, 1) of malignancy or (B, K), labels (B,) numbers."""
     if logits.shape[1] == 1:
@@ -224,11 +255,7 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _auc(labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
     """ROC-AUC, of scores (N, K) the macro mean of each class against the rest."""
-    if scores.ndim == 1:
-        return auc(labels, scores)
-    present = [number for number in range(scores.shape[1]) if (labels == number).any()]
-    each = [auc((labels == number).astype(int), scores[:, number]) for number in present]
-    return float(np.mean(each))
+    return auc(labels, scores) if scores.ndim == 1 else mauc(labels, scores)
 
 
 def _optimizer(settings: Train, network: nn.Module, rate: float) -> torch.optim.Optimizer:

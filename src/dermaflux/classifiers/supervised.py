@@ -115,9 +115,14 @@ def freeze(network: nn.Module) -> None:
 
 def normalise(images: Tensor, config: dict[str, Any]) -> Tensor:
     """(B, 3, S, S) in [0, 1] -> zero-mean, unit-variance channels as the model expects."""
-    mean = images.new_tensor(config["mean"]).view(1, 3, 1, 1)
-    std = images.new_tensor(config["std"]).view(1, 3, 1, 1)
+    mean, std = (channels(images, config[name]) for name in ("mean", "std"))
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def channels(images: Tensor, values: Sequence[float]) -> Tensor:
+    """(1, C, 1, 1) beside `images`; on a GPU nothing waits for it, as for `new_tensor` it would."""
+    one = torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True)
+    return one.view(1, -1, 1, 1)
 
 
 def unit(pixels: Tensor) -> Tensor:
@@ -142,7 +147,7 @@ def probabilities(
     found = [np.empty(0 if binary(classes) else (0, len(classes)))]
     with torch.inference_mode():
         for first in range(0, len(images), batch):
-            pixels = torch.from_numpy(np.stack(list(images[first : first + batch]))).to(where)
+            pixels = torch.from_numpy(np.asarray(images[first : first + batch])).to(where)
             logits = model(normalise(unit(pixels), config)).double()
             shares = logits.squeeze(1).sigmoid() if binary(classes) else logits.softmax(dim=1)
             found.append(shares.cpu().numpy())

@@ -24,9 +24,11 @@ from dermaflux.classifiers import (
     augmentation,
     calibration,
     cell_images,
+    compiled,
     evaluation_figures,
     fit,
     metrics,
+    multiclass,
     pretrained,
     supervised,
 )
@@ -34,6 +36,12 @@ from dermaflux.classifiers.arms import Recipe
 from dermaflux.classifiers.cell_images import CellImages
 from dermaflux.errors import InputError
 from dermaflux.params import Arm, Model, Params
+
+_ELSEWHERE = {
+    *("architectures", "seeds", "arms", "models", "labels", "minimum_diagnosis_images"),
+    *("image_size", "augmentation"),
+}
+"""Parameters of `train` that act through the images, the config or the recipe of an arm alone."""
 
 
 def run(params: Params, architecture: str, seed: int) -> None:
@@ -95,12 +103,8 @@ class _Cell:
 
     def key(self, arm: Arm) -> str:
         """Fingerprint of what decides the arm's weights, and of nothing else."""
-        settings = self.params.train.model_dump(
-            include={
-                *("epochs", "batch", "optimizer", "weight_decay", "warmup_epochs", "sampling"),
-                *("precision", "compile"),
-            }
-        )
+        # What is not left out here is taken in: a parameter of tomorrow must not be forgotten.
+        settings = self.params.train.model_dump(exclude=_ELSEWHERE)
         recipe = self.recipe(arm)
         return fingerprint(
             images=self.images.of(arm).digest(),
@@ -211,6 +215,6 @@ def _code() -> str:
     import torch
 
     state = hashlib.sha256(f"torch {torch.__version__} timm {timm.__version__}".encode())
-    for module in (arms, augmentation, fit, metrics, supervised):
+    for module in (arms, augmentation, compiled, fit, metrics, multiclass, supervised):
         state.update(Path(str(module.__file__)).read_bytes())
     return state.hexdigest()

@@ -22,6 +22,8 @@ class Plan:
     label: str
     prompt: str
     seed: int
+    diagnosis: str | None = None
+    """Of the image that the prompt describes."""
 
     @property
     def image_id(self) -> str:
@@ -54,7 +56,8 @@ def plan(images: int, bank: PromptBank, seed: int) -> list[Plan]:
     for index in range(images):
         label = CLASSES[index % len(CLASSES)]
         prompt = bank.draw(label, seed, index)
-        plans.append(Plan(index, label, prompt, derived_seed(seed, index)))
+        diagnosis = bank.diagnosis(label, seed, index)
+        plans.append(Plan(index, label, prompt, derived_seed(seed, index), diagnosis))
     return plans
 
 

@@ -99,7 +99,7 @@ def synthesize(
     origin = pipeline.reference(backbone)
     key = checkpoints.fingerprint(
         section=section.model_dump(), seed=seed, weights=weights.sha256, backbone=origin.identity,
-        base_dtype=base_dtype, prompts=[one.prompt for one in plans],
+        base_dtype=base_dtype, prompts=[(one.prompt, one.diagnosis) for one in plans],
     )  # fmt: skip
     constants = {
         "source": "synthetic", "split": "train", "modality": "synthetic",
@@ -196,7 +196,9 @@ def bank_of(section: Synthesize, corpus: Path, captions: Path) -> PromptBank:
     """The prompts that the parameter `bank` asks for."""
     if section.bank == "label":
         return prompt_bank.label_only()
-    return prompt_bank.from_captions(captioned(corpus, captions), section.bank)
+    known = table.metadata(corpus, ["image_id", "diagnosis"], "train")
+    rows = captioned(corpus, captions).merge(known, on="image_id", validate="one_to_one")
+    return prompt_bank.from_captions(rows, section.bank)
 
 
 def _row(one: Plan, picture: Pictures, constants: dict[str, Any]) -> dict[str, Any]:
@@ -205,6 +207,7 @@ def _row(one: Plan, picture: Pictures, constants: dict[str, Any]) -> dict[str, A
         "image": {"bytes": encoded, "path": f"{one.image_id}.png"},
         "image_id": one.image_id,
         "label": one.label,
+        "diagnosis": one.diagnosis,
         "prompt": one.prompt,
         "seed": one.seed,
         "sha256": table.sha256(encoded),

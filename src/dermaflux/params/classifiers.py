@@ -66,6 +66,10 @@ class Train(Section):
     augmentation: Literal["none", "flips", "flips-colour", "strong"] = "flips-colour"
     """Of every arm but `augmented`, which always takes `strong`."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    selection_images: Count | None = None
+    """Compare epochs on about this many validation images instead of all, each class in its share;
+    the epoch that is kept is scored on all. The paper's corpus has tens of thousands of them, which
+    after every epoch would take longer than the training."""
     compile: bool = False
     """Compile the network; pays on a GPU from some minutes of training on."""
 
@@ -128,8 +132,8 @@ class Evaluate(Section):
     sensitivities: list[OpenFraction] = [0.9, 0.95]
     """Sensitivities at which specificity is reported."""
     minimum_group: Count = 10
-    """A figure of a group needs this many images of every class it rests on; with fewer the report
-    says that they are too few."""
+    """A figure of a group needs this many lesions of every class it rests on (images of one lesion
+    count once); with fewer the report says that they are too few."""
     batch: Count = 128
 
 
