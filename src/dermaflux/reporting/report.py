@@ -16,7 +16,7 @@ from typing import Any
 from dermaflux import paths, table, tracking
 from dermaflux.classifiers.effects import Effect
 from dermaflux.params import Params
-from dermaflux.reporting import classifier_section, counts, data_card, figures
+from dermaflux.reporting import classifier_section, counts, data_card, figures, zero_shot_section
 from dermaflux.reporting.results import ARMS, Estimate
 
 PAPER = {
@@ -184,6 +184,9 @@ def render(params: Params) -> str:
         splits=table.SPLITS,
         classes=counts.CLASSES,
         results=results,
+        zero_shot=zero_shot_section.build(
+            params, read_json(paths.ZERO_SHOT_REPORT), results["cells"]
+        ),
         columns=results["columns"],
         images=_images(params, set(audit.get("rejected", []))),
         training=_training(),
