@@ -37,10 +37,12 @@ WIDTH, HEIGHT = 1400, 900
 SETTLE_SECONDS = 3
 PATIENCE_SECONDS = 120
 MODE = "workflowType=machine_learning"
-# A browser that has not met the UI is shown its assistant; a picture of runs has no use for it.
-NO_ASSISTANT = """
+# A new browser is shown an assistant, and one without a mouse the tools of every chart.
+TIDY = """
     localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
     localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
+    document.addEventListener('DOMContentLoaded', () => document.head.insertAdjacentHTML(
+        'beforeend', '<style>.modebar-container { display: none }</style>'));
 """
 
 
@@ -133,12 +135,9 @@ async def photograph(devtools: str, addresses: dict[Path, tuple[str, str]]) -> N
                 return message.get("result", {})
 
             await call("Page.enable")
-            await call("Page.addScriptToEvaluateOnNewDocument", source=NO_ASSISTANT)
+            await call("Page.addScriptToEvaluateOnNewDocument", source=TIDY)
             size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
             await call("Emulation.setDeviceMetricsOverride", **size)
-            # With a mouse the charts hide their tools until they are pointed at.
-            mouse = [{"name": "hover", "value": "hover"}, {"name": "pointer", "value": "fine"}]
-            await call("Emulation.setEmulatedMedia", features=mouse)
             for path, (address, selectors) in addresses.items():
                 await call("Page.navigate", url=address)
                 tests = [f'document.querySelector("{each}")' for each in selectors.split(", ")]

@@ -83,6 +83,7 @@ def test_compute_modules_import_without_dvc_and_mlflow() -> None:
 
 PLUMBING = {
     "cli",
+    "dvc_hash",
     "errors",
     "parameter_file",
     "params",

@@ -53,6 +53,7 @@ STAGES = [
     "audit",
     "train@vit-0",
     "evaluate@vit-0",
+    "zero_shot",
     "promote",
     "report",
 ]

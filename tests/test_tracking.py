@@ -1,21 +1,19 @@
 from __future__ import annotations
 
+import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dermaflux import tracking
 
-WORKER = """
-import sys
-from pathlib import Path
-from dermaflux import tracking
-with tracking.start("classifier", f"train/{sys.argv[1]}", {"seed": sys.argv[1]}, []) as run:
-    run.metrics({"loss": 1.0}, step=1)
-"""
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 @pytest.fixture
@@ -103,16 +101,110 @@ def test_a_copy_of_the_checkout_logs_to_the_main_store(
     assert tracking.tracking_uri() == "https://tracking.example"
 
 
+CHILD = """
+import sys
+from dermaflux import tracking
+parent = tracking.Parent("key", "vit real", {"arm": "real"}, headline="AUC")
+seed = sys.argv[1]
+name = f"vit real seed {seed}"
+with tracking.start("classifier", name, {"seed": seed}, [], parent=parent, stage="evaluate") as run:
+    run.metrics({"AUC": 0.5 + int(seed) / 10, "AUC_low": 0.1})
+    if len(sys.argv) > 2:
+        run.flush()
+        print("open", flush=True)
+        sys.stdin.readline()
+"""
+
+
+def family(client: MlflowClient) -> tuple[Any, list[Any]]:
+    """The only parent of the experiment, and its children."""
+    experiment = [tracking.experiment_id(client, "classifier")]
+    (parent,) = client.search_runs(experiment, "tags.over = 'seeds'")
+    asked = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    return parent, client.search_runs(experiment, asked)
+
+
 @pytest.mark.slow
-def test_four_processes_share_a_fresh_store(root: Path) -> None:
-    processes = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(number)], stderr=subprocess.PIPE)
-        for number in range(4)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors.decode()
+def test_seeds_that_start_at_once_share_a_parent_and_a_killed_one_counts_nowhere(
+    root: Path,
+) -> None:
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], **pipes)  # type: ignore[call-overload,no-any-return]
+
+    waiting = start("3", "wait")
+    ending = [start(seed) for seed in ("0", "1")]
+    assert [process.wait(timeout=300) for process in ending] == [0, 0]
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "open\n"
+    waiting.kill()
+    waiting.wait()
+
     client = tracking.connect()
-    runs = client.search_runs([tracking.experiment_id(client, "classifier")])
-    assert sorted(run.data.params["seed"] for run in runs) == ["0", "1", "2", "3"]
-    assert all(run.info.status == "FINISHED" for run in runs)
+    parent, children = family(client)
+    assert len(children) == 3
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params == {"arm": "real"}
+    expected = {"AUC": 0.55, "AUC_sd": statistics.stdev([0.5, 0.6]), "seeds": 2.0}
+    assert parent.data.metrics == pytest.approx(expected)
+
+    assert start("3").wait(timeout=300) == 0  # the killed seed again
+    parent, children = family(client)
+    states = sorted((child.info.run_name, child.info.status) for child in children)
+    assert states[-2:] == [("vit real seed 3", "FINISHED"), ("vit real seed 3", "KILLED")]
+    assert parent.data.metrics["AUC"] == pytest.approx((0.5 + 0.6 + 0.8) / 3)
+
+
+def test_a_parent_fails_with_its_seed_and_recovers_with_it(root: Path) -> None:
+    parent = tracking.Parent("key", "vit real", {})
+
+    def cell(value: float, fails: bool) -> None:
+        with tracking.start("classifier", "vit real seed 0", {"seed": 0}, [], parent=parent) as run:
+            run.metrics({"AUC": value})
+            if fails:
+                raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        cell(0.9, fails=True)
+    client = tracking.connect()
+    found, _ = family(client)
+    assert (found.info.status, found.data.metrics) == ("FAILED", {"seeds": 0.0})
+    cell(0.6, fails=False)
+    cell(0.7, fails=False)  # an evaluation repeated: the latest of a seed counts, once
+    found, _ = family(client)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"AUC": 0.7, "seeds": 1.0})
+
+
+def test_datasets_are_named_by_the_hash_of_their_folder(root: Path) -> None:
+    (root / "corpus").mkdir()
+    (root / "corpus" / "train.parquet").write_bytes(b"rows")
+    parent = tracking.Parent("key", "vit real", {})
+    used = [
+        tracking.Dataset(f"corpus {split}", Path("corpus"), {"benign": 3, "malignant": 2}, context)
+        for split, context in (("train", "training"), ("validation", "validation"))
+    ]
+    for seed in (0, 1):
+        name, parameters = f"vit real seed {seed}", {"seed": seed}
+        with tracking.start(
+            "classifier", name, parameters, [], parent=parent, datasets=used
+        ) as run:
+            pass
+    above, _ = family(run.client)
+    for found in (run.client.get_run(run.run_id), above):
+        inputs = {given.dataset.name: given for given in found.inputs.dataset_inputs}
+        assert sorted(inputs) == ["corpus train", "corpus validation"]
+        training = inputs["corpus train"]
+        assert training.dataset.digest == tracking.dvc_hash(Path("corpus"))
+        assert json.loads(training.dataset.profile)["num_rows"] == 5
+        assert [(tag.key, tag.value) for tag in training.tags] == [
+            ("mlflow.data.context", "training")
+        ]
+
+
+def test_a_rewritten_file_is_read_again(root: Path) -> None:
+    path = root / "corpus" / "shard"
+    path.parent.mkdir()
+    path.write_text("one")
+    before = tracking.dvc_hash(path.parent)
+    path.write_text("two")  # of the same size
+    assert tracking.dvc_hash(path.parent) != before

@@ -8,8 +8,6 @@ code that computes takes a `Log` and never sees it.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import os
 import subprocess
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dermaflux import seed_runs
+from dermaflux.dvc_hash import dvc_hash
 from dermaflux.paths import project_root
 from dermaflux.seed_runs import Parent
 
@@ -53,32 +52,6 @@ class Silent:
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Drop the file."""
-
-
-def dvc_hash(path: Path) -> str:
-    """The hash DVC writes to `dvc.lock` for a file, or with suffix `.dir` for a folder.
-
-    A folder's hash is the md5 of DVC's sorted JSON listing of its files
-    (https://dvc.org/doc/user-guide/project-structure/internal-files).
-    """
-    if path.is_file():
-        state = path.stat()
-        return _file_hash(path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns)
-    files = sorted(
-        (file.relative_to(path).as_posix(), file)
-        for file in path.rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
-    )
-    listing = [{"md5": dvc_hash(file), "relpath": name} for name, file in files]
-    text = json.dumps(listing, sort_keys=True)
-    return hashlib.md5(text.encode()).hexdigest() + ".dir"
-
-
-@functools.cache
-def _file_hash(path: Path, node: int, size: int, modified: int) -> str:
-    """Read once a process: every arm of a cell names the same corpus."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -202,7 +175,7 @@ class Run:
         self.client.log_artifact(self.run_id, str(path), folder or None)
 
     def figure(self, drawn: Figure, name: str) -> None:
-        """Keep a picture as an artefact, `name` with its suffix."""
+        """Keep a picture as an artefact."""
         self.client.log_figure(self.run_id, drawn, name)
 
     def tag(self, name: str, value: str) -> None:

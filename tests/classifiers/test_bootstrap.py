@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from dermaflux.classifiers import bootstrap, metrics
 
@@ -95,3 +96,10 @@ def test_each_of_many_classes_keeps_its_number_of_groups() -> None:
     weights = bootstrap.resamples(labels, np.arange(23), 50, seed=1)
     for name, count in enumerate([5, 7, 11]):
         assert (weights[:, labels == name].sum(axis=1) == count).all()
+
+
+def test_ten_of_ten_lesions_are_no_certainty() -> None:
+    for successes, value in ((10, 1.0), (0, 0.0)):
+        exact = stats.binomtest(successes, 10).proportion_ci(0.95, method="exact")
+        found = bootstrap.unanimous_interval(value, 10, 0.95)
+        assert found == pytest.approx((exact.low, exact.high))

@@ -67,6 +67,16 @@ def interval(values: Array, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def unanimous_interval(value: float, lesions: int, confidence: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval of a rate of 0 or 1 over independent `lesions`.
+
+    No resample of lesions that all went one way differs from them, so the percentile interval would
+    have no width and 10 of 10 would pass for certainty.
+    """
+    bound = ((1 - confidence) / 2) ** (1 / lesions)
+    return (bound, 1.0) if value == 1 else (0.0, 1 - bound)
+
+
 def centred_interval(value: float, values: Array, confidence: float) -> tuple[float, float]:
     """The percentile interval moved so that its resamples have the mean `value`, held above 0.
 

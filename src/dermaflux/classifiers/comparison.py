@@ -65,7 +65,8 @@ def compare(
     for arm, scored in arms.items():
         point = figures(labels, scored, settings, once)
         resampled[arm] = figures(labels, scored, settings, weights)
-        result[arm] = with_intervals(point, resampled[arm], settings.confidence)
+        over = rates(labels, groups) if scored.probability.ndim == 1 else {}
+        result[arm] = with_intervals(point, resampled[arm], settings.confidence, over)
         result[arm] |= _calibrated(labels, scored)
         if scored.probability.ndim == 1:
             counted = metrics.confusion(labels, scored.probability, scored.threshold)
@@ -86,19 +87,33 @@ def compare(
 
 
 def with_intervals(
-    point: Mapping[str, Array], resampled: Mapping[str, Array], confidence: float
+    point: Mapping[str, Array],
+    resampled: Mapping[str, Array],
+    confidence: float,
+    lesions: Mapping[str, int],
 ) -> dict[str, float]:
-    """Flat `name`, `name_low`, `name_high` of figures (1,) and their resamples (B,)."""
+    """Flat `name`, `name_low`, `name_high` of figures (1,) and their resamples (B,).
+
+    `lesions` names the figures that are rates, and of how many independent lesions each is one.
+    """
     found: dict[str, float] = {}
     for name, values in resampled.items():
         value = float(point[name][0])
-        limits = (
-            bootstrap.centred_interval(value, values, confidence)
-            if name == "calibration_error"
-            else bootstrap.interval(values, confidence)
-        )
+        if name == "calibration_error":
+            limits = bootstrap.centred_interval(value, values, confidence)
+        elif name in lesions and value in (0.0, 1.0):
+            limits = bootstrap.unanimous_interval(value, lesions[name], confidence)
+        else:
+            limits = bootstrap.interval(values, confidence)
         found[name], found[f"{name}_low"], found[f"{name}_high"] = value, *limits
     return found
+
+
+def rates(labels: Array, members: Array) -> dict[str, int]:
+    """Rates of two classes -> how many independent lesions each is taken over."""
+    benign, malignant = (len(np.unique(members[labels == side])) for side in (0, 1))
+    every = len(np.unique(members))
+    return {"accuracy": every, "sensitivity": malignant, "specificity": benign}
 
 
 def _calibrated(labels: Array, scored: Scored) -> dict[str, float]:

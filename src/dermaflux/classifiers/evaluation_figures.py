@@ -37,6 +37,8 @@ def learning_curve(history: Sequence[Mapping[str, float]], best: int, title: str
 
     Each row of `history` holds `epoch`, `loss` and a validation figure, `validation_<name>`.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _plot(title, wide=True)
     epochs = [row["epoch"] for row in history]
     (figure_name,) = [key for key in history[0] if key.startswith("validation_")][:1]
@@ -50,7 +52,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], best: int, title: str
     right.plot(epochs, values, color=_MODEL)
     right.plot([best], [values[epochs.index(best)]], "o", color=_MODEL)
     right.set_ylabel(f"{_readable(figure_name)} (dot: epoch kept)", color=_MODEL)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

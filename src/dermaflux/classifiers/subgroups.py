@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux.classifiers import bootstrap, metrics, multiclass
-from dermaflux.classifiers.comparison import Scored, with_intervals
+from dermaflux.classifiers.comparison import Scored, rates, with_intervals
 from dermaflux.params import Evaluate
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _of_two(
         for name, count in lesions.items()
         if not enough[name]
     ]
-    return _given(figures, weights, settings), "; ".join(notes)
+    return _given(figures, weights, settings, rates(labels, members)), "; ".join(notes)
 
 
 def _of_many(
@@ -142,7 +142,7 @@ def _of_many(
         values = multiclass.overall(labels, probability, rows)
         return {name: values[name] for name in ("accuracy", "calibration_error")}
 
-    return _given(figures, weights, settings), ""
+    return _given(figures, weights, settings, {"accuracy": count}), ""
 
 
 def _against_rest(
@@ -171,14 +171,16 @@ def _against_rest(
                     scores = scored.probability[:, number]
                     return {"auc": metrics.bootstrap_auc(labels == number, scores, rows), **values}
 
-                given = _given(figures, weights, settings)
+                given = _given(figures, weights, settings, rates(own.astype(int), members))
             found.append((arm, "diagnosis", name, own, given, note))
     return found
 
 
-def _given(figures: Any, weights: Array, settings: Evaluate) -> dict[str, float]:
+def _given(
+    figures: Any, weights: Array, settings: Evaluate, over: Mapping[str, int]
+) -> dict[str, float]:
     once = np.ones((1, weights.shape[1]), np.int32)
-    return with_intervals(figures(once), figures(weights), settings.confidence)
+    return with_intervals(figures(once), figures(weights), settings.confidence, over)
 
 
 def _too_few(count: int, name: str, settings: Evaluate) -> str:

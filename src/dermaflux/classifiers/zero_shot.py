@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def run(params: Params) -> None:
     """Score every model of `zero_shot.run`; all files appear whole."""
     if not params.zero_shot.run:
-        with table.atomic_folder(paths.ZERO_SHOT):
-            pass
+        with table.atomic_folder(paths.ZERO_SHOT) as partial:
+            (partial / "predictions.csv").write_text("image_id,label\n", encoding="utf-8")
         table.write_json(paths.ZERO_SHOT_REPORT, {})
         print("zero_shot: zero_shot.run names no model; nothing to score")
         return

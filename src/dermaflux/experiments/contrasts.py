@@ -109,7 +109,7 @@ class Resampled:
 
     def mean(self, figure: str, scores: Array) -> Array:
         """(B,) means over the rows of `scores` (S, N); empty for figures of many classes."""
-        return np.mean([self._one(figure, row) for row in scores], axis=0)
+        return np.asarray(np.mean([self._one(figure, row) for row in scores], axis=0))
 
     def _one(self, figure: str, row: Array) -> Array:
         key = (figure, row.tobytes())

@@ -37,7 +37,7 @@ def rates(params: Params, architecture: str) -> tuple[float, float]:
         with halved:
             loss = network(images).float().square().mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
     def score(images: Tensor) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths, table
+from dermaflux.classifiers.effects import Effect
 from dermaflux.errors import InputError
 from dermaflux.experiments import collected, contrasts, figures, grid, measured
-from dermaflux.experiments.contrasts import Contrast, Effect
+from dermaflux.experiments.contrasts import Contrast
 from dermaflux.experiments.grid import Grid, Published
 from dermaflux.experiments.measured import Experiment
 
