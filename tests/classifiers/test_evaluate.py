@@ -9,11 +9,12 @@ import pytest
 import toy_corpus as toy
 from sklearn.metrics import roc_auc_score
 
-from dermaflux import paths, tracking
+from dermaflux import paths, table, tracking
 from dermaflux.classifiers import evaluate, train
 from dermaflux.errors import InputError
 
 
+@pytest.mark.slow
 def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
     (tmp_path / ".dvc").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -61,3 +62,31 @@ def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
     assert mixture.data.metrics["validation_auc"] == pytest.approx(best)
     names = {file.path for file in client.list_artifacts(mixture.info.run_id)}
     assert {"roc.png", "confusion.png", "reliability.png", "decision.png"} <= names
+
+
+@pytest.mark.slow
+def test_a_cell_of_diagnoses(tmp_path, monkeypatch) -> None:
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    toy.write()
+    shipped = toy.parameters().model_dump(by_alias=True)
+    settings = {**shipped["train"], "labels": "diagnosis", "arms": ["real"], "epochs": 2}
+    parameters = toy.parameters(real_fraction=0.5, train=settings)
+    train.run(parameters, "resnext", 0)
+    # What is no class among the test images must not vanish unsaid.
+    rows = table.metadata(paths.CORPUS, split="test")
+    config = json.loads((paths.CLASSIFIERS / "resnext-0/real/config.json").read_text())
+    evaluate.run(parameters, "resnext", 0)
+    report = json.loads((paths.EVALUATIONS / "resnext-0.json").read_text())
+    assert list(report["test"]["per_class"]) == config["classes"]
+    counted = report["test"]["images"] + sum(report["test"]["left_out"].values())
+    assert counted == len(rows)
+    predictions = pd.read_csv(paths.EVALUATIONS / "resnext-0" / "predictions.csv")
+    shares = predictions[[f"real/{name}" for name in config["classes"]]]
+    assert shares.sum(axis=1).to_numpy() == pytest.approx(1)
+    aucs = [
+        roc_auc_score(predictions["label"] == name, predictions[f"real/{name}"])
+        for name in config["classes"]
+    ]
+    assert report["real"]["mauc"] == pytest.approx(sum(aucs) / len(aucs))
+    assert "validation_mauc" in report["real"]

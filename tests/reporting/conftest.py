@@ -6,25 +6,15 @@ import csv
 import io
 from pathlib import Path
 
+import made_up_evaluations
 import numpy as np
 import pytest
 from PIL import Image
 
 from dermaflux import parameter_file, paths, table
-from dermaflux.classifiers import bootstrap, comparison, evaluate, subgroups
-from dermaflux.classifiers.comparison import Scored
-from dermaflux.classifiers.mixture import CLASSES
 from dermaflux.params import Params
 
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
-# How far apart each arm puts the logits of benign and malignant test images.
-SEPARATION = {
-    "real": 1.0,
-    "mixture": 2.5,
-    "repeated": 1.2,
-    "augmented": 1.6,
-    "random_features": 0.3,
-}
 
 
 def _picture(index: int, label: str) -> bytes:
@@ -115,27 +105,6 @@ def _ingest_report() -> None:
     )
 
 
-def evaluations(params: Params, separation: dict[str, float] = SEPARATION) -> None:
-    """What `evaluate` writes of made-up classifiers, by its own hand."""
-    columns = [*subgroups.GROUPINGS, "image_id", "label", "lesion_id", "duplicate_group"]
-    rows = table.metadata(paths.CORPUS, columns, "test").sort_values("image_id")
-    labels = (rows["label"] == "malignant").to_numpy().astype(int)
-    members = bootstrap.groups(rows)
-    for architecture in params.train.architectures:
-        for seed in params.train.seeds:
-            rng = np.random.default_rng(100 * len(architecture) + seed)
-            shared, arms = rng.normal(size=len(labels)), {}
-            for arm in params.train.arms:
-                noise = 0.8 * shared + 0.6 * rng.normal(size=len(labels))
-                logits = separation[arm] * (labels - 0.5) + noise
-                arms[arm] = Scored(1 / (1 + np.exp(-2 * logits)), temperature=2.0)
-            tested = evaluate.Tested(rows, labels, CLASSES, arms)
-            result = comparison.compare(labels, members, arms, params.evaluate)
-            result["test"] = {"images": len(rows), "malignant": int(labels.sum())}
-            groups = subgroups.table(rows, labels, members, arms, CLASSES, params.evaluate)
-            evaluate.write(paths.cell(architecture, seed), tested, groups, result)
-
-
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Chdir into a workspace of 60 real and 8 synthetic images; its parameters."""
@@ -188,5 +157,5 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
             "validation_images": 16,
         },
     )
-    evaluations(params)
+    made_up_evaluations.malignancy(params)
     return params

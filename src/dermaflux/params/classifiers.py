@@ -132,8 +132,8 @@ class Evaluate(Section):
     sensitivities: list[OpenFraction] = [0.9, 0.95]
     """Sensitivities at which specificity is reported."""
     minimum_group: Count = 10
-    """A figure of a group needs this many images of every class it rests on; with fewer the report
-    says that they are too few."""
+    """A figure of a group needs this many lesions of every class it rests on (images of one lesion
+    count once); with fewer the report says that they are too few."""
     batch: Count = 128
 
 

@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUP_FIGURES = {
-    "auc": "AUC",
-    "accuracy": "Accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "calibration_error": "Calibration error",
+    "auc": {
+        "auc": "AUC",
+        "sensitivity": "Sensitivity",
+        "specificity": "Specificity",
+        "calibration_error": "Calibration error",
+    },
+    "mauc": {
+        "auc": "AUC against the rest",
+        "accuracy": "Accuracy",
+        "sensitivity": "Sensitivity",
+        "calibration_error": "Calibration error",
+    },
 }
+"""Headline figure -> columns of the table of groups."""
 _STRONG = ("real", "mixture")
 
 
@@ -34,7 +42,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
     compared: dict[tuple[str, str], Estimate] = {
         place: found[headline].estimate(level) for place, found in means.items()
     }
-    columns = results.columns(params, cells)
+    columns, points = results.columns(cells), results.operating_points(params)
     effects = effect_table.table(
         means, params.train.architectures, params.train.arms, headline, level
     )
@@ -45,6 +53,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
     return {
         "cells": cells,
         "columns": columns,
+        "points": points,
         "headline": headline,
         "test": cells[0].test,
         "trained_on": {arm: images(params, arm) for arm in ARMS},
@@ -53,7 +62,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
                 "architecture": architecture,
                 "arm": arm,
                 "images": images(params, arm),
-                "metrics": {name: found[name].estimate(level) for name in columns},
+                "metrics": {name: found[name].estimate(level) for name in (*columns, *points)},
             }
             for (architecture, arm), found in means.items()
         ],
@@ -77,7 +86,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         },
         "calibration": _calibration(cells),
         "groups": _groups(cells),
-        "group_figures": GROUP_FIGURES,
+        "group_figures": GROUP_FIGURES[headline],
     }
 
 

@@ -34,13 +34,20 @@ class Row:
     confidence: float
 
     @property
+    def sign(self) -> int:
+        """1 or -1 where the difference is not chance at the level, else 0."""
+        if not self.p < 1 - self.confidence:
+            return 0
+        return 1 if self.effect.value > 0 else -1
+
+    @property
     def verdict(self) -> str:
         """One to three words."""
         if not self.effect.has_interval:
             return "no interval"
-        if self.p < 1 - self.confidence:
-            return "helps" if self.effect.value > 0 else "harms"
-        return "no clear effect"
+        question = (self.arm, self.against) == ("mixture", "real")
+        up, down = ("helps", "harms") if question else ("higher", "lower")
+        return ("no clear effect", up, down)[self.sign]
 
 
 def table(
@@ -79,24 +86,21 @@ def answer(rows: Sequence[Row], architecture: str) -> str | None:
     if main.verdict == "no interval":
         return "one seed and no resamples, so nothing can be said of chance"
     low, high = (f"{limit:+.3f}".replace("-", "−") for limit in (main.effect.low, main.effect.high))
-    if main.verdict == "no clear effect":
-        return f"no clear effect; effects from {low} to {high} agree with these results"
-    if main.verdict == "harms":
+    if main.sign == 0:
+        return f"no clear effect; anything from {low} to {high} agrees with these results"
+    if main.sign < 0:
         return f"they harm, by {low} to {high}"
-    beaten = [words for arm, words in CONTROLS.items() if _exceeds(own.get(("mixture", arm)))]
-    open_ = [
-        words
-        for arm, words in CONTROLS.items()
-        if ("mixture", arm) in own and not _exceeds(own[("mixture", arm)])
-    ]
-    parts = []
+    held = {
+        words: own[pair] for arm, words in CONTROLS.items() if (pair := ("mixture", arm)) in own
+    }
+    if not held:
+        return "they help; no control was trained that could gain as much"
+    beaten = [words for words, row in held.items() if row.sign > 0]
+    others = [words for words, row in held.items() if row.sign <= 0]
+    parts = ["they help"]
     if beaten:
-        parts.append(f"more than {' and '.join(beaten)} {'does' if len(beaten) == 1 else 'do'}")
-    if open_:
-        joined = " and ".join(open_)
-        parts.append(f"not shown to help more than {joined} {'does' if len(open_) == 1 else 'do'}")
-    return "they help" + (": " + ", but ".join(parts) if parts else "; no control was trained")
-
-
-def _exceeds(row: Row | None) -> bool:
-    return row is not None and row.verdict == "helps"
+        parts.append(f"and more than {' and '.join(beaten)} {'does' if len(beaten) == 1 else 'do'}")
+    if others:
+        verb = "does" if len(others) == 1 else "do"
+        parts.append(f"but are not shown to help more than {' or '.join(others)} {verb}")
+    return ", ".join(parts)

@@ -25,7 +25,7 @@ METRICS = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
 }
-"""Columns of the tables, of those that the evaluation has; operating points follow them."""
+"""Columns of the tables, of those that the evaluation has."""
 ARMS = {
     "real": "real only",
     "mixture": "real + synthetic",
@@ -95,12 +95,19 @@ def headline(params: Params) -> str:
     return "auc" if params.train.labels == "malignancy" else "mauc"
 
 
-def columns(params: Params, cells: list[Cell]) -> dict[str, str]:
+def columns(cells: list[Cell]) -> dict[str, str]:
     """Figures of the tables -> their titles, those that every arm of every cell has."""
-    titles = dict(METRICS)
+    arms = [figures for cell in cells for figures in cell.arms.values()]
+    return {name: title for name, title in METRICS.items() if all(name in had for had in arms)}
+
+
+def operating_points(params: Params) -> dict[str, str]:
+    """One rate at a value of the other -> its title; of benign against malignant only."""
+    titles: dict[str, str] = {}
+    if params.train.labels != "malignancy":
+        return titles
     for wanted in params.evaluate.specificities:
         titles[f"sensitivity_at_{wanted * 100:g}"] = f"Sens. at {wanted * 100:g} % spec."
     for wanted in params.evaluate.sensitivities:
         titles[f"specificity_at_{wanted * 100:g}"] = f"Spec. at {wanted * 100:g} % sens."
-    arms = [figures for cell in cells for figures in cell.arms.values()]
-    return {name: title for name, title in titles.items() if all(name in had for had in arms)}
+    return titles

@@ -52,10 +52,11 @@ def _scores(params: Params) -> Table:
         title=f"Test {results.METRICS[headline]}: mean over {seeds} seed{'s' * (seeds > 1)}, "
         f"{percent(level)} intervals over {'seeds and ' * (seeds > 1)}test images",
         title_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
     )
-    scores.add_column("classifier, arm", no_wrap=True)
+    scores.add_column("classifier", no_wrap=True)
     for name in ("AUC", "interval", "− real", "interval"):
         scores.add_column(name, justify="right", no_wrap=True)
     scores.add_column("effect", no_wrap=True)

@@ -1,0 +1,86 @@
+"""What is said of an effect, and in how many comparisons."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dermaflux.classifiers import effects
+from dermaflux.reporting import effect_table
+from dermaflux.reporting.seed_means import SeedMean
+
+ARMS = ["real", "mixture", "repeated", "augmented", "random_features"]
+
+
+def means(**values: float):
+    """AUCs of one architecture over three seeds; 0.01 is what chance moves a difference by."""
+    generator = np.random.default_rng(0)
+    found = {}
+    for arm, value in values.items():
+        seeds = value + np.array([-0.002, 0.0, 0.002])
+        found["vit", arm] = {"auc": SeedMean(seeds, value + generator.normal(0, 0.007, 500))}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("mixture", "repeated", "augmented", "said"),
+    [
+        (
+            0.9,
+            0.80,
+            0.81,
+            "they help, and more than repeating real images and strong augmentation do",
+        ),
+        (
+            0.9,
+            0.80,
+            0.895,
+            "they help, and more than repeating real images does, but are not shown to help more "
+            "than strong augmentation does",
+        ),
+        (
+            0.9,
+            0.91,
+            0.9,
+            "they help, but are not shown to help more than repeating real images or strong "
+            "augmentation do",
+        ),
+        (0.7, 0.8, 0.8, "they harm, by −"),
+        (0.801, 0.8, 0.8, "no clear effect; anything from −"),
+    ],
+)
+def test_the_answer_names_the_controls(
+    mixture: float, repeated: float, augmented: float, said: str
+) -> None:
+    found = means(
+        real=0.8, mixture=mixture, repeated=repeated, augmented=augmented, random_features=0.6
+    )
+    rows = effect_table.table(found, ["vit"], ARMS, "auc", 0.95)
+    answer = effect_table.answer(rows, "vit")
+    assert answer is not None
+    assert answer.startswith(said)
+    alone = effect_table.table(found, ["vit"], ["real", "mixture"], "auc", 0.95)
+    if mixture == 0.9:
+        assert effect_table.answer(alone, "vit") == (
+            "they help; no control was trained that could gain as much"
+        )
+    assert effect_table.answer(rows, "resnext") is None
+
+
+def test_families_are_corrected_apart() -> None:
+    found = means(real=0.8, mixture=0.83, repeated=0.8, augmented=0.81, random_features=0.6)
+    both = {**found, **{("resnext", arm): value for (_, arm), value in found.items()}}
+    rows = effect_table.table(both, ["vit", "resnext"], ARMS, "auc", 0.95)
+    question = [row for row in rows if (row.arm, row.against) == ("mixture", "real")]
+    assert [row.comparisons for row in question] == [2, 2]
+    assert {row.comparisons for row in rows if row not in question} == {10}
+    alone = both["vit", "mixture"]["auc"].minus(both["vit", "real"]["auc"], 0.95, 1)
+    assert question[0].p == pytest.approx(min(1, 2 * alone.p))
+    wide = both["vit", "mixture"]["auc"].minus(both["vit", "real"]["auc"], 0.975, 1)
+    assert question[0].effect.low == pytest.approx(wide.low)
+    others = [row for row in rows if row not in question]
+    assert [row.p for row in others] == pytest.approx(
+        effects.holm([row.effect.p for row in others])
+    )
+    lower = next(row for row in others if row.arm == "random_features")
+    assert lower.verdict == "lower"
