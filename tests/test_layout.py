@@ -16,7 +16,7 @@ from dermaflux.cli import app
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "dermaflux"
-ROOMS = ["corpus", "captions", "generators", "audit", "classifiers", "reporting"]
+ROOMS = ["corpus", "captions", "generators", "audit", "classifiers", "reporting", "experiments"]
 
 
 def stages() -> dict[str, dict[str, object]]:

@@ -37,6 +37,10 @@ _ROOMS = {
     "finetune": ("generators", "Corpus, captions, backbone -> LoRA in models/generator/."),
     "synthesize": ("generators", "Generator and captions -> synthetic/ shards with provenance."),
     "audit": ("audit", "Memorisation and fidelity of synthetic/ against the corpus."),
+    "zero_shot": (
+        "classifiers",
+        "Image-text models that saw none of our images, on the test split.",
+    ),
     "promote": ("classifiers", "Register the best ViT by validation AUC; champion if better."),
     "report": ("reporting", "Everything above -> reports/index.html."),
     "summary": ("reporting", "Print the results of the last `dvc repro` as a short table."),
@@ -101,6 +105,29 @@ def evaluate(architecture: _Architecture, seed: _Seed) -> None:
     from dermaflux.parameter_file import load
 
     evaluate.run(load(), architecture, seed)
+
+
+@app.command()
+def queue(
+    name: Annotated[str, typer.Argument(help="A grid: NAME of experiments/NAME.yaml.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many runs and how long; queue nothing.")
+    ] = False,
+) -> None:
+    """Queue a grid of experiments in DVC, after saying how many runs and how long."""
+    from dermaflux.experiments import queue
+
+    queue.run(name, dry_run)
+
+
+@app.command()
+def results(
+    name: Annotated[str, typer.Argument(help="A grid: NAME of experiments/NAME.yaml.")],
+) -> None:
+    """Finished experiments of a grid -> reports/experiments/NAME/index.html."""
+    from dermaflux.experiments import results
+
+    results.run(name)
 
 
 @app.command()

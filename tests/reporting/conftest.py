@@ -11,11 +11,20 @@ import pytest
 from PIL import Image
 
 from dermaflux import parameter_file, paths, table
+from dermaflux.classifiers import bootstrap, comparison, evaluate, subgroups
+from dermaflux.classifiers.comparison import Scored
+from dermaflux.classifiers.mixture import CLASSES
 from dermaflux.params import Params
 
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
-# Test AUC of vit without and with synthetic images for seeds 0, 1, 2.
-REAL, MIXTURE = (0.80, 0.82, 0.81), (0.83, 0.86, 0.85)
+# How far apart each arm puts the logits of benign and malignant test images.
+SEPARATION = {
+    "real": 1.0,
+    "mixture": 2.5,
+    "repeated": 1.2,
+    "augmented": 1.6,
+    "random_features": 0.3,
+}
 
 
 def _picture(index: int, label: str) -> bytes:
@@ -106,24 +115,25 @@ def _ingest_report() -> None:
     )
 
 
-def _evaluations(params: Params) -> None:
+def evaluations(params: Params, separation: dict[str, float] = SEPARATION) -> None:
+    """What `evaluate` writes of made-up classifiers, by its own hand."""
+    columns = [*subgroups.GROUPINGS, "image_id", "label", "lesion_id", "duplicate_group"]
+    rows = table.metadata(paths.CORPUS, columns, "test").sort_values("image_id")
+    labels = (rows["label"] == "malignant").to_numpy().astype(int)
+    members = bootstrap.groups(rows)
     for architecture in params.train.architectures:
-        for place, seed in enumerate(params.train.seeds):
-            content: dict[str, dict[str, float]] = {}
-            for arm, aucs in (("real", REAL), ("mixture", MIXTURE)):
-                auc = aucs[place] - (0.02 if architecture == "resnext" else 0.0)
-                content[arm] = {"auc": auc, "auc_low": auc - 0.05, "auc_high": auc + 0.05}
-                for name, less in (("accuracy", 0.07), ("f1", 0.1), ("specificity", 0.06)):
-                    content[arm][name] = auc - less
-            gain = MIXTURE[place] - REAL[place]
-            content["difference"] = {"auc": gain, "auc_low": gain - 0.03, "auc_high": gain + 0.03}
-            cell = paths.cell(architecture, seed)
-            table.write_json(paths.EVALUATIONS / f"{cell}.json", content)
-            for arm, power in (("real", 0.25), ("mixture", 0.2)):
-                points = ["fpr,tpr"]
-                points += [f"{x:.3f},{x**power:.5f}" for x in np.linspace(0, 1, 50)]
-                path = paths.EVALUATIONS / cell / "roc" / f"{arm}.csv"
-                table.write_text(path, "\n".join(points) + "\n")
+        for seed in params.train.seeds:
+            rng = np.random.default_rng(100 * len(architecture) + seed)
+            shared, arms = rng.normal(size=len(labels)), {}
+            for arm in params.train.arms:
+                noise = 0.8 * shared + 0.6 * rng.normal(size=len(labels))
+                logits = separation[arm] * (labels - 0.5) + noise
+                arms[arm] = Scored(1 / (1 + np.exp(-2 * logits)), temperature=2.0)
+            tested = evaluate.Tested(rows, labels, CLASSES, arms)
+            result = comparison.compare(labels, members, arms, params.evaluate)
+            result["test"] = {"images": len(rows), "malignant": int(labels.sum())}
+            groups = subgroups.table(rows, labels, members, arms, CLASSES, params.evaluate)
+            evaluate.write(paths.cell(architecture, seed), tested, groups, result)
 
 
 @pytest.fixture
@@ -131,7 +141,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Chdir into a workspace of 60 real and 8 synthetic images; its parameters."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    params = parameter_file.load(PARAMETERS)
+    shipped = parameter_file.load(PARAMETERS).model_dump(by_alias=True)
+    quick = {**shipped["evaluate"], "bootstrap_samples": 100}
+    params = parameter_file.parse({**shipped, "evaluate": quick})
     rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)
     rows += _rows("kaggle1", "validation", {"benign": 6, "malignant": 6}, 100)
     rows += _rows("kaggle1", "test", {"benign": 6, "malignant": 6}, 200)
@@ -176,5 +188,5 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
             "validation_images": 16,
         },
     )
-    _evaluations(params)
+    evaluations(params)
     return params

@@ -69,7 +69,7 @@ def compare(
         result[arm] |= _calibrated(labels, scored)
         if scored.probability.ndim == 1:
             counted = metrics.confusion(labels, scored.probability, scored.threshold)
-            result[arm]["confusion"] = counted
+            result[arm] |= {"confusion": counted, "threshold": scored.threshold}
     result["differences"] = {}
     if "real" in arms:
         for arm in arms:

@@ -77,7 +77,7 @@ def run(params: Params, architecture: str, seed: int) -> None:
     groups = subgroups.table(
         tested.rows, tested.labels, members, tested.arms, tested.classes, params.evaluate
     )
-    _write(cell, tested, groups, result)
+    write(cell, tested, groups, result)
     headline = "auc" if tested.binary else "mauc"
     for arm, scored in tested.arms.items():
         evaluation_log.log(
@@ -142,26 +142,27 @@ def _validation(folder: Path, classes: tuple[str, ...]) -> dict[str, float]:
     return {"validation_mauc": multiclass.mauc(labels, rows[list(classes)].to_numpy())}
 
 
-def _write(
+def write(
     cell: str, tested: Tested, groups: pd.DataFrame, result: Mapping[str, Mapping[str, Any]]
 ) -> None:
+    """The files of a cell; the folder appears whole, then the figures."""
     import pandas as pd
 
-    def write(content: Any, *place: str) -> None:
+    def save(content: Any, *place: str) -> None:
         path = partial.joinpath(*place)
         path.parent.mkdir(exist_ok=True)
         pd.DataFrame(content).to_csv(path, index=False)
 
     with table.atomic_folder(paths.EVALUATIONS / cell) as partial:
         for arm, scored in tested.arms.items():
-            write(_roc(tested, scored), "roc", f"{arm}.csv")
-            write(_reliability(tested, scored), "reliability", f"{arm}.csv")
+            save(_roc(tested, scored), "roc", f"{arm}.csv")
+            save(_reliability(tested, scored), "reliability", f"{arm}.csv")
             if tested.binary:
                 curve = decision_curve.curve(tested.labels, scored.calibrated)
-                write(curve, "decision", f"{arm}.csv")
+                save(curve, "decision", f"{arm}.csv")
         (partial / "decision").mkdir(exist_ok=True)
-        write(predictions(tested), "predictions.csv")
-        write(groups, "groups.csv")
+        save(predictions(tested), "predictions.csv")
+        save(groups, "groups.csv")
     table.write_json(paths.EVALUATIONS / f"{cell}.json", result)
 
 

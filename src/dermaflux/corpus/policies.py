@@ -6,7 +6,7 @@ paper come out; `clean` is what leaves no copy, no leak and no enlarged image be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from dermaflux.corpus.decode import bucket
@@ -39,8 +39,10 @@ class Policy:
         """Label of an image in the corpus; None when it is left out."""
         if label != "indeterminate":
             return label
+        if self.buckets == "published" and source.indeterminate_dropped_in_paper:
+            return None
         if self.indeterminate == "keep":
-            return None if source.indeterminate_dropped_in_paper else label
+            return label
         return None if self.indeterminate == "drop" else self.indeterminate
 
     def scale(self, source: Source, shorter: int) -> int:
@@ -58,9 +60,14 @@ actinic keratoses are missing in HIBA only; DERM12345's test images are in the t
 
 
 def policy(name: Name, settings: Ingest) -> Policy:
-    """The policy of that name; only `clean` has parameters."""
+    """The policy of that name.
+
+    Of the parameters, `as_published` takes the class of indeterminate images alone, which the paper
+    does not state; with `drop` they stay in the corpus, unlabelled, as its counts demand.
+    """
     if name == "as_published":
-        return AS_PUBLISHED
+        given = settings.indeterminate
+        return replace(AS_PUBLISHED, indeterminate="keep" if given == "drop" else given)
     return Policy(
         "native",
         settings.minimum_side,

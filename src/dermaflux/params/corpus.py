@@ -76,7 +76,8 @@ class Ingest(Section):
     minimum_side: Annotated[int, Field(ge=1)] = 128
     """`clean`: shorter native side in pixels below which an image is quarantined (section 2.1)."""
     indeterminate: Literal["drop", "benign", "malignant"] = "drop"
-    """`clean`: what becomes of diagnoses that are neither, such as actinic keratosis."""
+    """What becomes of diagnoses that are neither, such as actinic keratosis; `as_published` keeps
+    those of `drop` in the corpus as `indeterminate`, where no classifier takes them."""
     duplicates: Literal["drop", "keep"] = "drop"
     """`clean`: one image of each duplicate group; `keep` only guards the test split."""
     licences: list[Licence] = []

@@ -8,21 +8,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import table
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dermaflux.reporting.results import Cell, Estimate
-
-COLOURS = {"real": "#2f6db3", "mixture": "#d9772b"}
-_INK, _FAINT = "#1d2733", "#c9d2dc"
+COLOURS = {
+    "real": "#2f6db3",
+    "mixture": "#d9772b",
+    "repeated": "#5d8a3c",
+    "augmented": "#8a5fb0",
+    "random_features": "#7d8894",
+}
+INK, FAINT = "#1d2733", "#c9d2dc"
 _TILE = 128
 _MIME = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 
@@ -75,7 +77,8 @@ def montage(folder: Path, image_ids: Sequence[str], columns: int) -> str | None:
     return _jpeg(picture)
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def axes(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure of `width` x `height` inches and its plot, or an array of `columns` of them."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -86,77 +89,29 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
             "font.family": ["sans-serif"],
             "font.sans-serif": ["DejaVu Sans"],
             "font.size": 9,
-            "axes.edgecolor": _FAINT,
-            "axes.labelcolor": _INK,
-            "text.color": _INK,
-            "xtick.color": _INK,
-            "ytick.color": _INK,
+            "axes.edgecolor": FAINT,
+            "axes.labelcolor": INK,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
         }
     )
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#eef1f5", linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
+    plots = figure.subplots(1, columns, squeeze=False)[0]
+    for plot in plots:
+        plot.spines[["top", "right"]].set_visible(False)
+        plot.grid(color="#eef1f5", linewidth=0.8)
+        plot.set_axisbelow(True)
+    return figure, plots if columns > 1 else plots[0]
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as the value of a `src` attribute, without a date."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     # Browsers have no DejaVu Sans everywhere; the page's own fonts are a close match.
     text = file.getvalue().replace(b"'DejaVu Sans'", b"system-ui, 'DejaVu Sans'")
     return data_uri(text, ".svg")
-
-
-def roc(curves: Mapping[str, Sequence[pd.DataFrame]], labels: Mapping[str, str]) -> str:
-    """ROC curves: one thin line per seed, one thick line for the mean sensitivity of an arm.
-
-    `curves`: arm -> one table per seed with columns `fpr` and `tpr`, both rising in [0, 1].
-    """
-    import numpy as np
-
-    figure, axes = _axes(4.4, 4.1)
-    axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, linestyle="--")
-    grid = np.linspace(0, 1, 101)
-    for arm, tables in curves.items():
-        for rows in tables:
-            axes.plot(rows["fpr"], rows["tpr"], color=COLOURS[arm], linewidth=0.7, alpha=0.45)
-        heights = [np.interp(grid, rows["fpr"], rows["tpr"]) for rows in tables]
-        mean = np.concatenate([[0.0], np.mean(heights, axis=0)])
-        axes.plot(
-            np.concatenate([[0.0], grid]), mean, color=COLOURS[arm], linewidth=2, label=labels[arm]
-        )
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.set(xlabel="1 - specificity", ylabel="sensitivity")
-    axes.legend(frameon=False, loc="lower right")
-    return _svg(figure)
-
-
-def forest(
-    cells: Sequence[Cell],
-    means: Mapping[tuple[str, str], Estimate],
-    labels: Mapping[str, str],
-    bayes: float | None,
-) -> str:
-    """AUC of every architecture and arm: a small dot per seed, mean and interval over seeds."""
-    figure, axes = _axes(10.4, 1.0 + 0.4 * len(means))
-    names = []
-    for row, ((architecture, arm), found) in enumerate(means.items()):
-        colour = COLOURS[arm]
-        seeds = [cell.arms[arm]["auc"] for cell in cells if cell.architecture == architecture]
-        axes.plot(seeds, [row] * len(seeds), "o", color=colour, alpha=0.35, markersize=5)
-        if found.has_interval:
-            axes.plot([found.low, found.high], [row, row], color=colour, linewidth=2)
-        axes.plot(found.value, row, "D", color=colour, markersize=6)
-        names.append(f"{architecture}, {labels[arm]}")
-    if bayes is not None:
-        axes.axvline(bayes, color=_INK, linewidth=1, linestyle="--")
-        axes.annotate(f"best possible (Bayes) {bayes:.3f} ", (bayes, -0.65), ha="right", fontsize=8)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.9)
-    axes.set_xlabel("test AUC (dots: seeds; diamond and bar: mean and interval over seeds)")
-    return _svg(figure)
 
 
 def curve(
@@ -171,14 +126,14 @@ def curve(
     """
     import numpy as np
 
-    figure, axes = _axes(6.4, 2.9)
-    axes.plot(steps, values, color=COLOURS["real"], linewidth=0.7, alpha=0.35)
+    figure, plot = axes(6.4, 2.9)
+    plot.plot(steps, values, color=COLOURS["real"], linewidth=0.7, alpha=0.35)
     width = max(1, len(values) // 20)
     smooth = np.convolve(values, np.ones(width) / width, mode="valid")
     smooth_steps = steps[len(values) - len(smooth) :]
-    axes.plot(smooth_steps, smooth, color=COLOURS["real"], linewidth=2, label="training")
+    plot.plot(smooth_steps, smooth, color=COLOURS["real"], linewidth=2, label="training")
     if held_out[0]:
-        axes.plot(*held_out, color=COLOURS["mixture"], linewidth=2, marker="o", label="held out")
-        axes.legend(frameon=False)
-    axes.set(xlabel="optimiser step", ylabel=name)
-    return _svg(figure)
+        plot.plot(*held_out, color=COLOURS["mixture"], linewidth=2, marker="o", label="held out")
+        plot.legend(frameon=False)
+    plot.set(xlabel="optimiser step", ylabel=name)
+    return svg(figure)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dermaflux import paths, table, tracking
+from dermaflux.classifiers.effects import Effect
 from dermaflux.params import Params
-from dermaflux.reporting import counts, data_card, figures, results
-from dermaflux.reporting.results import ARMS, METRICS, Estimate
+from dermaflux.reporting import classifier_section, counts, data_card, figures, zero_shot_section
+from dermaflux.reporting.results import ARMS, Estimate
 
 PAPER = {
     "title": "DermaFlux-ViT as published",
@@ -44,7 +45,17 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
-def interval(found: Estimate, sign: bool = False) -> str:
+def p_value(value: float) -> str:
+    """A p-value; small ones as a bound."""
+    return "< 0.001" if value < 0.001 else number(value)
+
+
+def limits(row: dict[str, float], name: str) -> str:
+    """The interval of a figure in a table row that holds `<name>_low` and `<name>_high`."""
+    return interval(Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))
+
+
+def interval(found: Estimate | Effect, sign: bool = False) -> str:
     """The limits as `low to high`, empty when there are none."""
     if not found.has_interval:
         return ""
@@ -64,67 +75,6 @@ def bayes_auc() -> float | None:
     """The best AUC any classifier can reach, known for the phantom corpus only."""
     value = read_json(paths.INGEST_REPORT).get("bayes_auc")
     return None if value is None else float(value)
-
-
-def _results(params: Params) -> dict[str, Any]:
-    import pandas as pd
-
-    cells = results.load(params)
-    level = params.evaluate.confidence
-    means: dict[tuple[str, str], Estimate] = {
-        (architecture, arm): results.mean(cells, architecture, arm, "auc", level)
-        for architecture in params.train.architectures
-        for arm in params.train.arms
-    }
-    rows = [
-        {
-            "architecture": architecture,
-            "arm": arm,
-            "metrics": {
-                metric: results.mean(cells, architecture, arm, metric, level)
-                for metric in METRICS
-                if all(metric in cell.arms[arm] for cell in cells)
-            },
-        }
-        for architecture, arm in means
-    ]
-    curves: dict[str, dict[str, list[pd.DataFrame]]] = {}
-    for cell in cells:
-        for arm in cell.arms:
-            path = paths.EVALUATIONS / cell.name / "roc" / f"{arm}.csv"
-            if path.is_file():
-                by_arm = curves.setdefault(cell.architecture, {})
-                by_arm.setdefault(arm, []).append(pd.read_csv(path))
-    bayes = bayes_auc()
-    return {
-        "cells": cells,
-        "sources": _by_source(cells),
-        "rows": rows,
-        "effects": {
-            architecture: results.effect(cells, architecture, level)
-            for architecture in params.train.architectures
-        },
-        "bayes": bayes,
-        "forest": figures.forest(cells, means, ARMS, bayes),
-        "roc": {name: figures.roc(by_arm, ARMS) for name, by_arm in curves.items()},
-    }
-
-
-def _by_source(cells: list[results.Cell]) -> list[dict[str, Any]]:
-    """AUC and accuracy per architecture, arm and test source, means over seeds."""
-    import pandas as pd
-
-    found = [
-        pd.read_csv(path).assign(architecture=cell.architecture)
-        for cell in cells
-        if (path := paths.EVALUATIONS / cell.name / "sources.csv").is_file()
-    ]
-    if not found:
-        return []
-    keys = ["architecture", "source", "arm"]
-    means = pd.concat(found).groupby(keys, sort=False).mean(numeric_only=True).reset_index()
-    rows: list[dict[str, Any]] = means.to_dict("records")
-    return rows
 
 
 def _images(params: Params, rejected: set[str]) -> dict[str, Any]:
@@ -215,19 +165,29 @@ def render(params: Params) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "percent": percent}
-    environment.globals |= {"interval": interval, "verdict": results.verdict}
+    environment.filters |= {
+        "number": number,
+        "signed": signed,
+        "percent": percent,
+        "p_value": p_value,
+    }
+    environment.globals |= {"interval": interval, "limits": limits}
     sections = {
         name: tracking.flat(value) if isinstance(value, dict) else value
         for name, value in params.model_dump(by_alias=True).items()
     }
+    results = classifier_section.build(params, bayes_auc())
     return environment.get_template("page.html").render(
         params=params,
         level=params.evaluate.confidence,
         corpus=counts.corpus(),
         splits=table.SPLITS,
         classes=counts.CLASSES,
-        results=_results(params),
+        results=results,
+        zero_shot=zero_shot_section.build(
+            params, read_json(paths.ZERO_SHOT_REPORT), results["cells"]
+        ),
+        columns=results["columns"],
         images=_images(params, set(audit.get("rejected", []))),
         training=_training(),
         audit=audit,
@@ -238,7 +198,6 @@ def render(params: Params) -> str:
         promote=read_json(paths.PROMOTE_REPORT),
         artefacts=_artefacts(params),
         sections=sections,
-        metrics=METRICS,
         arms=ARMS,
         paper=PAPER,
     )

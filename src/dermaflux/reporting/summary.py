@@ -5,13 +5,19 @@ Reads synthetic/ (labels only) and reports/; writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dermaflux import paths
 from dermaflux.params import Params
-from dermaflux.reporting import counts, results
-from dermaflux.reporting.report import bayes_auc, interval, number, percent, read_json, signed
+from dermaflux.reporting import counts, effect_table, results, seed_means
+from dermaflux.reporting.report import (
+    bayes_auc,
+    interval,
+    number,
+    percent,
+    read_json,
+    signed,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,35 +39,36 @@ def _corpus() -> Table:
     return grid
 
 
-def _scores(params: Params, cells: Sequence[results.Cell]) -> Table:
+def _scores(params: Params) -> Table:
     from rich import box
     from rich.table import Table
 
-    level, seeds = params.evaluate.confidence, len(params.train.seeds)
+    cells, level = results.load(params), params.evaluate.confidence
+    headline, seeds = results.headline(params), len(params.train.seeds)
+    means = seed_means.means(params, cells)
+    rows = effect_table.table(means, params.train.architectures, params.train.arms, headline, level)
+    against_real = {(row.architecture, row.arm): row for row in rows if row.against == "real"}
     scores = Table(
-        title=f"Test AUC: mean over {seeds} seed{'s' * (seeds > 1)}, {percent(level)} interval",
+        title=f"Test {results.METRICS[headline]}: mean over {seeds} seed{'s' * (seeds > 1)}, "
+        f"{percent(level)} intervals over {'seeds and ' * (seeds > 1)}test images",
         title_justify="left",
-        show_lines=True,
         box=box.SIMPLE,
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    scores.add_column("classifier", no_wrap=True)
-    for arm in params.train.arms:
-        scores.add_column(results.ARMS[arm], justify="right", no_wrap=True)
-    scores.add_column("difference", justify="right", no_wrap=True)
-    scores.add_column("effect")
+    scores.add_column("classifier, arm", no_wrap=True)
+    for name in ("AUC", "interval", "− real", "interval"):
+        scores.add_column(name, justify="right", no_wrap=True)
+    scores.add_column("effect", no_wrap=True)
     for architecture in params.train.architectures:
-        columns = [architecture]
+        scores.add_row(architecture, style="bold")
         for arm in params.train.arms:
-            found = results.mean(cells, architecture, arm, "auc", level)
-            columns.append(f"{number(found.value)}\n{interval(found) or 'no interval'}")
-        gain = results.effect(cells, architecture, level)
-        if gain is None:
-            columns += ["–", "one arm"]
-        else:
-            columns.append(f"{signed(gain.value)}\n{interval(gain, True) or 'no interval'}")
-            columns.append(results.verdict(gain))
-        scores.add_row(*columns)
+            found = means[architecture, arm][headline].estimate(level)
+            row = [arm.replace("_", " "), number(found.value), interval(found) or "none"]
+            gain = against_real.get((architecture, arm))
+            if gain is not None:
+                row += [signed(gain.effect.value), interval(gain.effect, True) or "none"]
+                row += [gain.verdict]
+            scores.add_row(*row)
     return scores
 
 
@@ -70,17 +77,17 @@ def run(params: Params) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    cells = results.load(params)
     made = counts.synthetic().sum()
     rejected = len(read_json(paths.AUDIT_REPORT).get("rejected", []))
     console.print(_corpus())
     console.print(f"Synthetic images: {made:,}, of which the audit rejected {rejected:,}\n")
-    console.print(_scores(params, cells))
+    console.print(_scores(params))
     bayes = bayes_auc()
     if bayes is not None:
         console.print(f"Best possible on the phantom corpus (Bayes): AUC {number(bayes)}")
     promote = read_json(paths.PROMOTE_REPORT)
     if promote:
-        champion = f"{promote['champion']['cell']}/{promote['champion']['arm']}"
+        best = promote.get("champion")
+        champion = f"{best['cell']}/{best['arm']}" if best else "none"
         console.print(f"Champion: {champion} ({promote['decision']}: {promote['reason']})")
     console.print(f"Report: {paths.REPORT_PAGE}")

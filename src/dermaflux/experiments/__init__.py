@@ -1,0 +1,1 @@
+"""Named grids of experiments: read, planned, queued through DVC, and their results collected."""

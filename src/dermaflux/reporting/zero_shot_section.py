@@ -1,0 +1,90 @@
+"""What the page says of zero-shot models: the best trained classifier against each of them.
+
+Reads reports/zero_shot.json, reports/zero_shot/ and the predictions of one cell of
+reports/evaluate/; writes nothing. The layout is that of DermaFlux, Table 3 and Figure 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dermaflux import paths, table
+from dermaflux.params import Params
+from dermaflux.reporting.figures import FAINT, axes, svg
+from dermaflux.reporting.results import Cell
+
+PUBLISHED = {"accuracy": 0.7804, "auc": 0.859, "lead": 0.08}
+"""DermaFlux, section 3.3: the best ViT, and its lead in accuracy over MAKE and DermLIP."""
+
+
+def build(params: Params, report: dict[str, Any], cells: Sequence[Cell]) -> dict[str, Any] | None:
+    """Everything the template needs; None when no zero-shot model was scored."""
+    names = [name for name in params.zero_shot.run if name in report]
+    if not names:
+        return None
+    models = {name: report[name] for name in names}
+    trained = _best(params, cells)
+    if trained is None:
+        return {"models": models, "trained": None, "published": PUBLISHED}
+    cell, arm = trained
+    compared = _compare(cell, arm, names)
+    return {
+        "models": {name: {**models[name], **compared["rows"][name]} for name in names},
+        "trained": f"{cell.name}/{arm}",
+        "figures": cell.arms[arm],
+        "published": PUBLISHED,
+        "roc": compared["roc"],
+    }
+
+
+def _best(params: Params, cells: Sequence[Cell]) -> tuple[Cell, str] | None:
+    """The cell and arm of the best validation AUC among those `promote` chooses from."""
+    choices = [
+        (float(figures["validation_auc"]), cell, arm)
+        for cell in cells
+        if cell.architecture == params.promote.architecture
+        for arm, figures in cell.arms.items()
+        if "validation_auc" in figures and "auc" in figures
+    ]
+    if not choices:
+        return None
+    _, cell, arm = max(choices, key=lambda choice: choice[0])
+    return cell, arm
+
+
+def _compare(cell: Cell, arm: str, names: Sequence[str]) -> dict[str, Any]:
+    import pandas as pd
+
+    from dermaflux.classifiers import bootstrap, delong, effects, metrics
+
+    own = pd.read_csv(paths.EVALUATIONS / cell.name / "predictions.csv").set_index("image_id")
+    scored = pd.read_csv(paths.ZERO_SHOT / "predictions.csv").set_index("image_id")
+    scored = scored.loc[own.index]
+    columns = ["image_id", "source", "lesion_id", "duplicate_group"]
+    rows = table.metadata(paths.CORPUS, columns, "test").set_index("image_id").loc[own.index]
+    groups = bootstrap.groups(rows.reset_index())
+    labels = (own["label"] == "malignant").to_numpy().astype(int)
+    best = own[arm].to_numpy()
+    tests = [delong.compare(labels, best, scored[name].to_numpy(), groups) for name in names]
+    corrected = effects.holm([test.p for test in tests])
+    curves = {f"{cell.name}/{arm}": best, **{name: scored[name].to_numpy() for name in names}}
+    return {
+        "rows": {
+            name: {"difference": test.difference, "standard_error": test.standard_error, "p": p}
+            for name, test, p in zip(names, tests, corrected, strict=True)
+        },
+        "roc": _roc({name: metrics.roc_points(labels, values) for name, values in curves.items()}),
+    }
+
+
+def _roc(curves: Mapping[str, Any]) -> str:
+    """One ROC curve per model, (K, 2) points each; the first stands out."""
+    figure, plot = axes(4.4, 4.1)
+    plot.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
+    for number, (name, points) in enumerate(curves.items()):
+        plot.plot(*points.T, linewidth=1.2 if number else 2.2, label=name)
+    plot.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    plot.set(xlabel="1 − specificity", ylabel="sensitivity")
+    plot.legend(frameon=False, loc="lower right", fontsize=8)
+    return svg(figure)

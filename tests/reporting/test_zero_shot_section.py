@@ -1,0 +1,54 @@
+"""The report's comparison with zero-shot models: which classifier, and by how much."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from dermaflux import paths, table
+from dermaflux.params import Params
+from dermaflux.reporting import report, results, zero_shot_section
+
+
+def test_the_best_by_validation_stands_against_every_model(workspace: Params) -> None:
+    assert 'id="zero-shot"' not in report.render(workspace)
+    section = {**workspace.zero_shot.model_dump(), "run": ["make", "biomedclip"]}
+    params = workspace.model_copy(update={"zero_shot": type(workspace.zero_shot)(**section)})
+    validation = {("vit-0", "real"): 0.7, ("vit-1", "mixture"): 0.9, ("resnext-0", "real"): 0.95}
+    for path in paths.EVALUATIONS.glob("*.json"):
+        content = json.loads(path.read_text())
+        for arm in params.train.arms:
+            content[arm]["validation_auc"] = validation.get((path.stem, arm), 0.5)
+        table.write_json(path, content)
+    own = pd.read_csv(paths.EVALUATIONS / "vit-1" / "predictions.csv")
+    labels = own["label"] == "malignant"
+    draw = np.random.default_rng(0)
+    scored = own[["image_id", "label"]].assign(
+        make=draw.random(len(own)), biomedclip=draw.random(len(own))
+    )
+    # Another order of rows, as another stage may write them.
+    paths.ZERO_SHOT.mkdir()
+    scored[::-1].to_csv(paths.ZERO_SHOT / "predictions.csv", index=False)
+    figures = {"auc": 0.5, "auc_low": 0.4, "auc_high": 0.6}
+    figures |= {name.replace("auc", "accuracy"): value for name, value in figures.items()}
+    models = {
+        name: {**figures, "source": f"hf-hub:owner/{name}", "licence": "mit"}
+        for name in ("make", "biomedclip")
+    }
+    table.write_json(paths.ZERO_SHOT_REPORT, {**models, "test": {"images": len(own)}})
+
+    found = zero_shot_section.build(params, models, results.load(params))
+    assert found is not None
+    assert found["trained"] == "vit-1/mixture"
+    for name in models:
+        expected = roc_auc_score(labels, own["mixture"]) - roc_auc_score(labels, scored[name])
+        assert found["models"][name]["difference"] == pytest.approx(expected)
+        assert 0 <= found["models"][name]["p"] <= 1
+    page = report.render(params)
+    assert 'id="zero-shot"' in page
+    assert "hf-hub:owner/biomedclip" in page
+    assert page == report.render(params)
