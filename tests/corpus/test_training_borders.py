@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dermaflux import table
-from dermaflux.corpus import training_expectations, validate
+from dermaflux.corpus import remembered_border, training_expectations, validate
 from dermaflux.errors import InputError
 from dermaflux.parameter_file import load
 from dermaflux.params import Params
@@ -185,3 +185,24 @@ def test_a_leak_of_the_published_protocol_only_warns(params, capsys):
     promises = training_expectations.mixture_promises(params, "mixture", True)
     validate.check("mixture", BROKEN_MIXTURE["lesion not held out"], promises)
     assert "'lesion not held out'" in capsys.readouterr().out
+
+
+def test_a_border_is_crossed_once_and_a_broken_promise_never(params, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    promises = training_expectations.mixture_promises(params, "mixture", False)
+    checked = []
+    plain = validate.check
+    monkeypatch.setattr(validate, "check", lambda *given: checked.append(given[0]) or plain(*given))
+    for _ in range(2):
+        remembered_border.check("mixture", _mixture(), promises)
+    assert len(checked) == 1
+    remembered_border.check("mixture", _mixture(), promises[1:])
+    assert len(checked) == 2, "other promises are checked"
+    leak = BROKEN_MIXTURE["lesion not held out"]
+    for _ in range(2):
+        with pytest.raises(InputError, match="lesion not held out"):
+            remembered_border.check("mixture", leak, promises)
+    lenient = training_expectations.mixture_promises(params, "mixture", True)
+    for _ in range(2):
+        remembered_border.check("mixture", leak, lenient)
+        assert "'lesion not held out'" in capsys.readouterr().out

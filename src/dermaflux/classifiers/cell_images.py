@@ -131,7 +131,7 @@ def _cross_border(
     """Hold the drawn images to the promises of the suite `mixture`, before any is decoded."""
     import pandas as pd
 
-    from dermaflux.corpus import expectations, training_expectations, validate
+    from dermaflux.corpus import expectations, remembered_border, training_expectations
 
     held_out = [table.metadata(paths.CORPUS, HELD_OUT, split) for split in ("validation", "test")]
     frame = training_expectations.with_derived_mixture(
@@ -143,7 +143,7 @@ def _cross_border(
         expectations.as_published(params),
         {"real": len(real), "synthetic": len(synthetic)} if params.real_fraction else None,
     )
-    validate.check("mixture", frame, promises)
+    remembered_border.check("mixture", frame, promises)
 
 
 def _rejected() -> list[str]:

@@ -63,8 +63,8 @@ def run(params: Params) -> None:
         raise InputError(_sentence(report["failed"]) + _HINT)
 
 
-def check(suite: str, frame: pd.DataFrame, promises: Sequence[Promise]) -> None:
-    """Hold one table to its promises; no files.
+def check(suite: str, frame: pd.DataFrame, promises: Sequence[Promise]) -> int:
+    """Hold one table to its promises; no files. Returns how many gave a warning.
 
     Raises `InputError` naming the first broken promise that stops and example rows; others print.
     """
@@ -74,6 +74,7 @@ def check(suite: str, frame: pd.DataFrame, promises: Sequence[Promise]) -> None:
             print(f"warning: {_sentence([one])}")
     if stopping := [one for one in failures if one["stops"]]:
         raise InputError(_sentence(stopping) + "; run the stages before this one again")
+    return len(failures)
 
 
 def broken(suite: str, frame: pd.DataFrame, promises: Sequence[Promise]) -> list[dict[str, Any]]:

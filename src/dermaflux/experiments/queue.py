@@ -73,7 +73,8 @@ def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | No
     images = _classified(counts, "train")
     by_run = [plan.trainings(params, images) for params in resolved]
     shared = plan.distinct(by_run)
-    work = plan.passes(shared, _classified(counts, "validation") or 0)
+    validation = _classified(counts, "validation") or 0
+    work = plan.passes(shared, min(validation, resolved[0].train.selection_images or validation))
     asked = sum(len(one) for one in by_run)
     print(
         f"{len(resolved)} experiments, {len(shared)} classifiers to train "
