@@ -171,6 +171,34 @@ def predict(
 
 
 @app.command()
+def rollback(
+    reason: Annotated[
+        str, typer.Option(help="Why; stored with the version that loses the alias.")
+    ] = "no reason given",
+) -> None:
+    """Give the registry's alias champion back to the version that had it before."""
+    from dermaflux.classifiers import rollback
+    from dermaflux.parameter_file import load
+
+    rollback.run(load(), reason)
+
+
+@app.command("export-onnx")
+def export_onnx(
+    output: Annotated[Path, typer.Argument(help="File to write, for example lesion.onnx.")],
+    cell: Annotated[
+        str | None,
+        typer.Option(help="A trained classifier such as vit-0/mixture; default: the champion."),
+    ] = None,
+) -> None:
+    """Write a classifier as ONNX: pictures in, calibrated probability out."""
+    from dermaflux.classifiers import export_onnx
+    from dermaflux.parameter_file import load
+
+    export_onnx.run(load(), output, cell)
+
+
+@app.command()
 def download(
     names: Annotated[list[str], typer.Argument(help="Names that `dermaflux sources` lists.")],
     data: Annotated[

@@ -1,10 +1,14 @@
-"""The MLflow model registry: what a champion is, how it is stored and how it is loaded.
+"""The MLflow model registry: what a version holds, how it is stored, found and loaded.
 
-A registered version is a pyfunc model whose data are a classifier folder as `train` wrote it
-(safetensors, JSON and CSV; nothing is pickled) and whose loader is this module, so
-`mlflow models serve` and `mlflow.pyfunc.load_model` run the same code as `dermaflux predict`.
-Input: one column `image`, the bytes of an image file (base64 in JSON requests). Output: columns
-`probability` of malignancy in [0, 1] and `label` at the classifier's threshold.
+A registered version is a pyfunc model whose data are a classifier folder as `train` wrote it, what
+it is familiar with (`classifiers.familiarity`) and MODEL_CARD.md: safetensors, JSON, CSV and
+Markdown; nothing is pickled. Its loader is this module, so `mlflow models serve` and
+`mlflow.pyfunc.load_model` run the same code as `dermaflux predict`; `classifiers.served` tells what
+goes in and out.
+
+The alias `champion` is the version in use; `challenger` is the last candidate that lost to it. The
+tag `champions` of the registered model lists the versions that were champion and were not rolled
+back, oldest first, which is the way back.
 """
 
 from __future__ import annotations
@@ -12,97 +16,155 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dermaflux import paths
+from dermaflux.classifiers.served import COLUMNS, Served
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
+    from contextlib import AbstractContextManager
+
     import pandas as pd
     from mlflow import MlflowClient
 
-ALIAS = "champion"
+    from dermaflux.classifiers.familiarity import Familiarity
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+ROLLED_BACK = "rolled_back"
+"""Tag of a version that `dermaflux rollback` took the alias from: its reason."""
+CARD = "MODEL_CARD.md"
+_CHAMPIONS = "champions"
 _DATA = "classifier"  # the classifier folder's name inside every registered model
-_DEPENDENCIES = ("mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "timm", "torch")
+_DEPENDENCIES = (
+    "mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "scipy", "timm", "torch"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The registered version that carries the alias `champion`."""
+class Registered:
+    """A version of a registered model, without its artefacts."""
 
+    name: str
     version: str
-    folder: Path
-    """Its classifier folder, in the store or a download of it."""
     tags: Mapping[str, str]
 
+    def folder(self) -> Path:
+        """Its classifier folder, in the store or a download of it.
 
-def prepare(encoded: bytes, side: int) -> np.ndarray[Any, Any]:
-    """Encoded image -> uint8 (side, side, 3): upright, RGB, shorter side scaled, centre-cropped.
+        Raises `InputError` when the artefacts cannot be read.
+        """
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
 
-    Any exception of Pillow means that the bytes are not a whole image.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
+        try:
+            model = Path(download_artifacts(artifact_uri=f"models:/{self.name}/{self.version}"))
+            found = model / "data" / _DATA
+            if not (found / "config.json").is_file():
+                raise OSError(f"{found} lacks config.json")
+        except (MlflowException, OSError) as error:
+            raise self.unusable(error) from None
+        return found
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
-    square = ImageOps.fit(picture, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(square)
+    def load(self) -> Served:
+        """Its classifier; raises `InputError` when files are missing or damaged."""
+        from safetensors import SafetensorError
 
+        folder = self.folder()
+        try:
+            return Served(folder)
+        except (InputError, OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+            raise self.unusable(error) from None
 
-class _Served:
-    """What MLflow calls: image bytes in, probabilities out."""
-
-    def __init__(self, folder: Path) -> None:
-        from dermaflux.classifiers import supervised
-
-        self._model, self._config = supervised.load(folder)
-
-    def predict(self, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Column `image` of encoded bytes -> columns `probability` and `label`."""
-        import numpy as np
-        import pandas as pd
-
-        from dermaflux.classifiers import supervised
-
-        side = int(self._config["image_size"])
-        arrays = np.stack([prepare(bytes(encoded), side) for encoded in model_input["image"]])
-        probability = supervised.probabilities(self._model, self._config, arrays)
-        malignant = probability >= float(self._config["threshold"])
-        return pd.DataFrame(
-            {"probability": probability, "label": np.where(malignant, "malignant", "benign")}
+    def unusable(self, error: Exception) -> InputError:
+        """What to tell when the artefacts are missing or damaged."""
+        problem = " ".join(str(error).split())
+        problem = problem if len(problem) < 200 else f"{problem[:200]}..."
+        return InputError(
+            f"version {self.version} of {self.name} cannot be loaded ({problem}); restore its "
+            f"artefacts, go back by `dermaflux rollback`, or take its alias away in `mlflow ui` "
+            "and run `dermaflux promote`"
         )
 
 
-def _load_pyfunc(path: str) -> _Served:
-    return _Served(Path(path))
+def lock() -> AbstractContextManager[Any]:
+    """Held while aliases change, so that two workers take turns."""
+    from filelock import FileLock
+
+    return FileLock(paths.project_root() / "mlruns" / ".promote.lock")
 
 
-def champion(client: MlflowClient, name: str) -> Champion | None:
-    """The present champion of a registered model, or None when there is none yet."""
-    from mlflow.artifacts import download_artifacts
+def champion(client: MlflowClient, name: str) -> Registered | None:
+    """The present champion of a registered model, or None when there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.get_model_version_by_alias(name, ALIAS)
+        found = client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    try:
-        folder = Path(download_artifacts(artifact_uri=f"models:/{name}/{found.version}"))
-    except (MlflowException, OSError) as error:
+    return Registered(name, str(found.version), dict(found.tags))
+
+
+def the_champion(client: MlflowClient, name: str) -> Registered:
+    """The present champion; raises `InputError` when there is none."""
+    from dermaflux import tracking
+
+    found = champion(client, name)
+    if found is None:
         raise InputError(
-            f"the artefacts of {name} version {found.version} cannot be read ({error}); restore "
-            f"mlruns/artifacts, or delete the alias {ALIAS!r} and run `dermaflux promote`"
-        ) from None
-    return Champion(str(found.version), folder / "data" / _DATA, dict(found.tags))
+            f"the registry at {tracking.tracking_uri()} has no model {name!r} with the alias "
+            f"{CHAMPION!r}; run `dvc repro`, or `dermaflux promote` after `dvc pull`"
+        )
+    return found
+
+
+def find(client: MlflowClient, name: str, output_hash: str) -> Registered | None:
+    """The newest version that holds the classifier of this hash and can be read, or None."""
+    found = client.search_model_versions(f"name = '{name}' and tags.output_hash = '{output_hash}'")
+    for one in sorted(found, key=lambda one: -int(one.version)):
+        # What a search returns may lack tags; the version itself has them.
+        tags = dict(client.get_model_version(name, one.version).tags)
+        version = Registered(name, str(one.version), tags)
+        try:
+            version.folder()
+        except InputError:
+            continue
+        return version
+    return None
+
+
+def champions(client: MlflowClient, name: str, present: Registered | None) -> list[str]:
+    """Versions that were champion and not rolled back, oldest first; `present` is the last.
+
+    An alias that somebody moved by hand counts as the newest choice.
+    """
+    listed = client.get_registered_model(name).tags.get(_CHAMPIONS, "")
+    found = [number for number in listed.split(",") if number]
+    if present is not None and found[-1:] != [present.version]:
+        found.append(present.version)
+    return found
+
+
+def set_champion(client: MlflowClient, name: str, line: Sequence[str]) -> None:
+    """Make the last of a line of champions the champion, and no challenger of what it replaces.
+
+    The alias moves last, so a process that dies on the way leaves the old champion in place.
+    """
+    client.set_registered_model_tag(name, _CHAMPIONS, ",".join(line))
+    if CHALLENGER in client.get_registered_model(name).aliases:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    client.set_registered_model_alias(name, CHAMPION, line[-1])
+
+
+def _load_pyfunc(path: str) -> Served:
+    return Served(Path(path))
 
 
 def _example() -> pd.DataFrame:
@@ -115,13 +177,14 @@ def _example() -> pd.DataFrame:
     return pd.DataFrame({"image": [file.getvalue()]})
 
 
-def _write_model(path: Path, folder: Path, run_id: str, model_id: str) -> None:
+def _write_model(path: Path, folder: Path, card: str, run_id: str, model_id: str) -> None:
     import mlflow
     from mlflow.models import Model, ModelSignature
     from mlflow.types.schema import ColSpec, DataType, Schema
 
     import dermaflux
 
+    kinds = (DataType.double, DataType.string, DataType.boolean, DataType.string)
     mlflow.pyfunc.save_model(
         path,
         loader_module=__name__,
@@ -131,37 +194,52 @@ def _write_model(path: Path, folder: Path, run_id: str, model_id: str) -> None:
         signature=ModelSignature(
             inputs=Schema([ColSpec(DataType.binary, "image")]),
             outputs=Schema(
-                [ColSpec(DataType.double, "probability"), ColSpec(DataType.string, "label")]
+                [
+                    ColSpec(kind, name, required=False)
+                    for kind, name in zip(kinds, COLUMNS, strict=True)
+                ]
             ),
         ),
         input_example=_example(),
         pip_requirements=[f"{name}=={version(name)}" for name in _DEPENDENCIES],
     )
+    (path / CARD).write_text(card, encoding="utf-8")
 
 
-def register(
+def add(
     client: MlflowClient,
     name: str,
     folder: Path,
+    familiar: Familiarity,
+    card: str,
     run_id: str,
     tags: Mapping[str, str],
-    description: str,
-) -> str:
-    """Store a classifier folder as a new version, make it the champion and return its number.
-
-    The alias moves last, so a process that dies on the way leaves the old champion in place.
-    """
+) -> Registered:
+    """Store a classifier folder as a new version, without an alias."""
     from mlflow.entities import LoggedModelStatus
-    from mlflow.exceptions import MlflowException
+
+    from dermaflux.classifiers import familiarity
 
     experiment = client.get_run(run_id).info.experiment_id
     logged = client.create_logged_model(experiment, name, run_id, dict(tags), model_type="pyfunc")
     with tempfile.TemporaryDirectory() as scratch:
         model, data = Path(scratch) / "model", Path(scratch) / _DATA
         shutil.copytree(folder, data)
-        _write_model(model, data, run_id, logged.model_id)
+        familiarity.write(familiar, data / familiarity.FILE)
+        _write_model(model, data, card, run_id, logged.model_id)
         client.log_model_artifacts(logged.model_id, str(model))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    create(client, name)
+    created = client.create_model_version(
+        name, logged.artifact_location, run_id, tags=dict(tags), model_id=logged.model_id
+    )
+    return Registered(name, str(created.version), dict(tags))
+
+
+def create(client: MlflowClient, name: str) -> None:
+    """Make the registered model when it is absent."""
+    from mlflow.exceptions import MlflowException
+
     try:
         client.create_registered_model(
             name, description="Skin-lesion classifier. Not a medical device."
@@ -169,13 +247,3 @@ def register(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    created = client.create_model_version(
-        name,
-        logged.artifact_location,
-        run_id,
-        tags=dict(tags),
-        description=description,
-        model_id=logged.model_id,
-    )
-    client.set_registered_model_alias(name, ALIAS, created.version)
-    return str(created.version)
