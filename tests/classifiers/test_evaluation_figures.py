@@ -7,7 +7,7 @@ import pytest
 import toy_corpus as toy
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from dermaflux.classifiers import arm_runs, evaluation_figures, evaluation_log
+from dermaflux.classifiers import arm_runs, evaluation_figures
 
 CLASSES = ("benign", "malignant")
 
@@ -54,9 +54,9 @@ def test_learning_curve_marks_the_epoch_kept() -> None:
 
 def test_metrics_are_few_and_the_auc_sorts_first() -> None:
     figures = {"accuracy": 0.7, "accuracy_low": 0.6, "auc": 0.8, "auc_high": 0.9, "note": "x"}
-    found = evaluation_log.metric_names(figures)
+    found = arm_runs.metric_names(figures)
     assert sorted(found) == ["AUC", "AUC_high", "accuracy"]
-    assert sorted(evaluation_log.metric_names({"mauc": 0.8, "accuracy": 0.7}))[0] == "AUC"
+    assert sorted(arm_runs.metric_names({"mauc": 0.8, "accuracy": 0.7}))[0] == "AUC"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ reads parameters, writes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,9 @@ from dermaflux.tracking import Dataset
 
 TRAINING = "training"
 TESTING = "classifier"
+_AUC = ("auc", "mauc")
+"""Both are logged as `AUC`: of two classes the macro one-versus-rest AUC is the AUC. With a capital
+the name sorts first, so the MLflow UI takes it where it needs a metric to start with."""
 _MATCHED = ("mixture", "repeated", "augmented")
 """Arms with `ratio` further images per real image, synthetic or repeated ones."""
 _COLORS: dict[Arm, str] = {
@@ -118,3 +121,20 @@ def dataset(
     number = np.bincount(np.asarray(labels, int), minlength=len(classes))
     counts = {label: int(count) for label, count in zip(classes, number, strict=True)}
     return Dataset(name, path, counts, context)
+
+
+def metric_names(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Few metrics under short names: the AUC with its interval, the others without theirs.
+
+    All intervals are in the run's artefact `figures.json`.
+    """
+    found: dict[str, float] = {}
+    for name, value in figures.items():
+        stem = name.removesuffix("_low").removesuffix("_high")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if stem in _AUC:
+            found[name.replace(stem, "AUC", 1)] = float(value)
+        elif stem == name:
+            found[name] = float(value)
+    return found

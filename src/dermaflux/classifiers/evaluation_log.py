@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, Any]
-_AUC = ("auc", "mauc")
-"""Both are logged as `AUC`: of two classes the macro one-versus-rest AUC is the AUC. With a capital
-the name sorts first, so the MLflow UI takes it where it needs a metric to start with."""
 
 
 def log(
@@ -57,7 +54,7 @@ def log(
         datasets=[tested],
         stage="evaluate",
     ) as logged:
-        logged.metrics(metric_names(figures))
+        logged.metrics(arm_runs.metric_names(figures))
         written = tracking.dvc_hash(folder)
         trained = tracking.writer(logged.client, arm_runs.TRAINING, folder, written)
         if trained is not None:
@@ -69,23 +66,6 @@ def log(
             table.write_json(Path(scratch) / "figures.json", dict(figures))
             logged.artifact(Path(scratch) / "figures.json")
         saved_view.offer(logged.client, logged.experiment_id)
-
-
-def metric_names(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Few metrics under short names: the AUC with its interval, the others without theirs.
-
-    All intervals are in the run's artefact `figures.json`.
-    """
-    found: dict[str, float] = {}
-    for name, value in figures.items():
-        stem = name.removesuffix("_low").removesuffix("_high")
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            continue
-        if stem in _AUC:
-            found[name.replace(stem, "AUC", 1)] = float(value)
-        elif stem == name:
-            found[name] = float(value)
-    return found
 
 
 def _pictures(

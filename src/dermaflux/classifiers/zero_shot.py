@@ -122,10 +122,15 @@ def _write(
 def _log(params: Params, reference: Reference, figures: dict[str, Any]) -> None:
     """One MLflow run per model, comparable with those of `evaluate`."""
     from dermaflux import tracking
+    from dermaflux.classifiers import arm_runs
 
     parameters = {"architecture": reference.name, "arm": "zero_shot", "source": reference.source}
-    title = f"zero_shot/{reference.name}"
-    with tracking.start("classifier", title, parameters, [paths.CORPUS]) as logged:
-        numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
-        logged.metrics({f"test_{name}": value for name, value in numbers.items()})
+    with tracking.start(
+        arm_runs.TESTING,
+        f"{reference.name} zero shot",
+        parameters,
+        [paths.CORPUS],
+        stage="zero_shot",
+    ) as logged:
+        logged.metrics(arm_runs.metric_names(figures))
         logged.outputs(paths.ZERO_SHOT_REPORT, paths.ZERO_SHOT)
