@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dermaflux import paths, table
@@ -31,12 +32,23 @@ class CellImages:
     """What the arms of a cell train and select on."""
 
     classes: tuple[str, ...]
-    real: Samples
-    synthetic: Samples
-    """Of the mixture; empty when no arm asks for it."""
+    training: Samples
+    """Real images, then the synthetic ones of the mixture, if an arm asks for it."""
+    n_real: int
+    """How many of them are real."""
     validation: Samples
     added: Mapping[int, int]
     """Class number -> synthetic images of the mixture, whether or not it is trained."""
+
+    @cached_property
+    def real(self) -> Samples:
+        """The real training images."""
+        return self.training.part(0, self.n_real)
+
+    @cached_property
+    def synthetic(self) -> Samples:
+        """The synthetic training images; none where no arm asks for them."""
+        return self.training.part(self.n_real, len(self.training.image_ids))
 
     def has_synthetic(self, arm: str) -> bool:
         """Whether synthetic images take part in an arm; at ratio 0 the mixture is the real arm."""
@@ -44,7 +56,17 @@ class CellImages:
 
     def of(self, arm: str) -> Samples:
         """Training images of an arm, each once."""
-        return self.real + self.synthetic if self.has_synthetic(arm) else self.real
+        return self.training if self.has_synthetic(arm) else self.real
+
+    def digests(self, arm: str) -> list[str]:
+        """Hashes of the images that an arm trains and selects on."""
+        real, synthetic, validation = self._digests
+        return [real, validation] + [synthetic] * self.has_synthetic(arm)
+
+    @cached_property
+    def _digests(self) -> tuple[str, str, str]:
+        # Once a cell, not once an arm: the paper's images are gigabytes.
+        return self.real.digest(), self.synthetic.digest(), self.validation.digest()
 
 
 def load(params: Params, seed: int) -> CellImages:
@@ -66,13 +88,12 @@ def load(params: Params, seed: int) -> CellImages:
         _has_classes(pool, classes)
         drawn = mixture.draw_synthetic(pool, rejected, added, seed)
     _cross_border(params, _of(rows, real), _of(pool, drawn), rejected)
-    synthetic = Samples.empty(side)
+    training = samples.load(paths.CORPUS, rows, real, "train", side, classes)
     if drawn:
-        synthetic = samples.load(paths.SYNTHETIC, pool, drawn, "train", side, classes)
+        training += samples.load(paths.SYNTHETIC, pool, drawn, "train", side, classes)
     validation = samples.load_split(paths.CORPUS, "validation", side, classes)[1]
-    images = samples.load(paths.CORPUS, rows, real, "train", side, classes)
     numbered = {number: added[name] for number, name in enumerate(classes)}
-    return CellImages(classes, images, synthetic, validation, numbered)
+    return CellImages(classes, training, len(real), validation, numbered)
 
 
 def _classes(params: Params, training: pd.DataFrame) -> tuple[str, ...]:

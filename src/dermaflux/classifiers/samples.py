@@ -40,6 +40,11 @@ class Samples:
             np.concatenate([self.pixels, other.pixels]),
         )
 
+    def part(self, first: int, last: int) -> Samples:
+        """Images number `first` to `last` - 1, not copied."""
+        where = slice(first, last)
+        return Samples(self.image_ids[where], self.labels[where], self.pixels[where])
+
     @classmethod
     def empty(cls, side: int) -> Samples:
         """No images."""

@@ -107,11 +107,10 @@ class _Cell:
         settings = self.params.train.model_dump(exclude=_ELSEWHERE)
         recipe = self.recipe(arm)
         return fingerprint(
-            images=self.images.of(arm).digest(),
+            images=self.images.digests(arm),
             shown=hashlib.sha256(recipe.shown.tobytes()).hexdigest(),
             augmentation=recipe.augmentation,
             last_layer_only=recipe.last_layer_only,
-            validation=self.images.validation.digest(),
             config=self.config,
             learning_rate=self.model.learning_rate,
             weights=pretrained.digest(self.start(arm)),
