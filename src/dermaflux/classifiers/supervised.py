@@ -147,7 +147,8 @@ def probabilities(
     found = [np.empty(0 if binary(classes) else (0, len(classes)))]
     with torch.inference_mode():
         for first in range(0, len(images), batch):
-            pixels = torch.from_numpy(np.asarray(images[first : first + batch])).to(where)
+            chosen = np.require(images[first : first + batch], requirements="W")
+            pixels = torch.from_numpy(chosen).to(where)
             logits = model(normalise(unit(pixels), config)).double()
             shares = logits.squeeze(1).sigmoid() if binary(classes) else logits.softmax(dim=1)
             found.append(shares.cpu().numpy())

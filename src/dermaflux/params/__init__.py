@@ -86,7 +86,7 @@ class Params(Section):
     report: Report
 
     def synthetic_wanted(self, n_real: int | None = None) -> int:
-        """Synthetic images of the `mixture` arm; an odd one out is benign (the paper's 4,375).
+        """Synthetic images of the `mixture` arm; of an odd number (4,375) one stays out.
 
         `n_real` is the number of real images drawn where `real_fraction` decides it.
         """
