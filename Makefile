@@ -27,8 +27,8 @@ demo: data ## Run the whole pipeline on the phantom corpus and print what came o
 	dvc repro
 	dermaflux summary
 
-test: $(VENV)/.installed ## Run every test
-	python -m pytest
+test: $(VENV)/.installed ## Run every test, two files at a time
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ui: $(VENV)/.installed ## MLflow UI on 127.0.0.1 (PORT=5000)
 	mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(PORT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import get_args
 
 import made_up_evaluations
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dermaflux import parameter_file, paths, table
-from dermaflux.params import Params
+from dermaflux.params import Arm, Params
 
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
 
@@ -112,7 +113,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.delenv("DVC_ROOT", raising=False)
     shipped = parameter_file.load(PARAMETERS).model_dump(by_alias=True)
     quick = {**shipped["evaluate"], "bootstrap_samples": 100}
-    params = parameter_file.parse({**shipped, "evaluate": quick})
+    train = {**shipped["train"], "arms": list(get_args(Arm))}
+    params = parameter_file.parse({**shipped, "evaluate": quick, "train": train})
     rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)
     rows += _rows("kaggle1", "validation", {"benign": 6, "malignant": 6}, 100)
     rows += _rows("kaggle1", "test", {"benign": 6, "malignant": 6}, 200)

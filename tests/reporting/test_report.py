@@ -15,7 +15,7 @@ import pytest
 from dermaflux import paths, table
 from dermaflux.errors import InputError
 from dermaflux.params import Params
-from dermaflux.reporting import counts, report, summary
+from dermaflux.reporting import counts, pages, report, summary
 from dermaflux.reporting.results import Estimate
 
 
@@ -182,7 +182,7 @@ def test_report_imports_neither_torch_nor_mlflow() -> None:
 
 
 def test_numbers_are_written_for_readers() -> None:
-    assert report.number(-0.12345) == "−0.123"
-    assert report.number(math.nan) == "–"
-    assert report.percent(0.95) == "95 %"
-    assert report.interval(Estimate(0.1, -0.05, 0.2), sign=True) == "−0.050 to +0.200"
+    assert pages.number(-0.12345) == "−0.123"
+    assert pages.number(math.nan) == "–"
+    assert pages.percent(0.95) == "95 %"
+    assert pages.interval(Estimate(0.1, -0.05, 0.2), sign=True) == "−0.050 to +0.200"

@@ -19,6 +19,7 @@ from dermaflux.experiments import collected, contrasts, figures, grid, measured
 from dermaflux.experiments.contrasts import Contrast
 from dermaflux.experiments.grid import Grid, Published
 from dermaflux.experiments.measured import Experiment
+from dermaflux.reporting import pages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -255,25 +256,9 @@ def _zero_shot(experiments: Iterable[Experiment], groups: Array) -> dict[str, An
 
 def _write(target: Path, page: dict[str, Any]) -> None:
     import pandas as pd
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from dermaflux.reporting.report import interval, number, p_value, percent, signed
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "p_value": p_value,
-        "percent": percent,
-        "signed": signed,
-        "uri": figures.uri,
-    }
-    environment.globals["interval"] = interval
+    environment = pages.environment(Path(__file__).parent)
+    environment.filters["uri"] = figures.uri
     flat = []
     for row in page["rows"]:
         plain = {key: value for key, value in row.items() if key not in ("published", *SHOWN)}

@@ -14,10 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from dermaflux import paths, table, tracking
-from dermaflux.classifiers.effects import Effect
 from dermaflux.params import Params
-from dermaflux.reporting import classifier_section, counts, data_card, figures, zero_shot_section
-from dermaflux.reporting.results import ARMS, Estimate
+from dermaflux.reporting import (
+    classifier_section,
+    counts,
+    data_card,
+    figures,
+    pages,
+    zero_shot_section,
+)
+from dermaflux.reporting.pages import number
+from dermaflux.reporting.results import ARMS
 
 PAPER = {
     "title": "DermaFlux-ViT as published",
@@ -26,41 +33,6 @@ PAPER = {
     "accuracy": 0.7804,
 }
 """DermaFlux, section 3.3: the best published classifier, on about 9,100 other test images."""
-
-
-def number(value: float | None, places: int = 3) -> str:
-    """A figure for a table cell; a dash when there is none."""
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:.{places}f}".replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """A difference with its sign."""
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def percent(value: float) -> str:
-    """A confidence level such as `95 %`."""
-    return f"{100 * value:.3g} %"
-
-
-def p_value(value: float) -> str:
-    """A p-value; small ones as a bound."""
-    return "< 0.001" if value < 0.001 else number(value)
-
-
-def limits(row: dict[str, float], name: str) -> str:
-    """The interval of a figure in a table row that holds `<name>_low` and `<name>_high`."""
-    return interval(Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))
-
-
-def interval(found: Estimate | Effect, sign: bool = False) -> str:
-    """The limits as `low to high`, empty when there are none."""
-    if not found.has_interval:
-        return ""
-    write = signed if sign else number
-    return f"{write(found.low)} to {write(found.high)}"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -155,51 +127,39 @@ def _artefacts(params: Params) -> list[dict[str, str]]:
 
 def render(params: Params) -> str:
     """The page as HTML text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     audit = read_json(paths.AUDIT_REPORT)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "signed": signed,
-        "percent": percent,
-        "p_value": p_value,
-    }
-    environment.globals |= {"interval": interval, "limits": limits}
     sections = {
         name: tracking.flat(value) if isinstance(value, dict) else value
         for name, value in params.model_dump(by_alias=True).items()
     }
     results = classifier_section.build(params, bayes_auc())
-    return environment.get_template("page.html").render(
-        params=params,
-        level=params.evaluate.confidence,
-        corpus=counts.corpus(),
-        splits=table.SPLITS,
-        classes=counts.CLASSES,
-        results=results,
-        zero_shot=zero_shot_section.build(
-            params, read_json(paths.ZERO_SHOT_REPORT), results["cells"]
-        ),
-        columns=results["columns"],
-        images=_images(params, set(audit.get("rejected", []))),
-        training=_training(),
-        audit=audit,
-        audit_rows=_scalars({k: v for k, v in audit.items() if k != "rejected"}),
-        nearest=figures.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
-        validation=read_json(paths.VALIDATION_REPORT),
-        validation_rows=_scalars(read_json(paths.VALIDATION_REPORT)),
-        promote=read_json(paths.PROMOTE_REPORT),
-        artefacts=_artefacts(params),
-        sections=sections,
-        arms=ARMS,
-        paper=PAPER,
+    return (
+        pages.environment(Path(__file__).parent)
+        .get_template("page.html")
+        .render(
+            params=params,
+            level=params.evaluate.confidence,
+            corpus=counts.corpus(),
+            splits=table.SPLITS,
+            classes=counts.CLASSES,
+            results=results,
+            zero_shot=zero_shot_section.build(
+                params, read_json(paths.ZERO_SHOT_REPORT), results["cells"]
+            ),
+            columns=results["columns"],
+            images=_images(params, set(audit.get("rejected", []))),
+            training=_training(),
+            audit=audit,
+            audit_rows=_scalars({k: v for k, v in audit.items() if k != "rejected"}),
+            nearest=figures.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
+            validation=read_json(paths.VALIDATION_REPORT),
+            validation_rows=_scalars(read_json(paths.VALIDATION_REPORT)),
+            promote=read_json(paths.PROMOTE_REPORT),
+            artefacts=_artefacts(params),
+            sections=sections,
+            arms=ARMS,
+            paper=PAPER,
+        )
     )
 
 

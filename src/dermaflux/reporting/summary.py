@@ -10,14 +10,8 @@ from typing import TYPE_CHECKING
 from dermaflux import paths
 from dermaflux.params import Params
 from dermaflux.reporting import counts, effect_table, results, seed_means
-from dermaflux.reporting.report import (
-    bayes_auc,
-    interval,
-    number,
-    percent,
-    read_json,
-    signed,
-)
+from dermaflux.reporting.pages import interval, number, percent, signed
+from dermaflux.reporting.report import bayes_auc, read_json
 
 if TYPE_CHECKING:
     from rich.table import Table
