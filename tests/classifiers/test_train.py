@@ -97,10 +97,10 @@ def test_another_ratio_trains_only_the_mixture(workspace, capsys) -> None:
     assert contents(CELL / "real") == first
     assert "vit-0/real: trained before" in capsys.readouterr().out
     runs = logged_runs()
-    assert sorted((run["arm"], run["ratio"], run["n_synthetic"]) for run in runs) == [
-        ("mixture", "0.5", "30"),
-        ("mixture", "0.9", "54"),
-        ("real", "0.0", "0"),
+    assert sorted((run["arm"], run["ratio"]) for run in runs) == [
+        ("mixture", "0.5"),
+        ("mixture", "0.9"),
+        ("real", "0.0"),
     ]
     hashes = {run["arm"]: run[f"output.{CELL.as_posix()}/{run['arm']}"] for run in runs}
     assert hashes["real"] == tracking.dvc_hash(CELL / "real")

@@ -49,7 +49,8 @@ def arm_parameters(
     ratio = params.ratio if arm in _MATCHED else 0.0
     if params.n_synthetic is not None and arm in _MATCHED:
         ratio = params.n_synthetic / drawn if drawn else float("inf")
-    mixed = arm == "mixture" and (drawn is not None or params.n_synthetic is not None)
+    # A number that follows from n_real and ratio would come before ratio in the UI's comparisons.
+    named = {} if params.n_synthetic is None else {"n_synthetic": params.n_synthetic}
     return {
         "architecture": architecture,
         "arm": arm,
@@ -57,7 +58,7 @@ def arm_parameters(
         **({} if drawn is None else {"n_real": drawn}),
         **({} if fraction is None else {"real_fraction": fraction}),
         "ratio": ratio,
-        "n_synthetic": params.synthetic_wanted(drawn) if mixed else 0,
+        **(named if arm == "mixture" else {}),
         "train.labels": params.train.labels,
         "train.epochs": params.train.epochs,
         "train.learning_rate": params.train.models[architecture].learning_rate,
