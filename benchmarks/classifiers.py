@@ -1,4 +1,4 @@
-"""Training classifiers against timm's own `train.py`, on this CPU; and the grid's hours on a GPU.
+"""Training classifiers against timm's own `train.py`, on this CPU.
 
 Both train the same timm models on the same JPEG files with the same batch, size, epochs, AdamW and
 cosine, and mirror images; both validate after every epoch. Ours is the stage `train` itself, with
@@ -6,17 +6,15 @@ its checks and its MLflow run, cold (it decodes) and warm (another cell did). Th
 `train.py`, kept outside the project; timm gets fused AdamW, `channels_last` and persistent workers:
 
     python benchmarks/classifiers.py --script PATH --output benchmarks/results/classifiers.json
-    python benchmarks/classifiers.py --device cuda --output benchmarks/results/classifiers-gpu.json
 
-`end to end` is from the start of the process to its end; `steady` is epochs 2 to last. On a GPU
-ours alone is timed, at 224 px with random weights, and the hours of the Figure 4 grid follow.
+`end to end` is from the start of the process to its end; `steady` is epochs 2 to last. `vit` and
+`resnext` are the demo's classifiers.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import platform
 import runpy
@@ -34,9 +32,13 @@ from dermaflux import parameter_file, table
 
 ROOT = Path(__file__).parents[1]
 LEARNING_RATE, DECAY = 1e-3, 0.05
+SHIPPED = parameter_file.load(ROOT / "params.yaml")
 MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
     "resnet18": ("resnet18", {}, 64),
-    "vit_tiny": ("vit_tiny_patch16_224", {}, 96),
+    **{
+        name: (SHIPPED.train.models[name].name, SHIPPED.train.models[name].options, 64)
+        for name in ("vit", "resnext")
+    },
 }
 """Name -> timm model, options, pixels of a side."""
 _VALIDATION = 256
@@ -138,10 +140,13 @@ def run_timm(arguments: argparse.Namespace) -> None:
     sys.argv += ["--scale", "1", "1", "--ratio", "1", "1"]
     for option, value in chosen.items():
         sys.argv += [f"--{option}", str(value)]
-    if "vit" in name:
+    if name == "tiny_vit_5m_224":
         options = {**options, "img_size": side}
     if options:
-        sys.argv += ["--model-kwargs", *(f"{key}={value}" for key, value in options.items())]
+        sys.argv += [
+            "--model-kwargs",
+            *(f"{key}={value}".replace(" ", "") for key, value in options.items()),
+        ]
     if arguments.precision == "bf16":
         sys.argv += ["--amp", "--amp-dtype", "bfloat16"]
     stamps = stamped()
@@ -154,7 +159,7 @@ def run_ours(arguments: argparse.Namespace) -> None:
     from dermaflux.classifiers import train
 
     name, options, side = MODELS[arguments.model]
-    shipped = parameter_file.load(ROOT / "params.yaml").model_dump(by_alias=True)
+    shipped = SHIPPED.model_dump(by_alias=True)
     section = {
         **shipped["train"],
         "architectures": ["net"],
@@ -234,104 +239,19 @@ def compare(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class _Clock:
-    """A `Log` that notes when each epoch ended."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def metrics(self, values: Any, step: int) -> None:
-        self.ends.append(time.perf_counter())
-
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """Nothing to keep."""
-
-
-def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
-    """images/s that `fit` trains and `probabilities` scores, of the paper's models.
-
-    Each is timed compiled and not. The first epoch, in which the compiler runs, stands beside the
-    rate.
-    """
-    from dermaflux.checkpoints import Checkpoint
-    from dermaflux.classifiers import fit, supervised
-    from dermaflux.classifiers.samples import Samples
-
-    paper = parameter_file.load(ROOT / "profiles" / "paper.yaml").train
-    side, noise = paper.image_size, np.random.default_rng(0)
-
-    def samples(count: int) -> Samples:
-        pixels = noise.integers(0, 256, (count, side, side, 3), np.uint8)
-        labels = (np.arange(count) % 2).astype(np.uint8)
-        return Samples([str(number) for number in range(count)], labels, pixels)
-
-    training, validation = samples(arguments.images), samples(64)
-    rows = []
-    for architecture in paper.architectures:
-        model = paper.models[architecture].model_copy(update={"pretrained": False, "weights": None})
-        config = supervised.configure(model, side)
-        for compiled in (False, True):
-            settings = paper.model_copy(update={"epochs": arguments.epochs, "compile": compiled})
-            folder = work / f"{architecture}-{compiled}"
-            folder.mkdir()
-            clock, began = _Clock(), time.perf_counter()
-            fit.fit(config, model, settings, training, validation, 0, Checkpoint(folder), clock)
-            seconds = clock.ends[-1] - clock.ends[0]
-            shown = (arguments.epochs - 1) * arguments.images
-            network = supervised.build(config).to(supervised.device()).eval()
-            supervised.probabilities(network, config, training.pixels[:256])
-            started = time.perf_counter()
-            supervised.probabilities(network, config, training.pixels[:2048])
-            rows.append(
-                {
-                    "architecture": architecture,
-                    "compiled": compiled,
-                    "batch": settings.batch,
-                    "trained_images_per_second": shown / seconds,
-                    "scored_images_per_second": 2048 / (time.perf_counter() - started),
-                    "first_epoch_seconds": clock.ends[0] - began,
-                }
-            )
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
-
-
-def grid_hours(rows: list[dict[str, Any]]) -> float:
-    """Hours of the Figure 4 grid at the best measured rates, one training after another."""
-    from dermaflux.experiments import grid, plan
-
-    runs = grid.runs("figure4", grid.load("figure4"))
-    from ruamel.yaml import YAML
-
-    raw = YAML(typ="safe").load((ROOT / "profiles" / "paper.yaml").read_text(encoding="utf-8"))
-    resolved = plan.resolve(raw, runs)
-    trainings = plan.distinct([plan.trainings(params, None) for params in resolved])
-    work = plan.passes(trainings, resolved[0].train.selection_images or 0)
-    rates = {
-        name: max(
-            (row["trained_images_per_second"], row["scored_images_per_second"])
-            for row in rows
-            if row["architecture"] == name
-        )
-        for name in work
-    }
-    return plan.seconds(work, rates) / 3600
-
-
 def main() -> None:
     """Print the tables and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--script", type=Path)
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--images", type=int)
+    parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--side", type=int, default=256, help="pixels of the JPEG files")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--timm-workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--worker", choices=["ours", "timm"])
     parser.add_argument("--model")
     parser.add_argument("--folder", type=Path)
@@ -346,19 +266,9 @@ def main() -> None:
         "load_average": os.getloadavg()[0],
     }
     with tempfile.TemporaryDirectory() as temporary:
-        if arguments.device == "cuda":
-            import torch
-
-            arguments.images = arguments.images or 12_800
-            content["device"] = torch.cuda.get_device_name()
-            content["rates"] = gpu_rates(arguments, Path(temporary))
-            content["figure4_hours"] = grid_hours(content["rates"])
-            print(f"Figure 4, both architectures, five seeds: {content['figure4_hours']:.1f} h")
-        else:
-            arguments.images = arguments.images or 2048
-            names = ("images", "side", "batch", "epochs", "precision", "repeats")
-            content |= {name: getattr(arguments, name) for name in names}
-            content["compare"] = compare(arguments, Path(temporary))
+        names = ("images", "side", "batch", "epochs", "precision", "repeats")
+        content |= {name: getattr(arguments, name) for name in names}
+        content["compare"] = compare(arguments, Path(temporary))
     if arguments.output:
         table.write_json(arguments.output, content)
 

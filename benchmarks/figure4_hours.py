@@ -1,0 +1,134 @@
+"""Hours of the Figure 4 grid on this GPU: both architectures, five seeds, one after another.
+
+Times training and scoring of the paper's classifiers at 224 px with random weights and pixels, and
+multiplies with the images of the grid, shared arms counted once. Needs no hub, DVC or MLflow:
+
+    python benchmarks/figure4_hours.py --output benchmarks/results/figure4_hours.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermaflux import parameter_file, table
+
+ROOT = Path(__file__).parents[1]
+
+
+class _Clock:
+    """A `Log` that notes when each epoch ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def metrics(self, values: Any, step: int) -> None:
+        self.ends.append(time.perf_counter())
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Nothing to keep."""
+
+
+def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
+    """images/s that `fit` trains and `probabilities` scores, of the paper's models.
+
+    Each is timed compiled and not. The first epoch, in which the compiler runs, stands beside the
+    rate.
+    """
+    from dermaflux.checkpoints import Checkpoint
+    from dermaflux.classifiers import fit, supervised
+    from dermaflux.classifiers.samples import Samples
+
+    paper = parameter_file.load(ROOT / "profiles" / "paper.yaml").train
+    side, noise = paper.image_size, np.random.default_rng(0)
+
+    def samples(count: int) -> Samples:
+        pixels = noise.integers(0, 256, (count, side, side, 3), np.uint8)
+        labels = (np.arange(count) % 2).astype(np.uint8)
+        return Samples([str(number) for number in range(count)], labels, pixels)
+
+    training, validation = samples(arguments.images), samples(64)
+    rows = []
+    for architecture in paper.architectures:
+        model = paper.models[architecture].model_copy(update={"pretrained": False, "weights": None})
+        config = supervised.configure(model, side)
+        for compiled in (False, True):
+            settings = paper.model_copy(update={"epochs": arguments.epochs, "compile": compiled})
+            folder = work / f"{architecture}-{compiled}"
+            folder.mkdir()
+            clock, began = _Clock(), time.perf_counter()
+            fit.fit(config, model, settings, training, validation, 0, Checkpoint(folder), clock)
+            seconds = clock.ends[-1] - clock.ends[0]
+            shown = (arguments.epochs - 1) * arguments.images
+            network = supervised.build(config).to(supervised.device()).eval()
+            supervised.probabilities(network, config, training.pixels[:256])
+            started = time.perf_counter()
+            supervised.probabilities(network, config, training.pixels[:2048])
+            rows.append(
+                {
+                    "architecture": architecture,
+                    "compiled": compiled,
+                    "batch": settings.batch,
+                    "trained_images_per_second": shown / seconds,
+                    "scored_images_per_second": 2048 / (time.perf_counter() - started),
+                    "first_epoch_seconds": clock.ends[0] - began,
+                }
+            )
+            print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def grid_hours(rows: list[dict[str, Any]]) -> float:
+    """Hours of the Figure 4 grid at the best measured rates, one training after another."""
+    from dermaflux.experiments import grid, plan
+
+    runs = grid.runs("figure4", grid.load("figure4"))
+    from ruamel.yaml import YAML
+
+    raw = YAML(typ="safe").load((ROOT / "profiles" / "paper.yaml").read_text(encoding="utf-8"))
+    resolved = plan.resolve(raw, runs)
+    trainings = plan.distinct([plan.trainings(params, None) for params in resolved])
+    work = plan.passes(trainings, resolved[0].train.selection_images or 0)
+    rates = {
+        name: max(
+            (row["trained_images_per_second"], row["scored_images_per_second"])
+            for row in rows
+            if row["architecture"] == name
+        )
+        for name in work
+    }
+    return plan.seconds(work, rates) / 3600
+
+
+def main() -> None:
+    """Print rates and hours and write JSON."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--images", type=int, default=12_800)
+    parser.add_argument("--epochs", type=int, default=5)
+    arguments = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    content: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if gpu else platform.machine(),
+        "images": arguments.images,
+        "epochs": arguments.epochs,
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        content["rates"] = gpu_rates(arguments, Path(temporary))
+    content["figure4_hours"] = grid_hours(content["rates"])
+    print(f"Figure 4, both architectures, five seeds: {content['figure4_hours']:.1f} h")
+    if arguments.output:
+        table.write_json(arguments.output, content)
+
+
+if __name__ == "__main__":
+    main()
