@@ -140,8 +140,6 @@ def run_timm(arguments: argparse.Namespace) -> None:
     sys.argv += ["--scale", "1", "1", "--ratio", "1", "1"]
     for option, value in chosen.items():
         sys.argv += [f"--{option}", str(value)]
-    if name == "tiny_vit_5m_224":
-        options = {**options, "img_size": side}
     if options:
         sys.argv += [
             "--model-kwargs",
