@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _COLOURS = ("#2f6db3", "#d9772b", "#1c7c4a", "#8a4fa3", "#b3362d", "#5b6878")
 
+CONTROLS = {"repeated": ", repeated", "augmented": ", repeated and augmented"}
+"""Arms that show as many images as the mixture, and what their lines are called."""
+
 
 def uri(picture: bytes) -> str:
     """An SVG as the value of a `src` attribute."""
@@ -57,12 +60,13 @@ def curves(
 ) -> bytes | None:
     """Figures over the ratio (or the share of real images), one line per number of real images.
 
-    Bands are the intervals over seeds. Training on synthetic images alone stands at the right end.
-    None when nothing varies.
+    Bands are the intervals over seeds; controls that grow with the ratio are dashed, without a
+    band. Training on synthetic images alone stands at the right end. None when nothing varies.
     """
-    rows = [row for row in rows if row["arm"] in ("real", "mixture")]
-    names = list(dict.fromkeys(row["architecture"] for row in rows))
     shares = any(row["real_fraction"] for row in rows)
+    drawn = ("real", "mixture") if shares else ("real", "mixture", *CONTROLS)
+    rows = [row for row in rows if row["arm"] in drawn]
+    names = list(dict.fromkeys(row["architecture"] for row in rows))
     if not shown or len({_place(row, shares) for row in rows}) < 2:
         return None
     figure, axes = _panels(len(shown), len(names))
@@ -92,7 +96,7 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, shares: b
         if shares:
             label = "real + synthetic" if row["arm"] == "mixture" else "real"
         else:
-            label = f"{row['n_real']:,} real"
+            label = f"{row['n_real']:,} real" + CONTROLS.get(row["arm"], "")
         if math.isinf(row["ratio"]) and not shares:
             alone[f"{row['n_synthetic']:,} synthetic alone"] = row[metric]
         else:
@@ -101,8 +105,10 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, shares: b
         colour = _COLOURS[number % len(_COLOURS)]
         places = sorted(points)
         values = [points[place].value for place in places]
-        axes.plot(places, values, "o-", color=colour, label=label, markersize=4)
-        if all(points[place].has_interval for place in places):
+        control = label.endswith(tuple(CONTROLS.values()))
+        style = "--" if control else "o-"
+        axes.plot(places, values, style, color=colour, label=label, markersize=4)
+        if not control and all(points[place].has_interval for place in places):
             low = [points[place].low for place in places]
             high = [points[place].high for place in places]
             axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -145,7 +145,8 @@ def _rows(
     rows = []
     for one in experiments:
         for (architecture, arm), per_seed in one.figures.items():
-            synthetic = one.n_synthetic if arm == "mixture" else 0
+            added = one.n_synthetic if arm in ("mixture", *figures.CONTROLS) else 0
+            synthetic = added if arm == "mixture" else 0
             row: dict[str, Any] = {
                 "experiment": one.run.name,
                 "architecture": architecture,
@@ -153,7 +154,7 @@ def _rows(
                 "n_real": one.params.n_real if one.params.real_fraction is None else None,
                 "real_fraction": one.params.real_fraction,
                 "n_synthetic": synthetic,
-                "ratio": synthetic / one.params.n_real if one.params.n_real else math.inf,
+                "ratio": added / one.params.n_real if one.params.n_real else math.inf,
                 "generator": one.params.generator if synthetic else "",
                 "seeds": len(per_seed),
             }
