@@ -23,6 +23,16 @@ def test_a_known_distortion_is_found_and_undone() -> None:
     assert calibration.error(labels, calibration.tempered(overconfident, found)) < 0.005
 
 
+def test_a_rarer_class_is_no_lack_of_confidence() -> None:
+    generator = np.random.default_rng(5)
+    labels = np.repeat([0, 1], [90_000, 10_000])
+    leaning = expit(1.5 * generator.normal(labels - 0.5, 1) + 0.7)
+    found = calibration.temperature(labels, leaning, balanced=True)
+    as_many = np.r_[0:10_000, 90_000:100_000]
+    assert found == pytest.approx(calibration.temperature(labels[as_many], leaning[as_many]), 0.05)
+    assert calibration.temperature(labels, leaning) > 1.5 * found
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 def test_no_temperature_has_a_lower_loss(classes: int) -> None:
     generator = np.random.default_rng(1)

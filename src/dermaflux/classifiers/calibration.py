@@ -20,21 +20,25 @@ LIMITS = (0.05, 20.0)
 _SMALLEST = 1e-15
 
 
-def temperature(labels: Array, probability: Array) -> float:
+def temperature(labels: Array, probability: Array, balanced: bool = False) -> float:
     """The temperature in `LIMITS` of least log loss; 1 for no images.
 
-    The loss is convex in 1 / T, so its slope has one root.
+    With `balanced` every class weighs alike. A network that learned from classes in equal number
+    is judged so on images with the corpus's prevalence; else the temperature would pass that
+    difference off as too much confidence. The loss is convex in 1 / T, so its slope has one root.
     """
     from scipy.optimize import brentq
 
     if len(labels) == 0:
         return 1.0
     logits = _logits(probability)
-    own = np.take_along_axis(logits, np.asarray(labels, int)[:, None], axis=1)[:, 0]
+    numbers = np.asarray(labels, int)
+    own = np.take_along_axis(logits, numbers[:, None], axis=1)[:, 0]
+    weights = 1 / np.bincount(numbers)[numbers] if balanced else np.ones(len(numbers))
 
     def slope(inverse: float) -> float:
         mean = (_softmax(inverse * logits) * logits).sum(axis=1)
-        return float((mean - own).mean())
+        return float(np.average(mean - own, weights=weights))
 
     hottest, coldest = 1 / LIMITS[1], 1 / LIMITS[0]
     if slope(coldest) <= 0:

@@ -97,6 +97,10 @@ class _Cell:
         labels = self.images.of(arm).labels
         return arms.recipe(arm, labels, self.images.added, self.params.train.augmentation)
 
+    def balanced(self) -> bool:
+        """Whether training showed every class equally often."""
+        return self.params.real_fraction is None or self.params.train.sampling == "balanced"
+
     def start(self, arm: Arm) -> Path | None:
         """The weights an arm starts from; random features have learned nothing."""
         return None if arm == "random_features" else self.weights
@@ -192,7 +196,9 @@ class _Cell:
             "n_synthetic": synthetic,
             "n_shown": len(self.recipe(arm).shown),
             "epoch": fitted.epoch,
-            "temperature": calibration.temperature(validation.labels, fitted.validation),
+            "temperature": calibration.temperature(
+                validation.labels, fitted.validation, self.balanced()
+            ),
             "pretrained": self.start(arm) is not None,
         }
         table.write_json(folder / "config.json", {**self.config, **training})
