@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def configure(model: Model, image_size: int, classes: Sequence[str] = CLASSES) -
     except RuntimeError:
         published = None
     if not timm.is_model(model.name) or published is None:
-        near = ", ".join(timm.list_models(f"*{model.name.split('_')[0]}*")[:3]) or "none alike"
+        near = ", ".join(get_close_matches(model.name, timm.list_models())) or "resnet18"
         raise InputError(
             f"timm has no model {model.name!r}; use a name of timm.list_models(), such as {near}"
         )
