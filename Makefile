@@ -34,8 +34,8 @@ ui: $(VENV)/.installed ## MLflow UI on 127.0.0.1 (PORT=5000)
 	mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 lint: $(VENV)/.installed ## ruff, and mypy on the typed modules
-	ruff check src tests benchmarks
-	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks docs
+	ruff format --check src tests benchmarks docs
 	mypy
 
 lock: $(VENV)/.installed ## Resolve requirements.lock again from pyproject.toml
