@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dermaflux.checkpoints import fingerprint
-from dermaflux.params import Arm, Params
+from dermaflux.params import ENLARGED, Arm, Params
 from dermaflux.seed_runs import Parent
 from dermaflux.tracking import Dataset
 
@@ -24,8 +24,6 @@ TESTING = "classifier"
 _AUC = ("auc", "mauc")
 """Both are logged as `AUC`: of two classes the macro one-versus-rest AUC is the AUC. With a capital
 the name sorts first, so the MLflow UI takes it where it needs a metric to start with."""
-_MATCHED = ("mixture", "repeated", "augmented")
-"""Arms with `ratio` further images per real image, synthetic or repeated ones."""
 _COLORS: dict[Arm, str] = {
     "real": "#2f6db3",
     "mixture": "#d9772b",
@@ -46,8 +44,8 @@ def arm_parameters(
     """
     fraction = params.real_fraction
     drawn = n_real if n_real is not None else (None if fraction else params.n_real)
-    ratio = params.ratio if arm in _MATCHED else 0.0
-    if params.n_synthetic is not None and arm in _MATCHED:
+    ratio = params.ratio if arm in ENLARGED else 0.0
+    if params.n_synthetic is not None and arm in ENLARGED:
         ratio = params.n_synthetic / drawn if drawn else float("inf")
     # A number that follows from n_real and ratio would come before ratio in the UI's comparisons.
     named = {} if params.n_synthetic is None else {"n_synthetic": params.n_synthetic}
@@ -71,7 +69,7 @@ def name(parameters: dict[str, Any], of_all_seeds: bool = False) -> str:
     words = [str(parameters["architecture"]), str(parameters["arm"]).replace("_", " ")]
     if "real_fraction" in parameters:
         words.append(f"{100 * parameters['real_fraction']:g} %")
-    if parameters["arm"] in _MATCHED:
+    if parameters["arm"] in ENLARGED:
         real = 0 if parameters["ratio"] == float("inf") else 1
         words.append(f"{real}:{parameters['ratio'] if real else 1:g}")
     if not of_all_seeds:

@@ -15,13 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dermaflux.params import Arm
+from dermaflux.params import REPEATING, Arm
 
 Array = np.ndarray[Any, Any]
-REPEATING: tuple[Arm, ...] = ("repeated", "augmented")
-"""Arms that show real images again in place of the mixture's synthetic ones."""
-ENLARGED: tuple[Arm, ...] = ("mixture", *REPEATING)
-"""Arms whose number of images depends on `ratio`."""
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,12 @@ from dermaflux import paths, table
 from dermaflux.checkpoints import fingerprint
 from dermaflux.classifiers import version_facts
 from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.params import LEARNED, Params
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dermaflux.classifiers import registry
-
-_CONTROL = "random_features"
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,10 @@ def auc(rows: pd.DataFrame) -> float:
 
 def candidates(params: Params) -> list[Candidate]:
     """Every trained cell of `promote.architecture`, best validation AUC first, ties by name."""
-    arms = [arm for arm in params.train.arms if arm != _CONTROL]
+    arms = [arm for arm in params.train.arms if arm in LEARNED]
     if not arms:
         raise InputError(
-            f"train.arms {params.train.arms} holds no candidate, as {_CONTROL} is a control; add "
+            f"train.arms {params.train.arms} holds no candidate, for none of them learns; add "
             "real or mixture"
         )
     found = []

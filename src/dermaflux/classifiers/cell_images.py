@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 from dermaflux import paths, table
 from dermaflux.classifiers import diagnoses, mixture, samples
-from dermaflux.classifiers.arms import REPEATING
 from dermaflux.classifiers.samples import Samples
 from dermaflux.corpus.training_expectations import HELD_OUT, MIXTURE
 from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.params import ENLARGED, Params
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +78,7 @@ def load(params: Params, seed: int) -> CellImages:
         real = mixture.draw_real(rows, params.n_real, seed)
     else:
         real = mixture.draw(rows, wanted, seed)
-    total = params.synthetic_wanted(len(real)) if {"mixture", *REPEATING} & set(arms) else 0
+    total = params.synthetic_wanted(len(real)) if set(ENLARGED) & set(arms) else 0
     added = mixture.proportional(total, wanted)
     pool, drawn, rejected = rows[:0], list[str](), list[str]()
     if any(added.values()) and "mixture" in arms:

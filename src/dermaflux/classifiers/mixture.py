@@ -72,12 +72,10 @@ def _rank(seed: int, image_id: str) -> bytes:
     return hashlib.sha256(f"{seed}/{image_id}".encode()).digest()
 
 
-def draw_real(rows: pd.DataFrame, count: int, seed: int) -> list[str]:
-    """image_ids of a balanced sample of the corpus split `train`.
-
-    Raises `InputError` when a class has too few images.
-    """
-    for name, available in counts(rows, CLASSES).items():
+def check_real(held: Mapping[str, int], count: int) -> None:
+    """Raise `InputError` when a class of the training split is too small for n_real `count`."""
+    for name in CLASSES:
+        available = held.get(name, 0)
         if available == 0 and count:
             raise InputError(
                 f"the training split holds 0 {name} images but n_real {count} needs {count // 2}; "
@@ -88,6 +86,11 @@ def draw_real(rows: pd.DataFrame, count: int, seed: int) -> list[str]:
                 f"n_real {count} needs {count // 2} {name} images but the training split holds "
                 f"{available}; lower n_real to {2 * available} or add data"
             )
+
+
+def draw_real(rows: pd.DataFrame, count: int, seed: int) -> list[str]:
+    """image_ids of a balanced sample of the corpus split `train`; raises like `check_real`."""
+    check_real(counts(rows, CLASSES), count)
     return draw(rows, balanced(count), seed)
 
 

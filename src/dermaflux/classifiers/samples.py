@@ -45,11 +45,6 @@ class Samples:
         where = slice(first, last)
         return Samples(self.image_ids[where], self.labels[where], self.pixels[where])
 
-    @classmethod
-    def empty(cls, side: int) -> Samples:
-        """No images."""
-        return cls([], np.empty(0, np.int64), np.empty((0, side, side, 3), np.uint8))
-
     def digest(self) -> str:
         """Hash of ids, labels and pixels: what a result of training depends on."""
         state = hashlib.sha256("\n".join(self.image_ids).encode())

@@ -16,9 +16,9 @@ import numpy as np
 from dermaflux.classifiers import bootstrap, delong, effects, metrics
 from dermaflux.classifiers.effects import Effect
 from dermaflux.experiments.measured import Arm, Experiment
+from dermaflux.params import LEARNED, REPEATING
 
 Array = np.ndarray[Any, Any]
-CONTROLS = ("repeated", "augmented")
 FIGURES = ("auc", "accuracy", "mauc", "macro_f1")
 _THRESHOLD = 0.5
 
@@ -60,7 +60,7 @@ def of_grid(layout: str, experiments: Sequence[Experiment]) -> list[Contrast]:
                 found.append(Contrast(architecture, (one, "mixture"), (against, "real")))
                 found += [
                     Contrast(architecture, (one, "mixture"), (one, control))
-                    for control in CONTROLS
+                    for control in REPEATING
                     if (architecture, control) in one.figures
                 ]
     return found
@@ -169,6 +169,7 @@ def best(experiment: Experiment) -> tuple[Arm, int]:
     choices = [
         (float(figures["validation_auc"]), key, place)
         for key, per_seed in experiment.figures.items()
+        if key[1] in LEARNED
         for place, figures in enumerate(per_seed)
     ]
     _, key, place = max(choices, key=lambda choice: choice[0])

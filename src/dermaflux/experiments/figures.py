@@ -5,54 +5,19 @@ Equal inputs give equal bytes.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dermaflux.reporting import figures
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _COLOURS = ("#2f6db3", "#d9772b", "#1c7c4a", "#8a4fa3", "#b3362d", "#5b6878")
-
-CONTROLS = {"repeated": ", repeated", "augmented": ", repeated and augmented"}
+_CONTROLS = {"repeated": ", repeated", "augmented": ", repeated and augmented"}
 """Arms that show as many images as the mixture, and what their lines are called."""
-
-
-def uri(picture: bytes) -> str:
-    """An SVG as the value of a `src` attribute."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}"
-
-
-def _panels(rows: int, columns: int) -> tuple[Figure, Any]:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    mpl.rcParams.update(
-        {
-            "svg.hashsalt": "dermaflux",
-            "svg.fonttype": "none",
-            "font.family": ["sans-serif"],
-            "font.sans-serif": ["DejaVu Sans"],
-            "font.size": 9,
-        }
-    )
-    figure = Figure(figsize=(1 + 4.2 * columns, 0.4 + 3.1 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for one in axes.flat:
-        one.spines[["top", "right"]].set_visible(False)
-        one.grid(color="#eef1f5", linewidth=0.8)
-        one.set_axisbelow(True)
-    return figure, axes
-
-
-def _svg(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return file.getvalue()
 
 
 def curves(
@@ -64,12 +29,13 @@ def curves(
     band. Training on synthetic images alone stands at the right end. None when nothing varies.
     """
     shares = any(row["real_fraction"] for row in rows)
-    drawn = ("real", "mixture") if shares else ("real", "mixture", *CONTROLS)
+    drawn = ("real", "mixture") if shares else ("real", "mixture", *_CONTROLS)
     rows = [row for row in rows if row["arm"] in drawn]
     names = list(dict.fromkeys(row["architecture"] for row in rows))
     if not shown or len({_place(row, shares) for row in rows}) < 2:
         return None
-    figure, axes = _panels(len(shown), len(names))
+    down, across = len(shown), len(names)
+    figure, axes = figures.panels(1 + 4.2 * across, 0.4 + 3.1 * down, down, across)
     for column, name in enumerate(names):
         own = [row for row in rows if row["architecture"] == name]
         for line, metric in zip(axes[:, column], shown, strict=True):
@@ -80,7 +46,7 @@ def curves(
             )
     handles, labels = axes[0, -1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return _svg(figure)
+    return figures.svg_file(figure)
 
 
 def _place(row: Mapping[str, Any], shares: bool) -> float:
@@ -96,7 +62,7 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, shares: b
         if shares:
             label = "real + synthetic" if row["arm"] == "mixture" else "real"
         else:
-            label = f"{row['n_real']:,} real" + CONTROLS.get(row["arm"], "")
+            label = f"{row['n_real']:,} real" + _CONTROLS.get(row["arm"], "")
         if math.isinf(row["ratio"]) and not shares:
             alone[f"{row['n_synthetic']:,} synthetic alone"] = row[metric]
         else:
@@ -105,7 +71,7 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, shares: b
         colour = _COLOURS[number % len(_COLOURS)]
         places = sorted(points)
         values = [points[place].value for place in places]
-        control = label.endswith(tuple(CONTROLS.values()))
+        control = label.endswith(tuple(_CONTROLS.values()))
         style = "--" if control else "o-"
         axes.plot(places, values, style, color=colour, label=label, markersize=4)
         if not control and all(points[place].has_interval for place in places):
@@ -133,8 +99,7 @@ def roc(labels: np.ndarray[Any, Any], scores: Mapping[str, np.ndarray[Any, Any]]
     """ROC curves of several classifiers on the same images; the first is drawn strongest."""
     from dermaflux.classifiers import metrics
 
-    figure, axes = _panels(1, 1)
-    plot = axes[0, 0]
+    figure, plot = figures.axes(5.2, 3.5)
     plot.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for number, (name, values) in enumerate(scores.items()):
         label = f"{name}, AUC {metrics.auc(labels, values):.3f}"
@@ -146,4 +111,4 @@ def roc(labels: np.ndarray[Any, Any], scores: Mapping[str, np.ndarray[Any, Any]]
         )
     plot.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     plot.legend(fontsize=7, frameon=False, loc="lower right")
-    return _svg(figure)
+    return figures.svg_file(figure)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermaflux import parameter_file
+from dermaflux.classifiers import mixture
 from dermaflux.errors import InputError
 from dermaflux.experiments.grid import Run, applied
-from dermaflux.params import Params
+from dermaflux.params import ENLARGED, Params
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,10 @@ def check_counts(name: str, params: Params, training_split: Mapping[str, int]) -
     """Raise `InputError` when a class of the training split is too small for the run's n_real."""
     if params.real_fraction is not None:
         return
-    for label in ("benign", "malignant"):
-        available = training_split.get(label, 0)
-        if available < params.n_real // 2:
-            raise InputError(
-                f"nothing is queued: {name}: n_real {params.n_real} needs {params.n_real // 2} "
-                f"{label} images but the training split holds {available}; lower n_real to "
-                f"{2 * available} or add data"
-            )
+    try:
+        mixture.check_real(training_split, params.n_real)
+    except InputError as error:
+        raise InputError(f"nothing is queued: {name}: {error}") from None
 
 
 def real_images(params: Params, training_images: int | None) -> int:
@@ -83,7 +80,7 @@ def trainings(params: Params, training_images: int | None) -> list[Training]:
                 if arm in ("mixture", "repeated") and not wanted:
                     own = "real"
                 mixed = own == "mixture"
-                enlarged = own in ("mixture", "repeated", "augmented")
+                enlarged = own in ENLARGED
                 source = f"{params.generator} {params.synthesize.model_dump()}" if mixed else ""
                 fraction = params.real_fraction
                 one = Training(

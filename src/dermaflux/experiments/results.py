@@ -19,7 +19,9 @@ from dermaflux.experiments import collected, contrasts, figures, grid, measured
 from dermaflux.experiments.contrasts import Contrast
 from dermaflux.experiments.grid import Grid, Published
 from dermaflux.experiments.measured import Experiment
-from dermaflux.reporting import pages
+from dermaflux.params import ENLARGED
+from dermaflux.reporting import pages, seed_means
+from dermaflux.reporting.figures import data_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,8 +69,6 @@ def run(name: str) -> None:
 
 def _same_test(experiments: Sequence[Experiment]) -> Array:
     """(N,) group numbers of the test images; raise `InputError` unless all share one test set."""
-    from dermaflux.classifiers import bootstrap
-
     first = experiments[0]
     for one in experiments:
         if list(one.image_ids) != list(first.image_ids):
@@ -76,15 +76,7 @@ def _same_test(experiments: Sequence[Experiment]) -> Array:
                 f"{one.run.name} and {first.run.name} were tested on different images, so they "
                 "cannot be compared; queue the grid again from one commit"
             )
-    columns = ["image_id", "source", "lesion_id", "duplicate_group"]
-    rows = table.metadata(paths.CORPUS, columns, "test").set_index("image_id")
-    unknown = [name for name in first.image_ids if name not in rows.index]
-    if unknown:
-        raise InputError(
-            f"{paths.CORPUS} lacks {len(unknown)} test images of the experiments, such as "
-            f"{unknown[0]}; run `dvc checkout corpus` on the commit they started from"
-        )
-    return bootstrap.groups(rows.loc[list(first.image_ids)].reset_index())
+    return seed_means.lesions(first.image_ids)
 
 
 def _page(
@@ -145,7 +137,7 @@ def _rows(
     rows = []
     for one in experiments:
         for (architecture, arm), per_seed in one.figures.items():
-            added = one.n_synthetic if arm in ("mixture", *figures.CONTROLS) else 0
+            added = one.n_synthetic if arm in ENLARGED else 0
             synthetic = added if arm == "mixture" else 0
             row: dict[str, Any] = {
                 "experiment": one.run.name,
@@ -259,7 +251,7 @@ def _write(target: Path, page: dict[str, Any]) -> None:
     import pandas as pd
 
     environment = pages.environment(Path(__file__).parent)
-    environment.filters["uri"] = figures.uri
+    environment.filters["uri"] = data_uri
     flat = []
     for row in page["rows"]:
         plain = {key: value for key, value in row.items() if key not in ("published", *SHOWN)}

@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 
 from dermaflux.params.captions import Caption, TokenPrice
 from dermaflux.params.classifiers import (
+    ENLARGED,
+    LEARNED,
+    REPEATING,
     Arm,
     Audit,
     Evaluate,
@@ -26,6 +29,9 @@ from dermaflux.params.fields import Licence, Modality, Scale, Section
 from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
 
 __all__ = [
+    "ENLARGED",
+    "LEARNED",
+    "REPEATING",
     "Arm",
     "Audit",
     "Backbone",

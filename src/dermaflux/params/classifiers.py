@@ -24,6 +24,12 @@ Arm = Literal["real", "mixture", "repeated", "augmented", "random_features"]
 a gain of `mixture` is held against: `repeated`: real images repeated to the mixture's number;
 `augmented`: the same with strong classical augmentation; `random_features`: the real images on the
 frozen network at its random initial weights, of which the last layer alone is trained."""
+REPEATING: tuple[Arm, ...] = ("repeated", "augmented")
+"""Arms that show real images again in place of the mixture's synthetic ones."""
+ENLARGED: tuple[Arm, ...] = ("mixture", *REPEATING)
+"""Arms whose number of images depends on `ratio`."""
+LEARNED: tuple[Arm, ...] = ("real", *ENLARGED)
+"""Arms whose network learned: the one on random features leads by luck where it leads."""
 
 
 class Model(Section):

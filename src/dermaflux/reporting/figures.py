@@ -77,8 +77,8 @@ def montage(folder: Path, image_ids: Sequence[str], columns: int) -> str | None:
     return _jpeg(picture)
 
 
-def axes(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure of `width` x `height` inches and its plot, or an array of `columns` of them."""
+def panels(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
+    """A figure of `width` x `height` inches and its plots, an array (rows, columns)."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -97,21 +97,31 @@ def axes(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
         }
     )
     figure = Figure(figsize=(width, height), layout="constrained")
-    plots = figure.subplots(1, columns, squeeze=False)[0]
-    for plot in plots:
+    plots = figure.subplots(rows, columns, squeeze=False)
+    for plot in plots.flat:
         plot.spines[["top", "right"]].set_visible(False)
         plot.grid(color="#eef1f5", linewidth=0.8)
         plot.set_axisbelow(True)
-    return figure, plots if columns > 1 else plots[0]
+    return figure, plots
 
 
-def svg(figure: Figure) -> str:
-    """A figure as the value of a `src` attribute, without a date."""
+def axes(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+    """A figure of `width` x `height` inches and its plot, or an array of `columns` of them."""
+    figure, plots = panels(width, height, 1, columns)
+    return figure, plots[0] if columns > 1 else plots[0, 0]
+
+
+def svg_file(figure: Figure) -> bytes:
+    """A figure as the content of an SVG file, without a date."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     # Browsers have no DejaVu Sans everywhere; the page's own fonts are a close match.
-    text = file.getvalue().replace(b"'DejaVu Sans'", b"system-ui, 'DejaVu Sans'")
-    return data_uri(text, ".svg")
+    return file.getvalue().replace(b"'DejaVu Sans'", b"system-ui, 'DejaVu Sans'")
+
+
+def svg(figure: Figure) -> str:
+    """A figure as the value of a `src` attribute."""
+    return data_uri(svg_file(figure), ".svg")
 
 
 def curve(

@@ -76,14 +76,18 @@ def scored(rows: pd.DataFrame, arm: str, figures: Mapping[str, Any]) -> tuple[Ar
 
 
 def lesions(image_ids: Sequence[str]) -> Array:
-    """(N,) numbers of the lesions that these test images show."""
+    """(N,) numbers of the lesions that these test images show.
+
+    Raises `InputError` when the corpus lacks one of them.
+    """
     columns = ["image_id", "source", "lesion_id", "duplicate_group"]
     rows = table.metadata(paths.CORPUS, columns, "test").set_index("image_id")
     absent = [name for name in image_ids if name not in rows.index]
     if absent:
         raise InputError(
-            f"{absent[0]} was tested but is no test image of {paths.CORPUS}; run `dvc repro "
-            "evaluate` so that both agree"
+            f"{len(absent)} images such as {absent[0]} were tested but are no test images of "
+            f"{paths.CORPUS}; run `dvc repro evaluate`, or `dvc checkout corpus` on the commit "
+            "they were tested on"
         )
     return bootstrap.groups(rows.loc[list(image_ids)].reset_index())
 

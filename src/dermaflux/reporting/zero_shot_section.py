@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dermaflux import paths, table
-from dermaflux.params import Params
+from dermaflux.params import LEARNED, Params
 from dermaflux.reporting.figures import FAINT, axes, svg
 from dermaflux.reporting.results import Cell
 
@@ -45,7 +45,7 @@ def _best(params: Params, cells: Sequence[Cell]) -> tuple[Cell, str] | None:
         for cell in cells
         if cell.architecture == params.promote.architecture
         for arm, figures in cell.arms.items()
-        if "validation_auc" in figures and "auc" in figures
+        if arm in LEARNED and "validation_auc" in figures and "auc" in figures
     ]
     if not choices:
         return None
