@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dermaflux import table
-from dermaflux.captions import prompts
-from dermaflux.captions.endpoint import Endpoint
-from dermaflux.captions.models import sampling
-from dermaflux.captions.paid import Paid, Remembered
-from dermaflux.captions.vision import Question
-from dermaflux.parameter_file import load
+from dermaflux.captions.vlm import prompts
+from dermaflux.captions.vlm.answer_cache import Paid, Remembered
+from dermaflux.captions.vlm.client import Question
+from dermaflux.captions.vlm.endpoint import Endpoint
+from dermaflux.captions.vlm.open import sampling
+from dermaflux.core import table
 from dermaflux.params import Caption
+from dermaflux.params.load import load
 
 ROOT = Path(__file__).parents[1]
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)

@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from dermaflux import parameter_file, table
+from dermaflux.core import table
+from dermaflux.params import load
 
 ROOT = Path(__file__).parents[1]
 LEARNING_RATE, DECAY = 1e-3, 0.05
-SHIPPED = parameter_file.load(ROOT / "params.yaml")
+SHIPPED = load.load(ROOT / "params.yaml")
 MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
     "resnet18": ("resnet18", {}, 64),
     **{
@@ -49,7 +50,7 @@ def pictures(count: int, side: int) -> Iterator[bytes]:
     """JPEG files of rendered lesions with noise of a camera's size."""
     from PIL import Image
 
-    from dermaflux.corpus.phantom import draw, render
+    from dermaflux.phantom import draw, render
 
     rendered = [render(draw(i, "benchmark"), side, side) for i in range(min(count, _DISTINCT))]
     noise = np.random.default_rng(0)
@@ -173,7 +174,7 @@ def run_ours(arguments: argparse.Namespace) -> None:
         "precision": arguments.precision,
     }
     own = {"train": section, "promote": {**shipped["promote"], "architecture": "net"}}
-    params = parameter_file.parse({**shipped, "n_real": arguments.images, "ratio": 0, **own})
+    params = load.parse({**shipped, "n_real": arguments.images, "ratio": 0, **own})
     os.chdir(arguments.folder)
     stamps = stamped()
     train.run(params, "net", arguments.seed)

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dermaflux import parameter_file, table
+from dermaflux.core import table
+from dermaflux.params import load
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,11 +43,12 @@ def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]
     Each is timed compiled and not. The first epoch, in which the compiler runs, stands beside the
     rate.
     """
-    from dermaflux.checkpoints import Checkpoint
-    from dermaflux.classifiers import fit, supervised
-    from dermaflux.classifiers.samples import Samples
+    from dermaflux.classifiers import loop
+    from dermaflux.classifiers.data.samples import Samples
+    from dermaflux.classifiers.model import network as supervised
+    from dermaflux.core.checkpoints import Checkpoint
 
-    paper = parameter_file.load(ROOT / "profiles" / "paper.yaml").train
+    paper = load.load(ROOT / "profiles" / "paper.yaml").train
     side, noise = paper.image_size, np.random.default_rng(0)
 
     def samples(count: int) -> Samples:
@@ -64,7 +66,7 @@ def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]
             folder = work / f"{architecture}-{compiled}"
             folder.mkdir()
             clock, began = _Clock(), time.perf_counter()
-            fit.fit(config, model, settings, training, validation, 0, Checkpoint(folder), clock)
+            loop.fit(config, model, settings, training, validation, 0, Checkpoint(folder), clock)
             seconds = clock.ends[-1] - clock.ends[0]
             shown = (arguments.epochs - 1) * arguments.images
             network = supervised.build(config).to(supervised.device()).eval()
@@ -87,7 +89,7 @@ def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]
 
 def grid_hours(rows: list[dict[str, Any]]) -> float:
     """Hours of the Figure 4 grid at the best measured rates, one training after another."""
-    from dermaflux.experiments import grid, plan
+    from dermaflux.sweeps import grid, plan
 
     runs = grid.runs("figure4", grid.load("figure4"))
     from ruamel.yaml import YAML

@@ -27,7 +27,7 @@ from typing import Any
 
 import stand_in
 
-from dermaflux import table
+from dermaflux.core import table
 
 ROOT = Path(__file__).parents[1]
 RANK = 16
@@ -103,10 +103,11 @@ def run_diffusers(arguments: argparse.Namespace) -> None:
 
 def run_ours(arguments: argparse.Namespace) -> None:
     """Worker: the stage `finetune` itself."""
-    from dermaflux.generators import finetune, training_data
-    from dermaflux.generators.pipeline import tokenizers
+    from dermaflux.generators import finetune
+    from dermaflux.generators.flux_lora.model.pipeline import tokenizers
+    from dermaflux.generators.flux_lora.training import data
     from dermaflux.params import Finetune
-    from dermaflux.tracking import Silent
+    from dermaflux.tracking.runs import Silent
 
     folder = arguments.folder
     section = Finetune(
@@ -126,7 +127,7 @@ def run_ours(arguments: argparse.Namespace) -> None:
     os.chdir(folder)
     inputs = (folder / "corpus", folder / "captions", folder / "backbone")
     began = time.perf_counter()
-    order = training_data.read(section, 0, *inputs[:2], tokenizers(inputs[2])).order
+    order = data.read(section, 0, *inputs[:2], tokenizers(inputs[2])).order
     planned = time.perf_counter() - began
 
     def done(stamps: list[float]) -> None:

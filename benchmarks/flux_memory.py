@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from dermaflux.errors import InputError
-from dermaflux.generators.flop_model import FLUX_1_DEV, Adapter, training_step
-from dermaflux.generators.memory_plan import GIB, Plan, Training, fit
-from dermaflux.generators.saved_activations import Batch
+from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, Adapter, training_step
+from dermaflux.generators.flux_lora.training.memory_plan import GIB, Plan, Training, fit
+from dermaflux.generators.flux_lora.training.saved_activations import Batch
 from dermaflux.params.generators import BaseDtype
 
 ADAPTER = Adapter(64, "attention")

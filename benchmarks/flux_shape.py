@@ -24,14 +24,14 @@ import stand_in
 import torch
 from random_flux import Model
 
-from dermaflux.generators import lora
-from dermaflux.generators.block_checkpointing import recompute
-from dermaflux.generators.block_compile import compile_blocks
-from dermaflux.generators.flop_model import Adapter, forward, training_step
-from dermaflux.generators.flow_step import noise_and_sigma, velocity_errors
-from dermaflux.generators.matmul_peak import measured_peak
-from dermaflux.generators.sampling import Sampler, sample
-from dermaflux.generators.text_policy import Text
+from dermaflux.generators.flux_lora.model import lora
+from dermaflux.generators.flux_lora.model.flops import Adapter, forward, training_step
+from dermaflux.generators.flux_lora.model.loss import noise_and_sigma, velocity_errors
+from dermaflux.generators.flux_lora.model.prompt_padding import Text
+from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample
+from dermaflux.generators.flux_lora.training.checkpointing import recompute
+from dermaflux.training.peak_flops import measured_peak
+from dermaflux.training.torch_compile import compile_blocks
 
 EPOCHS, RANK, STEPS = 5, 64, 20
 _SHORT, _LONG = 96, 208  # text tokens between which the time of a step is interpolated
@@ -142,8 +142,8 @@ def generate(model: Model, scales: Sequence[int], batches: Sequence[int]) -> lis
     """Sampling: ours compiled with the mean caption length, and the pipeline's own call."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-    from dermaflux.generators.tiny_training import vocabulary_text
-    from dermaflux.generators.vocabulary import t5_tokenizer
+    from dermaflux.generators.tiny_flux.training import vocabulary_text
+    from dermaflux.generators.tiny_flux.vocabulary import t5_tokenizer
 
     words = t5_tokenizer(vocabulary_text())
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)

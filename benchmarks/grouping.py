@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from dermaflux.corpus import duplicates, splits
-from dermaflux.corpus.perceptual_hash import SIDE
-from dermaflux.corpus.signatures import turned
+from dermaflux.corpus.decoding.perceptual_hash import SIDE
+from dermaflux.corpus.duplicates import search
+from dermaflux.corpus.duplicates.signatures import turned
+from dermaflux.corpus.splitting import splits
 
 COUNTS = (50_000, 100_000, 250_000, 508_344)
 COPIES = 50  # one copy in so many images
@@ -105,7 +106,7 @@ def measure(path: Path, planted: Path, count: int) -> dict[str, float]:
 
     before, before_cpu = time.perf_counter(), time.process_time()
     candidates, edges = 0, [np.empty((0, 2), dtype=np.int64)]
-    for found in duplicates.copies(count, thumbnails):
+    for found in search.copies(count, thumbnails):
         candidates += len(found.scores)
         edges.append(found.pairs())
     joined = np.concatenate(edges)

@@ -31,9 +31,10 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
 
-from dermaflux import parameter_file, paths
-from dermaflux.corpus import ingest, spool
-from dermaflux.params import Params
+from dermaflux import paths
+from dermaflux.corpus import ingest
+from dermaflux.corpus.decoding import decode_cache
+from dermaflux.params import Params, load
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -105,7 +106,7 @@ def parameters(**changes: object) -> Params:
 
     raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     raw["data"], raw["ingest"] = "data", {**raw["ingest"], **changes}
-    return parameter_file.parse(raw)
+    return load.parse(raw)
 
 
 def resize_and_save(task: tuple[Path, Path, int]) -> None:
@@ -148,18 +149,18 @@ def with_datasets(folder: Path, side: int) -> None:
 
 def ingested(**changes: object) -> dict[str, float]:
     """Time and memory of `ingest`, with the seconds of its decoding alone: what others do too."""
-    fill, seconds = spool._fill, []
+    fill, seconds = decode_cache._fill, []
 
     def timed_fill(*arguments: Any) -> None:
         begin = time.perf_counter()
         fill(*arguments)
         seconds.append(time.perf_counter() - begin)
 
-    spool._fill = timed_fill
+    decode_cache._fill = timed_fill
     try:
         found = timed(lambda: ingest.run(parameters(**changes)))
     finally:
-        spool._fill = fill
+        decode_cache._fill = fill
     return {**found, "decode_seconds": round(sum(seconds), 2)}
 
 

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dermaflux.corpus import duplicates
-from dermaflux.corpus.confirmation import MINIMUM_CORRELATION
-from dermaflux.corpus.perceptual_hash import SIDE
+from dermaflux.corpus.decoding.perceptual_hash import SIDE
+from dermaflux.corpus.duplicates import search
+from dermaflux.corpus.duplicates.verify import MINIMUM_CORRELATION
 
 Picture = Image.Image
 SAME_LESION = {
@@ -141,7 +141,7 @@ def main() -> None:
     stacked = np.stack(pictures)
     started = time.perf_counter()
     best: dict[tuple[int, int], float] = {}
-    for found in duplicates.copies(len(stacked), lambda chosen: stacked[chosen]):
+    for found in search.copies(len(stacked), lambda chosen: stacked[chosen]):
         for (one, two), score in zip(found.candidates.pairs.tolist(), found.scores, strict=True):
             pair = (min(one, two), max(one, two))
             best[pair] = max(best.get(pair, 0.0), float(score))

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from dermaflux.generators.flop_model import Shape
-from dermaflux.generators.text_policy import Text
+from dermaflux.generators.flux_lora.model.flops import Shape
+from dermaflux.generators.flux_lora.model.prompt_padding import Text
 
 _TIMED_SECONDS = 3.0
 

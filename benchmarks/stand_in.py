@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dermaflux import table
+from dermaflux.core import table
 
 _MEDIAN, _P95, _LONGEST = 123, 206, 300
 # Images per scale of the published corpus, in pixels (design: the whole DermaFlux run).
@@ -37,16 +37,16 @@ def write_backbone(folder: Path, heads: int = 4, double: int = 2, single: int = 
     import torch
     from diffusers import FluxTransformer2DModel
 
-    from dermaflux.corpus.phantom import draw, render
-    from dermaflux.generators import autoencoder, tiny_pipeline
-    from dermaflux.generators.tiny_training import SIDE, vocabulary_text
+    from dermaflux.generators.tiny_flux import autoencoder, pipeline
+    from dermaflux.generators.tiny_flux.training import SIDE, vocabulary_text
+    from dermaflux.phantom import draw, render
 
     lesions = [draw(index, "benchmark") for index in range(24)]
     pixels = torch.from_numpy(np.stack([render(one, SIDE, SIDE) for one in lesions]))
     vae = autoencoder.build(pixels.permute(0, 3, 1, 2).contiguous(), SIDE)
     mean, _ = autoencoder.moments(vae, pixels.permute(0, 3, 1, 2).contiguous())
     autoencoder.set_statistics(vae, mean)
-    config = dict(tiny_pipeline.transformer(0).config)
+    config = dict(pipeline.transformer(0).config)
     config |= {
         "num_attention_heads": heads,
         "num_layers": double,
@@ -54,13 +54,13 @@ def write_backbone(folder: Path, heads: int = 4, double: int = 2, single: int = 
     }
     torch.manual_seed(0)
     model = FluxTransformer2DModel.from_config(config)
-    pipe = tiny_pipeline.assemble(vae, model, vocabulary_text(), 0)
-    tiny_pipeline.save(pipe, folder)
+    pipe = pipeline.assemble(vae, model, vocabulary_text(), 0)
+    pipeline.save(pipe, folder)
 
 
 def captions(count: int, seed: int = 0) -> list[str]:
     """Texts of the published lengths in the tiny vocabulary: one word is one token."""
-    from dermaflux.generators.tiny_training import vocabulary_text
+    from dermaflux.generators.tiny_flux.training import vocabulary_text
 
     words = [word for line in vocabulary_text()[:50] for word in line.split() if word.isalpha()]
     draw = np.random.default_rng(seed)
@@ -80,7 +80,7 @@ def write_corpus(folder: Path, scales: Sequence[int], distinct: int = 24) -> tup
     import pyarrow.parquet as pq
     from PIL import Image
 
-    from dermaflux.corpus.phantom import draw, render
+    from dermaflux.phantom import draw, render
 
     pictures: dict[int, list[np.ndarray[Any, Any]]] = {
         scale: [render(draw(i, "benchmark"), scale, scale) for i in range(min(distinct, 24))]

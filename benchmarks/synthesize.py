@@ -22,9 +22,11 @@ from typing import Any
 import stand_in
 import torch
 
-from dermaflux import table
-from dermaflux.generators import lora, merged, pipeline, sampling_plan, text_policy
-from dermaflux.generators.sampling import Sampler, sample
+from dermaflux.core import table
+from dermaflux.generators.flux_lora.model import lora, pipeline, prompt_padding
+from dermaflux.generators.flux_lora.sampling import load as merged
+from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample
+from dermaflux.generators.pool import plan
 
 BATCH = 16
 SCALE = 128
@@ -52,11 +54,13 @@ def speed(work: Callable[[Sequence[int]], object], batches: Sequence[Sequence[in
     return sum(map(len, batches)) / (time.perf_counter() - began)
 
 
-def ours(pipe: Any, prompts: list[str], steps: int, policy: text_policy.Policy) -> dict[str, Any]:
+def ours(
+    pipe: Any, prompts: list[str], steps: int, policy: prompt_padding.Policy
+) -> dict[str, Any]:
     """Images per second of batches of one text length."""
     sampler = Sampler(steps, 3.5, SCALE, policy)
-    lengths = text_policy.text_lengths(pipe, prompts, policy)
-    (shard,) = sampling_plan.shards(lengths, len(prompts), BATCH)
+    lengths = prompt_padding.text_lengths(pipe, prompts, policy)
+    (shard,) = plan.shards(lengths, len(prompts), BATCH)
 
     def work(batch: Sequence[int]) -> object:
         return sample(pipe, sampler, [prompts[place] for place in batch], list(batch))

@@ -23,17 +23,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dermaflux import paths, table
+from dermaflux import paths
 from dermaflux.captions.caption import SCHEMA as CAPTION_SCHEMA
-from dermaflux.corpus import (
-    caption_expectations,
-    data_docs,
-    expectations,
-    training_expectations,
-    validate,
-)
-from dermaflux.parameter_file import load
+from dermaflux.core import table
 from dermaflux.params import Params
+from dermaflux.params.load import load
+from dermaflux.validation import caption_suite, corpus_suite, data_docs, training_suites, validate
 
 ROOT = Path(__file__).parents[1]
 # Images, scale, malignant share; ../shared-free: the counts are those of docs/data.md.
@@ -127,12 +122,12 @@ def measure(params: Params) -> dict[str, object]:
         real, texts = validate._metadata(paths.CORPUS), validate._metadata(paths.CAPTIONS)
     with clock("derive columns"):
         frames = {
-            "corpus": expectations.with_derived_corpus(real, texts),
-            "captions": caption_expectations.with_derived(texts, real),
+            "corpus": corpus_suite.with_derived_corpus(real, texts),
+            "captions": caption_suite.with_derived(texts, real),
         }
     promises = {
-        "corpus": expectations.corpus_promises(params, real["source"].unique()),
-        "captions": caption_expectations.promises(params),
+        "corpus": corpus_suite.corpus_promises(params, real["source"].unique()),
+        "captions": caption_suite.promises(params),
     }
     passed, failing = {}, []
     for name, frame in frames.items():
@@ -143,16 +138,16 @@ def measure(params: Params) -> dict[str, object]:
     with clock("Data Docs"):
         data_docs.write(context, Path("docs"))
     few = real[real["split"] == "train"]
-    columns = list(training_expectations.MIXTURE)
+    columns = list(training_suites.MIXTURE)
     drawn = pd.concat(
         [few[few["label"] == label][: params.n_real // 2] for label in ("benign", "malignant")]
     )
     with clock("border mixture"):
         held_out = real.loc[real["split"] != "train", columns]
-        mixture = training_expectations.with_derived_mixture(
+        mixture = training_suites.with_derived_mixture(
             drawn[columns], drawn[columns][:0], held_out, []
         )
-        asked = training_expectations.mixture_promises(params, "real", False)
+        asked = training_suites.mixture_promises(params, "real", False)
         validate.check("mixture", mixture, asked)
     suites = clock.seconds
     return {

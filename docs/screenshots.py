@@ -26,7 +26,7 @@ from typing import Any
 import aiohttp
 from mlflow import MlflowClient
 
-from dermaflux.classifiers import arm_runs, saved_view
+from dermaflux.classifiers.logging import mlflow_runs, mlflow_view
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = (
@@ -49,9 +49,9 @@ TIDY = """
 def pages(store: str) -> dict[str, tuple[str, str]]:
     """Name of a picture -> address below the server's, and a selector of what must have come."""
     client = MlflowClient(store)
-    experiment = client.get_experiment_by_name(arm_runs.TESTING)
+    experiment = client.get_experiment_by_name(mlflow_runs.TESTING)
     if experiment is None:
-        raise SystemExit(f"{store} holds no experiment {arm_runs.TESTING!r}; run `dvc repro`")
+        raise SystemExit(f"{store} holds no experiment {mlflow_runs.TESTING!r}; run `dvc repro`")
     room = f"experiments/{experiment.experiment_id}/runs"
     tested = client.search_runs(
         [experiment.experiment_id],
@@ -59,7 +59,7 @@ def pages(store: str) -> dict[str, tuple[str, str]]:
         order_by=["metrics.AUC DESC"],
         max_results=1,
     )
-    charts = f"{room}?viewStateShareKey={saved_view.KEY}&compareRunsMode=CHART"
+    charts = f"{room}?viewStateShareKey={mlflow_view.KEY}&compareRunsMode=CHART"
     found = {"mlflow-ratio": (f"{charts}&{MODE}", ".ag-row, .scatterlayer .point")}
     if tested:
         run = f"{room}/{tested[0].info.run_id}/artifacts/roc.png?{MODE}"

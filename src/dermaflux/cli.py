@@ -32,7 +32,10 @@ app = typer.Typer(
 
 _ROOMS = {
     "ingest": ("corpus", "Data folder -> corpus/, quarantine table, counts."),
-    "validate": ("corpus", "Great Expectations over corpus and captions; fail on a broken one."),
+    "validate": (
+        "validation",
+        "Great Expectations over corpus and captions; fail on a broken one.",
+    ),
     "backbone": ("generators", "Train the tiny FluxPipeline, or pin a diffusers repository."),
     "finetune": ("generators", "Corpus, captions, backbone -> LoRA in models/generator/."),
     "synthesize": ("generators", "Generator and captions -> synthetic/ shards with provenance."),
@@ -41,7 +44,7 @@ _ROOMS = {
         "classifiers",
         "Image-text models that saw none of our images, on the test split.",
     ),
-    "promote": ("classifiers", "Register the best ViT by validation AUC; champion if better."),
+    "promote": ("registry", "Register the best ViT by validation AUC; champion if better."),
     "report": ("reporting", "Everything above -> reports/index.html."),
     "summary": ("reporting", "Print the results of the last `dvc repro` as a short table."),
 }
@@ -55,7 +58,7 @@ _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 def _stage(room: str, name: str) -> Callable[[], None]:
     def command() -> None:
         from dermaflux import launch
-        from dermaflux.parameter_file import load
+        from dermaflux.params.load import load
 
         params = load()
         if name in _SHARED and params.accelerate and not launch.launched():
@@ -81,7 +84,7 @@ def caption(
     """Corpus -> captions/; with --estimate, what that would take."""
     from dermaflux.captions import caption
     from dermaflux.captions import estimate as estimates
-    from dermaflux.parameter_file import load
+    from dermaflux.params.load import load
 
     if estimate:
         estimates.run(load(), rate)
@@ -93,7 +96,7 @@ def caption(
 def train(architecture: _Architecture, seed: _Seed) -> None:
     """Train one cell of the matrix: every arm of one architecture and seed."""
     from dermaflux.classifiers import train
-    from dermaflux.parameter_file import load
+    from dermaflux.params.load import load
 
     train.run(load(), architecture, seed)
 
@@ -102,7 +105,7 @@ def train(architecture: _Architecture, seed: _Seed) -> None:
 def evaluate(architecture: _Architecture, seed: _Seed) -> None:
     """Score one trained cell on the held-out test split."""
     from dermaflux.classifiers import evaluate
-    from dermaflux.parameter_file import load
+    from dermaflux.params.load import load
 
     evaluate.run(load(), architecture, seed)
 
@@ -115,7 +118,7 @@ def queue(
     ] = False,
 ) -> None:
     """Queue a grid of experiments in DVC, after saying how many runs and how long."""
-    from dermaflux.experiments import queue
+    from dermaflux.sweeps import queue
 
     queue.run(name, dry_run)
 
@@ -125,7 +128,7 @@ def results(
     name: Annotated[str, typer.Argument(help="A grid: NAME of experiments/NAME.yaml.")],
 ) -> None:
     """Finished experiments of a grid -> reports/experiments/NAME/index.html."""
-    from dermaflux.experiments import results
+    from dermaflux.sweeps import results
 
     results.run(name)
 
@@ -139,7 +142,7 @@ def reproduce(
     ] = False,
 ) -> None:
     """Make one synthetic image again from its manifest row."""
-    from dermaflux.generators import reproduction
+    from dermaflux.generators import reproduce as reproduction
 
     reproduction.reproduce(image_id, output, alone=alone)
 
@@ -154,9 +157,9 @@ def export_lora(
     dtype: Annotated[str, typer.Option(help="fp32, or bf16 at half the size.")] = "fp32",
 ) -> None:
     """Write the fine-tuned LoRA as a file that other programs load."""
-    from dermaflux.generators import exported_lora
+    from dermaflux.generators.flux_lora.files import exported
 
-    exported_lora.export(output, naming, dtype)
+    exported.export(output, naming, dtype)
 
 
 @app.command()
@@ -164,8 +167,8 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
 ) -> None:
     """Probability of malignancy by the registry's champion. Not a medical device."""
-    from dermaflux.classifiers import predict
-    from dermaflux.parameter_file import load
+    from dermaflux.params.load import load
+    from dermaflux.registry import predict
 
     predict.run(load(), images)
 
@@ -177,8 +180,8 @@ def rollback(
     ] = "no reason given",
 ) -> None:
     """Give the registry's alias champion back to the version that had it before."""
-    from dermaflux.classifiers import rollback
-    from dermaflux.parameter_file import load
+    from dermaflux.params.load import load
+    from dermaflux.registry import rollback
 
     rollback.run(load(), reason)
 
@@ -192,8 +195,8 @@ def export_onnx(
     ] = None,
 ) -> None:
     """Write a classifier as ONNX: pictures in, calibrated probability out."""
-    from dermaflux.classifiers import export_onnx
-    from dermaflux.parameter_file import load
+    from dermaflux.params.load import load
+    from dermaflux.registry import export_onnx
 
     export_onnx.run(load(), output, cell)
 
@@ -206,10 +209,10 @@ def download(
     ] = None,
 ) -> None:
     """Download published datasets, or print how to get them; resumes and counts."""
-    from dermaflux.corpus import download
-    from dermaflux.parameter_file import load
+    from dermaflux.download import datasets
+    from dermaflux.params.load import load
 
-    download.run(names, data or Path(load().data))
+    datasets.run(names, data or Path(load().data))
 
 
 @app.command()
@@ -219,15 +222,15 @@ def sources(
     ] = False,
 ) -> None:
     """List the eleven datasets: images, size, licence, access and how to get them."""
-    from dermaflux.corpus.sources import listing
+    from dermaflux.sources import overview
 
-    listing.run(check)
+    overview.run(check)
 
 
 @app.command()
 def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example data.")]) -> None:
     """Render the phantom corpus in the eleven published layouts."""
-    from dermaflux.corpus.phantom import write
+    from dermaflux.phantom import write
 
     write(folder)
 

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from dermaflux import parameter_file, paths, table, tracking
+from dermaflux import paths, phantom
 from dermaflux.audit import audit, features
-from dermaflux.corpus import phantom
+from dermaflux.core import table
 from dermaflux.errors import InputError
+from dermaflux.params import load
+from dermaflux.tracking import runs
 
 SIDE = 64
 COPIES = ("re-encoded", "mirrored", "turned")
@@ -70,7 +72,7 @@ def workspace(tmp_path, monkeypatch):
 
 
 def run(**changes) -> dict:
-    shipped = parameter_file.load(Path(__file__).parents[2] / "params.yaml")
+    shipped = load.load(Path(__file__).parents[2] / "params.yaml")
     audit.run(shipped.model_copy(update={"audit": shipped.audit.model_copy(update=changes)}))
     return json.loads(paths.AUDIT_REPORT.read_text())
 
@@ -89,11 +91,11 @@ def test_planted_copies_are_rejected_and_nothing_else(workspace) -> None:
     with Image.open(paths.AUDIT_FIGURES / "nearest.png") as picture:
         assert picture.size[0] > 8 * 100
 
-    client = tracking.connect()
+    client = runs.connect()
     experiment = client.get_experiment_by_name("generator")
     logged = client.search_runs([experiment.experiment_id])[0]
     assert logged.data.metrics["memorised_count"] == 3
-    assert logged.data.tags["output.reports/audit.json"] == tracking.dvc_hash(paths.AUDIT_REPORT)
+    assert logged.data.tags["output.reports/audit.json"] == runs.dvc_hash(paths.AUDIT_REPORT)
 
     first = paths.AUDIT_REPORT.read_bytes(), (paths.AUDIT_FIGURES / "nearest.png").read_bytes()
     run()

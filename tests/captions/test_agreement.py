@@ -6,15 +6,15 @@ import random
 import pandas as pd
 import pytest
 
-from dermaflux.captions.abc_rule import REFERENCE_COLOURS
-from dermaflux.captions.agreement import (
+from dermaflux.captions.lesion.abc_rule import REFERENCE_COLOURS
+from dermaflux.captions.lesion.measured import Measurements, describe
+from dermaflux.captions.text.agreement import (
     asymmetry_level,
     border_level,
     colour_level,
     figures,
     kappa,
 )
-from dermaflux.captions.measured import Measurements, describe
 
 ASYMMETRY = {
     "The mole appears to be symmetrical, with both halves alike.": 0,

@@ -18,13 +18,14 @@ from loopback import GOOD, reply, serving
 from PIL import Image
 from ruamel.yaml import YAML
 
-from dermaflux import paths, table
+from dermaflux import paths
 from dermaflux.captions import caption, estimate
-from dermaflux.captions.described import INSIST
-from dermaflux.corpus.phantom import draw, render
+from dermaflux.captions.vlm.captioner import INSIST
+from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.parameter_file import load
 from dermaflux.params import Params
+from dermaflux.params.load import load
+from dermaflux.phantom import draw, render
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 40

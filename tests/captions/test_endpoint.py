@@ -13,8 +13,8 @@ import pytest
 from loopback import GOOD, Asked, reply, serving
 from PIL import Image
 
-from dermaflux.captions.endpoint import Endpoint
-from dermaflux.captions.vision import Answer, Question
+from dermaflux.captions.vlm.client import Answer, Question
+from dermaflux.captions.vlm.endpoint import Endpoint
 from dermaflux.errors import InputError
 from dermaflux.params import Caption
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from dermaflux.captions import abc_rule
-from dermaflux.captions.measured import Measurements, describe, measure
-from dermaflux.captions.segmentation import segment
-from dermaflux.corpus.phantom import draw, render
+from dermaflux.captions.lesion import abc_rule
+from dermaflux.captions.lesion.measured import Measurements, describe, measure
+from dermaflux.captions.lesion.segmentation import segment
+from dermaflux.phantom import draw, render
 
 GRID_Y, GRID_X = np.mgrid[0:128, 0:128] - 63.5
 

@@ -5,9 +5,9 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from dermaflux.captions.prompt_bank import CLASSES, from_captions, held_out, label_only
+from dermaflux.captions.text.prompt_bank import CLASSES, from_captions, held_out, label_only
 from dermaflux.errors import InputError
-from dermaflux.generators.training_images import trainable
+from dermaflux.generators.data.images import trainable
 
 
 def _rows(fraction: float = 0.25) -> pd.DataFrame:

@@ -4,10 +4,16 @@ import itertools
 
 import pytest
 
-from dermaflux.captions.abc_rule import REFERENCE_COLOURS
-from dermaflux.captions.measured import Measurements, describe
-from dermaflux.captions.quality import FAULTS, VISUAL_ATTRIBUTES, contradicts, faults, normalised
-from dermaflux.corpus import caption_expectations
+from dermaflux.captions.lesion.abc_rule import REFERENCE_COLOURS
+from dermaflux.captions.lesion.measured import Measurements, describe
+from dermaflux.captions.text.quality import (
+    FAULTS,
+    VISUAL_ATTRIBUTES,
+    contradicts,
+    faults,
+    normalised,
+)
+from dermaflux.validation import caption_suite
 
 GOOD = (
     "The mole is slightly asymmetrical, with one half larger than the other. Its border is "
@@ -112,5 +118,5 @@ def test_no_sentence_of_the_measured_captioner_has_a_fault():
 
 def test_names_fit_the_table_and_the_suite():
     assert not any("," in name for name in FAULTS)
-    assert FAULTS == caption_expectations.FAULTS
+    assert FAULTS == caption_suite.FAULTS
     assert normalised("The BORDER  is\nsmooth!") == normalised("the border is smooth")

@@ -19,15 +19,17 @@ import pyarrow.parquet as pq
 import pytest
 from small_vision import picture
 
-from dermaflux import paths, table
-from dermaflux.captions import caption, prompts
-from dermaflux.captions.endpoint import Endpoint
-from dermaflux.captions.llama import TEMPLATE_DATE, InProcessVision
-from dermaflux.captions.vision import Question
-from dermaflux.captions.visual_attributes import Subject, VisualAttributes
+from dermaflux import paths
+from dermaflux.captions import caption
+from dermaflux.captions.vlm import prompts
+from dermaflux.captions.vlm.client import Question
+from dermaflux.captions.vlm.endpoint import Endpoint
+from dermaflux.captions.vlm.transformers_vlm import TEMPLATE_DATE, InProcessVision
+from dermaflux.captions.vlm.visual_attributes import Subject, VisualAttributes
+from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.parameter_file import load
 from dermaflux.params import Caption
+from dermaflux.params.load import load
 
 ROOT = Path(__file__).parents[2]
 TOKENS = 10

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dermaflux import table
-from dermaflux.captions import prompts
-from dermaflux.captions.vision import Answer, Question
-from dermaflux.captions.visual_attributes import Subject, VisualAttributes
+from dermaflux.captions.vlm import prompts
+from dermaflux.captions.vlm.client import Answer, Question
+from dermaflux.captions.vlm.visual_attributes import Subject, VisualAttributes
+from dermaflux.core import table
 
 
 class Recorder:
@@ -91,7 +91,7 @@ def test_prompts_are_the_published_ones() -> None:
 def test_the_chain_runs_on_a_real_model(small_model: Path) -> None:
     from small_vision import picture
 
-    from dermaflux.captions.llama import InProcessVision
+    from dermaflux.captions.vlm.transformers_vlm import InProcessVision
 
     images = [picture(seed) for seed in range(3)]
     chain = VisualAttributes(

@@ -13,10 +13,14 @@ import toy_corpus as toy
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from dermaflux import parameter_file, params, paths, table
-from dermaflux.classifiers import evaluate, samples, supervised, train
+from dermaflux import params, paths
+from dermaflux.classifiers import evaluate, train
+from dermaflux.classifiers.data import samples
+from dermaflux.classifiers.model import network as supervised
+from dermaflux.core import table
+from dermaflux.core.seeds import derived_seed
 from dermaflux.errors import InputError
-from dermaflux.seeds import derived_seed
+from dermaflux.params import load
 
 ROOT = Path(__file__).parents[2]
 ARMS = ["real", "mixture", "repeated", "augmented", "random_features"]
@@ -162,7 +166,7 @@ def test_a_split_without_malignant_images_is_named(split, share, message) -> Non
 
 @pytest.mark.parametrize("name", ["vit", "resnext", "densenet", "maxvit"])
 def test_shipped_models_learn_and_can_be_frozen(name) -> None:
-    shipped = parameter_file.load(ROOT / "params.yaml").train
+    shipped = load.load(ROOT / "params.yaml").train
     model = shipped.models[name]
     side = shipped.image_size
     made = supervised.configure(model, side, DIAGNOSES)

@@ -9,9 +9,11 @@ import pytest
 import toy_corpus as toy
 from sklearn.metrics import roc_auc_score
 
-from dermaflux import paths, table, tracking
+from dermaflux import paths
 from dermaflux.classifiers import evaluate, train
+from dermaflux.core import table
 from dermaflux.errors import InputError
+from dermaflux.tracking import runs as tracking
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import torch
 import toy_corpus as toy
 from safetensors.torch import load_file, save_file
 
-from dermaflux.classifiers import pretrained, supervised
+from dermaflux.classifiers.model import network, pretrained
 from dermaflux.errors import InputError
 from dermaflux.params import Model
 
@@ -38,7 +38,7 @@ def test_all_but_a_head_of_another_size_is_taken_over(tmp_path, outputs, kept_he
     path = published(tmp_path, outputs)
     described = model(weights=str(path))
     assert pretrained.locate(described) == path
-    built = supervised.build(supervised.configure(described, toy.SIDE), path).state_dict()
+    built = network.build(network.configure(described, toy.SIDE), path).state_dict()
     stored = load_file(path)
     same = {name for name in built if torch.equal(built[name], stored[name])}
     others = set(built) - {"head.weight", "head.bias"}
@@ -46,15 +46,15 @@ def test_all_but_a_head_of_another_size_is_taken_over(tmp_path, outputs, kept_he
 
 
 def test_weights_of_another_model_are_refused(tmp_path) -> None:
-    config = supervised.configure(model(), toy.SIDE)
+    config = network.configure(model(), toy.SIDE)
     with pytest.raises(InputError, match="do not fit vit_tiny_patch16_224"):
-        supervised.build(config, published(tmp_path, 7, embed_dim=32))
+        network.build(config, published(tmp_path, 7, embed_dim=32))
     path = published(tmp_path, 9)
     weights = load_file(path)
     del weights["blocks.0.attn.qkv.weight"]
     save_file(weights, path)
     with pytest.raises(InputError, match=r"lack 1 of \d+ tensors .* blocks.0.attn.qkv.weight"):
-        supervised.build(config, path)
+        network.build(config, path)
 
 
 def test_what_is_no_file_of_weights_is_said(tmp_path) -> None:

@@ -14,10 +14,11 @@ import pytest
 import toy_corpus as toy
 from PIL import Image
 
-from dermaflux import paths, table
-from dermaflux.classifiers import pixel_cache, samples
+from dermaflux import paths
+from dermaflux.classifiers.data import pixel_cache, samples
+from dermaflux.core import table
+from dermaflux.core.tensor_cache import TensorCache
 from dermaflux.errors import InputError
-from dermaflux.tensor_cache import TensorCache
 
 
 @pytest.fixture
@@ -78,8 +79,9 @@ def test_a_damaged_entry_is_decoded_again(workspace, capsys, damage) -> None:
 
 _WORKER = """
 import sys
-from dermaflux import paths, table
-from dermaflux.classifiers import samples
+from dermaflux import paths
+from dermaflux.classifiers.data import samples
+from dermaflux.core import table
 rows = table.metadata(paths.CORPUS, split="train")
 names = list(rows["image_id"])[int(sys.argv[1]) : int(sys.argv[2])]
 print(samples.load(paths.CORPUS, rows, names, "train", 32).digest())

@@ -12,10 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import toy_corpus as toy
 
-from dermaflux import paths, table, tracking
-from dermaflux.classifiers import evaluate, samples, supervised, train
-from dermaflux.corpus.training_expectations import HELD_OUT
+from dermaflux import paths
+from dermaflux.classifiers import evaluate, train
+from dermaflux.classifiers.data import samples
+from dermaflux.classifiers.model import network
+from dermaflux.core import table
 from dermaflux.errors import InputError
+from dermaflux.tracking import runs as tracking
+from dermaflux.validation.training_suites import HELD_OUT
 
 CELL = paths.CLASSIFIERS / "vit-0"
 DAMAGED = "deserialize|[Tt]hrift|corrupt|decompress"
@@ -46,11 +50,11 @@ def test_a_cell_is_complete_and_loads_to_the_probabilities_it_recorded(workspace
     train.run(toy.parameters(), "vit", 0)
     assert sorted(path.name for path in CELL.parent.iterdir()) == ["vit-0"]
     for arm, synthetic in (("real", 0), ("mixture", 30)):
-        model, config = supervised.load(CELL / arm)
+        model, config = network.load(CELL / arm)
         assert (config["n_real"], config["n_synthetic"]) == (60, synthetic)
         rows, validation = samples.load_split(paths.CORPUS, "validation", toy.SIDE)
         recorded = pd.read_csv(CELL / arm / "validation.csv")
-        found = supervised.probabilities(model, config, validation.pixels, batch=7)
+        found = network.probabilities(model, config, validation.pixels, batch=7)
         assert list(recorded["image_id"]) == list(rows["image_id"])
         assert list(recorded["label"]) == list(rows["label"])
         assert recorded["probability"].to_numpy() == pytest.approx(found, abs=1e-6)
@@ -172,4 +176,4 @@ def test_models_that_cannot_be_built(workspace, model, message) -> None:
 def test_a_folder_without_weights_is_named(tmp_path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"name": "vit_tiny_patch16_224"}))
     with pytest.raises(InputError, match=r"lacks model\.safetensors"):
-        supervised.load(tmp_path)
+        network.load(tmp_path)

@@ -14,8 +14,9 @@ import torch
 import toy_corpus as toy
 from sklearn.metrics import roc_auc_score
 
-from dermaflux import paths, table
+from dermaflux import paths
 from dermaflux.classifiers import zero_shot
+from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 
@@ -113,7 +114,7 @@ def test_nothing_to_run_writes_an_empty_report_without_torch(work: Path) -> None
 
     (work / "params.yaml").write_text((Path(__file__).parents[2] / "params.yaml").read_text())
     code = (
-        "import sys; from dermaflux.parameter_file import load; "
+        "import sys; from dermaflux.params.load import load; "
         "from dermaflux.classifiers import zero_shot; zero_shot.run(load()); "
         "assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"
     )

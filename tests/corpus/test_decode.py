@@ -6,9 +6,9 @@ import numpy as np
 from layouts import jpeg, picture, png_claiming
 from PIL import Image
 
-from dermaflux.corpus import decode
-from dermaflux.corpus.decode import MAXIMUM_PIXELS, Picture, Rule
-from dermaflux.corpus.sources.adapter import Problem
+from dermaflux.corpus.decoding import decode
+from dermaflux.corpus.decoding.decode import MAXIMUM_PIXELS, Picture, Rule
+from dermaflux.sources.adapter import Problem
 
 RULE = Rule(None, 95)
 

@@ -8,8 +8,8 @@ from layouts import jpeg, picture
 from PIL import Image
 from scipy.fft import dctn
 
-from dermaflux.corpus import confirmation, duplicates, near_pairs, signatures
-from dermaflux.corpus.perceptual_hash import SIDE, perceptual_hash
+from dermaflux.corpus.decoding.perceptual_hash import SIDE, perceptual_hash
+from dermaflux.corpus.duplicates import lsh, search, signatures, verify
 
 LANCZOS = Image.Resampling.LANCZOS
 T = Image.Transpose
@@ -30,11 +30,11 @@ def cut(image: Image.Image, *shares: float) -> Image.Image:
     return image.crop(tuple(round(edge) for edge in box))
 
 
-def found(pictures: np.ndarray, **settings) -> list[duplicates.Found]:
-    return list(duplicates.copies(len(pictures), lambda chosen: pictures[chosen], **settings))
+def found(pictures: np.ndarray, **settings) -> list[search.Found]:
+    return list(search.copies(len(pictures), lambda chosen: pictures[chosen], **settings))
 
 
-def pairs(blocks: list[duplicates.Found]) -> set[tuple[int, int]]:
+def pairs(blocks: list[search.Found]) -> set[tuple[int, int]]:
     return {(min(pair), max(pair)) for block in blocks for pair in block.pairs().tolist()}
 
 
@@ -77,10 +77,10 @@ def test_a_picture_has_one_signature_whichever_way_it_is_turned() -> None:
 def test_plain_pictures_are_no_copies_of_each_other() -> None:
     plain = np.stack([np.full((SIDE, SIDE), value, dtype=np.uint8) for value in (0, 90, 90)])
     assert perceptual_hash(plain[0]) == perceptual_hash(plain[1]) == 0
-    assert confirmation.correlation(plain[:1], plain[1:2]).tolist() == [0.0]
+    assert verify.correlation(plain[:1], plain[1:2]).tolist() == [0.0]
     assert not pairs(found(plain))
     assert not pairs(found(plain[:0]))
-    assert duplicates.equal_pairs(["a", "b", "a", "a"]) == [(0, 2), (0, 3)]
+    assert search.equal_pairs(["a", "b", "a", "a"]) == [(0, 2), (0, 3)]
 
 
 def random_signatures(count: int, keys: int) -> signatures.Signatures:
@@ -99,9 +99,9 @@ def random_signatures(count: int, keys: int) -> signatures.Signatures:
 def test_the_index_equals_comparing_all_with_all(
     maximum: float, expanded: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(near_pairs, "_EXPANDED", expanded)
+    monkeypatch.setattr(lsh, "_EXPANDED", expanded)
     stored = random_signatures(240, 2000)
-    close = near_pairs.Index(stored).close(stored, maximum)
+    close = lsh.Index(stored).close(stored, maximum)
     expected = set()
     for one in range(240):
         first = min(np.nonzero((stored.signs == stored.signs[one]).all(axis=1))[0])
@@ -153,7 +153,7 @@ def test_neither_threads_nor_blocks_change_what_is_found(monkeypatch: pytest.Mon
     turned = [image.transpose(T.ROTATE_270) for image in images]
     pictures = np.stack([thumbnail(image) for image in images + turned])
     one = found(pictures, workers=1)
-    monkeypatch.setattr(duplicates, "BLOCK", 7)
+    monkeypatch.setattr(search, "BLOCK", 7)
     few, many = found(pictures, workers=1), found(pictures, workers=3)
     for a, b in zip(few, many, strict=True):
         assert np.array_equal(a.candidates.pairs, b.candidates.pairs)

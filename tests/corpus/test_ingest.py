@@ -10,11 +10,13 @@ from ingested import quarantined, settings
 from layouts import isic2020, kaggle
 from PIL import Image
 
-from dermaflux import paths, table
-from dermaflux.corpus import decode, ingest, spool
-from dermaflux.corpus.decode import Picture
-from dermaflux.corpus.sources.adapter import Problem
+from dermaflux import paths
+from dermaflux.core import table
+from dermaflux.corpus import ingest
+from dermaflux.corpus.decoding import decode, decode_cache
+from dermaflux.corpus.decoding.decode import Picture
 from dermaflux.errors import InputError
+from dermaflux.sources.adapter import Problem
 
 
 def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
@@ -96,7 +98,7 @@ def test_any_number_of_workers_writes_the_same_bytes(
     outputs = []
     for workers in ("1", "2"):
         monkeypatch.setenv("LOKY_MAX_CPU_COUNT", workers)
-        monkeypatch.setattr(spool, "BATCH", 7 * int(workers))
+        monkeypatch.setattr(decode_cache, "BATCH", 7 * int(workers))
         ingest.run(settings())
         files = [*sorted(paths.CORPUS.iterdir()), paths.QUARANTINE, paths.INGEST_REPORT]
         outputs.append({path: path.read_bytes() for path in files})
@@ -112,10 +114,10 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     expected = [path.read_bytes() for path in sorted(paths.CORPUS.iterdir())]
     for path in (*paths.CORPUS.iterdir(), paths.INGEST_REPORT):
         path.unlink()
-    monkeypatch.setattr(spool, "BATCH", 8)
-    add, added = spool.Spool.add, []
+    monkeypatch.setattr(decode_cache, "BATCH", 8)
+    add, added = decode_cache.Spool.add, []
 
-    def killed(self: spool.Spool, batch: list[Picture | Problem]) -> None:
+    def killed(self: decode_cache.Spool, batch: list[Picture | Problem]) -> None:
         if len(added) == 3:
             self._file.write(b"half a picture")
             raise KeyboardInterrupt
@@ -123,14 +125,14 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
         add(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(spool.Spool, "add", killed)
+        patch.setattr(decode_cache.Spool, "add", killed)
         with pytest.raises(KeyboardInterrupt):
             ingest.run(settings())
     assert not paths.INGEST_REPORT.exists()
     decoded: list[int] = []
     real = decode.decode_files
     monkeypatch.setattr(
-        spool, "decode_files", lambda batch: decoded.append(len(batch)) or real(batch)
+        decode_cache, "decode_files", lambda batch: decoded.append(len(batch)) or real(batch)
     )
     ingest.run(settings())
     assert [path.read_bytes() for path in sorted(paths.CORPUS.iterdir())] == expected

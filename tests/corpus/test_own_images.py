@@ -9,11 +9,11 @@ import pytest
 from layouts import kaggle
 from pydantic import ValidationError
 
-from dermaflux.corpus.sources import folder
-from dermaflux.corpus.sources.adapter import Problem, Record
-from dermaflux.corpus.sources.discovery import discover
 from dermaflux.errors import InputError
 from dermaflux.params import Own
+from dermaflux.sources import folder
+from dermaflux.sources.adapter import Problem, Record
+from dermaflux.sources.discovery import discover
 
 
 def touch(root: Path, *names: str) -> None:

@@ -12,14 +12,17 @@ from layouts import isic2019 as write_isic2019
 from layouts import isic2020, kaggle, picture, save
 from PIL import Image
 
-from dermaflux import paths, table
+from dermaflux import paths
 from dermaflux.audit import audit
-from dermaflux.classifiers import mixture, samples
-from dermaflux.corpus import ingest, policies
-from dermaflux.corpus.sources import arithmetic, isic2019
-from dermaflux.corpus.sources.discovery import SOURCES
+from dermaflux.classifiers.data import samples, subset
+from dermaflux.core import table
+from dermaflux.corpus import ingest
+from dermaflux.corpus.splitting import policies
 from dermaflux.errors import InputError
-from dermaflux.generators import training_images
+from dermaflux.generators.data import images as training_images
+from dermaflux.sources import paper_counts
+from dermaflux.sources.discovery import SOURCES
+from dermaflux.sources.published import isic2019
 
 CLEAN = policies.policy("clean", settings().ingest)
 
@@ -106,7 +109,7 @@ def test_the_papers_counts_come_out_of_what_the_datasets_published() -> None:
                     counts.indeterminate if paper.label(source, "indeterminate") is None else 0
                 )
                 found[paper.scale(source, 1000)] += counts.images - counts.meaningless - unclear
-    assert found == {s: n + arithmetic.RESIDUE.get(s, 0) for s, n in arithmetic.PAPER.items()}
+    assert found == {s: n + paper_counts.RESIDUE.get(s, 0) for s, n in paper_counts.PAPER.items()}
 
 
 def test_only_chosen_licences_stay(known: Path) -> None:
@@ -130,7 +133,7 @@ def test_indeterminate_images_reach_no_model(known: Path, tmp_path: Path) -> Non
         assert len(images.labels) == len(found)
     training = rows[rows["split"] == "train"]
     fewest = int(training["label"].value_counts()[["benign", "malignant"]].min())
-    assert unclear.isdisjoint(mixture.draw_real(training, 2 * fewest, 0))
+    assert unclear.isdisjoint(subset.draw_real(training, 2 * fewest, 0))
     texts = rows[["image_id", "label"]].assign(caption="a lesion", split="train")
     columns = pa.schema(
         [*((name, pa.string()) for name in (*texts.columns, "flags")), ("held_out", pa.bool_())]

@@ -13,11 +13,13 @@ from ingested import quarantined, settings
 from layouts import isic2020, jpeg, kaggle, picture, save
 from PIL import Image
 
-from dermaflux import paths, table
-from dermaflux.corpus import decode, ingest
-from dermaflux.corpus.decode import Picture, Rule
-from dermaflux.corpus.sources.adapter import Problem
-from dermaflux.corpus.sources.reading import read_csv
+from dermaflux import paths
+from dermaflux.core import table
+from dermaflux.corpus import ingest
+from dermaflux.corpus.decoding import decode
+from dermaflux.corpus.decoding.decode import Picture, Rule
+from dermaflux.sources.adapter import Problem
+from dermaflux.sources.reading.files import read_csv
 
 RULE = Rule(None, 95)
 

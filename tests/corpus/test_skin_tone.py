@@ -5,14 +5,14 @@ import pytest
 from scipy.stats import spearmanr
 from skimage.color import rgb2lab
 
-from dermaflux.corpus import skin_tone
-from dermaflux.corpus.phantom import draw, render
+from dermaflux.corpus.decoding import skin_tone
+from dermaflux.phantom import draw, render
 
 BROWN_SKIN = (142, 100, 80)
 
 
 def _base_angle(tone: int) -> float:
-    from dermaflux.corpus.phantom.render import _SKIN
+    from dermaflux.phantom.render import _SKIN
 
     pixel = np.array(_SKIN[tone - 1], dtype=np.uint8)[None, None]
     lightness, _, yellow = rgb2lab(pixel)[0, 0]

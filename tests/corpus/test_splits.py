@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from dermaflux.corpus import splits
+from dermaflux.corpus.splitting import splits
 
 
 def table(seed: int, count: int = 400):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from small_generator import TINY, Workspace, corpus_row, write_corpus
 
-from dermaflux.tracking import Silent
+from dermaflux.tracking.runs import Silent
 
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    from dermaflux.generators import tiny_training
+    from dermaflux.generators.tiny_flux import training
 
     root = tmp_path_factory.mktemp("generators")
     (root / ".dvc").mkdir()
@@ -21,7 +21,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DVC_ROOT", raising=False)
         patch.chdir(root)
-        tiny_training.train(TINY, 0, root / "backbone", Silent())
+        training.train(TINY, 0, root / "backbone", Silent())
     return Workspace(root, corpus, captions, root / "backbone")
 
 

@@ -10,9 +10,11 @@ import torch
 from small_generator import TINY, Workspace
 
 from dermaflux.errors import InputError
-from dermaflux.generators import autoencoder, backbone, pipeline, text_policy, tiny_training
+from dermaflux.generators import backbone
+from dermaflux.generators.flux_lora.model import pipeline, prompt_padding
+from dermaflux.generators.tiny_flux import autoencoder, training
 from dermaflux.params import Backbone
-from dermaflux.tracking import Silent
+from dermaflux.tracking.runs import Silent
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -33,10 +35,10 @@ class _Stop(Silent):
 def test_an_interrupted_training_ends_in_the_same_bytes(
     here: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiny_training, "_CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(training, "_CHECKPOINT_STEPS", 1)
     with pytest.raises(KeyboardInterrupt):
-        tiny_training.train(TINY, 0, here.root / "again", _Stop())
-    tiny_training.train(TINY, 0, here.root / "again", Silent())
+        training.train(TINY, 0, here.root / "again", _Stop())
+    training.train(TINY, 0, here.root / "again", Silent())
     assert _hashes(here.root / "again") == _hashes(here.backbone)
 
 
@@ -62,7 +64,7 @@ def test_captions_that_differ_in_one_word_have_different_embeddings(here: Worksp
         for label in ("benign", "malignant")
         for degree in ("slight", "notable")
     ]
-    text = text_policy.encode(pipe, prompts, 64)
+    text = prompt_padding.encode(pipe, prompts, 64)
     pooled = torch.nn.functional.normalize(text.pooled, dim=1)
     likeness = (pooled @ pooled.T - 2 * torch.eye(4)).max()
     assert float(likeness) < 0.98
@@ -73,7 +75,7 @@ def test_captions_that_differ_in_one_word_have_different_embeddings(here: Worksp
 
 
 def test_the_encoder_is_linear_and_keeps_what_a_lesion_needs() -> None:
-    from dermaflux.corpus.phantom import draw, render
+    from dermaflux.phantom import draw, render
 
     torch.manual_seed(0)
     lesions = [render(draw(index, "test"), 128, 128) for index in range(16)]
@@ -95,7 +97,7 @@ def test_the_encoder_is_linear_and_keeps_what_a_lesion_needs() -> None:
 def test_a_poor_autoencoder_stops_before_the_flow(here: Workspace) -> None:
     strict = TINY.model_copy(update={"minimum_psnr": 60.0, "images": 8})
     with pytest.raises(InputError, match="below the backbone.tiny.minimum_psnr of 60"):
-        tiny_training.train(strict, 0, here.root / "never", Silent())
+        training.train(strict, 0, here.root / "never", Silent())
     assert not (here.root / "never").exists()
 
 
@@ -119,9 +121,9 @@ def test_pins(here: Workspace, tmp_path: Path) -> None:
 def test_a_batch_has_one_text_length_and_every_caption_the_same_chance(here: Workspace) -> None:
     pipe = pipeline.load(here.backbone, "fp32", torch.device("cpu"))
     captions = [f"It has {'four colors, ' * count}a smooth border." for count in (0, 1, 5, 9) * 10]
-    lengths = text_policy.text_lengths(pipe, captions, "trim")
+    lengths = prompt_padding.text_lengths(pipe, captions, "trim")
     assert len(set(lengths)) == 3
-    texts = tiny_training._Texts(pipe, captions)
+    texts = training._Texts(pipe, captions)
     taken = torch.zeros(len(captions))
     for step in range(400):
         places, text = texts.draw(8, torch.Generator().manual_seed(step))
@@ -130,6 +132,6 @@ def test_a_batch_has_one_text_length_and_every_caption_the_same_chance(here: Wor
     # 80 expected; a batch of one length makes the four kinds vary together.
     kinds = taken.reshape(10, 4).mean(0)
     assert float((kinds / 80 - 1).abs().max()) < 0.25
-    alone = text_policy.encode(pipe, [captions[int(places[0])]], text.tokens.shape[1])
+    alone = prompt_padding.encode(pipe, [captions[int(places[0])]], text.tokens.shape[1])
     torch.testing.assert_close(text.tokens[:1], alone.tokens, atol=1e-5, rtol=0)
     torch.testing.assert_close(text.pooled[:1], alone.pooled, atol=1e-5, rtol=0)

@@ -8,9 +8,10 @@ import torch
 from small_generator import Workspace
 
 from dermaflux.errors import InputError
-from dermaflux.generators import lora, merged, pipeline
-from dermaflux.generators.float8_linear import Float8Linear
-from dermaflux.generators.quantised import BLOCKS, replace
+from dermaflux.generators.flux_lora.model import lora, pipeline
+from dermaflux.generators.flux_lora.model.float8_linear import Float8Linear
+from dermaflux.generators.flux_lora.model.quantize import BLOCKS, replace
+from dermaflux.generators.flux_lora.sampling import load
 from dermaflux.params.generators import BaseDtype
 
 CPU = torch.device("cpu")
@@ -97,7 +98,7 @@ def test_sampling_sees_the_adapter_in_every_dtype(loud: Any, tmp_path: Any, name
     tiny_flux.stir(weights)
     wanted = _output(trained, "fp32")
     lora.save(trained.transformer, tmp_path, {})
-    pipe = merged.open_generator(tmp_path, loud, base_dtype)
+    pipe = load.open_generator(tmp_path, loud, base_dtype)
     found = _output(pipe, base_dtype)
     bounds = {"fp32": 1e-5, "bf16": 0.03, "fp8": 0.08, "nf4": 0.25}
     assert _distance(found, wanted) < bounds[name]

@@ -18,10 +18,10 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from small_generator import FINETUNE, Workspace
 
-from dermaflux import tracking
 from dermaflux.generators import finetune as stage
-from dermaflux.generators import lora
-from dermaflux.tracking import Silent
+from dermaflux.generators.flux_lora.model import lora
+from dermaflux.tracking import runs
+from dermaflux.tracking.runs import Silent
 
 ROOT = Path(__file__).parents[2]
 TWO = ("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no")
@@ -30,23 +30,23 @@ QUIET = ("--dynamo_backend", "no")
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from dermaflux.generators import base_sharding
+from dermaflux.generators.flux_lora.training import sharding
 from dermaflux.generators.finetune import finetune
 from dermaflux.params import Finetune
-from dermaflux.tracking import Silent
+from dermaflux.tracking.runs import Silent
 
 class Fatal(Silent):
     def metrics(self, values, step):
         if "loss" in values and step == int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
 
-def measured(transformer, adapter, processes, shard=base_sharding.shard):
+def measured(transformer, adapter, processes, shard=sharding.shard):
     whole = sum(p.numel() for p in transformer.parameters())
     shard(transformer, adapter, processes)
     own = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in transformer.parameters())
     print(f"rank {processes.rank} holds {own / whole:.3f}", flush=True)
 
-base_sharding.shard = measured
+sharding.shard = measured
 section = Finetune.model_validate_json(sys.argv[1])
 finetune(section, 0, Path("corpus"), Path("captions"), Path("backbone"), Path(sys.argv[2]),
          Path(sys.argv[2] + ".png"), Fatal())
@@ -55,10 +55,10 @@ finetune(section, 0, Path("corpus"), Path("captions"), Path("backbone"), Path(sy
 NOT_FINITE = """
 import torch
 from dermaflux import cli
-from dermaflux.checkpoints import checkpoint
-from dermaflux.generators.fit import Settings, Step, fit
-from dermaflux.generators.processes import join
-from dermaflux.tracking import Silent
+from dermaflux.core.checkpoints import checkpoint
+from dermaflux.training.fit import Settings, Step, fit
+from dermaflux.training.distributed import join
+from dermaflux.tracking.runs import Silent
 
 def work():
     processes = join()
@@ -156,8 +156,8 @@ def test_two_processes_by_parameter_reproduce_one(
     assert (root / "reports" / "finetune" / "grid.png").exists()
 
     monkeypatch.chdir(root)
-    client = tracking.connect()
-    (found,) = client.search_runs([tracking.experiment_id(client, "generator")])
+    client = runs.connect()
+    (found,) = client.search_runs([runs.experiment_id(client, "generator")])
     assert found.info.status == "FINISHED"
     assert found.data.params["processes"] == "2"
     assert {"loss", "validation_loss", "images_per_second", "mfu_percent"} <= set(

@@ -13,20 +13,20 @@ import torch
 from small_generator import FINETUNE, corpus_row, write_corpus
 
 from dermaflux.errors import InputError
-from dermaflux.generators import base_sharding
 from dermaflux.generators import finetune as stage
-from dermaflux.generators.fit import Settings, Step, fit
-from dermaflux.generators.processes import Processes
-from dermaflux.generators.training_images import captioned, select
-from dermaflux.parameter_file import load
-from dermaflux.tracking import Silent
+from dermaflux.generators.data.images import captioned, select
+from dermaflux.generators.flux_lora.training import sharding
+from dermaflux.params.load import load
+from dermaflux.tracking.runs import Silent
+from dermaflux.training.distributed import Processes
+from dermaflux.training.fit import Settings, Step, fit
 
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from dermaflux.generators.finetune import finetune
 from dermaflux.params import Finetune
-from dermaflux.tracking import Silent
+from dermaflux.tracking.runs import Silent
 
 class Fatal(Silent):
     def metrics(self, values, step):
@@ -113,7 +113,7 @@ def test_a_missing_caption_is_named(here, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_names_its_images(here) -> None:
-    from dermaflux.checkpoints import checkpoint
+    from dermaflux.core.checkpoints import checkpoint
 
     weight = torch.nn.Parameter(torch.ones(1))
 
@@ -149,9 +149,9 @@ def test_low_precision_and_gradient_checkpointing_run_and_keep_an_fp32_adapter(h
 )
 def test_what_a_sharded_base_cannot_have_is_refused(change: dict[str, object]) -> None:
     section = FINETUNE.model_copy(update=change)
-    base_sharding.check(section, Processes(world=2))
+    sharding.check(section, Processes(world=2))
     with pytest.raises(InputError, match=f"finetune.{next(iter(change))}"):
-        base_sharding.check(section, Processes(world=2, sharded=True))
+        sharding.check(section, Processes(world=2, sharded=True))
 
 
 def test_micro_batches_that_processes_cannot_share_are_refused(here) -> None:

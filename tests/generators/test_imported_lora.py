@@ -16,20 +16,14 @@ from small_generator import FINETUNE, Workspace
 
 from dermaflux import paths
 from dermaflux.errors import InputError
-from dermaflux.generators import (
-    adapter_file,
-    exported_lora,
-    finetune,
-    imported_lora,
-    kohya_naming,
-    lora,
-    synthesize,
-)
-from dermaflux.generators.kohya_naming import Layer
-from dermaflux.generators.merged import open_generator
-from dermaflux.generators.sampling import Sampler, sample
-from dermaflux.parameter_file import load
-from dermaflux.tracking import Silent
+from dermaflux.generators import finetune, synthesize
+from dermaflux.generators.flux_lora.files import adapter_file, exported, imported, kohya_naming
+from dermaflux.generators.flux_lora.files.kohya_naming import Layer
+from dermaflux.generators.flux_lora.model import lora
+from dermaflux.generators.flux_lora.sampling.load import open_generator
+from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample
+from dermaflux.params.load import load
+from dermaflux.tracking.runs import Silent
 
 
 @pytest.mark.parametrize("targets", ["attention", "all-linear"])
@@ -39,9 +33,9 @@ def test_exported_and_imported_again_it_makes_the_same_image(
     backbone = awakened_backbone(workspace.backbone, tmp_path / "backbone")
     folder = draw_generator(backbone, tmp_path / "generator", targets, rank=3, alpha=4.0)
     file, again = tmp_path / "out" / "kohya.safetensors", tmp_path / "again"
-    exported_lora.export(file, "kohya", "fp32", folder)
+    exported.export(file, "kohya", "fp32", folder)
     section = FINETUNE.model_copy(update={"imported": str(file)})
-    imported_lora.write(section, backbone, again, Silent())
+    imported.write(section, backbone, again, Silent())
 
     facts = json.loads((again / "finetune.json").read_text())
     assert (facts["targets"], facts["rank"], facts["alpha"]) == (targets, 3, 4)
@@ -70,7 +64,7 @@ def test_the_stage_takes_it_in_place_of_training(
     paths.BACKBONE.parent.mkdir()
     paths.BACKBONE.symlink_to(workspace.backbone)
     folder = draw_generator(workspace.backbone, tmp_path / "drawn")
-    exported_lora.export(tmp_path / "kohya.safetensors", "kohya", "fp32", folder)
+    exported.export(tmp_path / "kohya.safetensors", "kohya", "fp32", folder)
     params = load(Path(__file__).parents[2] / "params.yaml")
     section = params.finetune.model_copy(update={"imported": "kohya.safetensors"})
     finetune.run(params.model_copy(update={"finetune": section}))
@@ -94,7 +88,7 @@ def test_a_layer_fused_from_one_matrix_imports_with_the_same_product(
     file = tmp_path / "authors.safetensors"
     file.write_bytes(adapter_file.kohya_bytes(kohya_naming.separate(fused), {}, torch.bfloat16))
     section = FINETUNE.model_copy(update={"imported": str(file)})
-    imported_lora.write(section, workspace.backbone, tmp_path / "generator", Silent())
+    imported.write(section, workspace.backbone, tmp_path / "generator", Silent())
     again = kohya_naming.fused(adapter_file.read(tmp_path / "generator" / lora.WEIGHTS).layers)
     for name, layer in fused.items():
         assert again[name].rank == 4
@@ -109,7 +103,7 @@ def test_a_lora_of_another_architecture_is_refused(workspace: Workspace, tmp_pat
         layer = Layer(torch.ones(2, inputs), torch.ones(outputs, 2), 2.0)
         file.write_bytes(adapter_file.diffusers_bytes({name: layer}, {}))
         with pytest.raises(InputError) as error:
-            imported_lora.write(section, workspace.backbone, tmp_path / "generator", Silent())
+            imported.write(section, workspace.backbone, tmp_path / "generator", Silent())
         assert not (tmp_path / "generator").exists()
         return str(error.value)
 
@@ -128,11 +122,11 @@ def test_names_that_cannot_be_imported(workspace: Workspace, tmp_path: Path) -> 
     ]:
         section = FINETUNE.model_copy(update=update)
         with pytest.raises(InputError, match=match):
-            imported_lora.write(section, workspace.backbone, tmp_path / "generator", Silent())
+            imported.write(section, workspace.backbone, tmp_path / "generator", Silent())
     with pytest.raises(InputError, match="--format is 'ckpt'"):
-        exported_lora.export(tmp_path / "a.safetensors", "ckpt", "fp32", tmp_path)
+        exported.export(tmp_path / "a.safetensors", "ckpt", "fp32", tmp_path)
     with pytest.raises(InputError, match="run the stage `finetune`"):
-        exported_lora.export(tmp_path / "a.safetensors", "kohya", "fp32", tmp_path)
+        exported.export(tmp_path / "a.safetensors", "kohya", "fp32", tmp_path)
 
 
 _COMMIT = "a" * 40
@@ -174,7 +168,7 @@ def test_the_authors_lora_comes_from_the_hub_at_a_pinned_commit(
 ) -> None:
     folder = draw_generator(workspace.backbone, tmp_path / "drawn", "all-linear")
     _Hub.file = tmp_path / "kohya.safetensors"
-    exported_lora.export(_Hub.file, "kohya", "bf16", folder)
+    exported.export(_Hub.file, "kohya", "bf16", folder)
     shutil.rmtree(folder)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -182,13 +176,13 @@ def test_the_authors_lora_comes_from_the_hub_at_a_pinned_commit(
         "import sys\n"
         "from pathlib import Path\n"
         "from dermaflux.errors import InputError\n"
-        "from dermaflux.generators import imported_lora\n"
+        "from dermaflux.generators.flux_lora.files import imported\n"
         "from dermaflux.params import Finetune\n"
-        "from dermaflux.tracking import Silent\n"
+        "from dermaflux.tracking.runs import Silent\n"
         "for name in ('un/known', 'StathisGln/DermaFlux'):\n"
         f"    section = Finetune(imported=name, imported_revision='{_COMMIT}')\n"
         "    try:\n"
-        "        imported_lora.write(section, Path(sys.argv[1]), Path(sys.argv[2]), Silent())\n"
+        "        imported.write(section, Path(sys.argv[1]), Path(sys.argv[2]), Silent())\n"
         "    except InputError as error:\n"
         "        print(error)\n"
     )

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dermaflux.errors import InputError
-from dermaflux.generators import adapter_file, kohya_naming, lora
-from dermaflux.generators.kohya_naming import Layer
+from dermaflux.generators.flux_lora.files import adapter_file, kohya_naming
+from dermaflux.generators.flux_lora.files.kohya_naming import Layer
+from dermaflux.generators.flux_lora.model import lora
 
 DOUBLE = "transformer_blocks.0.attn"
 SINGLE = "single_transformer_blocks.0"

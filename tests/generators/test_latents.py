@@ -9,12 +9,13 @@ import pytest
 import torch
 from small_generator import Workspace, corpus_row, write_corpus
 
-from dermaflux import table
+from dermaflux.core import table
+from dermaflux.core.seeds import generator
 from dermaflux.errors import InputError
-from dermaflux.generators import latents, pipeline
-from dermaflux.generators.latents import Latents
-from dermaflux.generators.training_images import Sample, captioned, select
-from dermaflux.seeds import generator
+from dermaflux.generators.data import latents
+from dermaflux.generators.data.images import Sample, captioned, select
+from dermaflux.generators.data.latents import Latents
+from dermaflux.generators.flux_lora.model import pipeline
 
 ROWS = [corpus_row(index, 256 if index % 4 == 3 else 128) for index in range(7)]
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import FluxPipeline
 from safetensors import safe_open
 
-from dermaflux.generators import lora, pipeline
-from dermaflux.generators.text_policy import encode
+from dermaflux.generators.flux_lora.model import lora, pipeline
+from dermaflux.generators.flux_lora.model.prompt_padding import encode
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,16 @@ import tiny_flux
 import torch
 
 from dermaflux.errors import InputError
-from dermaflux.generators import lora, memory_plan, pipeline
-from dermaflux.generators.block_checkpointing import recompute
-from dermaflux.generators.flop_model import FLUX_1_DEV, Adapter, Shape
-from dermaflux.generators.memory_plan import GIB, Training, fit
-from dermaflux.generators.saved_activations import Batch, Precision, activation_bytes
+from dermaflux.generators.flux_lora.model import lora, pipeline
+from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, Adapter, Shape
+from dermaflux.generators.flux_lora.training import memory_plan
+from dermaflux.generators.flux_lora.training.checkpointing import recompute
+from dermaflux.generators.flux_lora.training.memory_plan import GIB, Training, fit
+from dermaflux.generators.flux_lora.training.saved_activations import (
+    Batch,
+    Precision,
+    activation_bytes,
+)
 
 
 def really_saved(model: Any, batch: Batch, dtype: torch.dtype) -> int:

@@ -9,7 +9,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from scipy import stats
 
-from dermaflux.generators import rectified_flow as rf
+from dermaflux.generators.flux_lora.model import rectified_flow as rf
 
 
 @pytest.mark.parametrize("tokens", [64, 256, 1024, 4096])
@@ -101,8 +101,8 @@ def test_densities_are_those_of_diffusers_training() -> None:
 
 
 def test_what_an_image_draws_does_not_depend_on_its_batch() -> None:
-    from dermaflux.generators.flow_step import noise_and_sigma
-    from dermaflux.seeds import generator
+    from dermaflux.core.seeds import generator
+    from dermaflux.generators.flux_lora.model.loss import noise_and_sigma
 
     def drawn(names: list[str]) -> dict[str, tuple[torch.Tensor, float]]:
         draws = [generator("test", name) for name in names]
@@ -119,8 +119,8 @@ def test_a_backbone_without_guidance_is_given_none() -> None:
     """FLUX.1-schnell has no embedding for it; FLUX.1-dev has and answers to it."""
     from diffusers import FluxTransformer2DModel
 
-    from dermaflux.generators.flow_step import velocity_errors
-    from dermaflux.generators.text_policy import Text
+    from dermaflux.generators.flux_lora.model.loss import velocity_errors
+    from dermaflux.generators.flux_lora.model.prompt_padding import Text
 
     draw = torch.Generator().manual_seed(0)
     data, noise = torch.randn(2, 2, 16, 4, 4, generator=draw)

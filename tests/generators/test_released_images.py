@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from small_generator import corpus_row, write_corpus
 
-from dermaflux import table
 from dermaflux.audit import audit
-from dermaflux.classifiers import mixture
+from dermaflux.classifiers.data import subset
+from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.generators import released_images, reproduction
+from dermaflux.generators import reproduce
+from dermaflux.generators.released import images
 from dermaflux.params import Synthesize
 
 SECTION = Synthesize(folder="x", images=6, scale=128, shard_images=4)
@@ -62,7 +63,7 @@ def test_every_file_is_taken_spare_or_in_quarantine(tmp_path: Path) -> None:
     }
     ignored = {"README.md": b"benign", ".cache/benign/9.png": _picture(9), "benign.csv": b"a"}
     folder = _tree(tmp_path / "released", _good() | bad | ignored)
-    released_images.take(SECTION, folder, tmp_path / "synthetic", tmp_path / "report")
+    images.take(SECTION, folder, tmp_path / "synthetic", tmp_path / "report")
     rows = table.metadata(tmp_path / "synthetic")
     assert set(rows["image_id"]) == {f"synthetic/{name}" for name in _good()}
     counts = json.loads((tmp_path / "report" / "counts.json").read_text())
@@ -75,7 +76,7 @@ def test_every_file_is_taken_spare_or_in_quarantine(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="needs 5 malignant images .* has 3; lower synthesize.images"
     ):
-        released_images.take(
+        images.take(
             SECTION.model_copy(update={"images": 10}), folder, tmp_path / "more", tmp_path / "none"
         )
     assert not (tmp_path / "more").exists()
@@ -100,12 +101,12 @@ def test_the_choice_is_by_content_and_too_few_is_one_sentence(tmp_path: Path) ->
         files = {f"{name}"[::-1][4:][::-1] + f"-{number}.png": one for name, one in _good().items()}
         folder = _tree(tmp_path / str(number), files)
         output = tmp_path / f"pool-{number}"
-        released_images.take(section, folder, output, tmp_path / "report")
+        images.take(section, folder, output, tmp_path / "report")
         chosen.append(set(table.metadata(output)["sha256"]))
     assert chosen[0] == chosen[1]
     assert json.loads((tmp_path / "report" / "counts.json").read_text())["not_needed"] == 2
     with pytest.raises(InputError, match="does not exist"):
-        released_images.take(section, tmp_path / "none", tmp_path / "pool", tmp_path / "report")
+        images.take(section, tmp_path / "none", tmp_path / "pool", tmp_path / "report")
 
 
 def test_tables_with_class_labels(tmp_path: Path) -> None:
@@ -118,13 +119,13 @@ def test_tables_with_class_labels(tmp_path: Path) -> None:
     rows = [{"image": {"bytes": _picture(n), "path": None}, "label": n % 2} for n in range(8)]
     path = tmp_path / "pool.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-    released_images.take(SECTION, path, tmp_path / "synthetic", tmp_path / "report")
+    images.take(SECTION, path, tmp_path / "synthetic", tmp_path / "report")
     found = table.metadata(tmp_path / "synthetic")
     assert found["label"].value_counts().to_dict() == {"benign": 3, "malignant": 3}
     assert found["generator"].iloc[0] == "pool"
     pq.write_table(pa.table({"picture": [1]}), path)
     with pytest.raises(InputError, match="columns picture and not image and label"):
-        released_images.take(SECTION, path, tmp_path / "other", tmp_path / "report")
+        images.take(SECTION, path, tmp_path / "other", tmp_path / "report")
 
 
 def test_audit_and_mixture_take_such_a_pool(tmp_path: Path) -> None:
@@ -136,10 +137,10 @@ def test_audit_and_mixture_take_such_a_pool(tmp_path: Path) -> None:
             for label in ("benign", "malignant")}  # fmt: skip
     folder = _tree(tmp_path / "released", more)
     section = SECTION.model_copy(update={"images": 8})
-    released_images.take(section, folder, pool, tmp_path / "report")
+    images.take(section, folder, pool, tmp_path / "report")
     report, pairs = audit.examine(corpus, pool, "pixels", 0.5)
     assert report["images"] == len(pairs) == 8
     rows = table.metadata(pool, ["image_id", "label"], "train")
-    assert len(mixture.draw_synthetic(rows, [], mixture.balanced(4), 0)) == 4
+    assert len(subset.draw_synthetic(rows, [], subset.balanced(4), 0)) == 4
     with pytest.raises(InputError, match="comes from the folder released"):
-        reproduction.remake(rows["image_id"].iloc[0], pool, tmp_path, tmp_path)
+        reproduce.remake(rows["image_id"].iloc[0], pool, tmp_path, tmp_path)

@@ -13,12 +13,14 @@ import pytest
 from drawn_adapter import draw_generator
 from small_generator import Workspace
 
-from dermaflux import table
-from dermaflux.captions.prompt_bank import PromptBank
+from dermaflux.captions.text.prompt_bank import PromptBank
+from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.generators import lora, reproduction, sampling_plan, synthesize
+from dermaflux.generators import reproduce, synthesize
+from dermaflux.generators.flux_lora.model import lora
+from dermaflux.generators.pool import plan
 from dermaflux.params import Synthesize
-from dermaflux.tracking import Silent
+from dermaflux.tracking.runs import Silent
 
 SECTION = Synthesize(images=10, steps=3, guidance=3.5, scale=128, batch=2, shard_images=4)
 
@@ -79,11 +81,11 @@ def test_rows_say_how_each_image_is_made_again(
     for row in rows.itertuples():
         assert f"{row.label} lesion" in row.prompt
     for image_id in ("synthetic/000002", "synthetic/000009"):
-        made, kept = reproduction.remake(image_id, whole, here.backbone, generator)
+        made, kept = reproduce.remake(image_id, whole, here.backbone, generator)
         assert (made == kept).all()
         assert ((kept > 0) & (kept < 255)).mean() > 0.5  # else pixels could not show a difference
     shared = rows[rows["batch"].duplicated(keep=False)]["image_id"].iloc[0]
-    made, kept = reproduction.remake(shared, whole, here.backbone, generator, alone=True)
+    made, kept = reproduce.remake(shared, whole, here.backbone, generator, alone=True)
     assert np.abs(made.astype(int) - kept.astype(int)).max() <= 1
 
 
@@ -91,12 +93,13 @@ _SCRIPT = """
 import json, sys
 from pathlib import Path
 from dermaflux.errors import InputError
-from dermaflux.generators import processes, synthesize
+from dermaflux.generators import synthesize
 from dermaflux.params import Synthesize
-from dermaflux.tracking import Silent
+from dermaflux.tracking.runs import Silent
+from dermaflux.training import distributed
 
 section, folders, fail = json.loads(sys.argv[1])
-team = processes.join()
+team = distributed.join()
 if fail and team.rank == 1:
     class Failing(Silent):
         def metrics(self, values, step):
@@ -170,7 +173,7 @@ def test_one_failing_process_ends_all(here: Workspace, generator: Path) -> None:
 
 def test_shards_hold_consecutive_images_in_batches_of_one_length() -> None:
     lengths = [32, 16, 32, 16, 32, 16, 48]
-    shards = sampling_plan.shards(lengths, 5, 2)
+    shards = plan.shards(lengths, 5, 2)
     assert [shard.members for shard in shards] == [range(5), range(5, 7)]
     assert [batch.members for shard in shards for batch in shard.batches] == [
         (1, 3), (0, 2), (4,), (5,), (6,),
@@ -180,9 +183,9 @@ def test_shards_hold_consecutive_images_in_batches_of_one_length() -> None:
 
 def test_images_do_not_depend_on_the_size_of_the_pool() -> None:
     bank = PromptBank({"benign": ("a", "b", "c"), "malignant": ("d", "e")})
-    assert sampling_plan.plan(4, bank, 1) == sampling_plan.plan(8, bank, 1)[:4]
-    assert sampling_plan.plan(4, bank, 1) != sampling_plan.plan(4, bank, 2)
-    assert all(0 <= one.seed < 2**63 for one in sampling_plan.plan(100, bank, 0))
+    assert plan.plan(4, bank, 1) == plan.plan(8, bank, 1)[:4]
+    assert plan.plan(4, bank, 1) != plan.plan(4, bank, 2)
+    assert all(0 <= one.seed < 2**63 for one in plan.plan(100, bank, 0))
 
 
 def test_missing_or_other_weights_are_refused(
@@ -194,11 +197,11 @@ def test_missing_or_other_weights_are_refused(
     section = SECTION.model_copy(update={"images": 2, "steps": 1, "bank": "label"})
     synthesize.synthesize(section, 0, *here.inputs(), generator, output, Silent())
     with pytest.raises(InputError, match="is not in"):
-        reproduction.remake("synthetic/000009", output, here.backbone, generator)
+        reproduce.remake("synthetic/000009", output, here.backbone, generator)
     kept = (generator / lora.WEIGHTS).read_bytes()
     try:
         (generator / lora.WEIGHTS).write_bytes(kept[:-4] + b"\0\0\1\0")
         with pytest.raises(InputError, match="was made with weights"):
-            reproduction.remake("synthetic/000000", output, here.backbone, generator)
+            reproduce.remake("synthetic/000000", output, here.backbone, generator)
     finally:
         (generator / lora.WEIGHTS).write_bytes(kept)

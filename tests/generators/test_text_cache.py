@@ -6,9 +6,10 @@ import pytest
 import torch
 from small_generator import Workspace
 
-from dermaflux.generators import pipeline, text_cache
-from dermaflux.generators.text_cache import cache_text
-from dermaflux.generators.text_policy import Policy, ResidentText, text_lengths
+from dermaflux.generators.flux_lora.model import pipeline
+from dermaflux.generators.flux_lora.model.prompt_padding import Policy, ResidentText, text_lengths
+from dermaflux.generators.flux_lora.training import text_cache
+from dermaflux.generators.flux_lora.training.text_cache import cache_text
 
 CPU = torch.device("cpu")
 PROMPTS = [

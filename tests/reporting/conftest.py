@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermaflux import parameter_file, paths, table
-from dermaflux.params import Arm, Params
+from dermaflux import paths
+from dermaflux.core import table
+from dermaflux.params import Arm, Params, load
 
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
 
@@ -111,10 +112,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """Chdir into a workspace of 60 real and 8 synthetic images; its parameters."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    shipped = parameter_file.load(PARAMETERS).model_dump(by_alias=True)
+    shipped = load.load(PARAMETERS).model_dump(by_alias=True)
     quick = {**shipped["evaluate"], "bootstrap_samples": 100}
     train = {**shipped["train"], "arms": list(get_args(Arm))}
-    params = parameter_file.parse({**shipped, "evaluate": quick, "train": train})
+    params = load.parse({**shipped, "evaluate": quick, "train": train})
     rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)
     rows += _rows("kaggle1", "validation", {"benign": 6, "malignant": 6}, 100)
     rows += _rows("kaggle1", "test", {"benign": 6, "malignant": 6}, 200)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dermaflux.classifiers import effects
 from dermaflux.reporting import effect_table
-from dermaflux.reporting.seed_means import SeedMean
+from dermaflux.statistics import effects
+from dermaflux.statistics.seed_means import SeedMean
 
 ARMS = ["real", "mixture", "repeated", "augmented", "random_features"]
 

@@ -12,11 +12,12 @@ import made_up_evaluations
 import pandas as pd
 import pytest
 
-from dermaflux import paths, table
+from dermaflux import paths
+from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.reporting import counts, pages, report, summary
-from dermaflux.reporting.results import Estimate
+from dermaflux.statistics.evaluations import Estimate
 
 
 class _Page(HTMLParser):

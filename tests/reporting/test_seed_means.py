@@ -8,14 +8,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from dermaflux import paths
-from dermaflux.classifiers import bootstrap
 from dermaflux.errors import InputError
 from dermaflux.params import Params
-from dermaflux.reporting import results, seed_means
+from dermaflux.statistics import bootstrap, evaluations, seed_means
 
 
 def test_seeds_and_arms_share_their_resamples(workspace: Params) -> None:
-    cells = results.load(workspace)
+    cells = evaluations.load(workspace)
     found = seed_means.means(workspace, cells)
     assert list(found) == [
         (architecture, arm)
@@ -48,7 +47,7 @@ def test_seeds_and_arms_share_their_resamples(workspace: Params) -> None:
 
 
 def test_cells_that_do_not_agree_are_refused(workspace: Params) -> None:
-    cells = results.load(workspace)
+    cells = evaluations.load(workspace)
     path = paths.EVALUATIONS / "vit-1" / "predictions.csv"
     rows = pd.read_csv(path)
     rows[1:].to_csv(path, index=False)

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dermaflux import paths, table
+from dermaflux import paths
+from dermaflux.core import table
 from dermaflux.params import Params
-from dermaflux.reporting import report, results, zero_shot_section
+from dermaflux.reporting import report, zero_shot_section
+from dermaflux.statistics import evaluations
 
 
 def test_the_best_by_validation_stands_against_every_model(workspace: Params) -> None:
@@ -42,7 +44,7 @@ def test_the_best_by_validation_stands_against_every_model(workspace: Params) ->
     }
     table.write_json(paths.ZERO_SHOT_REPORT, {**models, "test": {"images": len(own)}})
 
-    found = zero_shot_section.build(params, models, results.load(params))
+    found = zero_shot_section.build(params, models, evaluations.load(params))
     assert found is not None
     assert found["trained"] == "vit-1/mixture"
     for name in models:

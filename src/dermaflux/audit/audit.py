@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermaflux import paths, table, tracking
+from dermaflux import paths
 from dermaflux.audit import features, fidelity, memorisation
 from dermaflux.audit.pairs import draw_pairs
+from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Params
+from dermaflux.tracking import runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +38,7 @@ def run(params: Params) -> None:
     """Reject memorised images and measure fidelity; both outputs appear whole."""
     settings = params.audit
     inputs = [paths.CORPUS, paths.SYNTHETIC]
-    with tracking.start("generator", "audit", settings.model_dump(), inputs) as logged:
+    with runs.start("generator", "audit", settings.model_dump(), inputs) as logged:
         report, pairs = examine(
             paths.CORPUS, paths.SYNTHETIC, settings.features, settings.memorisation_ratio
         )

@@ -92,7 +92,7 @@ def extract(
     With `turned`, (N, 8, D): of each image's eight symmetries. Raises `InputError` when an image
     is missing.
     """
-    from dermaflux import table
+    from dermaflux.core import table
 
     place = {image_id: row for row, image_id in enumerate(wanted)}
     found: Array = np.empty((0, 8, 1) if turned else (0, 1), np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermaflux import table
+from dermaflux.core import table
 
 if TYPE_CHECKING:
     import numpy as np

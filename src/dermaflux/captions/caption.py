@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dermaflux import paths, table
-from dermaflux.captions import figures
+from dermaflux import paths
 from dermaflux.captions.rows import SCHEMA, Row, rows_of
-from dermaflux.checkpoints import checkpoint, fingerprint
+from dermaflux.captions.text import summary
+from dermaflux.core import table
+from dermaflux.core.checkpoints import checkpoint, fingerprint
 from dermaflux.params import Caption, Params
 from dermaflux.progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dermaflux.captions.paid import Paid
+    from dermaflux.captions.vlm.answer_cache import Paid
 
 _SPEED_ONLY = {
     *("endpoint", "api_key_variable", "concurrency", "timeout_seconds", "retries"),
@@ -54,7 +55,7 @@ def run(params: Params) -> None:
                 for row in pq.read_table(file).to_pylist():
                     writer.add(row)
             writer.close()
-            found = figures.write(partial)
+            found = summary.write(partial)
         _summarise(found, files)
         saved.discard()
 
@@ -126,9 +127,9 @@ def _asked(section: Caption) -> Any:
     """The model behind the captioner; nothing for captioners without one."""
     if section.captioner not in ("llama", "visual_attributes"):
         return nullcontext()
-    from dermaflux.captions import models
+    from dermaflux.captions.vlm import open
 
-    return models.opened(section, _large_image(paths.CORPUS))
+    return open.opened(section, _large_image(paths.CORPUS))
 
 
 def _large_image(corpus: Path) -> bytes:

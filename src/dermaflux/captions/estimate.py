@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dermaflux import paths, table
-from dermaflux.captions import models, prompts
-from dermaflux.captions.paid import Paid, default_file
-from dermaflux.captions.vision import Question
+from dermaflux import paths
+from dermaflux.captions.vlm import open, prompts
+from dermaflux.captions.vlm.answer_cache import Paid, default_file
+from dermaflux.captions.vlm.client import Question
+from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Caption, Params
 
@@ -113,10 +114,10 @@ def _store(section: Caption) -> Paid | None:
     if section.captioner not in ("llama", "visual_attributes") or not default_file().exists():
         return None
     try:
-        name = models.name_of(section)
+        name = open.name_of(section)
     except InputError:  # a model that cannot be opened has no answers, but an estimate
         return None
-    return Paid(default_file(), name, models.sampling(section))
+    return Paid(default_file(), name, open.sampling(section))
 
 
 def lines(found: Estimate, section: Caption, rate: float) -> list[str]:

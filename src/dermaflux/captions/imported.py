@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dermaflux.corpus.sources.register import SOURCES
 from dermaflux.errors import InputError
+from dermaflux.sources.registry import SOURCES
 
 ID_FIELDS = (
     *("image_id", "image", "image_name", "image_path", "img_id", "img", "img_path", "isic_id"),

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dermaflux import table
-from dermaflux.captions.prompt_bank import held_out
-from dermaflux.captions.prompts import training_caption
-from dermaflux.captions.quality import faults
+from dermaflux.captions.text.prompt_bank import held_out
+from dermaflux.captions.text.quality import faults
+from dermaflux.captions.vlm.prompts import training_caption
+from dermaflux.core import table
 from dermaflux.params import Caption
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dermaflux.captions.vision import Vision
+    from dermaflux.captions.vlm.client import Vision
 
 SCHEMA = pa.schema(
     [
@@ -60,7 +60,7 @@ def rows_of(
     `known` has the columns image_id, label and modality, `images` the encoded pictures of its rows;
     `vision` is asked by the captioners that need one, `texts` are the imported captions by id.
     """
-    from dermaflux.captions.measured import label_sentence
+    from dermaflux.captions.lesion.measured import label_sentence
 
     captioner = section.captioner
     pairs = list(zip(known["image_id"], known["label"], strict=True))
@@ -111,8 +111,8 @@ def _described(
     advance: Callable[[int], None],
 ) -> list[Row]:
     """Caption, flags and tokens by the model."""
-    from dermaflux.captions.described import Lesion, describe
-    from dermaflux.captions.visual_attributes import Subject
+    from dermaflux.captions.vlm.captioner import Lesion, describe
+    from dermaflux.captions.vlm.visual_attributes import Subject
 
     lesions = [
         Lesion(
@@ -163,7 +163,7 @@ def _measured(images: Sequence[tuple[str, str, bytes]]) -> list[Row]:
     import numpy as np
     from threadpoolctl import threadpool_limits
 
-    from dermaflux.captions.measured import describe, measure
+    from dermaflux.captions.lesion.measured import describe, measure
 
     out = []
     # One BLAS thread: sums then add up in the same order whatever the number of workers.

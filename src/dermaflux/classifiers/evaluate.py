@@ -18,23 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermaflux import paths, table
-from dermaflux.classifiers import (
-    bootstrap,
-    calibration,
-    comparison,
-    decision_curve,
-    evaluation_log,
-    metrics,
-    multiclass,
-    samples,
-    subgroups,
-    supervised,
-)
-from dermaflux.classifiers.comparison import Scored
-from dermaflux.classifiers.mixture import CLASSES
+from dermaflux import paths
+from dermaflux.classifiers.data import samples
+from dermaflux.classifiers.data.subset import CLASSES
+from dermaflux.classifiers.logging import evaluation_log
+from dermaflux.classifiers.model import network
+from dermaflux.core import table
 from dermaflux.errors import InputError
+from dermaflux.metrics import calibration, decision_curve, metrics, multiclass
 from dermaflux.params import Params
+from dermaflux.statistics import bootstrap, comparison, subgroups
+from dermaflux.statistics.comparison import Scored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +90,7 @@ def _score(cell: str, arms: Sequence[str], batch: int) -> Tested:
     scored: dict[str, Scored] = {}
     rows, images, classes = None, None, CLASSES
     for arm in arms:
-        model, config = supervised.load(paths.CLASSIFIERS / cell / arm)
+        model, config = network.load(paths.CLASSIFIERS / cell / arm)
         if images is None or images.pixels.shape[1] != config["image_size"]:
             classes = tuple(config["classes"])
             rows, images = samples.load_split(paths.CORPUS, "test", config["image_size"], classes)
@@ -106,7 +100,7 @@ def _score(cell: str, arms: Sequence[str], batch: int) -> Tested:
                 f"{len(classes)}; run `dvc repro train` so that the arms agree"
             )
         scored[arm] = Scored(
-            supervised.probabilities(model, config, images.pixels, batch),
+            network.probabilities(model, config, images.pixels, batch),
             float(config.get("temperature", 1.0)),
             float(config["threshold"] or 0.0),
         )

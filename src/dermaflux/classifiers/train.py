@@ -16,26 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dermaflux import paths, table, tracking
-from dermaflux.checkpoints import checkpoint, fingerprint
-from dermaflux.classifiers import (
-    arm_runs,
-    arms,
-    augmentation,
-    calibration,
-    cell_images,
-    compiled,
-    evaluation_figures,
-    fit,
-    metrics,
-    multiclass,
-    pretrained,
-    supervised,
-)
-from dermaflux.classifiers.arms import Recipe
-from dermaflux.classifiers.cell_images import CellImages
+from dermaflux import paths
+from dermaflux.classifiers import arm_plan, loop
+from dermaflux.classifiers.arm_plan import Recipe
+from dermaflux.classifiers.data import training_set
+from dermaflux.classifiers.data.training_set import CellImages
+from dermaflux.classifiers.logging import mlflow_runs, plots
+from dermaflux.classifiers.model import network, pretrained
+from dermaflux.classifiers.recipes.supervised import augmentation
+from dermaflux.core import table
+from dermaflux.core.checkpoints import checkpoint, fingerprint
 from dermaflux.errors import InputError
+from dermaflux.metrics import calibration, metrics, multiclass
 from dermaflux.params import Arm, Model, Params
+from dermaflux.tracking import runs as tracking
+from dermaflux.training import network_compile
 
 _ELSEWHERE = {
     *("architectures", "seeds", "arms", "models", "labels", "minimum_diagnosis_images"),
@@ -86,16 +81,16 @@ class _Cell:
                 f"({', '.join(sorted(params.train.models))}); name one of them"
             )
         side = params.train.image_size
-        supervised.configure(model, side)
+        network.configure(model, side)
         weights = pretrained.locate(model)
-        images = cell_images.load(params, seed)
-        config = supervised.configure(model, side, images.classes)
+        images = training_set.load(params, seed)
+        config = network.configure(model, side, images.classes)
         return cls(params, architecture, seed, model, weights, config, images)
 
     def recipe(self, arm: Arm) -> Recipe:
         """How an arm trains."""
         labels = self.images.of(arm).labels
-        return arms.recipe(arm, labels, self.images.added, self.params.train.augmentation)
+        return arm_plan.recipe(arm, labels, self.images.added, self.params.train.augmentation)
 
     def balanced(self) -> bool:
         """Whether training showed every class equally often."""
@@ -127,14 +122,14 @@ class _Cell:
         """Train an arm, or recall its result, into `folder`; return the run of a new one."""
         name = f"{paths.cell(self.architecture, self.seed)}/{arm}"
         with checkpoint("train", key) as saved:
-            fitted = fit.recall(saved)
+            fitted = loop.recall(saved)
             if fitted is not None:
                 print(f"{name}: trained before on these images; result taken from its checkpoint")
                 self.write(arm, fitted, folder)
                 return None
             recipe = self.recipe(arm)
             with self.logged(arm) as logged:
-                fitted = fit.fit(
+                fitted = loop.fit(
                     self.config,
                     self.model,
                     self.params.train,
@@ -149,7 +144,7 @@ class _Cell:
                 self.write(arm, fitted, folder)
                 logged.metrics({"best_epoch": fitted.epoch, "best_auc": fitted.validation_auc})
                 logged.figure(
-                    evaluation_figures.learning_curve(fitted.history, fitted.epoch, name),
+                    plots.learning_curve(fitted.history, fitted.epoch, name),
                     "learning_curve.png",
                 )
                 final = paths.CLASSIFIERS / name
@@ -169,26 +164,28 @@ class _Cell:
             inputs += [paths.SYNTHETIC, paths.AUDIT_REPORT]
             used += [("synthetic", paths.SYNTHETIC, self.images.synthetic, "training")]
         count = len(self.images.real.image_ids)
-        parameters = arm_runs.arm_parameters(self.params, self.architecture, self.seed, arm, count)
+        parameters = mlflow_runs.arm_parameters(
+            self.params, self.architecture, self.seed, arm, count
+        )
         return tracking.start(
-            arm_runs.TRAINING,
-            arm_runs.name(parameters),
+            mlflow_runs.TRAINING,
+            mlflow_runs.name(parameters),
             parameters,
             inputs,
-            parent=arm_runs.parent(self.params, parameters, "train"),
+            parent=mlflow_runs.parent(self.params, parameters, "train"),
             datasets=[
-                arm_runs.dataset(title, folder, images.labels, context, self.images.classes)
+                mlflow_runs.dataset(title, folder, images.labels, context, self.images.classes)
                 for title, folder, images, context in used
             ],
             stage="train",
         )
 
-    def write(self, arm: Arm, fitted: fit.Fitted, folder: Path) -> None:
+    def write(self, arm: Arm, fitted: loop.Fitted, folder: Path) -> None:
         """The classifier folder that `supervised` describes."""
         import pandas as pd
 
         folder.mkdir()
-        supervised.save_weights(fitted.weights, folder / "model.safetensors")
+        network.save_weights(fitted.weights, folder / "model.safetensors")
         synthetic = len(self.images.synthetic.image_ids) if self.images.has_synthetic(arm) else 0
         validation, classes = self.images.validation, self.images.classes
         training = {
@@ -203,7 +200,7 @@ class _Cell:
         }
         table.write_json(folder / "config.json", {**self.config, **training})
         pd.DataFrame(fitted.history).to_csv(folder / "history.csv", index=False)
-        columns = ["probability"] if supervised.binary(classes) else list(classes)
+        columns = ["probability"] if network.binary(classes) else list(classes)
         scores = fitted.validation.reshape(len(validation.labels), len(columns))
         names = {
             "image_id": validation.image_ids,
@@ -220,6 +217,6 @@ def _code() -> str:
     import torch
 
     state = hashlib.sha256(f"torch {torch.__version__} timm {timm.__version__}".encode())
-    for module in (arms, augmentation, compiled, fit, metrics, multiclass, supervised):
+    for module in (arm_plan, augmentation, network_compile, loop, metrics, multiclass, network):
         state.update(Path(str(module.__file__)).read_bytes())
     return state.hexdigest()

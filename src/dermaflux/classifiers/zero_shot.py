@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dermaflux import paths, table
-from dermaflux.classifiers.mixture import CLASSES
+from dermaflux import paths
+from dermaflux.classifiers.data.subset import CLASSES
+from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from dermaflux.classifiers.image_text import Opened, Reference
+    from dermaflux.classifiers.model.image_text import Opened, Reference
 
     Array = np.ndarray[Any, Any]
 
@@ -33,7 +34,8 @@ def run(params: Params) -> None:
         table.write_json(paths.ZERO_SHOT_REPORT, {})
         print("zero_shot: zero_shot.run names no model; nothing to score")
         return
-    from dermaflux.classifiers import bootstrap, comparison, image_text
+    from dermaflux.classifiers.model import image_text
+    from dermaflux.statistics import bootstrap, comparison
 
     wanted = [image_text.find(name, params.zero_shot.models[name]) for name in params.zero_shot.run]
     rows = _test_rows()
@@ -71,7 +73,7 @@ def _score(params: Params, opened: Opened, rows: pd.DataFrame) -> Array:
     """P(malignant) of the test images (N,), in the order of the rows."""
     import numpy as np
 
-    from dermaflux.classifiers import image_text
+    from dermaflux.classifiers.model import image_text
     from dermaflux.progress import progress
 
     section = params.zero_shot
@@ -102,7 +104,7 @@ def _write(
 ) -> None:
     import pandas as pd
 
-    from dermaflux.classifiers import metrics
+    from dermaflux.metrics import metrics
 
     with table.atomic_folder(paths.ZERO_SHOT) as partial:
         (partial / "roc").mkdir()
@@ -121,16 +123,16 @@ def _write(
 
 def _log(params: Params, reference: Reference, figures: dict[str, Any]) -> None:
     """One MLflow run per model, comparable with those of `evaluate`."""
-    from dermaflux import tracking
-    from dermaflux.classifiers import arm_runs
+    from dermaflux.classifiers.logging import mlflow_runs
+    from dermaflux.tracking import runs
 
     parameters = {"architecture": reference.name, "arm": "zero_shot", "source": reference.source}
-    with tracking.start(
-        arm_runs.TESTING,
+    with runs.start(
+        mlflow_runs.TESTING,
         f"{reference.name} zero shot",
         parameters,
         [paths.CORPUS],
         stage="zero_shot",
     ) as logged:
-        logged.metrics(arm_runs.metric_names(figures))
+        logged.metrics(mlflow_runs.metric_names(figures))
         logged.outputs(paths.ZERO_SHOT_REPORT, paths.ZERO_SHOT)

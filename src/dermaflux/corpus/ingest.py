@@ -17,17 +17,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermaflux import paths, table
-from dermaflux.corpus import duplicates, ledger, policies
-from dermaflux.corpus.decode import Rule, Task
-from dermaflux.corpus.executors import computed
-from dermaflux.corpus.ledger import Decoded, Item, Rejected
-from dermaflux.corpus.selection import Selection, select
-from dermaflux.corpus.sources import arithmetic
-from dermaflux.corpus.sources.adapter import Facts, Problem, Record
-from dermaflux.corpus.sources.discovery import Dataset, discover, walk_images
-from dermaflux.corpus.spool import Spool, spooled
+from dermaflux import paths
+from dermaflux.core import table
+from dermaflux.corpus.decoding.decode import Rule, Task
+from dermaflux.corpus.decoding.decode_cache import Spool, spooled
+from dermaflux.corpus.decoding.map_batches import computed
+from dermaflux.corpus.duplicates import search
+from dermaflux.corpus.splitting import policies, records
+from dermaflux.corpus.splitting.records import Decoded, Item, Rejected
+from dermaflux.corpus.splitting.selection import Selection, select
 from dermaflux.errors import InputError
+from dermaflux.sources import paper_counts
+from dermaflux.sources.adapter import Facts, Problem, Record
+from dermaflux.sources.discovery import Dataset, discover, walk_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,14 +81,14 @@ def run(params: Params) -> None:
         ]
         _require_classes(chosen, rejected)
         table.write(_rows(images, chosen, spool), paths.CORPUS, megabytes=settings.shard_megabytes)
-    table.write_text(paths.QUARANTINE, ledger.quarantine_csv(rejected))
-    table.write_text(paths.LEAKS, ledger.leaks_csv(chosen.leaks))
-    report = ledger.summary(items, images, chosen, rejected, datasets)
+    table.write_text(paths.QUARANTINE, records.quarantine_csv(rejected))
+    table.write_text(paths.LEAKS, records.leaks_csv(chosen.leaks))
+    report = records.summary(items, images, chosen, rejected, datasets)
     report["policy"] = settings.policy
     report["policies"] = {name: found.counts() for name, found in selections.items()}
     report["paper"] = {
-        "training": {str(scale): count for scale, count in arithmetic.PAPER.items()},
-        "residue": {str(scale): count for scale, count in arithmetic.RESIDUE.items()},
+        "training": {str(scale): count for scale, count in paper_counts.PAPER.items()},
+        "residue": {str(scale): count for scale, count in paper_counts.RESIDUE.items()},
     }
     report["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
     report["bayes_auc"] = _bayes_auc(data)
@@ -175,14 +177,14 @@ def same_pictures(
 
     from dermaflux.progress import progress
 
-    pairs = duplicates.equal_pairs([image.stored.sha256 for image in images])
+    pairs = search.equal_pairs([image.stored.sha256 for image in images])
     edges = [published, np.array(pairs, dtype=np.int64).reshape(-1, 2)]
 
     def thumbnails(chosen: Pairs) -> np.ndarray[Any, Any]:
         return spool.thumbnails([images[index].stored for index in chosen])
 
     with progress("duplicates", len(images)) as advance:
-        for found in duplicates.copies(len(images), thumbnails):
+        for found in search.copies(len(images), thumbnails):
             edges.append(found.pairs(correlation))
             advance(found.looked_at)
     return np.concatenate(edges)

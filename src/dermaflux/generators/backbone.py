@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dermaflux import paths, table, tracking
+from dermaflux import paths
+from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Backbone, Params
+from dermaflux.tracking import runs
 
 
 def run(params: Params) -> None:
@@ -20,17 +22,17 @@ def run(params: Params) -> None:
     if section.repository != "tiny":
         pin(section, paths.BACKBONE)
         return
-    from dermaflux.generators import tiny_training
+    from dermaflux.generators.tiny_flux import training
 
     parameters = {"seed": params.seed, **section.model_dump()}
-    with tracking.start("generator", "backbone", parameters, inputs=[]) as log:
-        tiny_training.train(section.tiny, params.seed, paths.BACKBONE, log)
+    with runs.start("generator", "backbone", parameters, inputs=[]) as log:
+        training.train(section.tiny, params.seed, paths.BACKBONE, log)
         log.outputs(paths.BACKBONE)
 
 
 def pin(section: Backbone, folder: Path) -> None:
     """Write pin.json; `InputError` for a hub id without revision or a folder without model."""
-    from dermaflux.generators.pipeline import INDEX, PIN
+    from dermaflux.generators.flux_lora.model.pipeline import INDEX, PIN
 
     source = Path(section.repository)
     if source.is_dir():

@@ -18,31 +18,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dermaflux import paths, table, tracking
-from dermaflux.captions import lengths
-from dermaflux.checkpoints import checkpoint, fingerprint
-from dermaflux.generators import (
-    base_sharding,
-    imported_lora,
-    lora,
-    lora_training,
-    memory_plan,
-    pipeline,
-    training_data,
-)
-from dermaflux.generators.block_checkpointing import recompute
-from dermaflux.generators.block_compile import compile_blocks
-from dermaflux.generators.flop_model import Adapter, Shape
-from dermaflux.generators.latents import Latents
-from dermaflux.generators.lora import SETTINGS
-from dermaflux.generators.processes import Processes, join
-from dermaflux.generators.text_cache import cache_text
-from dermaflux.generators.text_policy import ResidentText, TextSource
-from dermaflux.generators.training_data import TrainingData
-from dermaflux.generators.training_images import CLASSES
+from dermaflux import paths
+from dermaflux.captions.text import lengths
+from dermaflux.core import table
+from dermaflux.core.checkpoints import checkpoint, fingerprint
+from dermaflux.core.seeds import derived_seed
+from dermaflux.generators.data.images import CLASSES
+from dermaflux.generators.data.latents import Latents
+from dermaflux.generators.flux_lora.files import imported
+from dermaflux.generators.flux_lora.model import lora, pipeline
+from dermaflux.generators.flux_lora.model.flops import Adapter, Shape
+from dermaflux.generators.flux_lora.model.lora import SETTINGS
+from dermaflux.generators.flux_lora.model.prompt_padding import ResidentText, TextSource
+from dermaflux.generators.flux_lora.training import data as training_data
+from dermaflux.generators.flux_lora.training import memory_plan, sharding, train
+from dermaflux.generators.flux_lora.training.checkpointing import recompute
+from dermaflux.generators.flux_lora.training.data import TrainingData
+from dermaflux.generators.flux_lora.training.text_cache import cache_text
 from dermaflux.params import Finetune, Params
-from dermaflux.seeds import derived_seed
-from dermaflux.tracking import Log, Silent
+from dermaflux.tracking import runs
+from dermaflux.tracking.runs import Log, Silent
+from dermaflux.training.distributed import Processes, join
+from dermaflux.training.torch_compile import compile_blocks
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -75,7 +72,7 @@ def run(params: Params) -> None:
         return
     with _log(section, params.seed, processes) as log:
         finetune(section, params.seed, *_INPUTS, paths.GENERATOR, GRID, log, processes)
-        if isinstance(log, tracking.Run):
+        if isinstance(log, runs.Run):
             log.artifact(paths.GENERATOR / CURVE)
             log.artifact(paths.GENERATOR / VALIDATION)
             log.outputs(paths.GENERATOR)
@@ -86,7 +83,7 @@ def _log(section: Finetune, seed: int, processes: Processes) -> Any:
     if not processes.main:
         return contextlib.nullcontext(Silent())
     parameters = {"seed": seed, "processes": processes.world, **section.model_dump()}
-    return tracking.start("generator", "finetune", parameters, _INPUTS, system_metrics=True)
+    return runs.start("generator", "finetune", parameters, _INPUTS, system_metrics=True)
 
 
 def _without_training(params: Params) -> None:
@@ -99,8 +96,8 @@ def _without_training(params: Params) -> None:
     else:
         facts = {"imported": section.imported}
         parameters = {"seed": params.seed, **section.model_dump()}
-        with tracking.start("generator", "finetune", parameters, [paths.BACKBONE]) as log:
-            imported_lora.write(section, paths.BACKBONE, paths.GENERATOR, log)
+        with runs.start("generator", "finetune", parameters, [paths.BACKBONE]) as log:
+            imported.write(section, paths.BACKBONE, paths.GENERATOR, log)
             log.outputs(paths.GENERATOR)
     with table.atomic_folder(GRID.parent) as partial:
         table.write_json(partial / SETTINGS, facts)
@@ -123,7 +120,7 @@ def finetune(
     cannot share, or a loss that is not finite.
     """
     processes = processes or join()
-    base_sharding.check(section, processes)
+    sharding.check(section, processes)
     origin = pipeline.reference(backbone)
     data = training_data.read(section, seed, corpus, captions, pipeline.tokenizers(backbone))
     data.order.share(0, processes.rank, processes.world)
@@ -134,12 +131,12 @@ def finetune(
     pipe, weights = _model(section, seed, backbone, len(data.order.shapes), recomputed, processes)
     images = [*data.samples, *data.held_out]
     latents = Latents(pipe.vae, corpus, images, processes.rank, processes.world, processes.wait)
-    inputs = lora_training.Inputs(pipe, weights, data, latents, text or ResidentText(pipe))
+    inputs = train.Inputs(pipe, weights, data, latents, text or ResidentText(pipe))
     with checkpoint(
         "finetune", _key(section, seed, origin.identity, data), processes.main
     ) as saved:
         processes.wait()
-        curves = lora_training.train(section, seed, inputs, saved, grid, log, processes)
+        curves = train.train(section, seed, inputs, saved, grid, log, processes)
         if processes.main:
             facts = _facts(section, data, weights)
             facts["steps"] = len(curves.training)
@@ -246,7 +243,7 @@ def _model(
     if section.compile:
         compile_blocks(model, shapes)
     if processes.sharded:
-        base_sharding.shard(model, weights.values(), processes)
+        sharding.shard(model, weights.values(), processes)
         for part in (pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
             if part is not None:
                 part.to(processes.device)

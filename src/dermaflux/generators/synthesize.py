@@ -17,29 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermaflux import checkpoints, paths, table, tracking
-from dermaflux.captions import prompt_bank
-from dermaflux.captions.prompt_bank import PromptBank
-from dermaflux.checkpoints import Checkpoint
+from dermaflux import paths
+from dermaflux.captions.text import prompt_bank
+from dermaflux.captions.text.prompt_bank import PromptBank
+from dermaflux.core import checkpoints, table
+from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.errors import InputError
-from dermaflux.generators import (
-    lora,
-    merged,
-    pipeline,
-    pool_report,
-    processes,
-    released_images,
-    sampled_shards,
-    sampling_plan,
-)
-from dermaflux.generators.processes import SINGLE, Processes
-from dermaflux.generators.sampling import Pictures, Sampler, sample
-from dermaflux.generators.sampling_plan import Batch, Plan, plan
-from dermaflux.generators.text_policy import Policy, text_lengths
-from dermaflux.generators.training_images import captioned
+from dermaflux.generators.data.images import captioned
+from dermaflux.generators.flux_lora.model import lora, pipeline
+from dermaflux.generators.flux_lora.model.prompt_padding import Policy, text_lengths
+from dermaflux.generators.flux_lora.sampling import load
+from dermaflux.generators.flux_lora.sampling.sample import Pictures, Sampler, sample
+from dermaflux.generators.pool import plan as sampling_plan
+from dermaflux.generators.pool import report
+from dermaflux.generators.pool import shards as sampled_shards
+from dermaflux.generators.pool.plan import Batch, Plan, plan
+from dermaflux.generators.released import images
 from dermaflux.params import Params, Synthesize
 from dermaflux.params.generators import BaseDtype
-from dermaflux.tracking import Log, Silent
+from dermaflux.tracking import runs
+from dermaflux.tracking.runs import Log, Silent
+from dermaflux.training import distributed
+from dermaflux.training.distributed import SINGLE, Processes
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -62,16 +61,16 @@ def run(params: Params) -> None:
     """Write synthetic/ and log images a second as an MLflow run."""
     section = params.synthesize
     if params.generator == "folder":
-        released_images.run(params)
+        images.run(params)
         return
-    team = processes.join()
+    team = distributed.join()
     if not team.main:
         synthesize(section, params.seed, *_INPUTS, paths.SYNTHETIC, Silent(), team)
         return
     parameters = {"seed": params.seed, **section.model_dump()}
-    with tracking.start("generator", "synthesize", parameters, inputs=_INPUTS) as log:
+    with runs.start("generator", "synthesize", parameters, inputs=_INPUTS) as log:
         synthesize(section, params.seed, *_INPUTS, paths.SYNTHETIC, log, team)
-        pool_report.write(paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, [])
+        report.write(paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, [])
         log.outputs(paths.SYNTHETIC)
 
 
@@ -155,7 +154,7 @@ class _Lazy:
     def __call__(self, batch: Batch) -> Pictures:
         """Pictures of the batch, uint8 (B, H, W, 3)."""
         if self._pipe is None:
-            self._pipe = merged.open_generator(*self._files)
+            self._pipe = load.open_generator(*self._files)
         # A compiled model has one shape per text length: the last batch of each is filled up.
         places = [*batch.members, *[batch.members[-1]] * (self._fill - len(batch.members))]
         members = [self._plans[place] for place in places]
@@ -170,10 +169,10 @@ class _Lazy:
 
 def _cross_border(section: Synthesize, folder: Path) -> None:
     """Hold the written shards to the promises of the suite `synthetic`."""
-    from dermaflux.corpus import training_expectations, validate
+    from dermaflux.validation import training_suites, validate
 
-    frame = training_expectations.with_derived_synthetic(table.metadata(folder))
-    validate.check("synthetic", frame, training_expectations.synthetic_promises(section))
+    frame = training_suites.with_derived_synthetic(table.metadata(folder))
+    validate.check("synthetic", frame, training_suites.synthetic_promises(section))
 
 
 def read_weights(folder: Path, backbone: Path) -> Weights:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dermaflux.reporting.effect_table import Row
-    from dermaflux.reporting.results import Cell, Estimate
+    from dermaflux.statistics.evaluations import Cell, Estimate
 
 _STRONG = ("real", "mixture")
 _GREY = "#7d8894"

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.params import Params
-from dermaflux.reporting import classifier_figures, effect_table, results, seed_means
-from dermaflux.reporting.results import ARMS, Cell, Estimate
+from dermaflux.reporting import classifier_figures, effect_table, results
+from dermaflux.reporting.results import ARMS
+from dermaflux.statistics import evaluations, seed_means
+from dermaflux.statistics.evaluations import Cell, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +38,7 @@ _STRONG = ("real", "mixture")
 
 def build(params: Params, bayes: float | None) -> dict[str, Any]:
     """Everything the templates of the sections need."""
-    cells = results.load(params)
+    cells = evaluations.load(params)
     level, headline = params.evaluate.confidence, results.headline(params)
     means = seed_means.means(params, cells)
     compared: dict[tuple[str, str], Estimate] = {

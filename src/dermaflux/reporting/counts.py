@@ -9,7 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dermaflux import paths, table
+from dermaflux import paths
+from dermaflux.core import table
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:

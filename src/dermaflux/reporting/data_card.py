@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dermaflux import table
+from dermaflux.core import table
 from dermaflux.params import Params
 
 _COUNTS = ("in", "quarantined", "kept")

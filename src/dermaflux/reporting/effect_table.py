@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dermaflux.classifiers import effects
-from dermaflux.classifiers.effects import Effect
-from dermaflux.reporting.seed_means import Means
+from dermaflux.statistics import effects
+from dermaflux.statistics.effects import Effect
+from dermaflux.statistics.seed_means import Means
 
 CONTROLS = {"repeated": "repeating real images", "augmented": "strong augmentation"}
 """Arms whose gain the mixture must exceed, in words."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermaflux import table
+from dermaflux.core import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermaflux.classifiers.effects import Effect
-from dermaflux.reporting.results import Estimate
+from dermaflux.statistics.effects import Effect
+from dermaflux.statistics.evaluations import Estimate
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -13,7 +13,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dermaflux import paths, table, tracking
+from dermaflux import paths
+from dermaflux.core import table
 from dermaflux.params import Params
 from dermaflux.reporting import (
     classifier_section,
@@ -25,6 +26,7 @@ from dermaflux.reporting import (
 )
 from dermaflux.reporting.pages import number
 from dermaflux.reporting.results import ARMS
+from dermaflux.tracking import runs
 
 PAPER = {
     "title": "DermaFlux-ViT as published",
@@ -117,7 +119,7 @@ def _artefacts(params: Params) -> list[dict[str, str]]:
     found = []
     for path, experiment in wanted.items():
         if path.exists():
-            value = tracking.dvc_hash(path)
+            value = runs.dvc_hash(path)
             search = f"tags.`output.{path.as_posix()}` = '{value}'"
             found.append(
                 {"path": str(path), "experiment": experiment, "hash": value, "search": search}
@@ -129,7 +131,7 @@ def render(params: Params) -> str:
     """The page as HTML text."""
     audit = read_json(paths.AUDIT_REPORT)
     sections = {
-        name: tracking.flat(value) if isinstance(value, dict) else value
+        name: runs.flat(value) if isinstance(value, dict) else value
         for name, value in params.model_dump(by_alias=True).items()
     }
     results = classifier_section.build(params, bayes_auc())

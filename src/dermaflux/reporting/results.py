@@ -1,4 +1,4 @@
-"""What the evaluations say, cell by cell. Reads reports/evaluate/*.json; writes nothing.
+"""Which figures of the evaluations are shown, and their titles.
 
 Two kinds of interval occur: within a cell, the bootstrap over test images that `evaluate` computed;
 over the seeds of an architecture, the one of `seed_means`, which covers seeds and test images.
@@ -6,14 +6,8 @@ over the seeds of an architecture, the one of `seed_means`, which covers seeds a
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import dataclass
-from typing import Any
-
-from dermaflux import paths
-from dermaflux.errors import InputError
 from dermaflux.params import Params
+from dermaflux.statistics.evaluations import Cell
 
 METRICS = {
     "auc": "AUC",
@@ -33,61 +27,6 @@ ARMS = {
     "augmented": "real, strongly augmented",
     "random_features": "real, random features",
 }
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with an interval; both limits are NaN when no interval can be given."""
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether the limits are numbers."""
-        return not math.isnan(self.low)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Test figures of one architecture and seed: arm -> metric -> value."""
-
-    architecture: str
-    seed: int
-    arms: dict[str, dict[str, Any]]
-    test: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Name of the cell's folder."""
-        return paths.cell(self.architecture, self.seed)
-
-    def estimate(self, arm: str, metric: str) -> Estimate:
-        """A metric of one arm with its bootstrap interval over test images."""
-        figures = self.arms[arm]
-        return Estimate(
-            float(figures[metric]),
-            float(figures.get(f"{metric}_low", math.nan)),
-            float(figures.get(f"{metric}_high", math.nan)),
-        )
-
-
-def load(params: Params) -> list[Cell]:
-    """All cells of the matrix; raise `InputError` when one was not evaluated."""
-    cells = []
-    for architecture in params.train.architectures:
-        for seed in params.train.seeds:
-            path = paths.EVALUATIONS / f"{paths.cell(architecture, seed)}.json"
-            if not path.is_file():
-                raise InputError(f"{path} is missing; run `dvc repro evaluate`")
-            content = json.loads(path.read_text(encoding="utf-8"))
-            missing = [arm for arm in params.train.arms if arm not in content]
-            if missing:
-                raise InputError(f"{path} has no arm {missing[0]!r}; run `dvc repro evaluate`")
-            arms: dict[str, dict[str, Any]] = {arm: content[arm] for arm in params.train.arms}
-            cells.append(Cell(architecture, seed, arms, content["test"]))
-    return cells
 
 
 def headline(params: Params) -> str:

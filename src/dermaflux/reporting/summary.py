@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from dermaflux import paths
 from dermaflux.params import Params
-from dermaflux.reporting import counts, effect_table, results, seed_means
+from dermaflux.reporting import counts, effect_table, results
 from dermaflux.reporting.pages import interval, number, percent, signed
 from dermaflux.reporting.report import bayes_auc, read_json
+from dermaflux.statistics import evaluations, seed_means
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,7 +38,7 @@ def _scores(params: Params) -> Table:
     from rich import box
     from rich.table import Table
 
-    cells, level = results.load(params), params.evaluate.confidence
+    cells, level = evaluations.load(params), params.evaluate.confidence
     headline, seeds = results.headline(params), len(params.train.seeds)
     means = seed_means.means(params, cells)
     rows = effect_table.table(means, params.train.architectures, params.train.arms, headline, level)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dermaflux import paths, table
+from dermaflux import paths
+from dermaflux.core import table
 from dermaflux.params import LEARNED, Params
 from dermaflux.reporting.figures import FAINT, axes, svg
-from dermaflux.reporting.results import Cell
+from dermaflux.statistics.evaluations import Cell
 
 PUBLISHED = {"accuracy": 0.7804, "auc": 0.859, "lead": 0.08}
 """DermaFlux, section 3.3: the best ViT, and its lead in accuracy over MAKE and DermLIP."""
@@ -56,7 +57,8 @@ def _best(params: Params, cells: Sequence[Cell]) -> tuple[Cell, str] | None:
 def _compare(cell: Cell, arm: str, names: Sequence[str]) -> dict[str, Any]:
     import pandas as pd
 
-    from dermaflux.classifiers import bootstrap, delong, effects, metrics
+    from dermaflux.metrics import metrics
+    from dermaflux.statistics import bootstrap, delong, effects
 
     own = pd.read_csv(paths.EVALUATIONS / cell.name / "predictions.csv").set_index("image_id")
     scored = pd.read_csv(paths.ZERO_SHOT / "predictions.csv").set_index("image_id")

@@ -1,0 +1,1 @@
+"""What image analysis measures of a lesion: segmentation and the ABC rule."""

@@ -1,0 +1,47 @@
+"""What a finished caption table is worth: faults, repetition, lengths and agreement.
+
+Reads a caption table; writes `figures.json` beside its shards, where the stage `validate`, which
+belongs to an earlier room, finds it and reports it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dermaflux.captions.text import agreement, lengths
+from dermaflux.captions.text.quality import FAULTS
+from dermaflux.core import table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILE = "figures.json"
+_READ = ("image_id", "caption", "captioner", "label", "flags")
+_MEASURED = ("asymmetry", "border_irregularity", "colours")
+
+
+def write(folder: Path) -> dict[str, Any]:
+    """Write the figures of a table folder into it and return them."""
+    found = of(table.metadata(folder, [*_READ, *_MEASURED, "held_out"]))
+    table.write_json(folder / FILE, found)
+    return found
+
+
+def of(captions: pd.DataFrame) -> dict[str, Any]:
+    """Figures of all captions; agreement only where words and numbers have different origins."""
+    flags = captions["flags"].dropna().str.split(",")
+    counts = flags.explode().value_counts()
+    written = captions[~captions["captioner"].isin(("measured", "label"))]
+    words = captions["caption"].str.split().str.len()
+    out: dict[str, Any] = {
+        "captions": len(captions),
+        "distinct": int(captions["caption"].nunique()),
+        "held_out": int(captions["held_out"].fillna(False).astype(bool).sum()),
+        "flagged": len(flags),
+        "faults": {name: int(counts.get(name, 0)) for name in FAULTS},
+        "words": lengths.figures(words.tolist()),
+    }
+    if len(written) and written[list(_MEASURED)].notna().any(axis=None):
+        out["agreement"] = agreement.figures(written[written["flags"].isna()])
+    return out

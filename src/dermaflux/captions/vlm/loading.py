@@ -1,0 +1,141 @@
+"""Opens a vision-language repository, a hub id or a local folder, and says early why it cannot.
+
+Reads the hub's cache or the folder. Writes nothing of its own.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dermaflux.core import hub
+from dermaflux.core.folder_digest import folder_digest
+from dermaflux.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SUGGESTION = "meta-llama/Llama-3.2-11B-Vision-Instruct"
+# Without a word on it, transformers asks on the terminal whether to run a repository's code.
+_NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+_HEADROOM = 1.1  # of the weights, for activations and the keys and values of one small batch
+
+
+def _opening(model: str, revision: str | None) -> AbstractContextManager[None]:
+    instead = (
+        "set caption.model to a folder saved by transformers, or to a hub id such as "
+        f"{SUGGESTION} while the hub can be reached"
+    )
+    return hub.opening("caption.model", model, revision, "folder", instead)
+
+
+def configuration(model: str, revision: str | None) -> PreTrainedConfig:
+    """The model's configuration; `InputError` when absent, gated, or of a model without vision."""
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
+
+    with _opening(model, revision):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(model, revision=revision, **_NO_CODE)
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise InputError(
+            f"caption.model {model} is a {config.model_type} model, which takes no images; name a "
+            f"vision-language model such as {SUGGESTION}"
+        )
+    return config
+
+
+def processor(model: str, revision: str | None) -> ProcessorMixin:
+    """Tokenizer, image processor and chat template, set to pad on the left.
+
+    A decoder continues at the right end of the prompt, so the padding has to stand on the left.
+    """
+    from transformers import AutoProcessor
+
+    with _opening(model, revision):
+        opener: Any = AutoProcessor
+        found: ProcessorMixin = opener.from_pretrained(model, revision=revision, **_NO_CODE)
+    if getattr(found, "image_processor", None) is None:
+        raise InputError(
+            f"caption.model {model} has no image processor; name a vision-language model such as "
+            f"{SUGGESTION}"
+        )
+    if not found.chat_template:
+        raise InputError(
+            f"caption.model {model} has no chat template, as base models have none; name an "
+            f"instruction-tuned one such as {SUGGESTION}"
+        )
+    found.tokenizer.padding_side = "left"
+    if found.tokenizer.pad_token is None:
+        found.tokenizer.pad_token = found.tokenizer.eos_token
+    return found
+
+
+def identity(model: str, config: PreTrainedConfig) -> str:
+    """Changes when the weights change: repository@commit, or folder name@hash of its files."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return f"{model}@{getattr(config, '_commit_hash', None) or 'unknown'}"
+    return f"{folder.name}@{folder_digest(folder)[:16]}"
+
+
+def parameters(config: PreTrainedConfig) -> int:
+    """Number of weights, counted on a model without storage."""
+    from transformers import AutoModelForImageTextToText
+
+    opener: Any = AutoModelForImageTextToText
+    with torch.device("meta"):
+        return int(opener.from_config(config).num_parameters())
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil  # type: ignore[import-untyped]
+
+    return int(psutil.virtual_memory().available)
+
+
+def fits(model: str, config: PreTrainedConfig, precision: str, device: torch.device) -> str:
+    """One line on the memory the weights take; `InputError` when the device has less.
+
+    Gigabytes are 10^9 bytes.
+    """
+    count = parameters(config)
+    size = count * DTYPES[precision].itemsize
+    free = free_memory(device)
+    where = "GPU" if device.type == "cuda" else "machine"
+    if size * _HEADROOM > free:
+        smaller = "set caption.precision to bf16, " if precision == "fp32" else ""
+        raise InputError(
+            f"caption.model {model} needs {size * _HEADROOM / 1e9:.1f} GB in {precision} but the "
+            f"{where} has {free / 1e9:.1f} GB free; {smaller}name a smaller model, or set "
+            "caption.route to endpoint and serve it elsewhere"
+        )
+    return (
+        f"captioner {model}: {count / 1e6:,.0f} million parameters, {size / 1e9:.3g} GB in "
+        f"{precision} on the {where}, which has {free / 1e9:.1f} GB free"
+    )
+
+
+def load(model: str, revision: str | None, precision: str, device: torch.device) -> PreTrainedModel:
+    """The model with frozen weights; safetensors only, no code from the repository."""
+    from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    quiet: Any = logging
+    quiet.disable_progress_bar()
+    with _opening(model, revision):
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            model,
+            revision=revision,
+            device_map=str(device),
+            dtype=DTYPES[precision],
+            use_safetensors=True,
+            **_NO_CODE,
+        )
+    frozen: PreTrainedModel = loaded.requires_grad_(False).eval()
+    return frozen

@@ -1,0 +1,219 @@
+"""The captioner in process: batched generation by a transformers vision-language model.
+
+Made for meta-llama/Llama-3.2-11B-Vision-Instruct (`MllamaForConditionalGeneration`); any
+repository of the image-text-to-text kind with a chat template works. Reads the hub's cache or a
+folder; writes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dermaflux.captions.vlm import loading
+from dermaflux.captions.vlm.client import Answer, Question, refuse_oversize
+from dermaflux.core import table
+from dermaflux.core.seeds import derived_seed
+from dermaflux.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
+TEMPLATE_DATE = "26 Jul 2024"
+"""Llama's template writes today's date into prompts without an image, which would make the answer
+depend on the day; this is the date the template itself falls back to."""
+
+
+@dataclass
+class _Repository:
+    """What is opened once, on first use."""
+
+    model: str
+    revision: str | None
+    precision: str
+    device: torch.device
+
+    @cached_property
+    def config(self) -> PreTrainedConfig:
+        return loading.configuration(self.model, self.revision)
+
+    @cached_property
+    def identity(self) -> str:
+        return loading.identity(self.model, self.config)
+
+    @cached_property
+    def processor(self) -> ProcessorMixin:
+        return loading.processor(self.model, self.revision)
+
+    @cached_property
+    def memory(self) -> str:
+        return loading.fits(self.model, self.config, self.precision, self.device)
+
+    @cached_property
+    def weights(self) -> PreTrainedModel:
+        print(self.memory)
+        return loading.load(self.model, self.revision, self.precision, self.device)
+
+
+class InProcessVision:
+    """A `Vision` that generates on this machine's GPU, or its CPU without one."""
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        precision: str = "bf16",
+        batch: int = 8,
+        maximum_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._repository = _Repository(model, revision, precision, device)
+        self._batch, self._maximum_tokens = batch, maximum_tokens
+        self._temperature, self._seed = temperature, seed
+
+    @property
+    def name(self) -> str:
+        """Repository@commit, or folder@hash of its files, and the precision."""
+        return f"{self._repository.identity} {self._repository.precision}"
+
+    def check(self) -> None:
+        """Open configuration, processor and template, and compare memory; loads no weights."""
+        _ = self._repository.memory
+        self.prompt(Question("Describe.", b"", ""))
+
+    def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
+        """Answers in order; memory holds `batch` questions.
+
+        At temperature 0 decoding is greedy. Above it, each question draws from a generator of its
+        own, so that an answer never depends on its neighbours in the batch. Raises `InputError`
+        for an image beyond `vision.LONGEST_SIDE`; smaller ones the model's own image processor
+        resizes to its tiles (four of 560 x 560 at most for Llama 3.2).
+        """
+        for _, alike in itertools.groupby(questions, lambda one: one.image is None):
+            while group := list(itertools.islice(alike, self._batch)):
+                yield from self._generate(group)
+
+    def prompt(self, question: Question) -> str:
+        """The rendered chat: one user turn, image first.
+
+        Instructions stand in the user's turn because the template refuses a system message beside
+        an image ("Prompting with images is incompatible with system messages.").
+        """
+        from jinja2 import TemplateError
+
+        content: Any = [{"type": "text", "text": question.text}]
+        if question.image is not None:
+            content.insert(0, {"type": "image"})
+        try:
+            return str(
+                self._repository.processor.apply_chat_template(
+                    [{"role": "user", "content": content}],
+                    add_generation_prompt=True,
+                    tokenize=False,
+                    date_string=TEMPLATE_DATE,
+                )
+            )
+        except TemplateError as error:
+            raise InputError(
+                f"the chat template of caption.model {self._repository.model} refuses a question "
+                f"({error}); name another model or revision"
+            ) from None
+
+    def encode(self, questions: Sequence[Question]) -> Any:
+        """Model inputs of questions that all have an image, or all have none.
+
+        The rendered chat already starts with the begin-of-text token, hence
+        `add_special_tokens=False`.
+        """
+        pictures = []
+        for one in questions:
+            if one.image is not None:
+                refuse_oversize(one.image)
+                pictures.append([table.decode(one.image)])
+        return self._repository.processor(
+            images=pictures or None,
+            text=[self.prompt(one) for one in questions],
+            padding=True,
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
+
+    def _generate(self, group: Sequence[Question]) -> Iterator[Answer]:
+        opened = self._repository
+        model: Any = opened.weights
+        inputs = self.encode(group).to(opened.device, loading.DTYPES[opened.precision])
+        rules = []
+        if self._temperature > 0.0:
+            seeds = [derived_seed(self._seed, one.key, one.text) for one in group]
+            rules.append(GumbelSampling(self._temperature, seeds, opened.device))
+        tokenizer = opened.processor.tokenizer
+        try:
+            with torch.inference_mode():
+                # The repository's own generation settings sample; these overrule them.
+                output = model.generate(
+                    **inputs,
+                    max_new_tokens=self._maximum_tokens,
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    pad_token_id=tokenizer.pad_token_id,
+                    logits_processor=rules,
+                )
+        except torch.cuda.OutOfMemoryError:
+            raise InputError(
+                f"caption.batch {self._batch} does not fit the GPU's memory beside "
+                f"{opened.model}; lower it"
+            ) from None
+        generated = output[:, inputs["input_ids"].shape[1] :].tolist()
+        ends = end_tokens(model)
+        for row, mask in zip(generated, inputs["attention_mask"].sum(dim=1).tolist(), strict=True):
+            said, finished = until_end(row, ends)
+            text = tokenizer.decode(said, skip_special_tokens=True).strip()
+            yield Answer(text, mask, len(said), "stop" if finished else "length")
+
+
+def end_tokens(model: PreTrainedModel) -> set[int]:
+    """Ids of the tokens that end an answer."""
+    ends = model.generation_config.eos_token_id
+    return set() if ends is None else set(ends) if isinstance(ends, list) else {ends}
+
+
+def until_end(row: Sequence[int], ends: set[int]) -> tuple[list[int], bool]:
+    """Tokens of one answer up to and with its end token, and whether there was one."""
+    for place, token in enumerate(row):
+        if token in ends:
+            return list(row[: place + 1]), True
+    return list(row), False
+
+
+class GumbelSampling:
+    """Logits processor (B, V): makes the arg max a draw from softmax(logits / temperature).
+
+    The arg max of logits / temperature + Gumbel noise is such a draw (Maddison et al. 2014,
+    arXiv 1411.0030). transformers samples a whole batch from one stream, in which each answer
+    depends on its neighbours; here each row has a generator of its own.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[int], device: torch.device) -> None:
+        self._temperature = temperature
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Noisy scores in float32; `exponential_` never draws 0, so the noise is finite."""
+        noise = [
+            -torch.empty(scores.shape[1], device=scores.device)
+            .exponential_(generator=generator)
+            .log()
+            for generator in self._generators
+        ]
+        return scores.float() / self._temperature + torch.stack(noise)

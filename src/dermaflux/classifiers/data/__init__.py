@@ -1,0 +1,1 @@
+"""What a classifier trains on: subsets, pixels, samples."""

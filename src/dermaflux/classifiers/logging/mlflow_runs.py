@@ -1,0 +1,139 @@
+"""How the MLflow runs of a classifier are named, grouped and compared, in both its stages.
+
+A run is one arm of one architecture and seed: in the MLflow experiment `training` it holds the
+curves, in `classifier` the figures on the test split. Its parent there stands for all seeds. Pure:
+reads parameters, writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dermaflux.core.checkpoints import fingerprint
+from dermaflux.params import ENLARGED, Arm, Params
+from dermaflux.tracking.runs import Dataset
+from dermaflux.tracking.seed_runs import Parent
+
+TRAINING = "training"
+TESTING = "classifier"
+_AUC = ("auc", "mauc")
+"""Both are logged as `AUC`: of two classes the macro one-versus-rest AUC is the AUC. With a capital
+the name sorts first, so the MLflow UI takes it where it needs a metric to start with."""
+_COLORS: dict[Arm, str] = {
+    "real": "#2f6db3",
+    "mixture": "#d9772b",
+    "repeated": "#3d8b5f",
+    "augmented": "#8a5bb0",
+    "random_features": "#7a7f87",
+}
+
+
+def arm_parameters(
+    params: Params, architecture: str, seed: int, arm: str, n_real: int | None = None
+) -> dict[str, Any]:
+    """What a run of an arm is filtered and compared by: few, flat, and the same in both stages.
+
+    The UI starts its comparisons with the first names in alphabetical order that differ: what the
+    experiments vary comes before the settings of training.
+    `n_real` is the number of real images drawn where `real_fraction` decides it.
+    """
+    fraction = params.real_fraction
+    drawn = n_real if n_real is not None else (None if fraction else params.n_real)
+    ratio = params.ratio if arm in ENLARGED else 0.0
+    if params.n_synthetic is not None and arm in ENLARGED:
+        ratio = params.n_synthetic / drawn if drawn else float("inf")
+    # A number that follows from n_real and ratio would come before ratio in the UI's comparisons.
+    named = {} if params.n_synthetic is None else {"n_synthetic": params.n_synthetic}
+    return {
+        "architecture": architecture,
+        "arm": arm,
+        "seed": seed,
+        **({} if drawn is None else {"n_real": drawn}),
+        **({} if fraction is None else {"real_fraction": fraction}),
+        "ratio": ratio,
+        **(named if arm == "mixture" else {}),
+        "train.labels": params.train.labels,
+        "train.epochs": params.train.epochs,
+        "train.learning_rate": params.train.models[architecture].learning_rate,
+        "train.image_size": params.train.image_size,
+    }
+
+
+def name(parameters: dict[str, Any], of_all_seeds: bool = False) -> str:
+    """`vit mixture 1:1.75 seed 0`; without the seed for the parent."""
+    words = [str(parameters["architecture"]), str(parameters["arm"]).replace("_", " ")]
+    if "real_fraction" in parameters:
+        words.append(f"{100 * parameters['real_fraction']:g} %")
+    if parameters["arm"] in ENLARGED:
+        real = 0 if parameters["ratio"] == float("inf") else 1
+        words.append(f"{real}:{parameters['ratio'] if real else 1:g}")
+    if not of_all_seeds:
+        words.append(f"seed {parameters['seed']}")
+    return " ".join(words)
+
+
+def parent(params: Params, parameters: dict[str, Any], stage: str) -> Parent:
+    """The run of all seeds that share everything which decides the arm's figures, but the seed."""
+    shared = {key: value for key, value in parameters.items() if key != "seed"}
+    settings = params.train.model_dump(exclude={"architectures", "seeds", "arms", "models"})
+    experiment = os.environ.get("DVC_EXP_NAME")
+    key = fingerprint(
+        experiment=experiment,
+        shared=shared,
+        settings=settings,
+        model=params.train.models[parameters["architecture"]].model_dump(),
+        evaluate=params.evaluate.model_dump() if stage == "evaluate" else None,
+    )
+    tags = {"stage": stage, "mlflow.runColor": color(params, parameters)}
+    if experiment is not None:
+        tags["DVC_EXP_NAME"] = experiment
+    return Parent(
+        key=key,
+        name=name(parameters, of_all_seeds=True),
+        parameters={key: str(value) for key, value in shared.items()},
+        tags=tags,
+        headline="AUC" if stage == "evaluate" else "best_auc",
+    )
+
+
+def color(params: Params, parameters: dict[str, Any]) -> str:
+    """`#rrggbb`: the hue tells the arm, the lightness the architecture, whatever the ratio."""
+    known, own = params.train.architectures, parameters["architecture"]
+    white = 0.5 * known.index(own) / (len(known) - 1) if own in known[1:] else 0.0
+    base = bytes.fromhex(_COLORS[parameters["arm"]][1:])
+    return "#" + bytes(round((1 - white) * part + white * 255) for part in base).hex()
+
+
+def dataset(
+    name: str,
+    path: Path,
+    labels: np.ndarray[Any, Any],
+    context: Literal["training", "validation", "testing"],
+    classes: Sequence[str] = ("benign", "malignant"),
+) -> Dataset:
+    """Images of a table that a run used; `labels` (N,) are class numbers."""
+    number = np.bincount(np.asarray(labels, int), minlength=len(classes))
+    counts = {label: int(count) for label, count in zip(classes, number, strict=True)}
+    return Dataset(name, path, counts, context)
+
+
+def metric_names(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Few metrics under short names: the AUC with its interval, the others without theirs.
+
+    All intervals are in the run's artefact `figures.json`.
+    """
+    found: dict[str, float] = {}
+    for name, value in figures.items():
+        stem = name.removesuffix("_low").removesuffix("_high")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if stem in _AUC:
+            found[name.replace(stem, "AUC", 1)] = float(value)
+        elif stem == name:
+            found[name] = float(value)
+    return found

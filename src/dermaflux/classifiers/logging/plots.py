@@ -1,0 +1,157 @@
+"""Pictures of a classifier for its MLflow runs: arrays in, matplotlib Figure out, no files.
+
+`labels` (N,) are class numbers; `probability` is (N,), that of malignant, or (N, K), rows that sum
+to 1. Every picture is about 500 x 450 pixels when saved at matplotlib's 100 dots per inch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dermaflux.metrics import calibration, decision_curve, metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Array = np.ndarray[Any, Any]
+_MODEL, _OTHER, _FAINT = "#2f6db3", "#d9772b", "0.75"
+_MOST_NAMES = 12  # classes that still have room for their names
+
+
+def _plot(title: str, wide: bool = False) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4 if wide else 5.0, 4.5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def learning_curve(history: Sequence[Mapping[str, float]], best: int, title: str) -> Figure:
+    """Training loss and validation AUC over epochs; `best` is the epoch whose weights are kept.
+
+    Each row of `history` holds `epoch`, `loss` and a validation figure, `validation_<name>`.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _plot(title, wide=True)
+    epochs = [row["epoch"] for row in history]
+    (figure_name,) = [key for key in history[0] if key.startswith("validation_")][:1]
+    axes.plot(epochs, [row["loss"] for row in history], color=_OTHER, label="training loss")
+    axes.set(xlabel="epoch", ylabel="training loss (nats per image)")
+    axes.yaxis.label.set_color(_OTHER)
+    axes.set_ylim(bottom=0)
+    right = axes.twinx()
+    right.spines["top"].set_visible(False)
+    values = [row[figure_name] for row in history]
+    right.plot(epochs, values, color=_MODEL)
+    right.plot([best], [values[epochs.index(best)]], "o", color=_MODEL)
+    right.set_ylabel(f"{_readable(figure_name)} (dot: epoch kept)", color=_MODEL)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def roc(labels: Array, probability: Array, classes: Sequence[str], title: str) -> Figure:
+    """ROC curve; one per class against the rest when there are several."""
+    figure, axes = _plot(title)
+    axes.plot([0, 1], [0, 1], color=_FAINT, linestyle="--", label="chance: AUC 0.5")
+    for name, truth, scores in _against_rest(labels, probability, classes):
+        points = metrics.roc_points(truth, scores)
+        axes.plot(*points.T, label=f"{name}: AUC {metrics.auc(truth, scores):.3f}")
+    axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def _against_rest(
+    labels: Array, probability: Array, classes: Sequence[str]
+) -> list[tuple[str, Array, Array]]:
+    """Name, truth (N,) of 0 or 1 and scores (N,) of every class that occurs, and not alone."""
+    if probability.ndim == 1:
+        return [(classes[1], labels, probability)]
+    found = [
+        (name, (labels == number).astype(int), probability[:, number])
+        for number, name in enumerate(classes)
+    ]
+    return [(name, truth, scores) for name, truth, scores in found if 0 < truth.sum() < len(truth)]
+
+
+def confusion(labels: Array, called: Array, classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrix: images in the cells, coloured by their share of the true class."""
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (np.asarray(labels, int), np.asarray(called, int)), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = _plot(title)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= _MOST_NAMES:
+        for row, column in np.ndindex(*counts.shape):
+            dark = shares[row, column] > 0.5
+            text = f"{counts[row, column]:,}"
+            if len(classes) == 2:
+                text += f"\n{100 * shares[row, column]:.1f} %"
+            axes.text(
+                column, row, text, ha="center", va="center", color="white" if dark else "black"
+            )
+        axes.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) == 2 else 45)
+        axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="called (images; share of the row)", ylabel="label")
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def reliability(labels: Array, probability: Array, temperature: float, title: str) -> Figure:
+    """Observed share against said probability, before and after the temperature."""
+    figure, axes = _plot(title)
+    axes.plot([0, 1], [0, 1], color=_FAINT, linestyle="--")
+    tempered = calibration.tempered(probability, temperature)
+    drawn = {
+        "as the network says it": (probability, _OTHER),
+        f"at temperature {temperature:.2f}": (tempered, _MODEL),
+    }
+    for name, (said, colour) in drawn.items():
+        curve = calibration.reliability(labels, said)
+        error = calibration.error(labels, said)
+        label = f"{name}: calibration error {error:.3f}"
+        axes.plot(curve["probability"], curve["observed"], color=colour, label=label)
+        sizes = 10 + 200 * curve["images"] / len(labels)
+        axes.scatter(curve["probability"], curve["observed"], sizes, color=colour, alpha=0.6)
+    several = probability.ndim == 2
+    axes.set(
+        xlabel="probability of the likeliest class" if several else "probability of malignant",
+        ylabel="share that is right" if several else "share that is malignant",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+    )
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    return figure
+
+
+def decision(labels: Array, probability: Array, title: str) -> Figure:
+    """Decision curve of calibrated probabilities (N,) of malignant, against treating all or none.
+
+    The axis ends where treating nobody is best by far: below, all curves fall without limit.
+    """
+    figure, axes = _plot(title)
+    curve = decision_curve.curve(labels, probability)
+    axes.plot(curve["threshold"], curve["treat_all"], color=_OTHER, label="treat all")
+    axes.plot(curve["threshold"], curve["treat_none"], color=_FAINT, label="treat none")
+    axes.plot(curve["threshold"], curve["model"], color=_MODEL, label="treat by the model")
+    prevalence = float(np.mean(labels))
+    axes.set(
+        xlabel="probability from which one treats",
+        ylabel="net benefit (malignant treated per image)",
+        xlim=(0, 1),
+        ylim=(-0.25 * prevalence, 1.1 * prevalence),
+    )
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    return figure
+
+
+def _readable(name: str) -> str:
+    return name.replace("_", " ").replace("auc", "AUC")

@@ -1,0 +1,1 @@
+"""Networks by timm's names, their pretrained weights, image-text models."""

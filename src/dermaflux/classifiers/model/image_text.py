@@ -1,0 +1,184 @@
+"""Image-text models as classifiers that saw none of our images (Radford et al. 2021, section 3.1).
+
+A class is the normalised mean of the text features of its sentences; an image belongs to a class in
+proportion to the softmax of its cosines with the classes, times the model's own logit scale. Opens
+models through open_clip, from the hub's cache or a folder; writes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from dermaflux.core import hub
+from dermaflux.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_HUB = "hf-hub:"
+_TEXT = ["*.json", "*.txt", "*.model", "README.md"]  # configuration, tokenizer, card; no weights
+_FORK = "https://github.com/SiyuanYan1/Derm1M"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Where a model lies, checked before anything large is loaded."""
+
+    name: str
+    """Its key in `zero_shot.models`."""
+    source: str
+    """What `zero_shot.models` says."""
+    address: str
+    """What open_clip opens: `hf-hub:` with a repository or `local-dir:` with a folder."""
+    licence: str
+    """As its card states it."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready to score."""
+
+    model: Any
+    prepare: Any
+    """PIL image -> (3, S, S) as the model's own configuration says."""
+    tokenizer: Any
+    device: torch.device
+
+
+def find(name: str, source: str) -> Reference:
+    """Configuration and card of `zero_shot.models.<name>`.
+
+    Raises `InputError` when open_clip is not installed, the model cannot be had, or its
+    configuration is one that the installed open_clip does not know.
+    """
+    try:
+        import open_clip
+    except ImportError:
+        raise InputError(
+            f"zero_shot.run names {name} but open_clip is not installed; run "
+            "`pip install 'dermaflux[zero-shot]'` or leave zero_shot.run empty"
+        ) from None
+    parameter = f"zero_shot.models.{name}"
+    repository, _, revision = source.removeprefix(_HUB).partition("@")
+    folder = Path(source)
+    with _opening(parameter, repository, revision or None):
+        if source.startswith(_HUB):
+            from huggingface_hub import snapshot_download
+
+            found = snapshot_download(repository, revision=revision or None, allow_patterns=_TEXT)
+            folder = Path(found)
+        config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
+    known = {field.name for field in dataclasses.fields(open_clip.CLIPVisionCfg)}
+    unknown = sorted(set(config.get("model_cfg", {}).get("vision_cfg", {})) - known)
+    if unknown:
+        version = getattr(open_clip, "__version__", "")
+        raise InputError(
+            f"{parameter} {source} has the setting vision_cfg.{unknown[0]}, which open_clip "
+            f"{version} does not know; leave {name} out of zero_shot.run, or install its authors' "
+            f"open_clip ({_FORK}) in place of the published one"
+        )
+    at_hub = source.startswith(_HUB) and not revision
+    if source.startswith(_HUB) and revision:
+        with _opening(parameter, repository, revision):
+            _weights(repository, revision)
+    return Reference(name, source, source if at_hub else f"local-dir:{folder}", _licence(folder))
+
+
+def _opening(parameter: str, repository: str, revision: str | None) -> Any:
+    return hub.opening(
+        parameter,
+        repository,
+        revision,
+        "folder with open_clip's files",
+        "give a folder with its files, or leave the model out of zero_shot.run",
+    )
+
+
+def _weights(repository: str, revision: str) -> None:
+    """Bring the weights of a revision beside its configuration, safetensors where there are any."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        hf_hub_download(repository, "open_clip_model.safetensors", revision=revision)
+    except errors.EntryNotFoundError:
+        hf_hub_download(repository, "open_clip_pytorch_model.bin", revision=revision)
+
+
+def _licence(folder: Path) -> str:
+    from huggingface_hub import ModelCard
+
+    card = folder / "README.md"
+    if not card.is_file():
+        return "licence not stated"
+    return str(
+        ModelCard.load(card, ignore_metadata_errors=True).data.get("license") or "not stated"
+    )
+
+
+def load(reference: Reference) -> Opened:
+    """The model with its weights, on the GPU when there is one; of a pickle only tensors are read.
+
+    Raises `InputError` when open_clip cannot build it or the weights do not fit.
+    """
+    import pickle
+
+    import open_clip
+
+    parameter = f"zero_shot.models.{reference.name}"
+    try:
+        with _opening(parameter, reference.address, None):
+            model, prepare = open_clip.create_model_from_pretrained(
+                reference.address, weights_only=True
+            )
+            tokenizer = open_clip.get_tokenizer(reference.address)
+    except (RuntimeError, TypeError, KeyError, pickle.UnpicklingError) as error:
+        said = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        raise InputError(
+            f"{parameter} {reference.address} cannot be opened by open_clip ({said}); give a "
+            "folder with matching configuration and weights, or leave it out of zero_shot.run"
+        ) from None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Opened(model.to(device).eval(), prepare, tokenizer, device)
+
+
+def sentences(words: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Every template with every phrasing of a class in the place of `{c}`."""
+    return [template.replace("{c}", phrase) for phrase in words for template in templates]
+
+
+def class_features(opened: Opened, classes: Sequence[Sequence[str]]) -> Tensor:
+    """(C, D) unit vectors from the sentences of C classes."""
+    found = []
+    with torch.inference_mode():
+        for written in classes:
+            tokens = opened.tokenizer(list(written)).to(opened.device)
+            features = normalize(opened.model.encode_text(tokens).float(), dim=-1)
+            found.append(normalize(features.mean(dim=0), dim=-1))
+    return torch.stack(found)
+
+
+def probabilities(
+    opened: Opened, features: Tensor, images: Iterable[Image.Image], batch: int
+) -> np.ndarray[Any, Any]:
+    """(N, C) float64 probabilities of the classes of `features` (C, D), rows sum to 1."""
+    rows = [np.empty((0, len(features)))]
+    with torch.inference_mode():
+        scale = opened.model.logit_scale.exp().float()
+        stream = iter(images)
+        while chunk := list(islice(stream, batch)):
+            pixels = torch.stack([opened.prepare(image) for image in chunk]).to(opened.device)
+            seen = normalize(opened.model.encode_image(pixels).float(), dim=-1)
+            rows.append((scale * seen @ features.T).double().softmax(dim=1).cpu().numpy())
+    return np.concatenate(rows)

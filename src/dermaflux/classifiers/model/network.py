@@ -1,0 +1,183 @@
+"""A timm classifier of benign against malignant, or of diagnoses: built, stored, loaded, applied.
+
+A classifier folder holds `model.safetensors` (weights), `config.json` (how to build the model and
+prepare images), `validation.csv` (image_id, label, and `probability` of malignancy or a column per
+diagnosis) and `history.csv` (one row per epoch). Model and images meet in `probabilities`; nothing
+here trains.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dermaflux.classifiers.data.subset import CLASSES, column
+from dermaflux.classifiers.model import pretrained
+from dermaflux.errors import InputError
+from dermaflux.params import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+THRESHOLD = 0.5
+"""Training sets are balanced, so 0.5 is the equal-prior decision (the paper's accuracy)."""
+
+
+def device() -> torch.device:
+    """The GPU when there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def configure(model: Model, image_size: int, classes: Sequence[str] = CLASSES) -> dict[str, Any]:
+    """Settings from which `build` makes a model and `probabilities` prepares images.
+
+    Raises `InputError` for a name that timm does not know and for contradicting sizes.
+    """
+    import timm
+
+    try:
+        published = timm.models.get_pretrained_cfg(model.name)
+    except RuntimeError:
+        published = None
+    if not timm.is_model(model.name) or published is None:
+        near = ", ".join(get_close_matches(model.name, timm.list_models())) or "resnet18"
+        raise InputError(
+            f"timm has no model {model.name!r}; use a name of timm.list_models(), such as {near}"
+        )
+    options = dict(model.options)
+    if published.fixed_input_size and options.setdefault("img_size", image_size) != image_size:
+        raise InputError(
+            f"options.img_size {options['img_size']} of {model.name} differs from "
+            f"train.image_size {image_size}; leave img_size out"
+        )
+    return {
+        "name": model.name,
+        "options": options,
+        "image_size": image_size,
+        "mean": list(published.mean),
+        "std": list(published.std),
+        "classes": list(classes),
+        "threshold": THRESHOLD if binary(classes) else None,
+    }
+
+
+def binary(classes: Sequence[str]) -> bool:
+    """Whether one logit, that of malignancy, tells the classes apart."""
+    return column(classes) == "label"
+
+
+def build(config: dict[str, Any], weights: Path | None = None) -> nn.Module:
+    """The model of `configure`: one output, the logit of malignancy, or a logit per diagnosis.
+
+    Starts from the file `weights` of `pretrained.locate`. Raises `InputError` when timm refuses the
+    options or the weights do not fit.
+    """
+    import timm
+
+    outputs = 1 if binary(config["classes"]) else len(config["classes"])
+    extra = pretrained.overlay(weights, config["name"]) if weights else {}
+    try:
+        model: nn.Module = timm.create_model(
+            config["name"], num_classes=outputs, **config["options"], **extra
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(
+            f"timm cannot build {config['name']} with options {config['options']} ({problem}); "
+            "correct train.models"
+        ) from None
+    except RuntimeError as error:
+        if weights is None:
+            raise
+        problem = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        raise InputError(
+            f"weights {weights} do not fit {config['name']} ({problem}); give those of that very "
+            "model and leave out options that change its size"
+        ) from None
+    if weights is not None:
+        pretrained.check(model, weights, config["name"])
+    return model
+
+
+def freeze(network: nn.Module) -> None:
+    """Leave nothing but the last layer to learn; statistics of batch norm still adapt."""
+    network.requires_grad_(False)
+    last = network.get_classifier()  # type: ignore[operator]
+    for layer in last if isinstance(last, tuple) else (last,):
+        layer.requires_grad_(True)
+
+
+def normalise(images: Tensor, config: dict[str, Any]) -> Tensor:
+    """(B, 3, S, S) in [0, 1] -> zero-mean, unit-variance channels as the model expects."""
+    mean, std = (channels(images, config[name]) for name in ("mean", "std"))
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def channels(images: Tensor, values: Sequence[float]) -> Tensor:
+    """(1, C, 1, 1) beside `images`; on a GPU nothing waits for it, as for `new_tensor` it would."""
+    one = torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True)
+    return one.view(1, -1, 1, 1)
+
+
+def unit(pixels: Tensor) -> Tensor:
+    """uint8 (B, S, S, 3) -> float (B, 3, S, S) in [0, 1]."""
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+def probabilities(
+    model: nn.Module,
+    config: dict[str, Any],
+    images: Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any],
+    batch: int = 128,
+) -> np.ndarray[Any, Any]:
+    """What the model makes of uint8 images (N, S, S, 3), S = config["image_size"].
+
+    Returns float64 in [0, 1]: (N,) probability of malignancy, or (N, K) of K diagnoses, rows that
+    sum to 1. Leaves the model in evaluation mode.
+    """
+    where = next(model.parameters()).device
+    model.eval()
+    classes = config["classes"]
+    found = [np.empty(0 if binary(classes) else (0, len(classes)))]
+    with torch.inference_mode():
+        for first in range(0, len(images), batch):
+            chosen = np.require(images[first : first + batch], requirements="W")
+            pixels = torch.from_numpy(chosen).to(where)
+            logits = model(normalise(unit(pixels), config)).double()
+            shares = logits.squeeze(1).sigmoid() if binary(classes) else logits.softmax(dim=1)
+            found.append(shares.cpu().numpy())
+    return np.concatenate(found)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write a state dict as safetensors."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+
+
+def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier that `train` wrote, on the GPU when there is one, ready for `probabilities`.
+
+    Raises `InputError` when the folder is not a classifier's.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} lacks {Path(str(error.filename or 'model.safetensors')).name}; "
+            "run `dermaflux train` or `dvc pull`"
+        ) from None
+    model = build(config)
+    model.load_state_dict(weights)
+    return model.to(device()).to(memory_format=torch.channels_last).eval(), config

@@ -1,0 +1,1 @@
+"""Supervised training with cross-entropy."""

@@ -1,0 +1,1 @@
+"""What every room stands on: the one table, images, files, hashes, seeds, caches."""

@@ -1,0 +1,1 @@
+"""From file bytes to checked pixels, with what is measured on them."""

@@ -1,0 +1,1 @@
+"""Images of one photograph, found across datasets."""

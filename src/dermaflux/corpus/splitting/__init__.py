@@ -1,0 +1,1 @@
+"""Which images stay, and in which split."""

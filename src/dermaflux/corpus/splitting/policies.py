@@ -1,0 +1,78 @@
+"""Two answers to "which published images are in the corpus": the paper's, and a cleaner one.
+
+Pure; reads and writes nothing. `as_published` repeats the readings under which the counts of the
+paper come out; `clean` is what leaves no copy, no leak and no enlarged image behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from dermaflux.corpus.decoding.decode import bucket
+
+if TYPE_CHECKING:
+    from dermaflux.params import Ingest
+    from dermaflux.sources.adapter import Source
+
+Name = Literal["clean", "as_published"]
+NAMES: tuple[Name, ...] = ("clean", "as_published")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which decoded images make the corpus, and at which scale."""
+
+    buckets: Literal["native", "published"]
+    """`native`: scale from the shorter side; `published`: the paper's scale per dataset."""
+    minimum_side: int
+    """Shorter published side in pixels below which an image is left out; 0 keeps all."""
+    indeterminate: Literal["drop", "keep", "benign", "malignant"]
+    """What becomes of diagnoses that are neither; `keep` leaves the label `indeterminate`."""
+    duplicates: Literal["drop", "keep"]
+    leak_guard: bool
+    """Whether whatever is tied to a test image leaves training."""
+    published_test: bool
+    """False: test parts that the paper trains on (DERM12345's) are training images here too."""
+
+    def label(self, source: Source, label: str) -> str | None:
+        """Label of an image in the corpus; None when it is left out."""
+        if label != "indeterminate":
+            return label
+        if self.buckets == "published" and source.indeterminate_dropped_in_paper:
+            return None
+        if self.indeterminate == "keep":
+            return label
+        return None if self.indeterminate == "drop" else self.indeterminate
+
+    def scale(self, source: Source, shorter: int) -> int:
+        """Scale in pixels of an image whose shorter published side is `shorter` pixels."""
+        return source.published_scale if self.buckets == "published" else bucket(shorter)
+
+    def held_out(self, source: Source, split: str) -> bool:
+        """Whether an image of this published split is a test image."""
+        return split == "test" and (self.published_test or not source.test_in_paper)
+
+
+AS_PUBLISHED = Policy("published", 0, "keep", "keep", leak_guard=False, published_test=False)
+"""The paper: no size filter can have been applied, for native ISIC 2024 tiles start at 61 pixels;
+actinic keratoses are missing in HIBA only; DERM12345's test images are in the training counts."""
+
+
+def policy(name: Name, settings: Ingest) -> Policy:
+    """The policy of that name.
+
+    Of the parameters, `as_published` takes the class of indeterminate images alone, which the paper
+    does not state; with `drop` they stay in the corpus, unlabelled, as its counts demand.
+    """
+    if name == "as_published":
+        given = settings.indeterminate
+        return replace(AS_PUBLISHED, indeterminate="keep" if given == "drop" else given)
+    return Policy(
+        "native",
+        settings.minimum_side,
+        settings.indeterminate,
+        settings.duplicates,
+        leak_guard=True,
+        published_test=True,
+    )

@@ -1,0 +1,184 @@
+"""Who leaves training and who goes to validation: leak guard, duplicate choice, group-aware split.
+
+Pure functions on columns of equal length, one item per image; keys are None where unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from dermaflux.sources.adapter import Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+Keys = Sequence[str | None]
+
+
+def linked(count: int, edges: Array) -> Array:
+    """Component number int (count,) of each item under undirected edges int (E, 2)."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = np.asarray(edges, dtype=np.int64).reshape(-1, 2)
+    ones = np.ones(len(edges), dtype=np.int8)
+    graph = coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
+    labels: Array = connected_components(graph, directed=False)[1]
+    return labels
+
+
+def components(count: int, *columns: Keys) -> Array:
+    """Component number of each item when items that share a key of any column belong together."""
+    import numpy as np
+
+    edges = []
+    for column in columns:
+        first: dict[str, int] = {}
+        for item, key in enumerate(column):
+            if key is not None and first.setdefault(key, item) != item:
+                edges.append((first[key], item))
+    return linked(count, np.array(edges, dtype=np.int64))
+
+
+def groups(ids: Sequence[str], edges: Array) -> list[str | None]:
+    """Name of each item's group of linked items, its smallest id; None for an item alone."""
+    labels = linked(len(ids), edges).tolist()
+    members: dict[int, list[str]] = {}
+    for name, label in zip(ids, labels, strict=True):
+        members.setdefault(label, []).append(name)
+    names = {label: min(m) if len(m) > 1 else None for label, m in members.items()}
+    return [names[label] for label in labels]
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """Why an image may not be trained on."""
+
+    kind: Literal["published list", "duplicate group", "lesion", "patient", "chain"]
+    """What it shares with the test image; `chain` when only other images tie the two."""
+    test: str
+    """Id of the test image."""
+
+
+def ties(
+    ids: Sequence[str],
+    held_out: Sequence[bool],
+    duplicate: Keys,
+    lesion: Keys,
+    patient: Keys,
+    published: Keys | None = None,
+) -> dict[int, Tie]:
+    """Training items that a chain of shared groups ties to a test item, and how.
+
+    `published` groups come from lists of duplicates that others published, and may lie within
+    `duplicate` ones; the first kind of `Tie` that holds is named.
+    """
+    kinds = (
+        ("published list", published or [None] * len(ids)),
+        ("duplicate group", duplicate),
+        ("lesion", lesion),
+        ("patient", patient),
+    )
+    labels = components(len(ids), *(column for _, column in kinds)).tolist()
+    tests: dict[int, str] = {}
+    direct: list[dict[str, str]] = [{} for _ in kinds]
+    for item, name in enumerate(ids):
+        if not held_out[item]:
+            continue
+        tests[labels[item]] = min(name, tests.get(labels[item], name))
+        for known, (_, column) in zip(direct, kinds, strict=True):
+            if (key := column[item]) is not None:
+                known[key] = min(name, known.get(key, name))
+    found = {}
+    for item in range(len(ids)):
+        if held_out[item] or labels[item] not in tests:
+            continue
+        found[item] = Tie("chain", tests[labels[item]])
+        for known, (kind, column) in zip(direct, kinds, strict=True):
+            if (key := column[item]) is not None and key in known:
+                found[item] = Tie(kind, known[key])  # type: ignore[arg-type]
+                break
+    return found
+
+
+def leaks(found: Mapping[int, Tie]) -> dict[int, Problem]:
+    """What the quarantine table says of each item that `ties` found."""
+    return {
+        item: Problem(
+            "test-leak",
+            f"it is tied through lesions or patients to test image {tie.test}"
+            if tie.kind == "chain"
+            else f"it shares its {tie.kind} with test image {tie.test}",
+        )
+        for item, tie in found.items()
+    }
+
+
+LEAK_COLUMNS = ("image_id", "split", "test_image", "tie")
+
+
+def leak_rows(
+    ids: Sequence[str], parts: Sequence[str], found: Mapping[int, Tie]
+) -> list[dict[str, str]]:
+    """Rows of reports/leaks.csv by image id: what left which split (`parts`), and why."""
+    rows = [(ids[item], parts[item], tie.test, tie.kind) for item, tie in found.items()]
+    return [dict(zip(LEAK_COLUMNS, row, strict=True)) for row in sorted(rows)]
+
+
+def surplus(
+    ids: Sequence[str], duplicate: Keys, labels: Sequence[str], sides: Sequence[int]
+) -> dict[int, Problem]:
+    """Items to drop so that each duplicate group keeps one: the largest, then the first by id.
+
+    Where the labels of a group disagree none can be trusted and all go. For use after `leaks`, so
+    that a group lies within training or within test.
+    """
+    members: dict[str, list[int]] = {}
+    for item, key in enumerate(duplicate):
+        if key is not None:
+            members.setdefault(key, []).append(item)
+    found: dict[int, Problem] = {}
+    for group in members.values():
+        best = min(group, key=lambda item: (-sides[item], ids[item]))
+        if len({labels[item] for item in group}) > 1:
+            said = ", ".join(f"{ids[item]} is {labels[item]}" for item in group[:4])
+            problem = Problem("label-conflict", f"copies of one image carry two labels: {said}")
+            found.update(dict.fromkeys(group, problem))
+            continue
+        problem = Problem("duplicate", f"it shows the same image as {ids[best]}, which is kept")
+        found.update((item, problem) for item in group if item != best)
+    return found
+
+
+def assign(
+    ids: Sequence[str],
+    held_out: Sequence[bool],
+    labels: Array,
+    fraction: float,
+    seed: int,
+) -> list[str]:
+    """`train`, `validation` or `test` of each item; items of one component stay together.
+
+    A component goes to validation when the hash of the seed and its smallest id falls below
+    `fraction`, so that adding images never moves the components they do not touch.
+    """
+    smallest: dict[int, str] = {}
+    for name, label in zip(ids, labels.tolist(), strict=True):
+        smallest[label] = min(name, smallest.get(label, name))
+    chosen = {label for label, name in smallest.items() if _uniform(seed, name) < fraction}
+    return [
+        "test" if test else "validation" if label in chosen else "train"
+        for test, label in zip(held_out, labels.tolist(), strict=True)
+    ]
+
+
+def _uniform(seed: int, name: str) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments."""
+    digest = hashlib.sha256(f"validation split\0{seed}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

@@ -1,0 +1,1 @@
+"""FLUX with a LoRA adapter, trained by rectified flow (paper section 2.2)."""

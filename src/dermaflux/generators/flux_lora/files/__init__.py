@@ -1,0 +1,1 @@
+"""LoRA files in the namings of diffusers and kohya."""

@@ -1,0 +1,1 @@
+"""The pipeline, its adapter, the flow objective's mathematics and costs."""

@@ -1,0 +1,172 @@
+"""Opens a backbone, whatever it is: the tiny stage's folder, a pinned hub id or another folder.
+
+Reads `models/backbone/`: a diffusers FluxPipeline folder, or `pin.json` with the name and revision
+of one. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dermaflux.core import hub
+from dermaflux.core.folder_digest import folder_digest
+from dermaflux.errors import InputError
+from dermaflux.generators.flux_lora.model.quantize import quantise
+from dermaflux.params.generators import BaseDtype
+
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline
+    from transformers import PreTrainedTokenizerBase
+
+PIN = "pin.json"
+INDEX = "model_index.json"
+LICENCE_FILE = "LICENCE.txt"
+COMPUTE = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp8": torch.bfloat16,
+    "nf4": torch.bfloat16,
+}
+"""Dtype of activations, and of what a base dtype leaves unquantised."""
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
+PICTURE_PARTS = ("transformer", "vae")
+PARTS = (*PICTURE_PARTS, *TEXT_PARTS)
+
+
+def automatic_device() -> torch.device:
+    """The GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Which diffusers repository a backbone folder stands for."""
+
+    source: str
+    """Folder or hub id to load from."""
+    revision: str | None
+    name: str
+    """What manifests call it: `tiny`, or the repository's name."""
+    identity: str
+    """Changes when the weights change: hash of the folder's files, or repository@revision."""
+    licence: str
+    """Licence of images made with it."""
+
+
+def reference(folder: Path) -> Reference:
+    """Resolve `models/backbone/`; raise `InputError` when it holds no backbone."""
+    if (folder / PIN).exists():
+        pin = json.loads((folder / PIN).read_text(encoding="utf-8"))
+        source, revision = pin["repository"], pin["revision"]
+        licence = "FLUX.1-dev non-commercial" if "FLUX.1-dev" in source else f"see {source}"
+        if revision is None:
+            return Reference(source, None, source, folder_hash(Path(source)), licence)
+        return Reference(source, revision, source, f"{source}@{revision}", licence)
+    if (folder / INDEX).exists():
+        return Reference(str(folder), None, "tiny", folder_hash(folder), "CC0")
+    raise InputError(f"{folder} holds no backbone; run the stage `backbone`")
+
+
+def folder_hash(folder: Path) -> str:
+    """Hex digest of all file names and contents of a diffusers folder."""
+    if not (folder / INDEX).exists():
+        raise InputError(f"{folder} has no {INDEX}; name a folder saved by diffusers")
+    return folder_digest(folder)
+
+
+def quiet() -> None:
+    """Silence the libraries' own bars and warnings; the stage prints what matters."""
+    from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
+
+    # Each caption longer than CLIP's 77 tokens would be printed; truncation is counted instead.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+def _opening(found: Reference) -> AbstractContextManager[None]:
+    instead = "name a folder saved by diffusers, or a hub id while the hub can be reached"
+    return hub.opening("backbone.repository", found.source, found.revision, "folder", instead)
+
+
+def load(
+    folder: Path,
+    base_dtype: BaseDtype,
+    device: torch.device | None = None,
+    parts: Collection[str] = PARTS,
+) -> FluxPipeline:
+    """The backbone as a FluxPipeline for inference, all weights frozen.
+
+    `base_dtype` decides how the Linear weights of the transformer's blocks and of T5 are held:
+    fp8 by `float8_linear`, nf4 by bitsandbytes; the rest is bf16 then. Nothing is ever held wider
+    than it is used. What is not among `parts` is not read from disk, such as the text encoders when
+    all prompts are encoded already. Raises `InputError` when the repository cannot be read or a
+    package is missing.
+    """
+    from diffusers import FluxPipeline
+
+    quiet()
+    found = reference(folder)
+    device = device or automatic_device()
+    options: dict[str, Any] = {name: None for name in PARTS if name not in parts}
+    with _opening(found):
+        pipe = FluxPipeline.from_pretrained(
+            found.source,
+            revision=found.revision,
+            dtype=COMPUTE[base_dtype],
+            use_safetensors=True,
+            **options,
+        )
+    for name in PARTS:
+        part = getattr(pipe, name)
+        if part is not None:
+            part.requires_grad_(False).eval()
+    if base_dtype in ("fp8", "nf4"):
+        quantise(pipe, base_dtype, device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def tokenizers(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+    """CLIP's and T5's tokenizer of a backbone, without loading any weights."""
+    from transformers import AutoTokenizer
+
+    quiet()
+    found = reference(folder)
+    with _opening(found):
+        clip, t5 = (
+            AutoTokenizer.from_pretrained(
+                found.source, subfolder=part, revision=found.revision, trust_remote_code=False
+            )
+            for part in ("tokenizer", "tokenizer_2")
+        )
+    return clip, t5
+
+
+def on_meta(folder: Path) -> dict[str, torch.nn.Module]:
+    """The pipeline's parts from their configurations alone: shapes without storage.
+
+    Keys: transformer, text_encoder, text_encoder_2, vae.
+    """
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from transformers import AutoConfig, CLIPTextModel, T5EncoderModel
+
+    quiet()
+    found = reference(folder)
+    parts: dict[str, torch.nn.Module] = {}
+    with _opening(found), torch.device("meta"):
+        for name, kind in (("transformer", FluxTransformer2DModel), ("vae", AutoencoderKL)):
+            described = kind.load_config(found.source, subfolder=name, revision=found.revision)
+            parts[name] = kind.from_config(described)
+        for name, encoder in (("text_encoder", CLIPTextModel), ("text_encoder_2", T5EncoderModel)):
+            options = {"subfolder": name, "revision": found.revision, "trust_remote_code": False}
+            parts[name] = encoder(AutoConfig.from_pretrained(found.source, **options))
+    return parts

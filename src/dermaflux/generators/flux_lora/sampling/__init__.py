@@ -1,0 +1,1 @@
+"""Opening the fine-tuned pipeline and sampling from it."""

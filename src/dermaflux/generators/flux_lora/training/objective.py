@@ -1,0 +1,136 @@
+"""The fine-tuning loss of a step, micro-batch by micro-batch, and what the step costs.
+
+A step's loss is the mean over the real images of all its micro-batches, each image weighing the
+same whatever its size and whichever process holds it. Reads and writes nothing but the caches its
+sources stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dermaflux.core.seeds import generator
+from dermaflux.generators.flux_lora.model import flops
+from dermaflux.generators.flux_lora.model.loss import noise_and_sigma, velocity_errors
+from dermaflux.generators.flux_lora.model.prompt_padding import TextSource
+from dermaflux.generators.flux_lora.training.buckets import MicroBatch, Order
+from dermaflux.params import Finetune
+from dermaflux.training.distributed import Processes
+from dermaflux.training.fit import Step
+from dermaflux.training.prefetch import Prefetched, moved
+from dermaflux.training.step_log import Work
+
+if TYPE_CHECKING:
+    from dermaflux.generators.data.images import Sample
+
+
+class LatentSource(Protocol):
+    """Draws latents of images from their cached posteriors."""
+
+    def draw(self, samples: Sequence[Sample], draws: Sequence[torch.Generator]) -> Tensor:
+        """A fresh posterior sample per image, shifted and scaled, (B, 16, h, w) on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A micro-batch, drawn on the CPU and on its way to the device."""
+
+    micro: MicroBatch
+    members: list[Sample]
+    latents: Tensor
+    noise: Tensor
+    sigma: Tensor
+
+
+class Objective:
+    """What `fit` asks for: losses of a step, and its work; `model` is a FluxTransformer2DModel."""
+
+    def __init__(
+        self,
+        model: Any,
+        samples: Sequence[Sample],
+        caption_tokens: Sequence[int],
+        order: Order,
+        latents: LatentSource,
+        text: TextSource,
+        section: Finetune,
+        seed: int,
+        steps: int,
+        processes: Processes,
+    ) -> None:
+        self._model, self._samples, self._caption_tokens = model, samples, caption_tokens
+        self._order, self._latents, self._text = order, latents, text
+        self._section, self._seed, self._processes = section, seed, processes
+        self._steps, self._expected = steps, -1
+        self._ahead: Prefetched[_Prepared] | None = None
+        self._shape = flops.Shape.of(model.config)
+        self._adapter = flops.Adapter(section.rank, section.targets)
+
+    def parts(self, step: int) -> Iterator[Step]:
+        """This process's micro-batches of an optimiser step, counted from 0."""
+        if self._ahead is None or step != self._expected:
+            self.close()
+            self._ahead = Prefetched(lambda item: self._prepared(*item), self._items(step))
+        self._expected = step + 1
+        real = sum(micro.real for micro in self._order.at(step))
+        for _ in self._own(step):
+            made = next(self._ahead)
+            errors = self._errors(made)
+            own = made.members[: made.micro.real]
+            # Fillers give the batch its static shape; slicing keeps them out of the gradient.
+            loss = errors[: made.micro.real].sum() / real
+            yield Step(loss, [one.image_id for one in own], self._ahead.waited)
+
+    def close(self) -> None:
+        """Drop what was prepared for later steps."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def _own(self, step: int) -> list[MicroBatch]:
+        return self._order.share(step, self._processes.rank, self._processes.world)
+
+    def _items(self, first: int) -> Iterator[tuple[int, MicroBatch]]:
+        for step in range(first, self._steps):
+            for micro in self._own(step):
+                yield step, micro
+
+    def _prepared(self, step: int, micro: MicroBatch) -> _Prepared:
+        members = [self._samples[place] for place in micro.members]
+        draws = [generator(self._seed, "finetune", step, one.image_id) for one in members]
+        latents = self._latents.draw(members, draws)
+        noise, sigma = noise_and_sigma(latents, self._section.timestep_density, draws)
+        device = self._processes.device
+        return _Prepared(
+            micro, members, moved(latents, device), moved(noise, device), moved(sigma, device)
+        )
+
+    def _errors(self, made: _Prepared) -> Tensor:
+        text = self._text([one.caption for one in made.members], made.micro.bucket.text_tokens)
+        return velocity_errors(
+            self._model, made.latents, made.noise, made.sigma, text, self._section.guidance
+        )
+
+    def work(self, step: int) -> Work:
+        """Images, tokens and FLOP of an optimiser step, over all processes."""
+        return sum((self._work(micro) for micro in self._order.at(step)), Work())
+
+    def _work(self, micro: MicroBatch) -> Work:
+        bucket, places = micro.bucket, len(micro.members)
+        own = sum(
+            min(self._caption_tokens[member], bucket.text_tokens)
+            for member in micro.members[: micro.real]
+        )
+        tokens = places * bucket.tokens
+        flop = flops.training_step(
+            self._shape, bucket.image_tokens, bucket.text_tokens, self._adapter
+        )
+        return Work(
+            micro.real, tokens, tokens - micro.real * bucket.image_tokens - own, places * flop
+        )

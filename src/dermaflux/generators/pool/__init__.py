@@ -1,0 +1,1 @@
+"""The synthetic pool: plan, shards, report."""

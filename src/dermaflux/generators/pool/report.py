@@ -1,0 +1,47 @@
+"""Counts of the synthetic pool and the table of what was left out of it: reports/synthesize/.
+
+Reads labels of the pool; writes counts.json and quarantine.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dermaflux.core import table
+
+COUNTS = "counts.json"
+QUARANTINE = "quarantine.csv"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One file that is not in the pool."""
+
+    file: str
+    """Relative to the folder of released images."""
+    rule: str
+    reason: str
+
+
+def write(
+    pool: Path, folder: Path, refused: Sequence[Refused], found: dict[str, Any] | None = None
+) -> None:
+    """Write both files; `found` are counts of where the pool was taken from."""
+    labels = table.metadata(pool, ["label"])["label"].value_counts().sort_index()
+    counts = {
+        "images": {str(label): int(count) for label, count in labels.items()},
+        "quarantined": dict(sorted(Counter(one.rule for one in refused).items())),
+        **(found or {}),
+    }
+    with table.atomic_folder(folder) as partial:
+        table.write_json(partial / COUNTS, counts)
+        with (partial / QUARANTINE).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["file", "rule", "reason"])
+            for one in sorted(refused, key=lambda one: (one.file, one.rule)):
+                writer.writerow([one.file, one.rule, one.reason])

@@ -1,0 +1,1 @@
+"""Released images in place of a generator."""

@@ -1,0 +1,1 @@
+"""A complete FluxPipeline of a few million parameters, trained from scratch."""

@@ -1,0 +1,1 @@
+"""Figures of one classifier: pure functions of labels and scores."""

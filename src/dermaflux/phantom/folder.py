@@ -1,0 +1,179 @@
+"""Writes the phantom corpus: eleven datasets as published, and what is known about them.
+
+Reads nothing. Writes the data folder: one folder per dataset, ``phantom.json`` (Bayes AUC,
+attribute distributions, counts, planted duplicates and damage) and ``phantom.csv`` (the true
+attributes of each image). Command: ``dermaflux phantom data``.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dermaflux.core import table as image_table
+from dermaflux.errors import InputError
+from dermaflux.phantom import archives, challenge, kaggle, recent_challenges
+from dermaflux.phantom.lesion import ATTRIBUTES, bayes_auc
+from dermaflux.phantom.picture import Layout, Picture, table
+from dermaflux.progress import progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_BATCH = 12  # pictures a worker takes at a time
+
+
+def layouts() -> dict[str, Layout]:
+    """The plan of every dataset, without rendering anything."""
+    isic2019, isic2020 = challenge.isic2019(), challenge.isic2020()
+    kaggle1 = kaggle.kaggle1(isic2020)
+    return {
+        "mednode": archives.mednode(),
+        "hiba": archives.hiba(),
+        "derm12345": archives.derm12345(),
+        "isic2019": isic2019,
+        "isic2020": isic2020,
+        "milk10k": recent_challenges.milk10k(),
+        "padufes20": archives.padufes20(),
+        "kaggle1": kaggle1,
+        "kaggle2": kaggle.kaggle2(kaggle1, isic2019),
+        "ddi": archives.ddi(),
+        "isic2024": recent_challenges.isic2024(),
+    }
+
+
+def encode(pixels: np.ndarray[Any, Any], suffix: str, quality: int) -> bytes:
+    """Encode uint8 (H, W, 3) as ``.jpg`` or ``.png``.
+
+    libjpeg-turbo's default integer DCT gives the same bytes with and without SIMD. PNG is written
+    here without compression, since deflate output differs between zlib builds.
+    """
+    if suffix == ".png":
+        return _png(pixels)
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def _png(pixels: np.ndarray[Any, Any]) -> bytes:
+    height, width, _ = pixels.shape
+    raw = b"".join(b"\0" + row.tobytes() for row in pixels)
+    stored = [b"\x78\x01"]
+    for start in range(0, len(raw), 0xFFFF):
+        block = raw[start : start + 0xFFFF]
+        last = start + 0xFFFF >= len(raw)
+        stored.append(struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF) + block)
+    stored.append(struct.pack(">I", zlib.adler32(raw)))
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", b"".join(stored)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def content(picture: Picture) -> bytes | None:
+    """The bytes of the file; None when the file is planned to be missing."""
+    from dermaflux.phantom.render import render
+
+    if picture.damage == "no file":
+        return None
+    if picture.damage == "not an image":
+        return b"404: the requested image could not be found\n"
+    pixels = render(picture.lesion, *picture.size)
+    encoded = encode(pixels, Path(picture.path).suffix, picture.quality)
+    return encoded[: len(encoded) * 3 // 5] if picture.damage == "truncated" else encoded
+
+
+def _write_pictures(folder: Path, pictures: Sequence[Picture]) -> int:
+    for picture in pictures:
+        encoded = content(picture)
+        if encoded is not None:
+            (folder / picture.path).write_bytes(encoded)
+    return len(pictures)
+
+
+def _known(plan: dict[str, Layout]) -> dict[str, Any]:
+    """What a reader of the corpus may want to check against."""
+    pictures = [p for layout in plan.values() for p in layout.pictures]
+    files = [p for p in pictures if p.damage != "no file"]
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for (source, split, label), images in Counter(
+        (p.source, p.split, p.label) for p in files
+    ).items():
+        counts.setdefault(source, {}).setdefault(split, {})[label] = images
+    return {
+        "images": len(files),
+        "counts": counts,
+        "bayes_auc": bayes_auc(),
+        "attributes_percent": ATTRIBUTES,
+        "duplicates": [
+            {"kind": kind, "paths": list(paths)}
+            for layout in plan.values()
+            for kind, *paths in layout.duplicates
+        ],
+        "damaged": {p.path: p.damage for p in pictures if p.damage},
+        "undersized": [p.path for p in files if min(p.size) < 128],
+    }
+
+
+def _truth(plan: dict[str, Layout]) -> str:
+    rows = [
+        [
+            p.path,
+            p.lesion.key,
+            p.lesion.view,
+            p.lesion.label,
+            p.lesion.asymmetry,
+            p.lesion.border,
+            len(p.lesion.colours),
+            "|".join(p.lesion.colours),
+            p.lesion.tone,
+            p.lesion.pattern,
+        ]
+        for layout in plan.values()
+        for p in layout.pictures
+        if p.damage != "no file"
+    ]
+    header = "path,lesion,view,label,asymmetry,border,colours,colour_names,tone,pattern"
+    return table(header, rows)
+
+
+def write(folder: Path, jobs: int = -1) -> None:
+    """Render the corpus into `folder`, with `jobs` processes (-1: one per core).
+
+    A phantom corpus there is replaced; any other content raises `InputError`.
+    """
+    from joblib import Parallel, delayed
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder for the phantom corpus")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "phantom.json").exists():
+        raise InputError(
+            f"{folder} holds files that are not a phantom corpus; name a new or empty folder"
+        )
+    plan = layouts()
+    pictures = [p for layout in plan.values() for p in layout.pictures]
+    with image_table.atomic_folder(folder) as partial:
+        for path in sorted({(partial / p.path).parent for p in pictures}):
+            path.mkdir(parents=True, exist_ok=True)
+        batches = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]
+        with progress("phantom images", len(pictures)) as advance:
+            for done in Parallel(n_jobs=jobs, return_as="generator_unordered")(
+                delayed(_write_pictures)(partial, batch) for batch in batches
+            ):
+                advance(done)
+        for layout in plan.values():
+            for name, text in layout.files.items():
+                image_table.write_text(partial / name, text)
+        image_table.write_text(partial / "phantom.csv", _truth(plan))
+        image_table.write_json(partial / "phantom.json", _known(plan))

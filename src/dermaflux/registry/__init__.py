@@ -1,0 +1,1 @@
+"""The MLflow model registry: promotion, serving, rollback, export."""

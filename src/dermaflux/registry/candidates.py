@@ -1,0 +1,128 @@
+"""Who stands for promotion: trained classifiers with their predictions of the validation split.
+
+Reads models/classifiers/ and the validation split of corpus/; writes nothing.
+
+The arm `random_features` is no candidate: its network is as it was drawn, so where it leads it
+leads by luck, and it is there to show what a network that learnt nothing reaches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dermaflux import paths
+from dermaflux.core import table
+from dermaflux.core.checkpoints import fingerprint
+from dermaflux.errors import InputError
+from dermaflux.params import LEARNED, Params
+from dermaflux.registry import lineage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dermaflux.registry import registry
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained classifier of one cell and arm, with its validation predictions."""
+
+    cell: str
+    arm: str
+    folder: Path
+    predictions: pd.DataFrame
+    """Indexed by image_id: `malignant` (bool) and `probability` in [0, 1]."""
+    auc: float
+
+    @property
+    def name(self) -> str:
+        """`vit-0/mixture`."""
+        return f"{self.cell}/{self.arm}"
+
+
+def predictions(folder: Path) -> pd.DataFrame:
+    """Validation predictions of a classifier folder, indexed and sorted by image_id."""
+    import pandas as pd
+
+    path = folder / "validation.csv"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run `dvc repro train`, or `dvc pull`")
+    try:
+        read = pd.read_csv(path, dtype={"image_id": str, "label": str}).set_index("image_id")
+        read["malignant"] = read["label"].isin(["malignant", "1"])
+        return read[["malignant", "probability"]].sort_index()
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a table of image_id, label and probability ({error}); run "
+            "`dvc repro train`"
+        ) from None
+
+
+def auc(rows: pd.DataFrame) -> float:
+    """Area under the ROC curve of a prediction table."""
+    from dermaflux.metrics import metrics
+
+    return metrics.auc(rows["malignant"].to_numpy().astype(int), rows["probability"].to_numpy())
+
+
+def candidates(params: Params) -> list[Candidate]:
+    """Every trained cell of `promote.architecture`, best validation AUC first, ties by name."""
+    arms = [arm for arm in params.train.arms if arm in LEARNED]
+    if not arms:
+        raise InputError(
+            f"train.arms {params.train.arms} holds no candidate, for none of them learns; add "
+            "real or mixture"
+        )
+    found = []
+    for seed in params.train.seeds:
+        cell = paths.cell(params.promote.architecture, seed)
+        for arm in arms:
+            folder = paths.CLASSIFIERS / cell / arm
+            rows = predictions(folder)
+            found.append(Candidate(cell, arm, folder, rows, auc(rows)))
+    return sorted(found, key=lambda item: (-item.auc, item.cell, item.arm))
+
+
+def validation_split() -> pd.DataFrame:
+    """Labelled validation images of the corpus, indexed and sorted by image_id."""
+    rows = table.metadata(paths.CORPUS, lineage.COLUMNS, "validation")
+    rows = rows[rows["label"].isin(["benign", "malignant"])]
+    return rows.assign(malignant=rows["label"] == "malignant").set_index("image_id").sort_index()
+
+
+def split_hash(split: pd.DataFrame) -> str:
+    """Fingerprint of which validation images there are, their labels and their pixels."""
+    return fingerprint(
+        images=split.index.to_list(),
+        malignant=[bool(value) for value in split["malignant"]],
+        sha256=split["sha256"].to_list(),
+    )
+
+
+def rescore(folder: Path, split: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of a classifier folder on the present validation images."""
+    import pandas as pd
+
+    from dermaflux.classifiers.data import samples
+    from dermaflux.classifiers.model import network
+
+    model, config = network.load(folder)
+    rows, images = samples.load_split(paths.CORPUS, "validation", config["image_size"])
+    scores = pd.Series(network.probabilities(model, config, images.pixels), index=rows["image_id"])
+    return split[["malignant"]].assign(probability=scores)
+
+
+def champion_predictions(present: registry.Registered, split: pd.DataFrame) -> pd.DataFrame:
+    """The champion's scores on the present validation images.
+
+    Raises `InputError` when the champion cannot be loaded: it must not lose for that.
+    """
+    folder = present.load().folder
+    if present.tags.get("validation_hash") != split_hash(split):
+        return rescore(folder, split)
+    try:
+        return predictions(folder).loc[split.index]
+    except (InputError, KeyError) as error:
+        raise present.unusable(error) from None

@@ -1,0 +1,182 @@
+"""A classifier as one ONNX file: `dermaflux export-onnx lesion.onnx [--cell vit-0/mixture]`.
+
+Reads the registry's champion, or a folder of models/classifiers/; writes the file it is asked for.
+The graph takes `images`, float32 (N, 3, S, S), RGB in [0, 1], and gives `probability`: float32
+(N,), calibrated probability of malignancy, or (N, K), of each class in the order of the metadata.
+Normalisation, sigmoid or softmax and temperature are inside; cutting a square out of a photograph
+and scaling it to S is left to the caller (`classifiers.served.prepare`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dermaflux import paths
+from dermaflux.classifiers.model import network as supervised
+from dermaflux.errors import InputError
+from dermaflux.metrics import calibration
+from dermaflux.params import Params
+from dermaflux.registry import registry
+from dermaflux.registry.model_card import DISCLAIMER
+from dermaflux.tracking import runs
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability between the file and the network."""
+OPSET = 18
+_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+class Calibrated(nn.Module):
+    """Pictures in, calibrated probabilities out."""
+
+    def __init__(self, network: nn.Module, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.network = network
+        for module in network.modules():
+            # The exporter cannot split torch's fused attention where the batch size is open.
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = False
+        self.temperature = float(config.get("temperature", 1.0))
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) in [0, 1] -> (N,), or (N, K) of a network with K outputs."""
+        logits: Tensor = self.network((images - self.mean) / self.std) / self.temperature
+        if logits.shape[1] == 1:
+            return logits[:, 0].sigmoid()
+        return logits.softmax(dim=1)
+
+
+def run(params: Params, output: Path, cell: str | None) -> None:
+    """Export the champion, or the classifier of `<architecture>-<seed>/<arm>`.
+
+    Raises `InputError` when a package or the classifier is missing, and when the file's
+    probabilities differ from the network's by more than `TOLERANCE`.
+    """
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"export-onnx needs {', '.join(missing)}; run `pip install 'dermaflux[onnx]'`"
+        )
+    if output.suffix != ".onnx":
+        raise InputError(f"{output} does not end in .onnx; give the file a name that does")
+    folder, name, output_hash = _source(params, cell)
+    gap, size = export(folder, name, output_hash, output)
+    print(
+        f"{output}: {name}, {size / 1e6:,.1f} MB; probabilities differ from the network's by at "
+        f"most {gap:.1e}. {DISCLAIMER}"
+    )
+
+
+def _source(params: Params, cell: str | None) -> tuple[Path, str, str]:
+    """A classifier's folder, name and hash as `train` wrote it."""
+    if cell is None:
+        champion = registry.the_champion(runs.connect(), params.promote.model_name)
+        champion.load()
+        known_as = f"{champion.name} version {champion.version}"
+        return champion.folder(), known_as, champion.tags.get("output_hash", "unknown")
+    folder = paths.CLASSIFIERS / cell
+    if not (folder / "config.json").is_file():
+        known = sorted(
+            path.parent.relative_to(paths.CLASSIFIERS).as_posix()
+            for path in paths.CLASSIFIERS.glob("*/*/config.json")
+        )
+        raise InputError(
+            f"--cell {cell} is no trained classifier; give one of {', '.join(known) or 'none yet'}"
+            " or run `dermaflux train`"
+        )
+    return folder, cell, runs.dvc_hash(folder)
+
+
+def export(folder: Path, name: str, output_hash: str, output: Path) -> tuple[float, int]:
+    """Write the classifier of a folder; returns the largest difference and the size in bytes."""
+    network, config = supervised.load(folder)
+    temperature = float(config.get("temperature", 1.0))
+    pictures = _pictures(int(config["image_size"]))
+    # Before the export, as the classifier is served: by its own path and on its own device.
+    expected = calibration.tempered(
+        supervised.probabilities(network, config, pictures), temperature
+    )
+    content = _graph(network, config, temperature, {"name": name, "output_hash": output_hash})
+    gap = largest_difference(content, pictures, expected)
+    if not gap <= TOLERANCE:
+        raise InputError(
+            f"{name} as ONNX differs from the network by {gap:.1e} in a probability, more than "
+            f"{TOLERANCE:g}, so no file was written; report it with the versions of torch and onnx"
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    partial.write_bytes(content)
+    partial.rename(output)
+    return gap, len(content)
+
+
+def _graph(
+    network: nn.Module, config: dict[str, Any], temperature: float, origin: dict[str, str]
+) -> bytes:
+    """The file's content, with what a caller has to know in its metadata."""
+    import onnx
+
+    side = int(config["image_size"])
+    graph = Calibrated(network.cpu().to(memory_format=torch.contiguous_format), config).eval()
+    with warnings.catch_warnings():
+        # TinyViT keeps a cache that the exporter warns of; the comparison is what counts.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph,
+            (torch.rand(2, 3, side, side),),
+            input_names=["images"],
+            output_names=["probability"],
+            dynamic_shapes={"images": {0: torch.export.Dim("images")}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    metadata = {
+        **origin,
+        "classes": json.dumps(config["classes"]),
+        "temperature": f"{temperature:.9g}",
+        "image_size": str(side),
+        "input": "RGB in [0, 1], upright, centre square",
+        "disclaimer": DISCLAIMER,
+    }
+    if config["threshold"] is not None:
+        threshold = calibration.tempered(np.array([float(config["threshold"])]), temperature)[0]
+        metadata["threshold"] = f"{threshold:.9g}"
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, metadata)
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def _pictures(side: int) -> np.ndarray[Any, Any]:
+    """uint8 (6, side, side, 3): noise at two grains, as fine noise alone is all alike pooled."""
+    drawn = np.random.default_rng(0)
+    coarse = drawn.integers(0, 206, (6, 4, 4, 3)).repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)
+    fine = drawn.integers(0, 50, (6, side, side, 3))
+    return (coarse[:, :side, :side] + fine).astype(np.uint8)
+
+
+def largest_difference(
+    content: bytes, pictures: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]
+) -> float:
+    """Of a probability by onnxruntime, in batches of one and of the rest, from the expected."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    images = (pictures.astype(np.float32) / 255).transpose(0, 3, 1, 2)
+    batches = (np.ascontiguousarray(images[:1]), np.ascontiguousarray(images[1:]))
+    found = np.concatenate([session.run(None, {"images": batch})[0] for batch in batches])
+    return float(np.abs(found - expected).max())

@@ -1,0 +1,57 @@
+"""Probability of malignancy of image files, by the champion of the MLflow registry.
+
+Reads image files and the registry; writes nothing: `dermaflux predict lesion.jpg`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dermaflux.errors import InputError
+from dermaflux.params import Params
+from dermaflux.registry import registry, serving
+from dermaflux.registry.model_card import DISCLAIMER
+from dermaflux.tracking import runs
+
+_BATCH = 64
+
+
+def _read(path: Path) -> bytes:
+    """Bytes of a file that decodes as an image; raise `InputError` for anything else."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give the path of a JPEG or PNG image")
+    encoded = path.read_bytes()
+    try:
+        serving.prepare(encoded, 16)
+    except InputError as error:
+        raise InputError(f"{path} holds {error}") from None
+    return encoded
+
+
+def _told(row: dict[str, Any]) -> str:
+    text = f"{row['probability']:6.1%} malignant  ->  {row['label']}"
+    if row["out_of_distribution"]:
+        text += "  (out of distribution: unlike the skin lesions of training; do not rely on it)"
+    return text
+
+
+def run(params: Params, images: Sequence[Path]) -> None:
+    """Print one line per image; every file is checked before the model is loaded."""
+    for path in images:
+        _read(path)
+    champion = registry.the_champion(runs.connect(), params.promote.model_name)
+    model = champion.load()
+    width = max(len(str(path)) for path in images)
+    for first in range(0, len(images), _BATCH):
+        batch = images[first : first + _BATCH]
+        for path, row in zip(batch, model.answers([_read(path) for path in batch]), strict=True):
+            print(f"{path!s:<{width}}  {_told(row)}")
+    if not model.knows_the_unfamiliar:
+        print(
+            "Whether these pictures are skin lesions is unknown: this version was registered "
+            "without that check; the next promoted one has it."
+        )
+    origin = champion.tags.get("cell", "of unknown origin")
+    print(f"{champion.name} version {champion.version} ({origin}). {DISCLAIMER}")

@@ -1,0 +1,66 @@
+"""Command ``dermaflux sources``: the register of datasets, and its arithmetic with ``--check``.
+
+Reads the declared counts only; no file and no network. Writes to the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dermaflux.errors import InputError
+from dermaflux.sources import paper_counts
+from dermaflux.sources.adapter import Source
+from dermaflux.sources.registry import SOURCES
+
+
+def size(count: int | None) -> str:
+    """Bytes as GB or MB of 10^9 and 10^6 bytes."""
+    if count is None:
+        return "not stated"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def register(sources: Iterable[Source]) -> str:
+    """Name, images, size, licence, access and command of each dataset."""
+    lines = [f"{'name':<10} {'images':>8}  {'size':>10}  {'licence':<13} {'access':<9} title"]
+    for source in sources:
+        images = sum(counts.images for counts in source.counts.values())
+        lines.append(
+            f"{source.name:<10} {images:>8,}  {size(source.bytes):>10}  {source.licence:<13} "
+            f"{source.access:<9} {source.title}"
+        )
+        lines.append(f"           {source.command}")
+    return "\n".join(lines)
+
+
+def check(sources: Iterable[Source]) -> tuple[str, list[str]]:
+    """The sums in words, and those that are off."""
+    sources = list(sources)
+    lines, wrong = [], [line for source in sources for line in paper_counts.inconsistent(source)]
+    for one in paper_counts.sums(sources):
+        terms = " + ".join(f"{name} {images:,}" for name, images in one.terms.items())
+        lines.append(f"{one.name}: {terms} = {one.counted:,} images")
+        residue = f" + {one.residue:,} unexplained" if one.residue else ""
+        verdict = "closes" if one.closes else f"off by {one.counted - one.residue - one.paper:+,}"
+        lines.append(f"    expected {one.paper:,}{residue}: {verdict}")
+        if not one.closes:
+            wrong.append(f"{one.name} {verdict}")
+    benign, malignant, unclear = paper_counts.held_out_classes(sources)
+    lines.append(
+        f"held-out classes: {benign:,} benign, {malignant:,} malignant, {unclear:,} indeterminate; "
+        f"the majority is {max(benign, malignant + unclear) / (benign + malignant + unclear):.1%} "
+        f"when the indeterminate count as malignant, "
+        f"{(benign + unclear) / (benign + malignant + unclear):.1%} when as benign"
+    )
+    return "\n".join(lines), wrong
+
+
+def run(checking: bool) -> None:
+    """Print the register, or the check; raise `InputError` when a sum is off."""
+    if not checking:
+        print(register(SOURCES.values()))
+        return
+    text, wrong = check(SOURCES.values())
+    print(text)
+    if wrong:
+        raise InputError(f"{wrong[0]} ({len(wrong)} sums are off); correct the declared counts")

@@ -1,0 +1,92 @@
+"""ISIC 2019 challenge: HAM10000, BCN20000 and MSK, with its published test split.
+
+Reads ``ISIC_2019_{Training,Test}_Input/*.jpg``, ``ISIC_2019_{Training,Test}_GroundTruth.csv`` and
+``ISIC_2019_Training_Metadata.csv`` (lesion ids) as downloaded from the page below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dermaflux.sources.adapter import Counts, Facts, Problem, Record, Source
+from dermaflux.sources.reading.files import Row, files, image_files, join, one_hot, read_csv
+
+ISIC_CLASSES = {
+    "MEL": ("malignant", "melanoma"),
+    "NV": ("benign", "nevus"),
+    "BCC": ("malignant", "basal cell carcinoma"),
+    "AK": ("indeterminate", "actinic keratosis"),
+    "BKL": ("benign", "benign keratosis"),
+    "DF": ("benign", "dermatofibroma"),
+    "VASC": ("benign", "vascular lesion"),
+    "SCC": ("malignant", "squamous cell carcinoma"),
+}
+"""Class -> (label, diagnosis). AK is `diagnosis_1 = Indeterminate` in the taxonomy of the ISIC
+archive (https://api.isic-archive.com)."""
+
+_CLASSES = (*ISIC_CLASSES, "UNK")
+_UNKNOWN = Problem("no-meaning", "class UNK is neither benign nor malignant")
+
+
+def _facts(row: Row, lesions: dict[str, str]) -> Facts:
+    chosen = one_hot(row, _CLASSES)
+    if isinstance(chosen, Problem):
+        return Facts(problem=chosen)
+    if chosen == "UNK":
+        return Facts(problem=_UNKNOWN)
+    label, diagnosis = ISIC_CLASSES[chosen]
+    lesion = lesions.get(row.values["image"]) or None
+    return Facts(label=label, diagnosis=diagnosis, lesion_id=lesion)
+
+
+def read(root: Path) -> Iterator[Record]:
+    """Records of the training and the test part; a part that was not downloaded is left out."""
+    for part in ("Training", "Test"):
+        folder = root / f"ISIC_2019_{part}_Input"
+        truth = root / f"ISIC_2019_{part}_GroundTruth.csv"
+        if not folder.is_dir() and not truth.is_file():
+            continue
+        rows = read_csv(truth, ("image", *_CLASSES))
+        lesions: dict[str, str] = {}
+        if part == "Training":
+            # The test part publishes no lesion ids. Here they are needed: without them, images of
+            # one lesion would fall on both sides of the validation split.
+            about = read_csv(root / "ISIC_2019_Training_Metadata.csv", ("image", "lesion_id"))
+            lesions = {row.values["image"]: row.values["lesion_id"] for row in about}
+        yield from join(
+            files(image_files(folder)),
+            rows,
+            "image",
+            lambda row, lesions=lesions: _facts(row, lesions),  # type: ignore[misc]
+            "train" if part == "Training" else "test",
+        )
+
+
+SOURCE = Source(
+    name="isic2019",
+    title="ISIC 2019",
+    licence="CC-BY-NC",
+    modality="dermoscopic",
+    citation="Tschandl et al. 2018 (10.1038/sdata.2018.161); Codella et al. 2018 "
+    "(10.1109/ISBI.2018.8363547); Hernández-Pérez et al. 2024 (10.1038/s41597-024-03387-w)",
+    url="https://challenge.isic-archive.com/data/#2019",
+    published_scale=512,
+    markers=("ISIC_2019_Training_Input", "ISIC_2019_Test_Input"),
+    claims=(
+        "ISIC_2019_Training_Input",
+        "ISIC_2019_Test_Input",
+        "ISIC_2019_Training_GroundTruth.csv",
+        "ISIC_2019_Training_Metadata.csv",
+        "ISIC_2019_Test_GroundTruth.csv",
+        "ISIC_2019_Test_Metadata.csv",
+    ),
+    read=read,
+    counts={
+        "train": Counts(25_331, 15_991, 8_473, 867),
+        "test": Counts(8_238, 3_350, 2_467, 374, meaningless=2_047),
+    },
+    mapping="class: MEL, BCC, SCC malignant, AK indeterminate (ISIC archive taxonomy), UNK nothing",
+    bytes=12_700_000_000,
+    command="dermaflux download isic2019 --data FOLDER",
+)

@@ -1,0 +1,83 @@
+"""ISIC 2020 challenge (SIIM-ISIC): its test labels are hidden, so only the training part is read.
+
+Reads ``train/*.jpg``, ``ISIC_2020_Training_GroundTruth_v2.csv`` (with lesion ids) or the older
+``ISIC_2020_Training_GroundTruth.csv``, and ``ISIC_2020_Training_Duplicates.csv``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dermaflux.core import vocabulary
+from dermaflux.sources.adapter import Counts, Facts, Problem, Record, Source
+from dermaflux.sources.reading.files import (
+    BINARY,
+    Row,
+    bad_value,
+    files,
+    image_files,
+    join,
+    read_csv,
+)
+
+_TRUTH = "ISIC_2020_Training_GroundTruth.csv"
+_TRUTH_V2 = "ISIC_2020_Training_GroundTruth_v2.csv"
+_DUPLICATES = "ISIC_2020_Training_Duplicates.csv"
+
+
+def _facts(row: Row) -> Facts:
+    target = row.values["target"]
+    flag = BINARY.get(target)
+    if flag is None:
+        return Facts(problem=bad_value(row, "target", "it must be 0 or 1"))
+    label = "malignant" if flag else "benign"
+    word = row.values["benign_malignant"] or label
+    if word != label:
+        reason = f"{row.location} has target = {target} but benign_malignant = {word}; correct it"
+        return Facts(problem=Problem("contradiction", reason))
+    diagnosis = row.values["diagnosis"]
+    return Facts(
+        label=label,
+        # "unknown" is benign without a subtype (Rotemberg et al. 2021), not a diagnosis.
+        diagnosis=None if diagnosis == "unknown" else vocabulary.diagnosis(diagnosis),
+        patient_id=row.values["patient_id"] or None,
+        lesion_id=row.values["lesion_id"] or None,
+    )
+
+
+def read(root: Path) -> Iterator[Record]:
+    """Records of the training part, from the newer ground truth where both lie there."""
+    newer = root / _TRUTH_V2
+    truth = newer if newer.is_file() else root / _TRUTH
+    optional = ("lesion_id", "benign_malignant", "diagnosis")
+    rows = read_csv(truth, ("image_name", "patient_id", "target"), optional)
+    yield from join(files(image_files(root / "train")), rows, "image_name", _facts, "train")
+
+
+def pairs(root: Path) -> list[tuple[str, str]]:
+    """The published list of duplicate images; empty when it was not downloaded."""
+    path = root / _DUPLICATES
+    if not path.is_file():
+        return []
+    rows = read_csv(path, ("image_name_1", "image_name_2"))
+    return [(row.values["image_name_1"], row.values["image_name_2"]) for row in rows]
+
+
+SOURCE = Source(
+    name="isic2020",
+    title="ISIC 2020 (SIIM-ISIC)",
+    licence="CC-BY-NC",
+    modality="dermoscopic",
+    citation="Rotemberg et al. 2021 (10.1038/s41597-021-00815-z)",
+    url="https://challenge.isic-archive.com/data/#2020",
+    published_scale=512,
+    markers=(_TRUTH, _TRUTH_V2),
+    claims=("train", _TRUTH, _TRUTH_V2, _DUPLICATES),
+    read=read,
+    pairs=pairs,
+    counts={"train": Counts(33_126, 32_542, 584)},
+    mapping="target, which is melanoma or not (Rotemberg et al. 2021); unknown is benign",
+    bytes=23_000_000_000,
+    command="dermaflux download isic2020 --data FOLDER",
+)

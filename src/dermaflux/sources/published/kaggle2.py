@@ -1,0 +1,44 @@
+"""Kaggle 2, "Melanoma Cancer Image Dataset": capitalised class folders, 224 x 224 pixels.
+
+Reads ``{train,test}/{Benign,Malignant}``. It very likely holds Kaggle 1, test images included
+(counts of both datasets), which is why duplicates are searched across datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dermaflux.sources.adapter import Counts, Record, Source
+from dermaflux.sources.reading.files import class_folders
+
+
+def read(root: Path) -> Iterator[Record]:
+    """Records of the published training and test folders."""
+    yield from class_folders(
+        root,
+        (
+            ("train/Benign", "train", "benign"),
+            ("train/Malignant", "train", "malignant"),
+            ("test/Benign", "test", "benign"),
+            ("test/Malignant", "test", "malignant"),
+        ),
+    )
+
+
+SOURCE = Source(
+    name="kaggle2",
+    title="Melanoma Cancer Image Dataset",
+    licence="CC0",
+    modality="dermoscopic",
+    citation="Mittal, Melanoma Cancer Image Dataset, Kaggle",
+    url="https://www.kaggle.com/datasets/bhaveshmittal/melanoma-cancer-dataset",
+    published_scale=256,
+    markers=("train/Benign", "train/Malignant", "test/Benign", "test/Malignant"),
+    claims=("train", "test"),
+    read=read,
+    counts={"train": Counts(11_879, 6_289, 5_590), "test": Counts(2_000, 1_000, 1_000)},
+    mapping="folder, as published",
+    access="login",
+    command="dermaflux download kaggle2 --data FOLDER",
+)

@@ -1,0 +1,44 @@
+"""MED-NODE: photographs without a dermoscope, in two folders.
+
+Reads ``complete_mednode_dataset/{melanoma,naevus}/*.jpg``, with or without the outer folder. The
+folder gives the label (British spelling); stems are plain numbers, so the path is the id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from dermaflux.sources.adapter import Counts, Record, Source
+from dermaflux.sources.reading.files import class_folders
+
+_WRAPPER = "complete_mednode_dataset"
+_DIAGNOSES = {"malignant": "melanoma", "benign": "nevus"}
+
+
+def read(root: Path) -> Iterator[Record]:
+    """Records of both folders."""
+    inner = root / _WRAPPER
+    folders = (("melanoma", "train", "malignant"), ("naevus", "train", "benign"))
+    for record in class_folders(inner if inner.is_dir() else root, folders):  # type: ignore[arg-type]
+        facts = replace(record.facts, diagnosis=_DIAGNOSES[str(record.facts.label)])
+        yield replace(record, facts=facts)
+
+
+SOURCE = Source(
+    name="mednode",
+    title="MED-NODE",
+    licence="research-only",  # the publisher states none
+    modality="clinical",
+    citation="Giotis et al. 2015 (10.1016/j.eswa.2015.04.034)",
+    url="https://www.cs.rug.nl/~imaging/databases/melanoma_naevi/",
+    published_scale=512,
+    markers=(_WRAPPER,),
+    shared_markers=("melanoma", "naevus"),
+    claims=(_WRAPPER,),
+    read=read,
+    counts={"train": Counts(170, 100, 70)},
+    mapping="folder: melanoma malignant, naevus benign (Giotis et al. 2015)",
+    command="dermaflux download mednode --data FOLDER",
+)

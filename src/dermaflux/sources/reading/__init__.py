@@ -1,0 +1,1 @@
+"""Reading what publishers ship: files, archives, HDF5 containers, CSV tables."""

@@ -1,0 +1,112 @@
+"""The columns of the ISIC archive, in both generations, as isic-cli and the DOI bundles write them.
+
+Until 2026 a row said ``benign_malignant`` and ``diagnosis``; since then the archive serves
+``diagnosis_1`` (Benign, Malignant, Indeterminate) to ``diagnosis_5`` only
+(https://api.isic-archive.com). Files of the time between hold both, and the new taxonomy decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dermaflux.core import vocabulary
+from dermaflux.sources.adapter import Facts, Problem, Record
+from dermaflux.sources.reading.files import (
+    Row,
+    bad_value,
+    files,
+    image_files,
+    join,
+    licence_of,
+    read_csv,
+)
+
+METADATA = "metadata.csv"
+_FINER = ("diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2")
+COLUMNS = (
+    *("copyright_license", "benign_malignant", "diagnosis", "diagnosis_1", *_FINER),
+    *("fitzpatrick_skin_type", "image_type", "lesion_id", "patient_id"),
+)
+"""Columns that are read; all but `isic_id` may be absent."""
+
+OLD_DIAGNOSES = {
+    "nevus": "benign",
+    "seborrheic keratosis": "benign",
+    "solar lentigo": "benign",
+    "lichenoid keratosis": "benign",
+    "dermatofibroma": "benign",
+    "vascular lesion": "benign",
+    "pigmented benign keratosis": "benign",
+    "basal cell carcinoma": "malignant",
+    "melanoma": "malignant",
+    "squamous cell carcinoma": "malignant",
+    "actinic keratosis": "indeterminate",
+    "atypical melanocytic proliferation": "indeterminate",
+    "aimp": "indeterminate",
+}
+"""`diagnosis` of the old columns -> what the new taxonomy calls it. It goes before the old
+`benign_malignant`, which files actinic keratosis under benign and is empty for many carcinomas."""
+
+_OLD_LABELS = {
+    "benign": "benign",
+    "malignant": "malignant",
+    "indeterminate": "indeterminate",
+    "indeterminate/benign": "indeterminate",
+    "indeterminate/malignant": "indeterminate",
+}
+
+
+def label(row: Row) -> str | Problem:
+    """benign, malignant or indeterminate; a `Problem` when the row says nothing."""
+    newer = row.values["diagnosis_1"]
+    if newer:
+        known = newer.lower()
+        if known in ("benign", "malignant", "indeterminate"):
+            return known
+        return bad_value(row, "diagnosis_1", "it must be Benign, Malignant or Indeterminate")
+    older = OLD_DIAGNOSES.get(row.values["diagnosis"].lower())
+    older = older or _OLD_LABELS.get(row.values["benign_malignant"].lower())
+    if older is None:
+        reason = f"{row.location} has neither diagnosis_1 nor a known diagnosis; remove the image"
+        return Problem("no-label", reason)
+    return older
+
+
+def facts(row: Row) -> Facts:
+    """What a row of the archive says about its image."""
+    values = row.values
+    found = label(row)
+    problem = found if isinstance(found, Problem) else None
+    tone = vocabulary.fitzpatrick(values["fitzpatrick_skin_type"])
+    if values["fitzpatrick_skin_type"] and tone is None:
+        problem = problem or bad_value(row, "fitzpatrick_skin_type", "it must be I to VI")
+    licence, unknown = licence_of(row, "copyright_license")
+    named = values["diagnosis"] or next((values[name] for name in _FINER if values[name]), "")
+    return Facts(
+        label=None if isinstance(found, Problem) else found,
+        diagnosis=vocabulary.diagnosis(named),
+        patient_id=values["patient_id"] or None,
+        lesion_id=values["lesion_id"] or None,
+        skin_tone=tone,
+        modality=vocabulary.modality(values["image_type"]),
+        licence=licence,
+        problem=problem or unknown,
+    )
+
+
+def is_layout(root: Path) -> bool:
+    """Whether a folder holds a ``metadata.csv`` of the archive, by isic-cli or a DOI bundle."""
+    path = root / METADATA
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"isic_id" in file.readline()
+
+
+def read(root: Path, names: Sequence[str] = (METADATA,)) -> Iterator[Record]:
+    """Records of ``*.jpg`` or ``images/*.jpg`` and the first of the CSV files that exists."""
+    table = next((root / name for name in names if (root / name).is_file()), root / names[0])
+    rows = read_csv(table, ("isic_id",), COLUMNS)
+    images = image_files(root) + image_files(root / "images")
+    yield from join(files(images), rows, "isic_id", facts, "train")

@@ -1,0 +1,1 @@
+"""Intervals, effects and comparisons over lesions and seeds."""

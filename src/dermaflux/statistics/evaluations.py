@@ -1,0 +1,67 @@
+"""What `evaluate` wrote, cell by cell. Reads reports/evaluate/*.json; writes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from dermaflux import paths
+from dermaflux.errors import InputError
+from dermaflux.params import Params
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with an interval; both limits are NaN when no interval can be given."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the limits are numbers."""
+        return not math.isnan(self.low)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Test figures of one architecture and seed: arm -> metric -> value."""
+
+    architecture: str
+    seed: int
+    arms: dict[str, dict[str, Any]]
+    test: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the cell's folder."""
+        return paths.cell(self.architecture, self.seed)
+
+    def estimate(self, arm: str, metric: str) -> Estimate:
+        """A metric of one arm with its bootstrap interval over test images."""
+        figures = self.arms[arm]
+        return Estimate(
+            float(figures[metric]),
+            float(figures.get(f"{metric}_low", math.nan)),
+            float(figures.get(f"{metric}_high", math.nan)),
+        )
+
+
+def load(params: Params) -> list[Cell]:
+    """All cells of the matrix; raise `InputError` when one was not evaluated."""
+    cells = []
+    for architecture in params.train.architectures:
+        for seed in params.train.seeds:
+            path = paths.EVALUATIONS / f"{paths.cell(architecture, seed)}.json"
+            if not path.is_file():
+                raise InputError(f"{path} is missing; run `dvc repro evaluate`")
+            content = json.loads(path.read_text(encoding="utf-8"))
+            missing = [arm for arm in params.train.arms if arm not in content]
+            if missing:
+                raise InputError(f"{path} has no arm {missing[0]!r}; run `dvc repro evaluate`")
+            arms: dict[str, dict[str, Any]] = {arm: content[arm] for arm in params.train.arms}
+            cells.append(Cell(architecture, seed, arms, content["test"]))
+    return cells

@@ -1,0 +1,1 @@
+"""MLflow: runs, their parents over seeds, and the hashes they carry."""

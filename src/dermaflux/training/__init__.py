@@ -1,0 +1,1 @@
+"""The training loop that every generator shares, and what it runs on."""

@@ -1,0 +1,208 @@
+"""What the Great Expectations suite `corpus` asks, and the columns it looks at.
+
+Expectations see metadata only, never pixels. The limits come from the sections `validate` and
+`ingest` of the parameters, and from which sources the corpus holds. Reads and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from dermaflux.core import table
+from dermaflux.core.vocabulary import LICENCES, SKIN_TONES
+from dermaflux.params import Params
+from dermaflux.validation.checks import (
+    GROUPS,
+    Promise,
+    among,
+    between,
+    columns,
+    mean_between,
+    none_of,
+    present,
+    splits_of_groups,
+    unique,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CLASSES = ("benign", "malignant")
+NEVER_NULL = ("image_id", "source", "licence", "label", "split", "scale", "sha256", "phash")
+_MEASURED_AS = ("I-II", "III-IV", "V-VI")
+_WORDS = (
+    *("source", "licence", "modality", "label", "diagnosis", "split"),
+    *("skin_tone", "skin_tone_origin", *(f"{column}_splits" for column in GROUPS)),
+)
+"""Columns of few different texts."""
+_PRESENCE = ("sha256", "phash", *GROUPS)
+"""Columns of which nothing but the presence is asked, once it is derived what they tie together."""
+_DERIVED_CORPUS = (
+    "shorter_side",
+    "malignant",
+    "captions",
+    "wrong_scale",
+    "unclear_tone",
+    *(f"{column}_splits" for column in GROUPS),
+)
+
+
+def as_published(params: Params) -> bool:
+    """Whether the corpus follows the paper, with its fixed scales, enlarged images and leaks."""
+    return params.ingest.policy == "as_published"
+
+
+def with_derived_corpus(
+    corpus: pd.DataFrame, captions: pd.DataFrame, published: bool = False
+) -> pd.DataFrame:
+    """Corpus metadata with the derived columns; one whose sources are absent is left out."""
+    frame = corpus.copy(deep=False)
+    present_columns = set(frame.columns)
+    if {"width", "height"} <= present_columns:
+        frame["shorter_side"] = frame[["width", "height"]].min(axis=1)
+    if "label" in present_columns:
+        frame["malignant"] = (frame["label"] == "malignant").astype("int8")
+    if {"image_id"} <= present_columns & set(captions.columns):
+        counts = captions["image_id"].value_counts()
+        frame["captions"] = frame["image_id"].map(counts).fillna(0).astype("int32")
+    if {"width", "height", "scale", "source"} <= present_columns:
+        frame["wrong_scale"] = _wrong_scale(frame, published)
+    if {"skin_tone", "skin_tone_origin"} <= present_columns:
+        frame["unclear_tone"] = _unclear_tone(frame)
+    for column in GROUPS:
+        if {column, "split"} <= present_columns:
+            frame[f"{column}_splits"] = splits_of_groups(frame, column)
+    # Great Expectations copies and hashes every column again and again: codes instead of text halve
+    # the time of a large corpus.
+    for column in _PRESENCE:
+        if column in present_columns:
+            frame[column] = _presence(frame[column])
+    return frame.astype({name: "category" for name in _WORDS if name in frame})
+
+
+def _presence(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The word `given` where the column has a value."""
+    import pandas as pd
+
+    codes = column.notna().to_numpy().astype("int8") - 1
+    return pd.Series(pd.Categorical.from_codes(codes, ["given"]), index=column.index)
+
+
+def _wrong_scale(frame: pd.DataFrame, published: bool) -> pd.Series[str]:
+    """What is wrong with an image's scale, null where nothing is.
+
+    Natively it is the largest scale that the shorter side fills, the smallest below all. As
+    published it is a constant of the dataset, so the one that most of its images have.
+    """
+    import numpy as np
+    import pandas as pd
+
+    if published:
+        right = frame.groupby("source")["scale"].transform(lambda scales: scales.mode().iloc[0])
+        why = "its dataset has scale "
+    else:
+        ordered = np.array(sorted(table.SCALES))
+        place = np.searchsorted(ordered, frame["shorter_side"], side="right") - 1
+        right = pd.Series(ordered[np.maximum(place, 0)], index=frame.index)
+        why = "its size asks for scale "
+    return _text_where(frame["scale"] != right, why, right)
+
+
+def _unclear_tone(frame: pd.DataFrame) -> pd.Series[str]:
+    """What is wrong with where a skin tone comes from, null where nothing is."""
+    import pandas as pd
+
+    tone, origin = frame["skin_tone"], frame["skin_tone_origin"]
+    out = pd.Series(None, index=frame.index, dtype="str")
+    out[tone.notna() & origin.isna()] = "a skin tone without origin"
+    out[tone.isna() & origin.notna()] = "an origin without skin tone"
+    fine = (origin == "measured") & tone.notna() & ~tone.isin(_MEASURED_AS)
+    out[fine] = "measured finer than a photograph allows"
+    return out
+
+
+def _text_where(wrong: pd.Series[bool], why: str, values: pd.Series[Any]) -> pd.Series[str]:
+    import pandas as pd
+
+    out = pd.Series(None, index=wrong.index, dtype="str")
+    if wrong.any():
+        out[wrong] = why + values[wrong].astype(str)
+    return out
+
+
+def corpus_promises(params: Params, sources: Iterable[str]) -> list[Promise]:
+    """What the image table promises, with the limits of `params` for the `sources` it holds."""
+    limits, published = params.validate_, as_published(params)
+    licences = tuple(params.ingest.licences) or LICENCES
+    return [
+        columns((*table.METADATA, *_DERIVED_CORPUS)),
+        *present(NEVER_NULL),
+        unique("unique ids", "image_id"),
+        among("licence vocabulary", "licence", licences),
+        among("label vocabulary", "label", table.LABELS if published else _CLASSES),
+        among("skin tone vocabulary", "skin_tone", SKIN_TONES),
+        none_of(
+            "skin tone origin",
+            "unclear_tone",
+            "every skin tone says whether it was published or measured, and none is measured "
+            "finer than pairs of Fitzpatrick types",
+        ),
+        Promise(
+            "split vocabulary",
+            f"the splits are {', '.join(table.SPLITS)}, and none is empty",
+            "ExpectColumnDistinctValuesToEqualSet",
+            {"column": "split", "value_set": list(table.SPLITS)},
+        ),
+        # The paper's counts hold smaller images, so there the number is reported and nothing stops.
+        between(
+            "minimum side",
+            "shorter_side",
+            limits.minimum_side,
+            None,
+            f"the published shorter side is at least {limits.minimum_side} pixels",
+        )._replace(stops=not published),
+        among("scale vocabulary", "scale", table.SCALES),
+        none_of(
+            "scale consistency",
+            "wrong_scale",
+            "all images of a dataset have one scale"
+            if published
+            else "the scale of an image is the largest that its published shorter side fills",
+        ),
+        among("one caption per image", "captions", (1,), "every image has exactly one caption"),
+        *_balanced(params, sources),
+        *_in_one_split(stops=not published),
+    ]
+
+
+def _balanced(params: Params, sources: Iterable[str]) -> Iterator[Promise]:
+    for split, (low, high) in params.validate_.malignant_fraction.items():
+        yield _balance(split, {"split": split}, low, high)
+    per_source = params.validate_.source_malignant_fraction
+    for source in sorted(sources):
+        if source in per_source:
+            low, high = per_source[source]
+            yield _balance(source, {"source": source}, low, high)
+
+
+def _balance(of: str, where: dict[str, str], low: float, high: float) -> Promise:
+    return mean_between(
+        f"label balance of {of}",
+        "malignant",
+        low,
+        high,
+        f"between {low:.1%} and {high:.1%} of the {of} images are malignant",
+        where,
+    )
+
+
+def _in_one_split(stops: bool) -> Iterator[Promise]:
+    # The published protocol leaks: there the number of leaks is what one wants to read.
+    for column, name in GROUPS.items():
+        yield among(
+            f"{name} in one split",
+            f"{column}_splits",
+            table.SPLITS,
+            f"no {name} has images in two splits",
+        )._replace(stops=stops)

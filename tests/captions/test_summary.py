@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dermaflux.captions.caption import SCHEMA
+from dermaflux.captions.text import lengths, summary
+from dermaflux.generators.tiny_flux.vocabulary import t5_tokenizer
+
+DESCRIPTIONS = (
+    "It is symmetrical, with a smooth border, a uniform brown.",
+    "It is asymmetrical, with a jagged border, brown, black and red.",
+)
+
+
+def test_token_lengths_are_those_of_the_tokenizer_one_by_one():
+    captions = ["The border is smooth.", "The border", "is " * 40 + "smooth", "smooth"]
+    tokenizer = t5_tokenizer(captions)
+    counts = lengths.in_tokens(tokenizer, captions)
+    assert counts == [len(tokenizer(text).input_ids) for text in captions]
+    found = lengths.figures(counts, limit=16)
+    assert lengths.figures(counts)["histogram"] == {"16": 3, "48": 1}
+    assert found["histogram"] == {"16": 4}
+    assert (found["longest"], found["cut"], found["shortest"]) == (max(counts), 1, min(counts))
+    many = np.random.default_rng(0).integers(1, 300, 5000).tolist()
+    found = lengths.figures(many)
+    assert sum(found["histogram"].values()) == 5000
+    assert (
+        sum(one <= found["p95"] for one in many) >= 4750 > sum(one < found["p95"] for one in many)
+    )
+    drawing = lengths.drawn(lengths.figures(counts, limit=32)).splitlines()
+    assert drawing[0].endswith("1 of 4 exceed 32 and are cut there")
+    assert [line.split()[-1] for line in drawing[1:]] == ["3", "1"]
+
+
+def test_figures_are_written_beside_the_table_and_say_what_the_gate_found(tmp_path):
+    rows = [
+        {
+            "image_id": f"x/{number}",
+            "caption": DESCRIPTIONS[number % 2],
+            "captioner": "llama",
+            "label": "benign",
+            "asymmetry": (0.02, 0.3)[number % 2],
+            "border_irregularity": (0.3, 0.01)[number % 2],
+            "colours": (1, 3)[number // 2 % 2],
+            "flags": {0: "refusal", 1: "no border,truncated"}.get(number),
+            "held_out": number == 3,
+        }
+        for number in range(42)
+    ]  # fmt: skip
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "captions-00000-of-00001.parquet"
+    )
+    found = summary.write(tmp_path)
+    assert json.loads((tmp_path / summary.FILE).read_text()) == found
+    assert (found["captions"], found["flagged"], found["held_out"]) == (42, 2, 1)
+    faults = {name: count for name, count in found["faults"].items() if count}
+    assert faults == {"refusal": 1, "no border": 1, "truncated": 1}
+    agreement = {name: one["kappa"] for name, one in found["agreement"].items()}
+    # Asymmetry as measured, border the other way round, colours unrelated; flagged ones left out.
+    assert agreement == {"asymmetry": 1.0, "border_irregularity": -1.0, "colours": 0.0}
+    rows = [row | {"captioner": "measured"} for row in rows]
+    assert "agreement" not in summary.of(pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas())

@@ -1,0 +1,87 @@
+"""What the pictures and names of MLflow runs say, held against scikit-learn and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import toy_corpus as toy
+from sklearn.metrics import confusion_matrix, roc_auc_score
+
+from dermaflux.classifiers.logging import mlflow_runs, plots
+
+CLASSES = ("benign", "malignant")
+
+
+def sample(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    labels = (np.arange(count) % 3 == 0).astype(int)
+    return labels, 1 / (1 + np.exp(-generator.normal(2 * labels - 1, 1.5)))
+
+
+def test_confusion_matrix_shows_the_counts_of_each_label_in_its_row() -> None:
+    labels, scores = sample()
+    called = (scores >= 0.6).astype(int)
+    figure = plots.confusion(labels, called, CLASSES, "")
+    shown = [int(text.get_text().split("\n")[0]) for text in figure.axes[0].texts]
+    assert shown == confusion_matrix(labels, called).ravel().tolist()
+
+
+def test_roc_curve_encloses_the_auc_that_its_legend_says() -> None:
+    labels, scores = sample()
+    (axes,) = plots.roc(labels, scores, CLASSES, "").axes
+    drawn = axes.lines[1]
+    expected = roc_auc_score(labels, scores)
+    assert np.trapezoid(*drawn.get_data()[::-1]) == pytest.approx(expected)
+    assert drawn.get_label() == f"malignant: AUC {expected:.3f}"
+
+
+def test_pictures_of_several_classes_leave_out_what_the_split_lacks() -> None:
+    generator = np.random.default_rng(1)
+    probability = generator.dirichlet(np.ones(3), 90)
+    labels = np.arange(90) % 2  # the third diagnosis does not occur
+    names = ("melanoma", "naevus", "wart")
+    (axes,) = plots.roc(labels, probability, names, "").axes
+    assert [line.get_label().split(":")[0] for line in axes.lines[1:]] == ["melanoma", "naevus"]
+    figure = plots.reliability(labels, probability, 1.3, "")
+    assert "likeliest" in figure.axes[0].get_xlabel()
+
+
+def test_learning_curve_marks_the_epoch_kept() -> None:
+    history = [{"epoch": n, "loss": 1 / n, "validation_auc": 0.5 + n % 3 / 10} for n in (1, 2, 3)]
+    _, right = plots.learning_curve(history, 2, "").axes
+    assert [list(map(float, line)) for line in right.lines[1].get_data()] == [[2.0], [0.7]]
+
+
+def test_metrics_are_few_and_the_auc_sorts_first() -> None:
+    figures = {"accuracy": 0.7, "accuracy_low": 0.6, "auc": 0.8, "auc_high": 0.9, "note": "x"}
+    found = mlflow_runs.metric_names(figures)
+    assert sorted(found) == ["AUC", "AUC_high", "accuracy"]
+    assert sorted(mlflow_runs.metric_names({"mauc": 0.8, "accuracy": 0.7}))[0] == "AUC"
+
+
+@pytest.mark.parametrize(
+    ("changes", "arm", "expected"),
+    [
+        ({"ratio": 1.75, "n_real": 20}, "mixture", "vit mixture 1:1.75 seed 3"),
+        ({"ratio": 0.5}, "real", "vit real seed 3"),
+        ({"ratio": 0.5}, "random_features", "vit random features seed 3"),
+        ({"ratio": 0.5, "real_fraction": 0.1}, "repeated", "vit repeated 10 % 1:0.5 seed 3"),
+    ],
+)
+def test_names_of_runs(changes, arm, expected) -> None:
+    parameters = mlflow_runs.arm_parameters(toy.parameters(**changes), "vit", 3, arm)
+    assert mlflow_runs.name(parameters) == expected
+
+
+def test_seeds_share_a_parent_and_experiments_do_not(monkeypatch) -> None:
+    def key(seed: int, experiment: str | None = None, **changes) -> str:
+        monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+        if experiment:
+            monkeypatch.setenv("DVC_EXP_NAME", experiment)
+        params = toy.parameters(**changes)
+        parameters = mlflow_runs.arm_parameters(params, "vit", seed, "mixture")
+        return mlflow_runs.parent(params, parameters, "evaluate").key
+
+    assert key(0) == key(1)
+    others = [key(0, ratio=0.9), key(0, n_real=40), key(0, "boned-lung"), key(0, "tidal-reed")]
+    assert len({key(0), *others}) == 5

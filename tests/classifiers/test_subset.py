@@ -1,0 +1,63 @@
+"""The draw of training images: balanced, nested, and blind to the order of rows."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from dermaflux.classifiers.data import subset
+from dermaflux.errors import InputError
+
+
+def pool(benign: int, malignant: int, prefix: str = "isic2019") -> pd.DataFrame:
+    ids = [f"{prefix}/{number:05d}" for number in range(benign + malignant)]
+    return pd.DataFrame({"image_id": ids, "label": ["benign"] * benign + ["malignant"] * malignant})
+
+
+def test_a_larger_sample_contains_the_smaller_and_each_is_balanced() -> None:
+    rows = pool(400, 90)
+    small, large = (subset.draw_real(rows, count, seed=3) for count in (60, 180))
+    assert set(small) < set(large)
+    label_of = rows.set_index("image_id")["label"]
+    assert [list(label_of[ids]).count("malignant") for ids in (small, large)] == [30, 90]
+
+
+def test_row_order_does_not_matter_and_the_seed_does() -> None:
+    rows = pool(200, 200)
+    drawn = subset.draw_real(rows, 100, seed=0)
+    assert subset.draw_real(rows.sample(frac=1, random_state=1), 100, seed=0) == drawn
+    assert set(subset.draw_real(rows, 100, seed=1)) != set(drawn)
+
+
+def test_new_data_displaces_few_images_and_moves_none() -> None:
+    before = subset.draw_real(pool(200, 200), 100, seed=0)
+    more = pd.concat([pool(200, 200), pool(20, 20, "hiba")])
+    after = subset.draw_real(more, 100, seed=0)
+    kept = [image_id for image_id in after if image_id in set(before)]
+    assert kept == [image_id for image_id in before if image_id in set(kept)]
+    assert len(kept) > 80
+
+
+def test_rejected_images_never_train() -> None:
+    rows = pool(50, 50, "synthetic")
+    rejected = set(subset.draw(rows, subset.balanced(20), seed=0))
+    assert rejected.isdisjoint(subset.draw_synthetic(rows, rejected, subset.balanced(60), seed=0))
+
+
+@pytest.mark.parametrize(
+    ("call", "numbers"),
+    [
+        (lambda: subset.draw_real(pool(100, 40), 100, 0), ("100", "50", "40", "80")),
+        (lambda: subset.draw_real(pool(100, 0), 100, 0), ("0 malignant", "50")),
+        (
+            lambda: subset.draw_synthetic(
+                pool(20, 20, "s"), ["s/00000", "s/00001"], subset.balanced(40), 0
+            ),
+            ("needs 20", "18", "rejected 2"),
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_said_with_both_numbers(call, numbers) -> None:
+    with pytest.raises(InputError) as error:
+        call()
+    assert all(number in str(error.value) for number in numbers)

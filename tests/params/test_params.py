@@ -1,0 +1,95 @@
+"""Parameters: the shipped files load, and bad ones get one sentence with value, limit and fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from dermaflux.errors import InputError
+from dermaflux.params import load
+
+ROOT = Path(__file__).parents[1]
+
+
+def shipped() -> dict[str, Any]:
+    raw: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    return raw
+
+
+def with_value(path: str, value: Any) -> dict[str, Any]:
+    raw = shipped()
+    *parents, last = path.split(".")
+    section = raw
+    for name in parents:
+        section = section[name]
+    section[last] = value
+    return raw
+
+
+def test_demo_parameters_load() -> None:
+    assert load.load(ROOT / "params.yaml").backbone.repository == "tiny"
+
+
+def test_paper_profile_holds_the_published_protocol() -> None:
+    paper = load.load(ROOT / "profiles" / "paper.yaml")
+    assert (paper.n_real, paper.synthetic_wanted()) == (2500, 4375)
+    assert (paper.finetune.rank, paper.finetune.alpha, paper.finetune.epochs) == (64, 64, 5)
+    assert paper.synthesize.steps == 20
+    assert (paper.train.epochs, paper.train.batch, len(paper.train.seeds)) == (40, 32, 5)
+    assert paper.train.models["vit"].learning_rate == 2e-5
+    assert paper.train.models["resnext"].learning_rate == 1e-4
+
+
+def test_profile_and_demo_have_the_same_sections() -> None:
+    paper = YAML(typ="safe").load((ROOT / "profiles" / "paper.yaml").read_text())
+    assert list(paper) == list(shipped())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("ratoi", 1.0, "unknown parameter 'ratoi'; did you mean 'ratio'"),
+        ("train.epoch", 3, "unknown parameter 'train.epoch'; did you mean 'epochs'"),
+        ("ratio", -1, "ratio is -1 but should be greater than or equal to 0"),
+        ("ratio", float("nan"), "ratio is nan"),
+        ("ratio", 50.0, "synthetic images but synthesize.images is"),
+        ("n_real", 7, "n_real is 7 but should be a multiple of 2"),
+        ("seed", "one", "seed is 'one' but should be a valid integer"),
+        ("finetune.scales", [64], "finetune.scales.0 is 64 but should be 128, 256 or 512"),
+        ("validate.malignant_fraction.train", [0.1, 2], "train.1 is 2 but should be less than"),
+        ("train.architectures", ["vit", "dense"], "'dense' has no entry in train.models"),
+        ("train.seeds", [1, 1], "names one entry twice"),
+        ("promote.architecture", "dense", "'dense' is not one of train.architectures"),
+    ],
+)
+def test_bad_value_is_one_sentence(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load.parse(with_value(path, value))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no parameter file"):
+        load.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1,\n")
+    with pytest.raises(InputError, match="not valid YAML"):
+        load.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("")
+    with pytest.raises(InputError, match="holds no parameters"):
+        load.load(tmp_path / "params.yaml")
+
+
+def test_ratio_zero_asks_for_no_synthetic_images() -> None:
+    assert load.parse(with_value("ratio", 0)).synthetic_wanted() == 0
+
+
+def test_synthetic_only_needs_its_own_number() -> None:
+    raw = shipped() | {"n_real": 0, "n_synthetic": 100}
+    with pytest.raises(InputError, match="arm 'real' without images"):
+        load.parse(raw)
+    raw["train"]["arms"] = ["mixture"]
+    assert load.parse(raw).synthetic_wanted() == 100

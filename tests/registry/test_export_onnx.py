@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_registry as small
+import torch
+
+from dermaflux.classifiers.data.subset import CLASSES
+from dermaflux.classifiers.model import network as supervised
+from dermaflux.core import table
+from dermaflux.errors import InputError
+from dermaflux.metrics import calibration
+from dermaflux.params import Model, Params, load
+from dermaflux.registry import export_onnx, promote
+
+SIDE = 64
+SMALL = {"densenet121": {"growth_rate": 8, "block_config": [1, 1, 1, 1]}}
+
+
+def _models() -> dict[str, Model]:
+    shipped = load.load(small.PARAMETERS).train.models
+    found = {model.name: model for model in shipped.values()}
+    for name, options in SMALL.items():
+        found.setdefault(name, Model(name=name, learning_rate=1e-3, options=options))
+    return found
+
+
+def _folder(folder: Path, model: Model) -> Path:
+    """A classifier whose outputs differ from picture to picture, as those of a trained one do."""
+    classes = ["basal", "melanoma", "nevus"] if "densenet" in model.name else CLASSES
+    config = supervised.configure(model, SIDE, classes) | {"temperature": 1.7}
+    torch.manual_seed(0)
+    network = supervised.build(config)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim >= 2:
+                weight.mul_(2.0)
+    folder.mkdir(parents=True)
+    supervised.save_weights(network.state_dict(), folder / "model.safetensors")
+    table.write_json(folder / "config.json", config)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _models())
+def test_the_file_gives_the_calibrated_probabilities_of_the_network(
+    tmp_path: Path, name: str
+) -> None:
+    import onnx
+    import onnxruntime
+
+    folder = _folder(tmp_path / "classifier", _models()[name])
+    output = tmp_path / "lesion.onnx"
+    gap, size = export_onnx.export(folder, name, "hash", output)
+    assert gap <= export_onnx.TOLERANCE
+    assert size == output.stat().st_size
+    pictures = np.random.default_rng(1).integers(0, 256, (3, SIDE, SIDE, 3)).astype(np.uint8)
+    pictures[1] //= 4
+    network, config = supervised.load(folder)
+    raw = supervised.probabilities(network, config, pictures)
+    session = onnxruntime.InferenceSession(output)
+    images = pictures.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    found = session.run(None, {"images": images})[0]
+    expected = calibration.tempered(raw, 1.7)
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    properties = {one.key: one.value for one in onnx.load(output).metadata_props}
+    assert json.loads(properties["classes"]) == config["classes"]
+    if found.ndim == 1:
+        assert float(properties["threshold"]) == pytest.approx(0.5)
+    assert properties["output_hash"] == "hash"
+    assert "Not a medical device" in properties["disclaimer"]
+
+
+def test_the_champion_or_a_cell_is_exported(
+    unpromoted: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "lesion.onnx"
+    with pytest.raises(InputError, match=r"no model 'lesion-vit'"):
+        export_onnx.run(unpromoted, output, None)
+    with pytest.raises(InputError, match=r"--cell vit-9/real .* vit-0/mixture, vit-0/real"):
+        export_onnx.run(unpromoted, output, "vit-9/real")
+    with pytest.raises(InputError, match=r"does not end in \.onnx"):
+        export_onnx.run(unpromoted, tmp_path / "lesion.pt", None)
+    promote.run(unpromoted)
+    capsys.readouterr()
+    export_onnx.run(unpromoted, output, None)
+    printed = capsys.readouterr().out
+    assert "lesion-vit version 1" in printed
+    assert "Not a medical device" in printed
+
+
+def test_a_file_that_disagrees_is_not_written(
+    unpromoted: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "lesion.onnx"
+    monkeypatch.setattr(export_onnx, "_graph", lambda *_: b"")
+    monkeypatch.setattr(export_onnx, "largest_difference", lambda *_: float("nan"))
+    with pytest.raises(InputError, match="no file was written"):
+        export_onnx.run(unpromoted, output, "vit-0/real")
+    assert not output.exists()
+
+
+def test_missing_packages_name_the_extra(
+    unpromoted: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'dermaflux\[onnx\]'"):
+        export_onnx.run(unpromoted, tmp_path / "lesion.onnx", None)

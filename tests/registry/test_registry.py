@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_registry as small
+
+from dermaflux import paths
+from dermaflux.classifiers.model import network
+from dermaflux.errors import InputError
+from dermaflux.params import Params
+from dermaflux.registry import export_onnx, predict, promote, registry, rollback
+from dermaflux.registry.serving import COLUMNS, prepare
+from dermaflux.tracking import runs
+
+
+def test_predict_speaks_of_every_image(
+    unpromoted: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lesion, text, grey = tmp_path / "lesion.png", tmp_path / "notes.jpg", tmp_path / "grey.png"
+    lesion.write_bytes(small.image(7, True))
+    text.write_text("not an image")
+    grey.write_bytes(small.flat())
+    with pytest.raises(InputError, match=r"no model 'lesion-vit'.*dermaflux promote"):
+        predict.run(unpromoted, [lesion])
+    promote.run(unpromoted)
+    with pytest.raises(InputError, match=r"notes\.jpg holds 12 bytes that are not a whole image"):
+        predict.run(unpromoted, [lesion, text])
+    with pytest.raises(InputError, match=r"absent\.png is not a file"):
+        predict.run(unpromoted, [tmp_path / "absent.png"])
+    capsys.readouterr()
+    predict.run(unpromoted, [lesion, grey])
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert "% malignant" in first
+    assert "out of distribution" not in first
+    assert "out of distribution" in second
+    assert "Not a medical device" in last
+    assert "version 1 (vit-0/mixture)" in last
+    # Of a version without the file nobody can say what is familiar.
+    folder = registry.the_champion(runs.connect(), "lesion-vit").folder()
+    (folder / "familiarity.safetensors").unlink()
+    predict.run(unpromoted, [grey])
+    assert "is unknown" in capsys.readouterr().out
+
+
+def test_a_json_request_gets_calibrated_rows_and_a_damaged_one_its_problem(
+    unpromoted: Params,
+) -> None:
+    import mlflow
+    from mlflow.pyfunc import scoring_server
+
+    promote.run(unpromoted)
+    pictures = [small.image(7, True), b"not an image", small.flat(), small.image(7, True)[:300]]
+    model, config = network.load(paths.CLASSIFIERS / "vit-0" / "mixture")
+    raw = network.probabilities(model, config, prepare(pictures[0], small.SIDE)[None])
+    # At a temperature of 1/4 the logit is four times as large.
+    expected = 1 / (1 + np.exp(-4 * np.log(raw / (1 - raw))))
+    served = mlflow.pyfunc.load_model(f"models:/{unpromoted.promote.model_name}@champion")
+    request = {"dataframe_records": [{"image": base64.b64encode(one).decode()} for one in pictures]}
+    answer = scoring_server.invocations(
+        json.dumps(request), "application/json", served, served.metadata.get_input_schema()
+    )
+    rows = json.loads(answer.response)["predictions"]
+    np.testing.assert_allclose(rows[0]["probability"], expected[0], rtol=1e-6)
+    assert rows[0]["label"] == ("malignant" if raw[0] >= 0.5 else "benign")
+    assert [row["out_of_distribution"] for row in rows] == [False, None, True, None]
+    for damaged in (rows[1], rows[3]):
+        assert damaged["probability"] is None
+        assert "not a whole image" in damaged["problem"]
+    assert served.input_example is not None
+    assert tuple(served.metadata.get_output_schema().input_names()) == COLUMNS
+
+
+@pytest.mark.parametrize("damage", ["gone", "truncated", "another network", "no settings"])
+def test_a_champion_that_cannot_be_loaded_is_one_sentence(
+    unpromoted: Params, tmp_path: Path, damage: str
+) -> None:
+    promote.run(unpromoted)
+    folder = registry.the_champion(runs.connect(), "lesion-vit").folder()
+    weights = folder / "model.safetensors"
+    if damage == "gone":
+        shutil.rmtree(folder.parents[1])
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif damage == "another network":
+        shutil.copy(folder / "familiarity.safetensors", weights)
+    else:
+        (folder / "config.json").write_text("{")
+    lesion = tmp_path / "lesion.png"
+    lesion.write_bytes(small.image(7, True))
+    small.classifier("vit-0", "mixture", noise=0.05, seed=3)
+    for attempt in (
+        lambda: predict.run(unpromoted, [lesion]),
+        lambda: promote.run(unpromoted),
+        lambda: export_onnx.run(unpromoted, tmp_path / "lesion.onnx", None),
+    ):
+        with pytest.raises(InputError, match=r"version 1 of lesion-vit cannot be loaded") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+        assert "dermaflux rollback" in str(caught.value)
+    with pytest.raises(InputError, match=r"version 1 .* is the first champion"):
+        rollback.run(unpromoted, "it does not load")
+    # As the sentence says: without the alias, promotion starts afresh.
+    runs.connect().delete_registered_model_alias("lesion-vit", "champion")
+    promote.run(unpromoted)
+    assert small.report()["decision"] == "promoted"

@@ -1,0 +1,192 @@
+"""Queue and results on real DVC: a tiny repository whose stages write made-up predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from dermaflux import paths
+from dermaflux.core import table
+from dermaflux.errors import InputError
+from dermaflux.params import load
+from dermaflux.sweeps import collected, grid, probe, queue, results
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+GRID = """
+description: made up
+source: ours
+set:
+  train.architectures: [vit]
+  train.seeds: [0, 1]
+  train.arms: [real, mixture]
+  evaluate.bootstrap_samples: 200
+runs:
+  - set: {caption.model: "it's, a [model]", real_fraction: null}
+    vary: {ratio: [0, 1]}
+  - set: {n_real: 0, train.arms: [mixture]}
+    vary: {n_synthetic: [240]}
+published:
+  - {at: {ratio: 1}, over: {ratio: 0}, architecture: vit, figure: auc, value: 0.03}
+"""
+STAGE = """
+import json, sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from dermaflux.params.load import load
+params, seed = load(), int(sys.argv[1])
+assert params.caption.model == "it's, a [model]" or params.n_real == 0
+draw = np.random.default_rng(seed)
+labels = np.arange(200) % 2
+noise = draw.normal(size=200)
+frame = pd.DataFrame({"image_id": [f"s/{n:03d}" for n in range(200)],
+                      "label": np.where(labels, "malignant", "benign")})
+content = {}
+for arm in params.train.arms:
+    gain = 2.0 if arm == "mixture" and params.synthetic_wanted() else 1.0
+    frame[arm] = 1 / (1 + np.exp(-(gain * (labels - 0.5) + noise)))
+    order = np.asarray(frame[arm])
+    above = (order[labels == 1][:, None] > order[labels == 0]).mean()
+    content[arm] = {"auc": above, "validation_auc": 0.5,
+                    "accuracy": float(((frame[arm] >= 0.5) == labels).mean())}
+folder = Path("reports/evaluate") / f"vit-{seed}"
+folder.mkdir(parents=True, exist_ok=True)
+frame.to_csv(folder / "predictions.csv", index=False)
+Path(f"{folder}.json").write_text(json.dumps(content))
+"""
+DVC = """
+stages:
+  evaluate:
+    matrix:
+      architecture: ${train.architectures}
+      seed: ${train.seeds}
+    cmd: python stage.py ${item.seed}
+    params: [n_real, ratio, n_synthetic, train]
+    outs:
+      - reports/evaluate/${item.architecture}-${item.seed}/predictions.csv
+    metrics:
+      - reports/evaluate/${item.architecture}-${item.seed}.json: {cache: false}
+"""
+
+
+def dvc(*words: str) -> None:
+    from dvc.cli import main
+
+    assert main(list(words)) == 0
+
+
+def command(*words: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(probe, "rates", lambda params, architecture: (100.0, 400.0))
+    for key in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(key, "tester@example.org")
+    command("git", "init", "-q")
+    dvc("init", "-q")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "dvc.yaml").write_text(DVC)
+    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / ".gitignore").write_text("/corpus\n/mlruns\n/reports/experiments\n")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "made-up.yaml").write_text(GRID)
+    command("git", "add", "--all")
+    command("git", "commit", "-qm", "A project")
+    return tmp_path
+
+
+def corpus() -> None:
+    rows = [
+        {"image_id": f"s/{n:03d}", "source": "s", "label": "benign", "split": split}
+        for split, count in (("train", 400), ("validation", 30), ("test", 200))
+        for n in range(count)
+    ]
+    for number, row in enumerate(rows):
+        row["label"] = "malignant" if number % 2 else "benign"
+    table.write(rows, paths.CORPUS, 64)
+
+
+def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus()
+    runs = grid.runs("made-up", grid.load("made-up"))
+    with pytest.raises(InputError, match="none of the grid's 3 experiments is finished"):
+        results.run("made-up")
+    before = (project / "params.yaml").read_text()
+
+    queue.run("made-up", dry=True)
+    said = capsys.readouterr().out
+    # Real arm once for both ratios, the mixture at ratio 1, the synthetic one: two seeds each.
+    assert "3 experiments, 6 classifiers to train (2 more are shared" in said
+    assert "3 of 3 experiments would be queued; nothing was" in said
+    # 240 + 480 + 240 images of 10 epochs and 2 seeds, 30 to score in each epoch of 6 trainings.
+    assert f"about {(960 * 20 / 100 + 6 * 300 / 400) / 60:.0f} min" in said
+    dvc("queue", "status")
+    assert "Queued" not in capsys.readouterr().out
+
+    first = [f"--set-param={value}" for value in grid.command_line({"ratio": 1}, {"ratio": 0})]
+    dvc("exp", "run", "--queue", "--name", runs[0].name, *first, "evaluate")
+    queue.run("made-up", dry=False)
+    said = capsys.readouterr().out
+    assert f"{runs[0].name}: queued, left as it is" in said
+    assert "2 of 3 experiments queued" in said
+    dvc("queue", "remove", runs[0].name)
+    queue.run("made-up", dry=False)
+    assert "1 of 3 experiments queued" in capsys.readouterr().out
+    assert (project / "params.yaml").read_text() == before
+
+    command("dvc", "exp", "run", "--run-all")
+    queue.run("made-up", dry=False)
+    assert "0 of 3 experiments queued" in capsys.readouterr().out
+    finished = collected.experiments(collected.commit("HEAD"))
+    for run in runs:
+        stored = YAML(typ="safe").load(collected.Files(finished[run.name]).text("params.yaml"))
+        expected = grid.applied(YAML(typ="safe").load(before), run.overrides)
+        assert stored == expected
+        load.parse(stored)
+
+    results.run("made-up")
+    folder = paths.EXPERIMENTS / "made-up"
+    found = pd.read_csv(folder / "table.csv")
+    assert len(found) == 5
+    effects = json.loads((folder / "effects.json").read_text())
+    rows = effects["families"]["Do synthetic images help?"]
+    assert {row["comparisons"] for row in rows} == {2}
+    assert effects["missing"] == []
+    by_name = {(row["name"], row["figure"]): row for row in rows}
+    gained = by_name["made-up-ratio-1: mixture minus real", "ROC-AUC"]
+    per_seed = []
+    for seed in range(2):
+        content = json.loads(
+            collected.Files(finished["made-up-ratio-1"]).text(f"reports/evaluate/vit-{seed}.json")
+        )
+        per_seed.append(content["mixture"]["auc"] - content["real"]["auc"])
+    assert gained["value"] == pytest.approx(np.mean(per_seed))
+    assert gained["low"] < gained["value"] < gained["high"]
+    assert gained["says"] == "helps"
+    assert gained["published"] == 0.03
+    assert "made-up-n_synthetic-240 mixture minus made-up-ratio-0 real" in str(by_name)
+    page = (folder / "index.html").read_text()
+    assert "data:image/svg+xml" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+    dvc("exp", "remove", "made-up-n_synthetic-240")
+    results.run("made-up")
+    assert "made-up-n_synthetic-240: not finished, left out" in capsys.readouterr().out
+    assert "<code>made-up-n_synthetic-240</code>" in (folder / "index.html").read_text()
