@@ -32,7 +32,8 @@ from dermaflux.captions.vlm.answer_cache import Paid, Remembered
 from dermaflux.captions.vlm.client import Question
 from dermaflux.captions.vlm.endpoint import Endpoint
 from dermaflux.captions.vlm.open import sampling
-from dermaflux.core import table
+from dermaflux.core.files import write_json
+from dermaflux.core.hashing import sha256
 from dermaflux.params import Caption
 from dermaflux.params.load import load
 
@@ -104,7 +105,7 @@ def questions(images: int, side: int) -> Iterator[Question]:
     text = prompts.abc_question("benign")
     for number in range(images):
         image = encoded.getvalue() + number.to_bytes(8, "big")  # decoders ignore what follows
-        yield Question(text, image, table.sha256(image))
+        yield Question(text, image, sha256(image))
 
 
 def measure(section: Caption, images: int, side: int) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def main() -> None:
     server.terminate()
     print(json.dumps(report, indent=1))
     if arguments.output:
-        table.write_json(arguments.output, report)
+        write_json(arguments.output, report)
 
 
 if __name__ == "__main__":

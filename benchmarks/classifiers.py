@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 
 from dermaflux.core import table
+from dermaflux.core.files import write_json
+from dermaflux.core.hashing import sha256
 from dermaflux.params import load
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +83,7 @@ def stage(folder: Path, images: int, side: int) -> None:
                     "source": "benchmark",
                     "label": label,
                     "split": split,
-                    "sha256": table.sha256(encoded),
+                    "sha256": sha256(encoded),
                 }
             )
     table.write(rows, folder / "corpus", 64)
@@ -269,7 +271,7 @@ def main() -> None:
         content |= {name: getattr(arguments, name) for name in names}
         content["compare"] = compare(arguments, Path(temporary))
     if arguments.output:
-        table.write_json(arguments.output, content)
+        write_json(arguments.output, content)
 
 
 if __name__ == "__main__":

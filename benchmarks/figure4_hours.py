@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dermaflux.core import table
+from dermaflux.core.files import write_json
 from dermaflux.params import load
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ def main() -> None:
     content["figure4_hours"] = grid_hours(content["rates"])
     print(f"Figure 4, both architectures, five seeds: {content['figure4_hours']:.1f} h")
     if arguments.output:
-        table.write_json(arguments.output, content)
+        write_json(arguments.output, content)
 
 
 if __name__ == "__main__":

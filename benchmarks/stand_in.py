@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dermaflux.core import table
+from dermaflux.core.hashing import sha256
 
 _MEDIAN, _P95, _LONGEST = 123, 206, 300
 # Images per scale of the published corpus, in pixels (design: the whole DermaFlux run).
@@ -101,7 +102,7 @@ def write_corpus(folder: Path, scales: Sequence[int], distinct: int = 24) -> tup
                 "image_id": image_id, "source": "benchmark", "licence": "CC0",
                 "modality": "dermoscopic", "label": ("benign", "malignant")[index % 2],
                 "width": scale, "height": scale, "scale": scale, "split": "train",
-                "sha256": table.sha256(buffer.getvalue() + index.to_bytes(4, "little")),
+                "sha256": sha256(buffer.getvalue() + index.to_bytes(4, "little")),
             }  # fmt: skip
 
     table.write(rows(), folder / "corpus", 64)

@@ -22,7 +22,7 @@ from typing import Any
 import stand_in
 import torch
 
-from dermaflux.core import table
+from dermaflux.core.files import write_json
 from dermaflux.generators.flux_lora.model import lora, pipeline, prompt_padding
 from dermaflux.generators.flux_lora.sampling import load as merged
 from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample
@@ -140,7 +140,7 @@ def main() -> None:
         "torch": torch.__version__,
     }
     if output:
-        table.write_json(output, report)
+        write_json(output, report)
 
 
 if __name__ == "__main__":

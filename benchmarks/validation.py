@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from dermaflux import paths
 from dermaflux.captions.caption import SCHEMA as CAPTION_SCHEMA
 from dermaflux.core import table
+from dermaflux.core.files import write_json
 from dermaflux.params import Params
 from dermaflux.params.load import load
 from dermaflux.validation import caption_suite, corpus_suite, data_docs, training_suites, validate
@@ -185,7 +186,7 @@ def main() -> None:
         os.chdir(ROOT)
     print(json.dumps(report, indent=1))
     if output:
-        table.write_json(output, report)
+        write_json(output, report)
 
 
 if __name__ == "__main__":

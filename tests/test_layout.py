@@ -52,11 +52,29 @@ def imported_rooms(path: Path) -> set[str]:
     return {part[1] for part in parts if part[1] in ROOMS}
 
 
+STUB = SOURCE / "classifiers" / "registry.py"
+"""Stored inside models registered before the room `registry` existed; imported by MLflow alone."""
+
+
 def test_no_room_imports_a_later_one() -> None:
     for number, room in enumerate(ROOMS):
         for path in (SOURCE / room).rglob("*.py"):
             later = imported_rooms(path) & set(ROOMS[number + 1 :])
-            assert not later, f"{path.relative_to(ROOT)} imports {later}"
+            assert not later or path == STUB, f"{path.relative_to(ROOT)} imports {later}"
+
+
+@pytest.mark.parametrize("name", BELOW)
+def test_what_every_room_imports_imports_no_room(name: str) -> None:
+    for path in (SOURCE / name).rglob("*.py"):
+        assert not imported_rooms(path), path.relative_to(ROOT)
+
+
+def test_every_folder_is_a_known_room_and_small() -> None:
+    folders = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").is_file()}
+    assert folders == {*ROOMS, *BELOW}
+    for folder in SOURCE.rglob("*/"):
+        modules = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+        assert len(modules) <= 15, folder.relative_to(ROOT)
 
 
 def python(code: str) -> str:
@@ -73,12 +91,12 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
 
 @pytest.mark.slow
 def test_compute_modules_import_without_dvc_and_mlflow() -> None:
-    rooms = ["generators", "classifiers", "audit"]
+    rooms = ["training", "generators", "audit", "metrics", "statistics", "classifiers"]
     modules = [
-        f"dermaflux.{room}.{path.stem}"
+        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
         for room in rooms
-        for path in sorted((SOURCE / room).glob("*.py"))
-        if path.stem != "__init__"
+        for path in sorted((SOURCE / room).rglob("*.py"))
+        if path.stem != "__init__" and path != STUB
     ]
     python(
         "import importlib, sys\n"

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from dermaflux import paths, phantom
 from dermaflux.audit import audit, features
 from dermaflux.core import table
+from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
 from dermaflux.params import load
 from dermaflux.tracking import runs
@@ -36,7 +37,7 @@ def row(picture: Image.Image, image_id: str, label: str, split: str) -> dict:
         "source": image_id.split("/")[0],
         "label": label,
         "split": split,
-        "sha256": table.sha256(encoded),
+        "sha256": sha256(encoded),
     }
 
 

@@ -22,6 +22,7 @@ from dermaflux import paths
 from dermaflux.captions import caption, estimate
 from dermaflux.captions.vlm.captioner import INSIST
 from dermaflux.core import table
+from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.params.load import load
@@ -60,7 +61,7 @@ def corpus(tmp_path, monkeypatch):
                 "label": lesion.label,
                 "modality": "dermoscopic" if index % 2 else "clinical",
                 "scale": 128,
-                "sha256": table.sha256(encoded.getvalue()),
+                "sha256": sha256(encoded.getvalue()),
                 "split": table.SPLITS[index % 3],
             }
 

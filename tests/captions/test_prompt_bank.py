@@ -5,7 +5,8 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from dermaflux.captions.text.prompt_bank import CLASSES, from_captions, held_out, label_only
+from dermaflux.captions.text.prompt_bank import from_captions, held_out, label_only
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.generators.data.images import trainable
 

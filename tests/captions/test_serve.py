@@ -27,6 +27,8 @@ from dermaflux.captions.vlm.endpoint import Endpoint
 from dermaflux.captions.vlm.transformers_vlm import TEMPLATE_DATE, InProcessVision
 from dermaflux.captions.vlm.visual_attributes import Subject, VisualAttributes
 from dermaflux.core import table
+from dermaflux.core.hashing import sha256
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Caption
 from dermaflux.params.load import load
@@ -86,7 +88,7 @@ def ask(address: str, model: Path, question: Question) -> dict[str, Any]:
 
 def questions() -> list[Question]:
     images = [picture(seed, 64 + 40 * seed, 64) for seed in range(3)]
-    with_image = [Question(prompts.abc_question("benign"), i, table.sha256(i)) for i in images]
+    with_image = [Question(prompts.abc_question("benign"), i, sha256(i)) for i in images]
     return [*with_image, Question(prompts.THINK_TWICE, None, "0" * 64)]
 
 
@@ -128,9 +130,7 @@ def test_the_endpoint_client_brings_what_the_server_says(server: str, small_mode
         assert list(endpoint.answers(asked)) == list(local.answers(asked))
         images = [picture(seed) for seed in range(3)]
         chain = VisualAttributes(endpoint, window=2)
-        described = list(
-            chain.answers(Subject(table.sha256(one), one, "dermoscopic") for one in images)
-        )
+        described = list(chain.answers(Subject(sha256(one), one, "dermoscopic") for one in images))
     assert list(chain.thoughts) == ["dermoscopic"]
     assert [one.completion_tokens for one in described] == [2 * TOKENS] * 3
 
@@ -155,10 +155,10 @@ def captions(
         {
             "image": {"bytes": image, "path": None},
             "image_id": f"noise/{number}",
-            "label": table.LABELS[number % 2],
+            "label": CLASSES[number % 2],
             "modality": ("dermoscopic", "clinical")[number % 2],
             "scale": 128,
-            "sha256": table.sha256(image),
+            "sha256": sha256(image),
             "split": "train",
         }
         for number, image in enumerate(images)

@@ -24,7 +24,8 @@ from transformers import (
 from dermaflux.captions.vlm import loading, prompts, transformers_vlm
 from dermaflux.captions.vlm.client import Question
 from dermaflux.captions.vlm.transformers_vlm import InProcessVision
-from dermaflux.core import table
+from dermaflux.core.hashing import sha256
+from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
 
 SIZES = [(64, 64), (64, 128), (200, 60), (64, 64), (100, 100)]
@@ -42,7 +43,7 @@ def questions() -> list[Question]:
     for number, (width, height) in enumerate(SIZES):
         image = picture(number, width, height)
         text = prompts.abc_question(("benign", "malignant")[number % 2]) + " Please." * number
-        found.append(Question(text, image, table.sha256(image)))
+        found.append(Question(text, image, sha256(image)))
     return [*found, Question(prompts.THINK_TWICE, None, "0" * 64)]
 
 
@@ -57,7 +58,7 @@ def step_by_step(folder: Path, question: Question, steps: int) -> list[int]:
     # The tokenizer itself puts the begin token in front of text that lacks it.
     inputs = processor.tokenizer(written, return_tensors="pt")
     assert question.image is not None
-    shown = processor.image_processor([[table.decode(question.image)]], return_tensors="pt")
+    shown = processor.image_processor([[decode_image(question.image)]], return_tensors="pt")
     tiles = int(shown.pop("num_tiles")[0][0])
     start = inputs["input_ids"][0].tolist().index(processor.image_token_id)
     said: list[int] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from dermaflux.captions.vlm import prompts
 from dermaflux.captions.vlm.client import Answer, Question
 from dermaflux.captions.vlm.visual_attributes import Subject, VisualAttributes
-from dermaflux.core import table
+from dermaflux.core.hashing import sha256
 
 
 class Recorder:
@@ -85,7 +85,7 @@ def test_prompts_are_the_published_ones() -> None:
     published = [
         "d7768e8a1b259181", "90bf49222c528b20", "58174c4615c6c84d", "79b6a7882eb90f5e",
     ]  # fmt: skip
-    assert [table.sha256(text.encode())[:16] for text in used] == published
+    assert [sha256(text.encode())[:16] for text in used] == published
 
 
 def test_the_chain_runs_on_a_real_model(small_model: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_chain_runs_on_a_real_model(small_model: Path) -> None:
     chain = VisualAttributes(
         InProcessVision(str(small_model), precision="fp32", batch=2, maximum_tokens=6)
     )
-    answers = list(chain.answers(Subject(table.sha256(one), one, "dermoscopic") for one in images))
+    answers = list(chain.answers(Subject(sha256(one), one, "dermoscopic") for one in images))
     assert len({one.text for one in answers}) > 1
     # Question 3 holds the earlier answers, so the two prompts exceed what the published texts take.
     assert all(one.prompt_tokens > 2 * 60 and one.completion_tokens == 12 for one in answers)

@@ -20,7 +20,7 @@ from dermaflux.classifiers.model import network as supervised
 from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.errors import InputError
 from dermaflux.tracking.runs import Silent
-from dermaflux.training import network_compile
+from dermaflux.training import torch_compile
 
 
 def images(count: int, seed: int) -> samples.Samples:
@@ -127,9 +127,9 @@ def test_a_compiled_run_ends_with_the_weights_of_a_plain_one(tmp_path) -> None:
 
 
 def test_without_a_compiler_a_sentence_replaces_the_compilation(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(network_compile.shutil, "which", lambda name: None)
+    monkeypatch.setattr(torch_compile.shutil, "which", lambda name: None)
     network = torch.nn.Linear(2, 1)
-    assert network_compile.forward(network) is network
+    assert torch_compile.compiled_forward(network) is network
     assert "no C++ compiler" in capsys.readouterr().out
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from dermaflux import paths
 from dermaflux.classifiers.data import pixel_cache, samples
 from dermaflux.core import table
+from dermaflux.core.hashing import sha256
 from dermaflux.core.tensor_cache import TensorCache
 from dermaflux.errors import InputError
 
@@ -109,6 +110,6 @@ def test_pictures_that_cannot_be_used_are_named(workspace) -> None:
     alien = rows.assign(image_id="toy/elsewhere")[:1]
     with pytest.raises(InputError, match="lacks 1 of 1 wanted images of split train such as toy/e"):
         samples.load(paths.CORPUS, alien, ["toy/elsewhere"], "train", toy.SIDE)
-    rewritten(image={"bytes": b"poison", "path": None}, sha256=table.sha256(b"poison"))
+    rewritten(image={"bytes": b"poison", "path": None}, sha256=sha256(b"poison"))
     with pytest.raises(InputError, match="train-0000 of corpus cannot be decoded"):
         load()

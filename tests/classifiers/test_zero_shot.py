@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from dermaflux import paths
 from dermaflux.classifiers import zero_shot
 from dermaflux.core import table
+from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 
@@ -88,7 +89,7 @@ def test_scores_are_those_of_open_clips_own_zero_shot_classifier(work: Path) -> 
     rows = table.metadata(paths.CORPUS, split="test").set_index("image_id")
     for image_id, encoded in table.images(paths.CORPUS, split="test"):
         with torch.no_grad():
-            seen = model.encode_image(prepare(table.decode(encoded))[None], normalize=True)
+            seen = model.encode_image(prepare(decode_image(encoded))[None], normalize=True)
             logits = model.logit_scale.exp() * seen @ classifier
         expected[image_id] = float(logits.softmax(-1)[0, 1])
         truth[image_id] = rows.loc[image_id, "label"] == "malignant"

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dermaflux.core import table
+from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
 
 
@@ -34,7 +35,7 @@ def rows(count: int) -> Iterator[dict[str, Any]]:
             "height": 128,
             "scale": 128,
             "split": "test" if index % 10 == 9 else "train",
-            "sha256": table.sha256(content),
+            "sha256": sha256(content),
         }
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.hashing import sha256
 from dermaflux.corpus import ingest
 from dermaflux.corpus.decoding import decode, decode_cache
 from dermaflux.corpus.decoding.decode import Picture
@@ -160,7 +161,7 @@ def test_shards_open_as_an_image_dataset(data: Path, tmp_path: Path) -> None:
     for name, digest in table.metadata(paths.CORPUS)[["image_id", "sha256"]].itertuples(
         index=False
     ):
-        assert table.sha256(encoded[name]) == digest
+        assert sha256(encoded[name]) == digest
 
 
 def test_an_empty_class_is_refused_with_its_counts(workspace: Path) -> None:

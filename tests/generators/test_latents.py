@@ -10,6 +10,7 @@ import torch
 from small_generator import Workspace, corpus_row, write_corpus
 
 from dermaflux.core import table
+from dermaflux.core.hashing import sha256
 from dermaflux.core.seeds import generator
 from dermaflux.errors import InputError
 from dermaflux.generators.data import latents
@@ -147,7 +148,7 @@ def test_what_was_encoded_is_not_encoded_again_and_processes_share_the_work(
 def test_a_picture_that_cannot_be_decoded_is_named(vae, empty: Path) -> None:
     row, caption = ROWS[1]
     damaged = row["image"]["bytes"][:200]
-    bad = {**row, "image": {"bytes": damaged, "path": "x"}, "sha256": table.sha256(damaged)}
+    bad = {**row, "image": {"bytes": damaged, "path": "x"}, "sha256": sha256(damaged)}
     corpus, samples = corpus_of(empty, [ROWS[0], (bad, caption), *ROWS[2:]])
     with pytest.raises(InputError, match="phantom/001 of the corpus cannot be decoded"):
         Latents(vae, corpus, samples)

@@ -14,6 +14,7 @@ from small_generator import corpus_row, write_corpus
 from dermaflux.audit import audit
 from dermaflux.classifiers.data import subset
 from dermaflux.core import table
+from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
 from dermaflux.generators import reproduce
 from dermaflux.generators.released import images
@@ -86,7 +87,7 @@ def test_every_file_is_taken_spare_or_in_quarantine(tmp_path: Path) -> None:
 
     pictures = dict(table.images(tmp_path / "synthetic"))
     assert pictures["synthetic/Benign Images/2.jpg"] == _good()["Benign Images/2.jpg"]
-    assert table.decode(pictures["synthetic/Benign Images/3.png"]).size == (128, 128)
+    assert decode_image(pictures["synthetic/Benign Images/3.png"]).size == (128, 128)
     by_name = rows.set_index("image_id")
     row = by_name.loc["synthetic/Benign Images/3.png"]
     assert (row["width"], row["height"], row["scale"]) == (300, 200, 128)

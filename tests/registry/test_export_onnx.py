@@ -8,9 +8,9 @@ import pytest
 import small_registry as small
 import torch
 
-from dermaflux.classifiers.data.subset import CLASSES
 from dermaflux.classifiers.model import network as supervised
-from dermaflux.core import table
+from dermaflux.core.files import write_json
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.metrics import calibration
 from dermaflux.params import Model, Params, load
@@ -40,7 +40,7 @@ def _folder(folder: Path, model: Model) -> Path:
                 weight.mul_(2.0)
     folder.mkdir(parents=True)
     supervised.save_weights(network.state_dict(), folder / "model.safetensors")
-    table.write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     return folder
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.files import write_json, write_text
+from dermaflux.core.hashing import sha256
 from dermaflux.params import Arm, Params, load
 
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
@@ -45,7 +47,7 @@ def _rows(source: str, split: str, counts: dict[str, int], start: int) -> list[d
                     "scale": 128,
                     "width": 140,
                     "height": 150,
-                    "sha256": table.sha256(encoded),
+                    "sha256": sha256(encoded),
                 }
             )
     return rows
@@ -77,7 +79,7 @@ def _ingest_report() -> None:
         }
         for name in sources
     }
-    table.write_json(
+    write_json(
         paths.INGEST_REPORT,
         {
             "images": {"in": 63, "quarantined": 3, "kept": 60},
@@ -125,10 +127,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     )
     paths.REPORTS.mkdir()
     _ingest_report()
-    table.write_json(paths.AUDIT_REPORT, {"rejected": ["synthetic/train-benign-000"], "kid": 0.12})
-    table.write_json(paths.VALIDATION_REPORT, {"success": True, "evaluated": 30, "failed": 0})
+    write_json(paths.AUDIT_REPORT, {"rejected": ["synthetic/train-benign-000"], "kid": 0.12})
+    write_json(paths.VALIDATION_REPORT, {"success": True, "evaluated": 30, "failed": 0})
     candidate = {"cell": "vit-1", "arm": "mixture", "validation_auc": 0.87}
-    table.write_json(
+    write_json(
         paths.PROMOTE_REPORT,
         {
             "decision": "promoted",
@@ -138,15 +140,15 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
             "champion_before": None,
         },
     )
-    table.write_text(
+    write_text(
         paths.GENERATOR / "loss.csv",
         "step,loss\n" + "".join(f"{step},{1 / (1 + step):.4f}\n" for step in range(40)),
     )
-    table.write_text(
+    write_text(
         paths.GENERATOR / "validation_loss.csv",
         "step,validation_loss\n0,0.5\n40,0.25\n",
     )
-    table.write_json(
+    write_json(
         paths.GENERATOR / "finetune.json",
         {
             "rank": 16,

@@ -14,6 +14,7 @@ import pytest
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.reporting import counts, pages, report, summary
@@ -94,7 +95,7 @@ def test_a_failed_effect_is_stated_plainly_and_bayes_shown_for_phantoms(workspac
     separation = made_up_evaluations.SEPARATION
     made_up_evaluations.malignancy(workspace, {**separation, "real": 6.0, "mixture": -1.0})
     known = report.read_json(paths.INGEST_REPORT)
-    table.write_json(paths.INGEST_REPORT, {**known, "bayes_auc": 0.9071})
+    write_json(paths.INGEST_REPORT, {**known, "bayes_auc": 0.9071})
     text = report.render(workspace)
     assert ">harms<" in text
     assert "They harm, by −" in text
@@ -157,7 +158,7 @@ def test_optional_parts_may_be_absent_but_not_the_evaluations(workspace: Params)
 def test_a_generator_that_was_not_trained_is_named(
     workspace: Params, facts: dict[str, object], said: str
 ) -> None:
-    table.write_json(paths.GENERATOR / "finetune.json", facts)
+    write_json(paths.GENERATOR / "finetune.json", facts)
     (paths.GENERATOR / "loss.csv").unlink()
     assert said in report.render(workspace)
 
@@ -166,7 +167,7 @@ def test_summary_names_what_the_demo_promises(
     workspace: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = report.read_json(paths.INGEST_REPORT)
-    table.write_json(paths.INGEST_REPORT, {**known, "bayes_auc": 0.9071})
+    write_json(paths.INGEST_REPORT, {**known, "bayes_auc": 0.9071})
     summary.run(workspace)
     printed = capsys.readouterr().out
     for part in ("63", "128 px", "8", "helps", "random features", "0.907", "vit-1/mixture"):

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from dermaflux import paths
-from dermaflux.core import table
+from dermaflux.core.files import write_json
 from dermaflux.params import Params
 from dermaflux.reporting import report, zero_shot_section
 from dermaflux.statistics import evaluations
@@ -26,7 +26,7 @@ def test_the_best_by_validation_stands_against_every_model(workspace: Params) ->
         content = json.loads(path.read_text())
         for arm in params.train.arms:
             content[arm]["validation_auc"] = validation.get((path.stem, arm), 0.5)
-        table.write_json(path, content)
+        write_json(path, content)
     own = pd.read_csv(paths.EVALUATIONS / "vit-1" / "predictions.csv")
     labels = own["label"] == "malignant"
     draw = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def test_the_best_by_validation_stands_against_every_model(workspace: Params) ->
         name: {**figures, "source": f"hf-hub:owner/{name}", "licence": "mit"}
         for name in ("make", "biomedclip")
     }
-    table.write_json(paths.ZERO_SHOT_REPORT, {**models, "test": {"images": len(own)}})
+    write_json(paths.ZERO_SHOT_REPORT, {**models, "test": {"images": len(own)}})
 
     found = zero_shot_section.build(params, models, evaluations.load(params))
     assert found is not None

@@ -21,6 +21,9 @@ from dermaflux import paths
 from dermaflux.audit import features, fidelity, memorisation
 from dermaflux.audit.pairs import draw_pairs
 from dermaflux.core import table
+from dermaflux.core.arrays import Array
+from dermaflux.core.files import atomic_folder, write_json
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.tracking import runs
@@ -28,8 +31,6 @@ from dermaflux.tracking import runs
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = np.ndarray[Any, Any]
-_CLASSES = ("benign", "malignant")
 _COLUMNS = ("image_id", "label")
 _FEWEST = 4  # images of a class, for two halves of two
 
@@ -42,10 +43,10 @@ def run(params: Params) -> None:
         report, pairs = examine(
             paths.CORPUS, paths.SYNTHETIC, settings.features, settings.memorisation_ratio
         )
-        with table.atomic_folder(paths.AUDIT_FIGURES) as partial:
+        with atomic_folder(paths.AUDIT_FIGURES) as partial:
             pairs.to_csv(partial / "nearest.csv", index=False)
             draw_pairs(pairs, paths.CORPUS, paths.SYNTHETIC, partial / "nearest.png")
-        table.write_json(paths.AUDIT_REPORT, report)
+        write_json(paths.AUDIT_REPORT, report)
         numbers = {name: report[name] for name in ("memorised_count", "kid", "kid_floor")}
         logged.metrics({**numbers, "held_out_flagged": report["held_out"]["flagged_count"]})
         logged.artifact(paths.AUDIT_FIGURES / "nearest.png")
@@ -105,14 +106,14 @@ def examine(
 def _rows(folder: Path, split: str) -> pd.DataFrame:
     """image_id and label of the benign and malignant images of a split, ordered by image_id."""
     rows = table.metadata(folder, _COLUMNS, split)
-    for name in _CLASSES:
+    for name in CLASSES:
         count = int((rows["label"] == name).sum())
         if count < _FEWEST and split == "train":
             raise InputError(
                 f"{folder} holds {count} {name} images of split {split} but the audit needs "
                 f"{_FEWEST}; add images of that class"
             )
-    rows = rows[rows["label"].isin(_CLASSES)]
+    rows = rows[rows["label"].isin(CLASSES)]
     return rows.sort_values("image_id").reset_index(drop=True)
 
 
@@ -130,7 +131,7 @@ def _fidelity(
 ) -> dict[str, Any]:
     """KID per class, and its mean over classes: pools and corpora differ in their class balance."""
     classes: dict[str, Any] = {}
-    for name in _CLASSES:
+    for name in CLASSES:
         found, floor = fidelity.kid(
             generated[(ours["label"] == name).to_numpy()],
             points[(training["label"] == name).to_numpy()],

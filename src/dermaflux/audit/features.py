@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from dermaflux.core.arrays import Array
+from dermaflux.core.devices import automatic_device
 from dermaflux.errors import InputError
 from dermaflux.progress import progress
 
-Array = np.ndarray[Any, Any]
 Extractor = Callable[[Array], Array]
 """uint8 (B, S, S, 3) -> float32 (B, D)."""
 _LOW_PASS = 32
@@ -65,7 +65,7 @@ def _squeezenet(folder: Path) -> Extractor:
             f"audit.features {str(folder)!r} holds no SqueezeNet 1.0 weights in {path.name} "
             f"({problem}); set it to `pixels` or to such a folder"
         ) from None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = automatic_device()
     network = model.features.to(device).eval()
     mean = torch.tensor(_MEAN, device=device).view(1, 3, 1, 1)
     std = torch.tensor(_STD, device=device).view(1, 3, 1, 1)

@@ -9,11 +9,11 @@ Pure functions on feature matrices (N, D).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from dermaflux.core.arrays import Array
+
 SUBSETS = 100
 _SUBSET_SIZE = 1000  # Binkowski et al. 2018
 _MOST = 2000  # images of a set that take part; bounds the kernel matrices to 32 MB each

@@ -17,11 +17,11 @@ alarm rate.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from dermaflux.core.arrays import Array
+
 NEIGHBOURS = 5
 _QUERIES, _POINTS = 128, 8192  # a block of distances: 34 MB over the eight symmetries
 _SPARE = 3  # candidates beyond those asked for, since blocks are computed in float32

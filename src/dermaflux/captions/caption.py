@@ -23,6 +23,7 @@ from dermaflux.captions.rows import SCHEMA, Row, rows_of
 from dermaflux.captions.text import summary
 from dermaflux.core import table
 from dermaflux.core.checkpoints import checkpoint, fingerprint
+from dermaflux.core.files import atomic_folder
 from dermaflux.params import Caption, Params
 from dermaflux.progress import progress
 
@@ -49,7 +50,7 @@ def run(params: Params) -> None:
     with checkpoint("caption", _fingerprint(section, known)) as saved:
         files = [saved.file(f"{number:06d}.parquet") for number in range(count)]
         _write_shards(section, known, files)
-        with table.atomic_folder(paths.CAPTIONS) as partial:
+        with atomic_folder(paths.CAPTIONS) as partial:
             writer = table.ShardWriter(partial, "captions", 64, SCHEMA)
             for file in files:
                 for row in pq.read_table(file).to_pylist():

@@ -16,7 +16,8 @@ import pyarrow as pa
 from dermaflux.captions.text.prompt_bank import held_out
 from dermaflux.captions.text.quality import faults
 from dermaflux.captions.vlm.prompts import training_caption
-from dermaflux.core import table
+from dermaflux.core.hashing import sha256
+from dermaflux.core.images import decode_image
 from dermaflux.params import Caption
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _described(
         Lesion(
             image_id,
             label,
-            Subject(table.sha256(encoded), encoded, str(modality)),
+            Subject(sha256(encoded), encoded, str(modality)),
         )
         for image_id, label, modality, encoded in zip(
             known["image_id"], known["label"], known["modality"], images, strict=True
@@ -169,7 +170,7 @@ def _measured(images: Sequence[tuple[str, str, bytes]]) -> list[Row]:
     # One BLAS thread: sums then add up in the same order whatever the number of workers.
     with threadpool_limits(limits=1):
         for image_id, label, encoded in images:
-            found = measure(np.asarray(table.decode(encoded)))
+            found = measure(np.asarray(decode_image(encoded)))
             row = _row(image_id, label, describe(found, label, image_id), "measured")
             row |= {
                 "asymmetry": found.asymmetry,

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dermaflux.core.arrays import Array
 from dermaflux.params import REPEATING, Arm
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ import numpy as np
 
 from dermaflux import paths
 from dermaflux.classifiers.data import samples
-from dermaflux.classifiers.data.subset import CLASSES
 from dermaflux.classifiers.logging import evaluation_log
 from dermaflux.classifiers.model import network
 from dermaflux.core import table
+from dermaflux.core.arrays import Array
+from dermaflux.core.files import atomic_folder, write_json
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.metrics import calibration, decision_curve, metrics, multiclass
 from dermaflux.params import Params
@@ -32,8 +34,6 @@ from dermaflux.statistics.comparison import Scored
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def write(
         path.parent.mkdir(exist_ok=True)
         pd.DataFrame(content).to_csv(path, index=False)
 
-    with table.atomic_folder(paths.EVALUATIONS / cell) as partial:
+    with atomic_folder(paths.EVALUATIONS / cell) as partial:
         for arm, scored in tested.arms.items():
             save(_roc(tested, scored), "roc", f"{arm}.csv")
             save(_reliability(tested, scored), "reliability", f"{arm}.csv")
@@ -157,7 +157,7 @@ def write(
         (partial / "decision").mkdir(exist_ok=True)
         save(predictions(tested), "predictions.csv")
         save(groups, "groups.csv")
-    table.write_json(paths.EVALUATIONS / f"{cell}.json", result)
+    write_json(paths.EVALUATIONS / f"{cell}.json", result)
 
 
 def predictions(tested: Tested) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from dermaflux.classifiers.data.samples import Samples
 from dermaflux.classifiers.model import network as supervised
 from dermaflux.classifiers.recipes.supervised.augmentation import augment
 from dermaflux.core.checkpoints import Checkpoint
+from dermaflux.core.devices import automatic_device
 from dermaflux.core.seeds import derived_seed, generator
 from dermaflux.errors import InputError
 from dermaflux.metrics.metrics import auc
@@ -32,8 +33,9 @@ from dermaflux.metrics.multiclass import mauc
 from dermaflux.params import Model, Train
 from dermaflux.progress import progress
 from dermaflux.tracking.runs import Log
-from dermaflux.training import freed_memory, network_compile
+from dermaflux.training import freed_memory
 from dermaflux.training.schedule import rate
+from dermaflux.training.torch_compile import compiled_forward
 
 _MOMENTUM = 0.9  # of SGD: torchvision's and timm's recipes
 _SAVING_SHARE = 0.1  # of the time: a ViT-B with its optimiser takes seconds to write
@@ -106,7 +108,7 @@ class _Training:
     ) -> None:
         self.config, self.settings, self.seed, self.recipe = config, settings, seed, recipe
         self.peak = model.learning_rate
-        self.device = supervised.device()
+        self.device = automatic_device()
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         else:
@@ -116,7 +118,7 @@ class _Training:
         if recipe.last_layer_only:
             supervised.freeze(network)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.forward = network_compile.forward(self.network) if settings.compile else self.network
+        self.forward = compiled_forward(self.network) if settings.compile else self.network
         self.optimizer = _optimizer(settings, self.network, self.peak)
         self.pixels = torch.from_numpy(training.pixels).to(self.device)
         self.labels = torch.from_numpy(training.labels).long().to(self.device)

@@ -1,6 +1,6 @@
-"""Loader of versions registered before the registry had a room of its own: they name this module.
+"""Loads versions that were registered before the registry had a room of its own.
 
-MLflow stores the loader's module in every registered model; `dermaflux.registry.registry` is it now.
+MLflow stores the loader's module in every registered model.
 """
 
 from dermaflux.registry.registry import _load_pyfunc

@@ -24,13 +24,13 @@ from dermaflux.classifiers.data.training_set import CellImages
 from dermaflux.classifiers.logging import mlflow_runs, plots
 from dermaflux.classifiers.model import network, pretrained
 from dermaflux.classifiers.recipes.supervised import augmentation
-from dermaflux.core import table
 from dermaflux.core.checkpoints import checkpoint, fingerprint
+from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.metrics import calibration, metrics, multiclass
 from dermaflux.params import Arm, Model, Params
 from dermaflux.tracking import runs as tracking
-from dermaflux.training import network_compile
+from dermaflux.training import torch_compile
 
 _ELSEWHERE = {
     *("architectures", "seeds", "arms", "models", "labels", "minimum_diagnosis_images"),
@@ -46,7 +46,7 @@ def run(params: Params, architecture: str, seed: int) -> None:
     # At ratio 0 the enlarged arms are the real one, whose result stays.
     lasting = {cell.key("real"), cell.key("random_features")}
     runs, used_up = [], []
-    with table.atomic_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         for arm in params.train.arms:
             key = cell.key(arm)
             logged = cell.train(arm, key, partial / arm)
@@ -198,7 +198,7 @@ class _Cell:
             ),
             "pretrained": self.start(arm) is not None,
         }
-        table.write_json(folder / "config.json", {**self.config, **training})
+        write_json(folder / "config.json", {**self.config, **training})
         pd.DataFrame(fitted.history).to_csv(folder / "history.csv", index=False)
         columns = ["probability"] if network.binary(classes) else list(classes)
         scores = fitted.validation.reshape(len(validation.labels), len(columns))
@@ -217,6 +217,6 @@ def _code() -> str:
     import torch
 
     state = hashlib.sha256(f"torch {torch.__version__} timm {timm.__version__}".encode())
-    for module in (arm_plan, augmentation, network_compile, loop, metrics, multiclass, network):
+    for module in (arm_plan, augmentation, torch_compile, loop, metrics, multiclass, network):
         state.update(Path(str(module.__file__)).read_bytes())
     return state.hexdigest()

@@ -12,26 +12,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
-from dermaflux.classifiers.data.subset import CLASSES
 from dermaflux.core import table
+from dermaflux.core.files import atomic_folder, write_json
+from dermaflux.core.images import decode_image
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from dermaflux.classifiers.model.image_text import Opened, Reference
-
-    Array = np.ndarray[Any, Any]
+    from dermaflux.core.arrays import Array
 
 
 def run(params: Params) -> None:
     """Score every model of `zero_shot.run`; all files appear whole."""
     if not params.zero_shot.run:
-        with table.atomic_folder(paths.ZERO_SHOT) as partial:
+        with atomic_folder(paths.ZERO_SHOT) as partial:
             (partial / "predictions.csv").write_text("image_id,label\n", encoding="utf-8")
-        table.write_json(paths.ZERO_SHOT_REPORT, {})
+        write_json(paths.ZERO_SHOT_REPORT, {})
         print("zero_shot: zero_shot.run names no model; nothing to score")
         return
     from dermaflux.classifiers.model import image_text
@@ -87,7 +87,7 @@ def _score(params: Params, opened: Opened, rows: pd.DataFrame) -> Array:
             for image_id, encoded in table.images(paths.CORPUS, place, "test"):
                 order.append(place[image_id])
                 advance(1)
-                yield table.decode(encoded)
+                yield decode_image(encoded)
 
         found = image_text.probabilities(opened, features, pictures(), section.batch)
     scores = np.empty(len(place))
@@ -106,7 +106,7 @@ def _write(
 
     from dermaflux.metrics import metrics
 
-    with table.atomic_folder(paths.ZERO_SHOT) as partial:
+    with atomic_folder(paths.ZERO_SHOT) as partial:
         (partial / "roc").mkdir()
         for name, scores in probability.items():
             points = pd.DataFrame(metrics.roc_points(labels, scores), columns=["fpr", "tpr"])
@@ -118,7 +118,7 @@ def _write(
     for one in wanted:
         content[one.name] |= {"source": one.source, "licence": one.licence}
     content["test"] = {"images": len(rows), "malignant": int(labels.sum())}
-    table.write_json(paths.ZERO_SHOT_REPORT, content)
+    write_json(paths.ZERO_SHOT_REPORT, content)
 
 
 def _log(params: Params, reference: Reference, figures: dict[str, Any]) -> None:

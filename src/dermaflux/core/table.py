@@ -7,26 +7,23 @@ own, keyed by ``image_id``, so that captioning again never rewrites images (desi
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dermaflux.core.decode_ahead import decode_ahead
+from dermaflux.core.files import atomic_folder
+from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from PIL import Image
 
-LABELS = ("benign", "malignant", "indeterminate")
 SPLITS = ("train", "validation", "test")
 SCALES = (128, 256, 512)
 
@@ -80,35 +77,6 @@ SCHEMA = pa.schema(
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
 _ROWS_PER_GROUP = 100  # the Hub viewer's own size: a page of images reads one row group
-_DECODED_AT_A_TIME = 256  # bounds the decoded images in memory
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces `folder` on success and vanishes on failure."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON with sorted keys and a final newline, so that equal content has equal bytes."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 class ShardWriter:
@@ -233,13 +201,6 @@ def images(
                         yield image_id, picture["bytes"]
 
 
-def decode(encoded: bytes) -> Image.Image:
-    """Decode image bytes of a table to a PIL image in RGB."""
-    from PIL import Image
-
-    return Image.open(io.BytesIO(encoded)).convert("RGB")
-
-
 def decoded(
     folder: Path,
     wanted: Iterable[str] | None = None,
@@ -250,23 +211,16 @@ def decoded(
 
     With `side`, images of another size are resized to (side, side) with antialiasing.
     """
-    import os
-    from concurrent.futures import ThreadPoolExecutor
-    from itertools import islice
-
     import numpy as np
     from PIL import Image
 
     def pixels_of(item: tuple[str, bytes]) -> tuple[str, np.ndarray[Any, Any]]:
-        picture = decode(item[1])
+        picture = decode_image(item[1])
         if side is not None and picture.size != (side, side):
             picture = picture.resize((side, side), Image.Resampling.BICUBIC)
         return item[0], np.asarray(picture)
 
-    stream = images(folder, wanted, split)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while chunk := list(islice(stream, _DECODED_AT_A_TIME)):
-            yield from pool.map(pixels_of, chunk)
+    yield from decode_ahead(pixels_of, images(folder, wanted, split))
 
 
 def pixels(
@@ -281,8 +235,3 @@ def pixels(
             "run the stages in order"
         )
     return found
-
-
-def sha256(content: bytes) -> str:
-    """Hex digest by which caches, latents and captions are keyed."""
-    return hashlib.sha256(content).hexdigest()

@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dermaflux.core.arrays import Array
 from dermaflux.errors import InputError
 
 SHARD_BYTES = 64_000_000
@@ -29,7 +29,6 @@ _KEYS = "keys"
 _KEY_BYTES = 32
 _OPEN_SHARDS = 256  # bounds file descriptors and maps
 _ABANDONED_SECONDS = 3600.0  # a shard is written in seconds
-Array = np.ndarray[Any, Any]
 Signature = tuple[tuple[str, torch.dtype, torch.Size], ...]
 
 

@@ -1,4 +1,4 @@
-"""The words of the table: licences, skin tones, modalities, diagnoses. Pure.
+"""The words of the table: labels, licences, skin tones, modalities, diagnoses. Pure.
 
 Each published vocabulary is mapped to one; a value that no mapping knows gives None, which the
 caller reports.
@@ -10,6 +10,11 @@ import re
 from typing import get_args
 
 from dermaflux.params import Licence, Modality
+from dermaflux.params.fields import Class, Label
+
+CLASSES: tuple[str, ...] = get_args(Class)
+"""What a classifier tells apart, negative class first."""
+LABELS: tuple[str, ...] = get_args(Label)
 
 LICENCES: tuple[str, ...] = get_args(Licence)
 """`research-only`: an agreement, or nothing stated; `own`: the team's images."""

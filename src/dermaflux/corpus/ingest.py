@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.files import write_json, write_text
+from dermaflux.core.vocabulary import CLASSES, LABELS
 from dermaflux.corpus.decoding.decode import Rule, Task
 from dermaflux.corpus.decoding.decode_cache import Spool, spooled
 from dermaflux.corpus.decoding.map_batches import computed
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
     Pairs = np.ndarray[Any, Any]  # positions of images, int (N, 2)
 
-CLASSES = ("benign", "malignant")
 _DVC_CACHE = "/files/md5/"
 
 
@@ -81,8 +82,8 @@ def run(params: Params) -> None:
         ]
         _require_classes(chosen, rejected)
         table.write(_rows(images, chosen, spool), paths.CORPUS, megabytes=settings.shard_megabytes)
-    table.write_text(paths.QUARANTINE, records.quarantine_csv(rejected))
-    table.write_text(paths.LEAKS, records.leaks_csv(chosen.leaks))
+    write_text(paths.QUARANTINE, records.quarantine_csv(rejected))
+    write_text(paths.LEAKS, records.leaks_csv(chosen.leaks))
     report = records.summary(items, images, chosen, rejected, datasets)
     report["policy"] = settings.policy
     report["policies"] = {name: found.counts() for name, found in selections.items()}
@@ -92,7 +93,7 @@ def run(params: Params) -> None:
     }
     report["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
     report["bayes_auc"] = _bayes_auc(data)
-    table.write_json(paths.INGEST_REPORT, report)
+    write_json(paths.INGEST_REPORT, report)
 
 
 def _bayes_auc(data: Path) -> float | None:
@@ -133,7 +134,7 @@ def screen(items: Sequence[Item], licences: Sequence[str]) -> tuple[list[Item], 
         if problem is None and item.image_id in seen:
             first = seen[item.image_id]
             problem = Problem("repeated-id", f"{first} has the same name; rename one of the files")
-        if problem is None and item.record.facts.label not in table.LABELS:
+        if problem is None and item.record.facts.label not in LABELS:
             problem = Problem("no-label", "nothing says whether it is benign; add its label")
         if problem is None and licences and item.licence not in licences:
             reason = f"its licence {item.licence} is not among ingest.licences; add it there"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dermaflux import paths
-from dermaflux.core import table
+from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Backbone, Params
 from dermaflux.tracking import runs
@@ -47,5 +47,5 @@ def pin(section: Backbone, folder: Path) -> None:
             "use, as its page on the hub shows it under Files"
         )
     content = {"repository": section.repository, "revision": section.revision}
-    with table.atomic_folder(folder) as partial:
-        table.write_json(partial / PIN, content)
+    with atomic_folder(folder) as partial:
+        write_json(partial / PIN, content)

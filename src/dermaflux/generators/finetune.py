@@ -20,10 +20,10 @@ from torch import nn
 
 from dermaflux import paths
 from dermaflux.captions.text import lengths
-from dermaflux.core import table
 from dermaflux.core.checkpoints import checkpoint, fingerprint
+from dermaflux.core.files import atomic_folder, write_json, write_text
 from dermaflux.core.seeds import derived_seed
-from dermaflux.generators.data.images import CLASSES
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.generators.data.latents import Latents
 from dermaflux.generators.flux_lora.files import imported
 from dermaflux.generators.flux_lora.model import lora, pipeline
@@ -91,16 +91,16 @@ def _without_training(params: Params) -> None:
     section = params.finetune
     if params.generator == "folder":
         facts = {"generator": "folder", "folder": params.synthesize.folder}
-        with table.atomic_folder(paths.GENERATOR) as partial:
-            table.write_json(partial / SETTINGS, facts)
+        with atomic_folder(paths.GENERATOR) as partial:
+            write_json(partial / SETTINGS, facts)
     else:
         facts = {"imported": section.imported}
         parameters = {"seed": params.seed, **section.model_dump()}
         with runs.start("generator", "finetune", parameters, [paths.BACKBONE]) as log:
             imported.write(section, paths.BACKBONE, paths.GENERATOR, log)
             log.outputs(paths.GENERATOR)
-    with table.atomic_folder(GRID.parent) as partial:
-        table.write_json(partial / SETTINGS, facts)
+    with atomic_folder(GRID.parent) as partial:
+        write_json(partial / SETTINGS, facts)
 
 
 def finetune(
@@ -140,13 +140,11 @@ def finetune(
         if processes.main:
             facts = _facts(section, data, weights)
             facts["steps"] = len(curves.training)
-            with table.atomic_folder(output) as partial:
+            with atomic_folder(output) as partial:
                 lora.save(pipe.transformer, partial, facts)
                 last = curves.events[-1] if curves.events else {}
                 measured = {name: value for name, value in last.items() if name != "step"}
-                table.write_json(
-                    partial / SETTINGS, {**facts, **measured, "backbone": origin.identity}
-                )
+                write_json(partial / SETTINGS, {**facts, **measured, "backbone": origin.identity})
                 _write_curve(curves.training, ("step", "loss", "learning_rate"), partial / CURVE)
                 names = ("step", *measured) if measured else ("step", "validation_loss")
                 _write_curve(curves.events, names, partial / VALIDATION)
@@ -289,7 +287,7 @@ def _facts(
 
 def _write_curve(rows: Sequence[Mapping[str, float]], names: Sequence[str], path: Path) -> None:
     lines = [",".join(_number(row[name]) for name in names) for row in rows if names[-1] in row]
-    table.write_text(path, "\n".join([",".join(names), *lines]) + "\n")
+    write_text(path, "\n".join([",".join(names), *lines]) + "\n")
 
 
 def _number(value: float) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.sampling import load
 from dermaflux.generators.flux_lora.sampling.sample import Pictures, Sampler, sample
@@ -63,5 +64,5 @@ def remake(
     pipe = load.open_generator(folder, backbone, row["base_dtype"])
     pictures = sample(pipe, sampler, members["prompt"].tolist(), [int(s) for s in members["seed"]])
     place = members["image_id"].tolist().index(image_id)
-    kept = np.asarray(table.decode(dict(table.images(synthetic, [image_id]))[image_id]))
+    kept = np.asarray(decode_image(dict(table.images(synthetic, [image_id]))[image_id]))
     return pictures[place], kept

@@ -22,6 +22,8 @@ from dermaflux.captions.text import prompt_bank
 from dermaflux.captions.text.prompt_bank import PromptBank
 from dermaflux.core import checkpoints, table
 from dermaflux.core.checkpoints import Checkpoint
+from dermaflux.core.files import atomic_folder
+from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
 from dermaflux.generators.data.images import captioned
 from dermaflux.generators.flux_lora.model import lora, pipeline
@@ -118,7 +120,7 @@ def synthesize(
         sampled_shards.sample_share(shards, saved, team, make_batch, make_row, log)
         if team.main:
             sampled_shards.wait(shards, saved, team)
-            with table.atomic_folder(output) as partial:
+            with atomic_folder(output) as partial:
                 sampled_shards.assemble(shards, saved, partial)
                 _cross_border(section, partial)
             saved.discard()
@@ -209,7 +211,7 @@ def _row(one: Plan, picture: Pictures, constants: dict[str, Any]) -> dict[str, A
         "diagnosis": one.diagnosis,
         "prompt": one.prompt,
         "seed": one.seed,
-        "sha256": table.sha256(encoded),
+        "sha256": sha256(encoded),
     }
 
 

@@ -9,11 +9,10 @@ Source: Guo et al. 2017 (arXiv 1706.04599), sections 2 and 4.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from dermaflux.core.arrays import Array
+
 BINS = 15  # Guo et al. 2017, section 5
 LIMITS = (0.05, 20.0)
 """A temperature is held inside: images told apart without a fault would drive it to 0."""

@@ -8,11 +8,10 @@ t / (1 - t), per image (Vickers and Elkin 2006, Medical Decision Making 26:565);
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from dermaflux.core.arrays import Array
+
 THRESHOLDS = np.arange(1, 100) / 100
 """1 % to 99 %."""
 

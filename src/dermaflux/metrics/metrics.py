@@ -9,13 +9,12 @@ error and the log loss (in nats, from 0 up), where lower is better.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
+from dermaflux.core.arrays import Array
 from dermaflux.metrics import calibration
 
-Array = np.ndarray[Any, Any]
 _ELEMENTS = 125_000  # weights handled at a time: 1 MB in float64 stays in the cache
 _SMALLEST = 1e-15
 

@@ -8,13 +8,10 @@ class that the labels lack has no figures and takes no part in a mean; it can st
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from dermaflux.core.arrays import Array
 from dermaflux.metrics import calibration, metrics
-
-Array = np.ndarray[Any, Any]
 
 
 def mauc(labels: Array, probability: Array) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from dermaflux.params.fields import Count, OpenFraction, Positive, Section
+from dermaflux.params.fields import Class, Count, OpenFraction, Positive, Section
 
 
 class Audit(Section):
@@ -102,7 +102,7 @@ class ZeroShot(Section):
 
     run: list[str] = []
     """Names of `models` to score on the test split."""
-    classes: dict[Literal["benign", "malignant"], list[str]]
+    classes: dict[Class, list[str]]
     """How each class is put in words; several phrasings are averaged."""
     templates: Annotated[list[str], Field(min_length=1)]
     """Sentences with `{c}` for the class; their text features are averaged."""
@@ -117,7 +117,7 @@ class ZeroShot(Section):
             if name not in self.models:
                 known = ", ".join(sorted(self.models)) or "none"
                 raise ValueError(f"zero_shot.run names {name!r}, not in zero_shot.models ({known})")
-        for label in ("benign", "malignant"):
+        for label in get_args(Class):
             if not self.classes.get(label):
                 raise ValueError(f"zero_shot.classes has no words for {label}; give at least one")
         for template in self.templates:

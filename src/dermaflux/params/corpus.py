@@ -10,6 +10,7 @@ from dermaflux.params.fields import (
     Count,
     Fraction,
     FractionRange,
+    Label,
     Licence,
     Modality,
     OpenFraction,
@@ -46,7 +47,7 @@ class Own(Section):
     csv: str | None = None
     """CSV file in that folder; without it, folder names give the labels."""
     columns: OwnColumns | None = None
-    labels: dict[str, Literal["benign", "malignant", "indeterminate"]] = {}
+    labels: dict[str, Label] = {}
     """What other words for a label mean, such as `naevus: benign`; case does not matter."""
     licence: Licence = "own"
     modality: Modality = "dermoscopic"

@@ -11,6 +11,8 @@ OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 Scale = Literal[128, 256, 512]
+Class = Literal["benign", "malignant"]
+Label = Literal["benign", "malignant", "indeterminate"]
 Licence = Literal["CC0", "CC-BY", "CC-BY-NC", "CC-BY-NC-ND", "research-only", "own"]
 Modality = Literal["dermoscopic", "clinical", "tile"]
 # YAML has no tuples, and strict validation would refuse a list for one.

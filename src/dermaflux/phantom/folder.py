@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermaflux.core import table as image_table
+from dermaflux.core.files import atomic_folder, write_json, write_text
 from dermaflux.errors import InputError
 from dermaflux.phantom import archives, challenge, kaggle, recent_challenges
 from dermaflux.phantom.lesion import ATTRIBUTES, bayes_auc
@@ -163,7 +163,7 @@ def write(folder: Path, jobs: int = -1) -> None:
         )
     plan = layouts()
     pictures = [p for layout in plan.values() for p in layout.pictures]
-    with image_table.atomic_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         for path in sorted({(partial / p.path).parent for p in pictures}):
             path.mkdir(parents=True, exist_ok=True)
         batches = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]
@@ -174,6 +174,6 @@ def write(folder: Path, jobs: int = -1) -> None:
                 advance(done)
         for layout in plan.values():
             for name, text in layout.files.items():
-                image_table.write_text(partial / name, text)
-        image_table.write_text(partial / "phantom.csv", _truth(plan))
-        image_table.write_json(partial / "phantom.json", _known(plan))
+                write_text(partial / name, text)
+        write_text(partial / "phantom.csv", _truth(plan))
+        write_json(partial / "phantom.json", _known(plan))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.phantom.lesion import Digits
 from dermaflux.phantom.picture import Damage, Layout, Picture, lesion_of
 
@@ -77,7 +78,7 @@ def kaggle2(kaggle1: Layout, isic2019: Layout) -> Layout:
         ("train and test", isic2019, "test", "train", 2),
     )
     for kind, other, theirs, ours, each in overlaps:
-        for label in ("benign", "malignant"):
+        for label in CLASSES:
             originals = _usable(other.pictures, theirs, label)
             taken = {first for _, first, _ in layout.duplicates}
             free = [p for p in originals if p.path not in taken]

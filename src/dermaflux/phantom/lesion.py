@@ -8,12 +8,13 @@ likelihood ratio of the attributes is the best possible score and its AUC an exa
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+from dermaflux.core.hashing import rank
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,7 @@ class Digits:
     def __init__(self, *words: object) -> None:
         import numpy as np
 
-        digest = hashlib.sha256("/".join(str(word) for word in words).encode()).digest()
+        digest = rank(*words)
         self._philox = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
 
     def below(self, limit: int) -> int:

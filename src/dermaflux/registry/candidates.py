@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.checkpoints import fingerprint
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import LEARNED, Params
 from dermaflux.registry import lineage
@@ -88,7 +89,7 @@ def candidates(params: Params) -> list[Candidate]:
 def validation_split() -> pd.DataFrame:
     """Labelled validation images of the corpus, indexed and sorted by image_id."""
     rows = table.metadata(paths.CORPUS, lineage.COLUMNS, "validation")
-    rows = rows[rows["label"].isin(["benign", "malignant"])]
+    rows = rows[rows["label"].isin(CLASSES)]
     return rows.assign(malignant=rows["label"] == "malignant").set_index("image_id").sort_index()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dermaflux import paths
 from dermaflux.classifiers.logging import mlflow_runs
 from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.params import Params
 from dermaflux.tracking import runs
 
@@ -93,7 +94,7 @@ def gather(
     from dermaflux.registry.model_card import Facts
 
     corpus = table.metadata(paths.CORPUS, ["source", "licence", "label"], "train")
-    corpus = corpus[corpus["label"].isin(["benign", "malignant"])].fillna("licence not stated")
+    corpus = corpus[corpus["label"].isin(CLASSES)].fillna("licence not stated")
     counts = corpus.groupby(["source", "licence"]).size()
     return Facts(
         cell=name,
@@ -128,7 +129,7 @@ def _pixels(split: str, side: int) -> np.ndarray[Any, Any]:
     from dermaflux.classifiers.data import samples
 
     rows = table.metadata(paths.CORPUS, ["image_id", "label", "sha256"], split)
-    rows = rows[rows["label"].isin(["benign", "malignant"])]
+    rows = rows[rows["label"].isin(CLASSES)]
     chosen = rows.sort_values(["sha256", "image_id"])["image_id"].head(_IMAGES)
     return samples.load(paths.CORPUS, rows, list(chosen), split, side).pixels
 

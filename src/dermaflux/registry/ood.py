@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from dermaflux.classifiers.model import network
+from dermaflux.core.arrays import Array
 
-Array = np.ndarray[Any, Any]
 FILE = "familiarity.safetensors"
 _FLOOR = 1e-3  # added before logarithms: a quarter of a grey level
 _VIEWS = 2

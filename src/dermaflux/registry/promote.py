@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dermaflux import paths
 from dermaflux.classifiers.logging import mlflow_runs
-from dermaflux.core import table
+from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.registry import lineage, promotion_test, registry
@@ -225,6 +225,6 @@ def run(params: Params) -> None:
             log.metrics({"validation_auc": best.auc})
         log.tag("decision", verdict.decision)
         log.tag("reason", verdict.reason)
-        table.write_json(paths.PROMOTE_REPORT, _report(best, present, verdict, params))
+        write_json(paths.PROMOTE_REPORT, _report(best, present, verdict, params))
         log.outputs(paths.PROMOTE_REPORT)
     print(f"promote: {verdict.decision}: {verdict.reason}.")

@@ -10,14 +10,12 @@ resamples, so what the images have in common cancels. Pure functions on numpy ar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from dermaflux.core.arrays import Array
 from dermaflux.metrics import metrics
 from dermaflux.statistics import bootstrap
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
+from dermaflux.core.arms import TITLES
 from dermaflux.params import Params
 from dermaflux.reporting import classifier_figures, effect_table, results
-from dermaflux.reporting.results import ARMS
 from dermaflux.statistics import evaluations, seed_means
 from dermaflux.statistics.evaluations import Cell, Estimate
 
@@ -58,7 +58,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         "points": points,
         "headline": headline,
         "test": cells[0].test,
-        "trained_on": {arm: images(params, arm) for arm in ARMS},
+        "trained_on": {arm: images(params, arm) for arm in TITLES},
         "rows": [
             {
                 "architecture": architecture,
@@ -73,14 +73,14 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
             name: (_question(effects, name), effect_table.answer(effects, name))
             for name in params.train.architectures
         },
-        "forest": classifier_figures.forest(cells, compared, ARMS, headline, bayes),
-        "effect_plot": classifier_figures.effects(effects, ARMS) if effects else None,
+        "forest": classifier_figures.forest(cells, compared, TITLES, headline, bayes),
+        "effect_plot": classifier_figures.effects(effects, TITLES) if effects else None,
         "bayes": bayes,
         "curves": {
             name: {
-                "ROC": classifier_figures.roc(roc[name], ARMS),
-                "reliability": classifier_figures.reliability(reliability[name], ARMS),
-                "decision": classifier_figures.decision(decision[name], ARMS)
+                "ROC": classifier_figures.roc(roc[name], TITLES),
+                "reliability": classifier_figures.reliability(reliability[name], TITLES),
+                "decision": classifier_figures.decision(decision[name], TITLES)
                 if name in decision
                 else None,
             }

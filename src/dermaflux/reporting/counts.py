@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CLASSES = ("benign", "malignant")
 _FLOW = ("in", "quarantined", "kept")
 
 

@@ -6,24 +6,18 @@ Nothing here depends on time, machine or a random number, so equal inputs give e
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.core import table
+from dermaflux.core.arms import COLOURS
+from dermaflux.core.hashing import rank
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "real": "#2f6db3",
-    "mixture": "#d9772b",
-    "repeated": "#5d8a3c",
-    "augmented": "#8a5fb0",
-    "random_features": "#7d8894",
-}
 INK, FAINT = "#1d2733", "#c9d2dc"
 _TILE = 128
 _MIME = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
@@ -58,7 +52,7 @@ def _jpeg(picture: Any) -> str:
 
 def chosen(image_ids: Sequence[str], count: int) -> list[str]:
     """The `count` ids of smallest SHA-256: a fixed, arbitrary choice that favours nothing."""
-    return sorted(image_ids, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]
+    return sorted(image_ids, key=lambda name: rank(name))[:count]
 
 
 def montage(folder: Path, image_ids: Sequence[str], columns: int) -> str | None:

@@ -15,6 +15,8 @@ from typing import Any
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.arms import TITLES
+from dermaflux.core.files import write_text
 from dermaflux.params import Params
 from dermaflux.reporting import (
     classifier_section,
@@ -25,7 +27,6 @@ from dermaflux.reporting import (
     zero_shot_section,
 )
 from dermaflux.reporting.pages import number
-from dermaflux.reporting.results import ARMS
 from dermaflux.tracking import runs
 
 PAPER = {
@@ -159,7 +160,7 @@ def render(params: Params) -> str:
             promote=read_json(paths.PROMOTE_REPORT),
             artefacts=_artefacts(params),
             sections=sections,
-            arms=ARMS,
+            arms=TITLES,
             paper=PAPER,
         )
     )
@@ -168,6 +169,6 @@ def render(params: Params) -> str:
 def run(params: Params) -> None:
     """Write reports/index.html and reports/data_card.md, and print the page's path."""
     page = render(params)
-    table.write_text(paths.REPORT_PAGE, page)
-    table.write_text(paths.DATA_CARD, data_card.text(params, read_json(paths.INGEST_REPORT)))
+    write_text(paths.REPORT_PAGE, page)
+    write_text(paths.DATA_CARD, data_card.text(params, read_json(paths.INGEST_REPORT)))
     print(f"report: {paths.REPORT_PAGE} ({len(page.encode()) / 1e6:.1f} MB)")

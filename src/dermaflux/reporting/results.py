@@ -20,13 +20,6 @@ METRICS = {
     "specificity": "Specificity",
 }
 """Columns of the tables, of those that the evaluation has."""
-ARMS = {
-    "real": "real only",
-    "mixture": "real + synthetic",
-    "repeated": "real, repeated",
-    "augmented": "real, strongly augmented",
-    "random_features": "real, random features",
-}
 
 
 def headline(params: Params) -> str:

@@ -7,14 +7,14 @@ chapter 13 for the percentile interval). Pure functions on arrays.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dermaflux.core.arrays import Array
+
 if TYPE_CHECKING:
     import pandas as pd
-
-Array = np.ndarray[Any, Any]
 
 
 def groups(rows: pd.DataFrame) -> Array:

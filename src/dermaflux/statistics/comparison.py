@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from dermaflux.core.arrays import Array
 from dermaflux.metrics import calibration, metrics, multiclass
 from dermaflux.params import Evaluate
 from dermaflux.statistics import bootstrap, delong
 
-Array = np.ndarray[Any, Any]
 COMPARED = ("auc", "mauc", "accuracy", "balanced_accuracy", "macro_f1")
 """Figures of `differences`, where the arms have them."""
 

@@ -10,11 +10,10 @@ Biometrics 53:567); with one image per group both are the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from dermaflux.core.arrays import Array
 
 
 @dataclass(frozen=True)

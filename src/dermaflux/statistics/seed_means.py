@@ -15,6 +15,7 @@ import numpy as np
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.arrays import Array
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.statistics import bootstrap, comparison, effects
@@ -23,8 +24,6 @@ from dermaflux.statistics.evaluations import Cell, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

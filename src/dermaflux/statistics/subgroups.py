@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dermaflux.core.arrays import Array
 from dermaflux.metrics import metrics, multiclass
 from dermaflux.params import Evaluate
 from dermaflux.statistics import bootstrap
@@ -21,7 +22,6 @@ from dermaflux.statistics.comparison import Scored, rates, with_intervals
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = np.ndarray[Any, Any]
 GROUPINGS = ("source", "modality", "skin_tone", "scale", "diagnosis")
 """Columns of the table."""
 FIGURES = ("auc", "accuracy", "sensitivity", "specificity", "f1", "calibration_error")

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from dermaflux.core.arrays import Array
 from dermaflux.metrics import metrics
 from dermaflux.params import LEARNED, REPEATING
 from dermaflux.statistics import bootstrap, delong, effects
 from dermaflux.statistics.effects import Effect
 from dermaflux.sweeps.measured import Arm, Experiment
 
-Array = np.ndarray[Any, Any]
 FIGURES = ("auc", "accuracy", "mauc", "macro_f1")
 _THRESHOLD = 0.5
 

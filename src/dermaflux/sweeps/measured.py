@@ -17,10 +17,9 @@ from dermaflux.sweeps.collected import Files
 from dermaflux.sweeps.grid import Run
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
-    Array = np.ndarray[Any, Any]
+    from dermaflux.core.arrays import Array
 
 Arm = tuple[str, str]
 """Architecture and arm."""

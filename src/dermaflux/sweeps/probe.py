@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dermaflux.core.devices import automatic_device
 from dermaflux.params import Params
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def rates(params: Params, architecture: str) -> tuple[float, float]:
     from dermaflux.classifiers.model import network as supervised
 
     settings = params.train
-    where = supervised.device()
+    where = automatic_device()
     config = supervised.configure(settings.models[architecture], settings.image_size)
     network = supervised.build(config).to(where).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)

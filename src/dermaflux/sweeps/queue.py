@@ -13,6 +13,7 @@ from typing import Any
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.sweeps import grid, plan, probe
@@ -105,7 +106,7 @@ def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | No
 def _classified(counts: dict[str, dict[str, int]] | None, split: str) -> int | None:
     if counts is None:
         return None
-    return sum(counts[split].get(label, 0) for label in ("benign", "malignant"))
+    return sum(counts[split].get(label, 0) for label in CLASSES)
 
 
 def _known() -> dict[str, str]:

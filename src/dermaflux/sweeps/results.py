@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
-from dermaflux.core import table
+from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED
 from dermaflux.reporting import pages
@@ -26,9 +26,7 @@ from dermaflux.sweeps.grid import Grid, Published
 from dermaflux.sweeps.measured import Experiment
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
+    from dermaflux.core.arrays import Array
 SHOWN = {
     "auc": "ROC-AUC",
     "accuracy": "Accuracy",
@@ -264,9 +262,9 @@ def _write(target: Path, page: dict[str, Any]) -> None:
         plain |= {f"published_{figure}": value for figure, value in row["published"].items()}
         flat.append(plain)
     keys = ("families", "missing", "baseline", "level", "images")
-    with table.atomic_folder(target) as partial:
+    with atomic_folder(target) as partial:
         pd.DataFrame(flat).to_csv(partial / "table.csv", index=False)
-        table.write_json(partial / "effects.json", {key: page[key] for key in keys})
+        write_json(partial / "effects.json", {key: page[key] for key in keys})
         if page["curves"]:
             (partial / "curves.svg").write_bytes(page["curves"])
         if page["zero_shot"]:

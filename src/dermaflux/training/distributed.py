@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dermaflux.core.devices import automatic_device
+
 # The others wait this long for the main process: it may be sampling a grid or saving.
 _PATIENCE = timedelta(hours=2)
 
@@ -95,7 +97,7 @@ def join() -> Processes:
     read where the launcher puts it, and `base_sharding` shards with torch's own `fully_shard`.
     """
     if not launched():
-        return Processes(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return Processes(device=automatic_device())
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)

@@ -1,17 +1,19 @@
-"""Compiles a transformer block by block: one graph per kind of block and shape.
+"""Compiles what is trained: a transformer block by block, or a whole network.
 
-All blocks of a kind share their graph, but for the first of each, whose inputs carry no gradient or
-lie differently in memory: four graphs serve 57 blocks. Reads and writes nothing of its own; the
-compiler keeps its cache.
+A transformer has one graph per kind of block and shape. All blocks of a kind share their graph, but
+for the first of each, whose inputs carry no gradient or lie differently in memory: four graphs
+serve 57 blocks. Reads and writes nothing of its own; the compiler keeps its cache.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from dermaflux.errors import InputError
 
@@ -47,6 +49,22 @@ def compile_blocks(
         dynamo.accumulated_recompile_limit, 4 * dynamo.recompile_limit
     )
     transformer.compile_repeated_blocks(fullgraph=True, dynamic=False, backend=backend)
+
+
+def compiled_forward(network: nn.Module, backend: str = "inductor") -> Callable[[Tensor], Tensor]:
+    """`network` for training steps, compiled for each size of batch: an epoch has two at most.
+
+    The network keeps its parameters and their names, so that checkpoints, validation and the stored
+    classifier are those of an uncompiled run.
+
+    Without a C++ compiler, which inductor needs on a GPU too, it stays as it is and a sentence says
+    so: the result is the same to rounding.
+    """
+    if backend == "inductor" and not any(map(shutil.which, _compilers())):
+        print("train.compile is true but no C++ compiler is on the PATH; trains without, slower")
+        return network
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False, backend=backend)
+    return compiled
 
 
 def _compilers() -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.core import table
-from dermaflux.core.vocabulary import LICENCES, SKIN_TONES
+from dermaflux.core.vocabulary import CLASSES, LABELS, LICENCES, SKIN_TONES
 from dermaflux.params import Params
 from dermaflux.validation.checks import (
     GROUPS,
@@ -28,7 +28,6 @@ from dermaflux.validation.checks import (
 if TYPE_CHECKING:
     import pandas as pd
 
-_CLASSES = ("benign", "malignant")
 NEVER_NULL = ("image_id", "source", "licence", "label", "split", "scale", "sha256", "phash")
 _MEASURED_AS = ("I-II", "III-IV", "V-VI")
 _WORDS = (
@@ -140,7 +139,7 @@ def corpus_promises(params: Params, sources: Iterable[str]) -> list[Promise]:
         *present(NEVER_NULL),
         unique("unique ids", "image_id"),
         among("licence vocabulary", "licence", licences),
-        among("label vocabulary", "label", table.LABELS if published else _CLASSES),
+        among("label vocabulary", "label", LABELS if published else CLASSES),
         among("skin tone vocabulary", "skin_tone", SKIN_TONES),
         none_of(
             "skin tone origin",

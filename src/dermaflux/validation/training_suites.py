@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.validation.checks import (
     GROUPS,
     Promise,
@@ -31,7 +32,6 @@ HELD_OUT = ("image_id", "sha256", *GROUPS)
 """Columns of validation and test that the border `mixture` looks at: names, no label."""
 MIXTURE = ("label", "source", "split", *HELD_OUT)
 """Columns of the corpus's training split and of the synthetic pool that it looks at."""
-_CLASSES = ("benign", "malignant")
 RELEASED = (
     *("image_id", "label", "source", "licence", "split", "sha256", "generator", "weights"),
     *("width", "height"),
@@ -86,7 +86,7 @@ def _pool(section: Synthesize) -> list[Promise]:
         ),
         unique("unique ids", "image_id"),
         unique("unique pictures", "sha256"),
-        among("label vocabulary", "label", _CLASSES),
+        among("label vocabulary", "label", CLASSES),
         among("split vocabulary", "split", ("train",)),
         among("scale consistency", "scale", (section.scale,)),
         Promise(
@@ -142,7 +142,7 @@ def mixture_promises(
     if arm == "mixture" and drawn is None:
         counts["synthetic"] = params.synthetic_wanted()
     counts = {kind: count for kind, count in counts.items() if count}
-    classes: list[Promise] = [*present(("label",)), among("label vocabulary", "label", _CLASSES)]
+    classes: list[Promise] = [*present(("label",)), among("label vocabulary", "label", CLASSES)]
     if params.train.labels == "diagnosis":
         classes = [*present(("diagnosis",))]
     if drawn is None:

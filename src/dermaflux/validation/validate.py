@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.validation import caption_suite, corpus_suite, data_docs
@@ -53,11 +54,11 @@ def run(params: Params) -> None:
         "captions": caption_suite.promises(params),
     }
     results = {name: _validate(context, name, promises[name], frames[name]) for name in frames}
-    with table.atomic_folder(paths.DATA_DOCS) as partial:
+    with atomic_folder(paths.DATA_DOCS) as partial:
         data_docs.write(context, partial)
     failures = [one for name in frames for one in _broken(name, results[name], promises[name])]
     report = _report(results, failures, frames) | _caption_figures(paths.CAPTIONS)
-    table.write_json(paths.VALIDATION_REPORT, report)
+    write_json(paths.VALIDATION_REPORT, report)
     for one in report["warnings"]:
         print(f"warning: {_sentence([one])}")
     if report["failed"]:

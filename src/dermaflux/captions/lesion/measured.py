@@ -8,7 +8,6 @@ Reads and writes nothing.
 from __future__ import annotations
 
 import bisect
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from scipy import ndimage
 
 from dermaflux.captions.lesion import abc_rule
 from dermaflux.captions.lesion.segmentation import SIDE, Mask, segment
+from dermaflux.core.hashing import rank
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def label_sentence(label: str) -> str:
 
 def describe(measurements: Measurements, label: str, image_id: str) -> str:
     """Caption of 25 to 60 words; the wording, not the content, varies with a hash of `image_id`."""
-    digest = hashlib.sha256(image_id.encode()).digest()
+    digest = rank(image_id)
     sentences = [label_sentence(label)]
     a, b, colours = measurements.asymmetry, measurements.border_irregularity, measurements.colours
     if colours is None:

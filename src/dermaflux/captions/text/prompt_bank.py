@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from dermaflux.core.seeds import derived_seed
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CLASSES = ("benign", "malignant")
 Bank = Literal["captions", "held_out", "label"]
 
 

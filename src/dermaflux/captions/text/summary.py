@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dermaflux.captions.text import agreement, lengths
 from dermaflux.captions.text.quality import FAULTS
 from dermaflux.core import table
+from dermaflux.core.files import write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ _MEASURED = ("asymmetry", "border_irregularity", "colours")
 def write(folder: Path) -> dict[str, Any]:
     """Write the figures of a table folder into it and return them."""
     found = of(table.metadata(folder, [*_READ, *_MEASURED, "held_out"]))
-    table.write_json(folder / FILE, found)
+    write_json(folder / FILE, found)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dermaflux.core import hub
-from dermaflux.core.folder_digest import folder_digest
+from dermaflux.core.hashing import folder_digest
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from dermaflux.captions.vlm import loading
 from dermaflux.captions.vlm.client import Answer, Question, refuse_oversize
-from dermaflux.core import table
+from dermaflux.core.devices import automatic_device
+from dermaflux.core.images import decode_image
 from dermaflux.core.seeds import derived_seed
 from dermaflux.errors import InputError
 
@@ -75,7 +76,7 @@ class InProcessVision:
         seed: int = 0,
         device: torch.device | None = None,
     ) -> None:
-        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or automatic_device()
         self._repository = _Repository(model, revision, precision, device)
         self._batch, self._maximum_tokens = batch, maximum_tokens
         self._temperature, self._seed = temperature, seed
@@ -138,7 +139,7 @@ class InProcessVision:
         for one in questions:
             if one.image is not None:
                 refuse_oversize(one.image)
-                pictures.append([table.decode(one.image)])
+                pictures.append([decode_image(one.image)])
         return self._repository.processor(
             images=pictures or None,
             text=[self.prompt(one) for one in questions],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dermaflux.captions.vlm import prompts
 from dermaflux.captions.vlm.client import Answer, Question, Vision
-from dermaflux.core import table
+from dermaflux.core.hashing import sha256
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class VisualAttributes:
     def _think_twice(self, modalities: Iterable[str]) -> None:
         new = [modality for modality in modalities if modality not in self.thoughts]
         questions = [
-            Question(prompts.THINK_TWICE, None, table.sha256(modality.encode())) for modality in new
+            Question(prompts.THINK_TWICE, None, sha256(modality.encode())) for modality in new
         ]
         for modality, answer in zip(new, self._vision.answers(questions), strict=True):
             self.thoughts[modality] = answer

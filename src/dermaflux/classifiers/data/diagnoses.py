@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dermaflux.classifiers.data.subset import CLASSES
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 
 from dermaflux.core import table
+from dermaflux.core.hashing import sha256
+from dermaflux.core.images import decode_image
 from dermaflux.core.tensor_cache import TensorCache, key, reserve
 from dermaflux.errors import InputError
 from dermaflux.paths import project_root
@@ -131,17 +133,17 @@ def _encoded(folder: Path, split: str, left: dict[str, str]) -> Iterator[tuple[s
 
 
 def _decoded(
-    folder: Path, image_id: str, encoded: bytes, sha256: str, side: int
+    folder: Path, image_id: str, encoded: bytes, expected: str, side: int
 ) -> tuple[str, Pixels]:
     from PIL import Image
 
-    if table.sha256(encoded) != sha256:
+    if sha256(encoded) != expected:
         raise InputError(
-            f"image {image_id} of {folder} has other bytes than its sha256 {str(sha256)[:12]} "
+            f"image {image_id} of {folder} has other bytes than its sha256 {str(expected)[:12]} "
             "says; run the stage that writes it again"
         )
     try:
-        picture = table.decode(encoded)
+        picture = decode_image(encoded)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(
             f"image {image_id} of {folder} cannot be decoded ({error}); run the stage that writes "

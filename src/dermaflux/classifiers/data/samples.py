@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux.classifiers.data import pixel_cache
-from dermaflux.classifiers.data.subset import CLASSES, column
+from dermaflux.classifiers.data.subset import column
 from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:

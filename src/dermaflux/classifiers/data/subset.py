@@ -7,17 +7,15 @@ file, so a larger sample contains the smaller one and added data moves no other 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from dermaflux.core.hashing import rank
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CLASSES = ("benign", "malignant")
-"""Of labels malignancy; index 1 is the positive class."""
 
 
 def column(classes: Iterable[str]) -> str:
@@ -64,12 +62,8 @@ def draw(rows: pd.DataFrame, wanted: Mapping[str, int], seed: int) -> list[str]:
     chosen: list[str] = []
     for name, count in wanted.items():
         ids = rows.loc[rows[column(wanted)] == name, "image_id"]
-        chosen += sorted(ids, key=lambda image_id: _rank(seed, image_id))[:count]
+        chosen += sorted(ids, key=lambda image_id: rank(seed, image_id))[:count]
     return chosen
-
-
-def _rank(seed: int, image_id: str) -> bytes:
-    return hashlib.sha256(f"{seed}/{image_id}".encode()).digest()
 
 
 def check_real(held: Mapping[str, int], count: int) -> None:

@@ -11,19 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from dermaflux import paths
 from dermaflux.classifiers.logging import mlflow_runs, mlflow_view, plots
-from dermaflux.core import table
+from dermaflux.core.arrays import Array
+from dermaflux.core.files import write_json
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.metrics import calibration
 from dermaflux.params import Params
 from dermaflux.tracking import runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Array = np.ndarray[Any, Any]
 
 
 def log(
@@ -46,7 +44,7 @@ def log(
     parameters = mlflow_runs.arm_parameters(params, architecture, seed, arm, config["n_real"])
     parent = mlflow_runs.parent(params, parameters, "evaluate")
     name = mlflow_runs.name(parameters)
-    classes = config.get("classes", ["benign", "malignant"])
+    classes = config.get("classes", list(CLASSES))
     tested = mlflow_runs.dataset("corpus test", paths.CORPUS, labels, "testing", classes)
     with runs.start(
         mlflow_runs.TESTING,
@@ -66,7 +64,7 @@ def log(
         for picture, drawn in _pictures(config, classes, labels, probability, name).items():
             logged.figure(drawn, f"{picture}.png")
         with tempfile.TemporaryDirectory() as scratch:
-            table.write_json(Path(scratch) / "figures.json", dict(figures))
+            write_json(Path(scratch) / "figures.json", dict(figures))
             logged.artifact(Path(scratch) / "figures.json")
         mlflow_view.offer(logged.client, logged.experiment_id)
 

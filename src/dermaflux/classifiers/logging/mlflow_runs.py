@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dermaflux.core import arms
 from dermaflux.core.checkpoints import fingerprint
-from dermaflux.params import ENLARGED, Arm, Params
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.params import ENLARGED, Params
 from dermaflux.tracking.runs import Dataset
 from dermaflux.tracking.seed_runs import Parent
 
@@ -24,13 +26,6 @@ TESTING = "classifier"
 _AUC = ("auc", "mauc")
 """Both are logged as `AUC`: of two classes the macro one-versus-rest AUC is the AUC. With a capital
 the name sorts first, so the MLflow UI takes it where it needs a metric to start with."""
-_COLORS: dict[Arm, str] = {
-    "real": "#2f6db3",
-    "mixture": "#d9772b",
-    "repeated": "#3d8b5f",
-    "augmented": "#8a5bb0",
-    "random_features": "#7a7f87",
-}
 
 
 def arm_parameters(
@@ -105,7 +100,7 @@ def color(params: Params, parameters: dict[str, Any]) -> str:
     """`#rrggbb`: the hue tells the arm, the lightness the architecture, whatever the ratio."""
     known, own = params.train.architectures, parameters["architecture"]
     white = 0.5 * known.index(own) / (len(known) - 1) if own in known[1:] else 0.0
-    base = bytes.fromhex(_COLORS[parameters["arm"]][1:])
+    base = bytes.fromhex(arms.COLOURS[parameters["arm"]][1:])
     return "#" + bytes(round((1 - white) * part + white * 255) for part in base).hex()
 
 
@@ -114,7 +109,7 @@ def dataset(
     path: Path,
     labels: np.ndarray[Any, Any],
     context: Literal["training", "validation", "testing"],
-    classes: Sequence[str] = ("benign", "malignant"),
+    classes: Sequence[str] = CLASSES,
 ) -> Dataset:
     """Images of a table that a run used; `labels` (N,) are class numbers."""
     number = np.bincount(np.asarray(labels, int), minlength=len(classes))

@@ -7,17 +7,17 @@ to 1. Every picture is about 500 x 450 pixels when saved at matplotlib's 100 dot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dermaflux.core.arrays import Array
 from dermaflux.metrics import calibration, decision_curve, metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Array = np.ndarray[Any, Any]
 _MODEL, _OTHER, _FAINT = "#2f6db3", "#d9772b", "0.75"
 _MOST_NAMES = 12  # classes that still have room for their names
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dermaflux.core import hub
+from dermaflux.core.devices import automatic_device
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def load(reference: Reference) -> Opened:
             f"{parameter} {reference.address} cannot be opened by open_clip ({said}); give a "
             "folder with matching configuration and weights, or leave it out of zero_shot.run"
         ) from None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = automatic_device()
     return Opened(model.to(device).eval(), prepare, tokenizer, device)
 
 

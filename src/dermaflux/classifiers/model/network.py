@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dermaflux.classifiers.data.subset import CLASSES, column
+from dermaflux.classifiers.data.subset import column
 from dermaflux.classifiers.model import pretrained
+from dermaflux.core.devices import automatic_device
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Model
 
@@ -28,11 +30,6 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.5
 """Training sets are balanced, so 0.5 is the equal-prior decision (the paper's accuracy)."""
-
-
-def device() -> torch.device:
-    """The GPU when there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def configure(model: Model, image_size: int, classes: Sequence[str] = CLASSES) -> dict[str, Any]:
@@ -180,4 +177,4 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         ) from None
     model = build(config)
     model.load_state_dict(weights)
-    return model.to(device()).to(memory_format=torch.channels_last).eval(), config
+    return model.to(automatic_device()).to(memory_format=torch.channels_last).eval(), config

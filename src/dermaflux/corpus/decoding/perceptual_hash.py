@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from functools import cache
 from math import cos, pi
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
+    from dermaflux.core.arrays import Array
 
 SIDE = 64
 """Side in pixels of the grey thumbnails that are hashed and compared."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dermaflux.corpus.duplicates.signatures import KEY_BITS, KEYS, SIGNS, Signatures
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
+    from dermaflux.core.arrays import Array
 
 MAXIMUM_DISTANCE = 0.25
 """Share of signs that may differ. It passes a few pairs of other lesions per million, which detail

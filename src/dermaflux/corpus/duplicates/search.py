@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dermaflux.corpus.duplicates.lsh import MAXIMUM_DISTANCE, Candidates, Index
 from dermaflux.corpus.duplicates.signatures import Signatures, framed, signatures
 from dermaflux.corpus.duplicates.verify import MINIMUM_CORRELATION, correlation
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
+    from dermaflux.core.arrays import Array
 
 BLOCK = 512
 """Pictures looked up at a time; about 150 MB for each core. Blocks do not depend on the cores."""

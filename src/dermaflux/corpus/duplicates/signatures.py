@@ -13,14 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dermaflux.corpus.decoding.perceptual_hash import SIDE
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
+    from dermaflux.core.arrays import Array
 
 FREQUENCIES = 24
 _CUT = (0.025, 0.075)

@@ -6,14 +6,12 @@ Signatures alone are no proof: among hundreds of thousands of pictures a few agr
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dermaflux.corpus.decoding.perceptual_hash import SIDE
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Array = np.ndarray[Any, Any]
+    from dermaflux.core.arrays import Array
 
 _BLUR = 1.5  # pixels: detail finer than this decides, since other blobs differ little in shape
 _CONTRAST = (3.0, 1.0)  # pixels, grey levels: detail is divided by its local strength

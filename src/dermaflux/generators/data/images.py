@@ -5,7 +5,6 @@ Reads the metadata of corpus/ and captions/, never pixels.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING
 from dermaflux.captions.lesion.measured import label_sentence
 from dermaflux.captions.text.quality import UNUSABLE
 from dermaflux.core import table
+from dermaflux.core.hashing import rank
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CLASSES = ("benign", "malignant")
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,6 @@ def select(rows: pd.DataFrame, scales: Sequence[int], maximum: int, seed: int) -
                 f"finetune.scales {list(scales)} leave no {label} training image; add a "
                 "scale or data"
             )
-        part.sort(key=lambda one: hashlib.sha256(f"{seed}/{one.image_id}".encode()).digest())
+        part.sort(key=lambda one: rank(seed, one.image_id))
         chosen += part[: maximum // 2] if maximum else part
     return sorted(chosen, key=lambda one: one.image_id)

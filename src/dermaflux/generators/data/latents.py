@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dermaflux.core import table
+from dermaflux.core.images import decode_image
 from dermaflux.core.tensor_cache import TensorCache, key, reserve
 from dermaflux.errors import InputError
 from dermaflux.paths import project_root
@@ -187,7 +188,7 @@ def _picture(one: Sample, encoded: bytes) -> Tensor:
     from PIL import Image, ImageOps
 
     try:
-        picture = table.decode(encoded)
+        picture = decode_image(encoded)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(
             f"image {one.image_id} of the corpus cannot be decoded ({error}); run the stage "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dermaflux.captions.text.prompt_bank import PromptBank
 from dermaflux.core.seeds import derived_seed
-from dermaflux.generators.data.images import CLASSES
+from dermaflux.core.vocabulary import CLASSES
 
 
 @dataclass(frozen=True)

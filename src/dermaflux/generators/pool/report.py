@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dermaflux.core import table
+from dermaflux.core.files import atomic_folder, write_json
 
 COUNTS = "counts.json"
 QUARANTINE = "quarantine.csv"
@@ -38,8 +39,8 @@ def write(
         "quarantined": dict(sorted(Counter(one.rule for one in refused).items())),
         **(found or {}),
     }
-    with table.atomic_folder(folder) as partial:
-        table.write_json(partial / COUNTS, counts)
+    with atomic_folder(folder) as partial:
+        write_json(partial / COUNTS, counts)
         with (partial / QUARANTINE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["file", "rule", "reason"])

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dermaflux.core import table
+from dermaflux.core.hashing import sha256
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.generators.pool.report import Refused
 
@@ -123,7 +124,7 @@ def listing(folder: Path) -> tuple[list[Found], list[Refused], int]:
     count = 0
     for name, label, content in contents(folder):
         count += 1
-        if label not in ("benign", "malignant"):
+        if label not in CLASSES:
             why = f"the path names {label}" if label else "no part of the path names a class"
             reason = f"{why}; give it one of benign and malignant"
             refused.append(Refused(name, "ambiguous" if label else "unlabelled", reason))
@@ -132,7 +133,7 @@ def listing(folder: Path) -> tuple[list[Found], list[Refused], int]:
             reason = "the file is empty or cannot be read; download it again"
             refused.append(Refused(name, "damaged", reason))
             continue
-        one = Found(name, label, table.sha256(content))
+        one = Found(name, label, sha256(content))
         known = first.setdefault(one.sha256, one)
         if known is not one:
             reason = f"the same picture as {known.name}"

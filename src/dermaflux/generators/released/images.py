@@ -18,9 +18,11 @@ from typing import Any
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.files import atomic_folder
+from dermaflux.core.hashing import sha256
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.corpus.decoding import decode
 from dermaflux.errors import InputError
-from dermaflux.generators.data.images import CLASSES
 from dermaflux.generators.pool import report as pool_report
 from dermaflux.generators.pool.report import Refused
 from dermaflux.generators.released import files
@@ -68,7 +70,7 @@ def take(section: Synthesize, folder: Path, output: Path, report: Path) -> None:
     }  # fmt: skip
     pictures = _pictures(found, section, folder, refused)
     count_of_shards = -(-section.images // section.shard_images)
-    with table.atomic_folder(output) as partial:
+    with atomic_folder(output) as partial:
         for number in range(count_of_shards):
             rows = [
                 _row(one, fitted, constants)
@@ -157,7 +159,7 @@ def _row(one: Found, fitted: Fitted, constants: dict[str, Any]) -> dict[str, Any
         "label": one.label,
         "width": fitted.width,
         "height": fitted.height,
-        "sha256": table.sha256(fitted.encoded),
+        "sha256": sha256(fitted.encoded),
     }
 
 

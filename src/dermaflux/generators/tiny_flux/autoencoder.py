@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dermaflux.core.arrays import Array
 from dermaflux.core.seeds import generator
 from dermaflux.training.fit import Step
 
@@ -34,7 +35,6 @@ _DECODER_NOISE = 0.5
 # it is settled at noise levels that the timestep density rarely visits, and samples are blotched.
 _LATENT_STD = 0.6
 _SIGNS = torch.cat([torch.eye(3), -torch.eye(3)])
-Array = np.ndarray[Any, Any]
 
 
 def unit(pixels: Tensor) -> Tensor:

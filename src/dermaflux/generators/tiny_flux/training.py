@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dermaflux.core import table
 from dermaflux.core.checkpoints import Checkpoint, checkpoint, fingerprint
+from dermaflux.core.files import atomic_folder
 from dermaflux.core.seeds import generator
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
-from dermaflux.generators.data.images import CLASSES
 from dermaflux.generators.flux_lora.model.loss import flow_loss
 from dermaflux.generators.flux_lora.model.prompt_padding import Text, encode, text_lengths
 from dermaflux.generators.tiny_flux import autoencoder, pipeline
@@ -89,7 +89,7 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
         flow = pipeline.transformer(seed)
         pipe = pipeline.assemble(vae, flow, vocabulary_text(), seed)
         _flow(pipe, tiny, seed, mean, std, captions, saved, log)
-        with table.atomic_folder(folder) as partial:
+        with atomic_folder(folder) as partial:
             pipeline.save(pipe, partial)
         saved.discard()
 

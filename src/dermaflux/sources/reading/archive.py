@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dermaflux.core import vocabulary
+from dermaflux.core.vocabulary import LABELS
 from dermaflux.sources.adapter import Facts, Problem, Record
 from dermaflux.sources.reading.files import (
     Row,
@@ -62,7 +63,7 @@ def label(row: Row) -> str | Problem:
     newer = row.values["diagnosis_1"]
     if newer:
         known = newer.lower()
-        if known in ("benign", "malignant", "indeterminate"):
+        if known in LABELS:
             return known
         return bad_value(row, "diagnosis_1", "it must be Benign, Malignant or Indeterminate")
     older = OLD_DIAGNOSES.get(row.values["diagnosis"].lower())

@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from dermaflux.core import hub, table
+from dermaflux.core import hub
+from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.files import adapter_file
 from dermaflux.generators.flux_lora.files.kohya_naming import Layer
@@ -61,10 +62,10 @@ def write(section: Finetune, backbone: Path, output: Path, log: Log) -> None:
         "base_dtype": section.base_dtype,
     }
     content = adapter_file.diffusers_bytes(adapter.layers, facts)
-    with table.atomic_folder(output) as partial:
+    with atomic_folder(output) as partial:
         (partial / lora.WEIGHTS).write_bytes(content)
         identity = pipeline.reference(backbone).identity
-        table.write_json(partial / lora.SETTINGS, {**facts, "backbone": identity})
+        write_json(partial / lora.SETTINGS, {**facts, "backbone": identity})
     log.metrics({"trainable_parameters": float(adapter.parameters)}, 0)
     print(
         f"finetune: imported {origin}, {len(adapter.layers):,} layers of rank {facts['rank']}, "

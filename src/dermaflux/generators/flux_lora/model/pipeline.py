@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dermaflux.core import hub
-from dermaflux.core.folder_digest import folder_digest
+from dermaflux.core.devices import automatic_device
+from dermaflux.core.hashing import folder_digest
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model.quantize import quantise
 from dermaflux.params.generators import BaseDtype
@@ -38,11 +39,6 @@ COMPUTE = {
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
 PICTURE_PARTS = ("transformer", "vae")
 PARTS = (*PICTURE_PARTS, *TEXT_PARTS)
-
-
-def automatic_device() -> torch.device:
-    """The GPU when there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from dermaflux.core.devices import automatic_device
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model import lora, pipeline
 from dermaflux.generators.flux_lora.model.quantize import BLOCKS, quantise, quantise_text, replace
@@ -34,7 +35,7 @@ def open_generator(
     weights. nf4: not merged, since 4-bit weights would round the adapter away. Raises `InputError`
     for a backbone that cannot be read or a combination that cannot be compiled.
     """
-    device = pipeline.automatic_device()
+    device = automatic_device()
     if base_dtype == "fp8":
         pipe = _merge(pipeline.load(backbone, "bf16", torch.device("cpu")), folder)
         if _multiplies_in_8_bits(device):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.captions.text import lengths
-from dermaflux.generators.data.images import CLASSES, Sample, captioned, select, trainable
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.generators.data.images import Sample, captioned, select, trainable
 from dermaflux.generators.flux_lora.model import prompt_padding
 from dermaflux.generators.flux_lora.model.prompt_padding import LIMIT, text_length
 from dermaflux.generators.flux_lora.training import validation_loss

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from dermaflux.core.seeds import derived_seed
-from dermaflux.generators.data.images import CLASSES, Sample
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.generators.data.images import Sample
 from dermaflux.generators.flux_lora.model.pipeline import COMPUTE
 from dermaflux.generators.flux_lora.model.prompt_padding import TextSource
 from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample, save_grid

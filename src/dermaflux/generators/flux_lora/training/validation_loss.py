@@ -8,13 +8,13 @@ nothing but the caches its sources stand for.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from dermaflux.core.hashing import rank
 from dermaflux.core.seeds import generator
 from dermaflux.generators.flux_lora.model.loss import velocity_errors
 from dermaflux.generators.flux_lora.training.buckets import Bucket, MicroBatch, Order
@@ -40,7 +40,7 @@ def choose(samples: Sequence[Sample], count: int) -> list[Sample]:
     chosen: list[Sample] = []
     for label in sorted({one.label for one in samples}):
         part = [one for one in samples if one.label == label]
-        part.sort(key=lambda one: hashlib.sha256(f"validation/{one.image_id}".encode()).digest())
+        part.sort(key=lambda one: rank("validation", one.image_id))
         chosen += part[: count // 2]
     return sorted(chosen, key=lambda one: one.image_id)
 

@@ -1,9 +1,19 @@
-"""Content hash of a folder, by which a model without a pinned revision is known."""
+"""Hashes of contents, by which caches, latents, captions and models are known."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+
+
+def sha256(content: bytes) -> str:
+    """Hex digest of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def rank(*parts: object) -> bytes:
+    """Sort key of a name that looks random and depends on nothing but the parts: a fixed draw."""
+    return hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
 
 
 def folder_digest(folder: Path) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from dermaflux.core.folder_digest import folder_digest
+from dermaflux.core.hashing import folder_digest
 
 
 def test_names_and_contents_decide_and_the_place_does_not(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""How the arms of a cell are called and coloured, wherever people see them."""
+
+from __future__ import annotations
+
+TITLES: dict[str, str] = {
+    "real": "real only",
+    "mixture": "real + synthetic",
+    "repeated": "real, repeated",
+    "augmented": "real, strongly augmented",
+    "random_features": "real, random features",
+}
+COLOURS: dict[str, str] = {
+    "real": "#2f6db3",
+    "mixture": "#d9772b",
+    "repeated": "#5d8a3c",
+    "augmented": "#8a5fb0",
+    "random_features": "#7d8894",
+}
+"""Hexadecimal RGB."""

@@ -1,0 +1,116 @@
+"""The hash of the code that decides a stage's output.
+
+A checkpoint's key holds it: a killed run never continues under edited code. `dvc.yaml` names the
+same folders and files as the stage's dependencies, and a test holds the two together, so what makes
+DVC run a stage again also makes it start anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[1]
+
+STAGE_CODE: Mapping[str, Sequence[str]] = {
+    "ingest": ("core", "sources", "corpus"),
+    "caption": ("core", "sources", "captions"),
+    "validate": ("core", "validation"),
+    "backbone": (
+        "core",
+        "phantom",
+        "captions/lesion",
+        "captions/text",
+        "training",
+        "generators/backbone.py",
+        "generators/data",
+        "generators/flux_lora/model",
+        "generators/tiny_flux",
+    ),
+    "finetune": (
+        "core",
+        "captions/lesion",
+        "captions/text",
+        "training",
+        "generators/finetune.py",
+        "generators/data",
+        "generators/flux_lora",
+    ),
+    "synthesize": (
+        "core",
+        "sources",
+        "corpus/decoding",
+        "captions/lesion",
+        "captions/text",
+        "validation",
+        "training",
+        "generators/synthesize.py",
+        "generators/data",
+        "generators/pool",
+        "generators/flux_lora/model",
+        "generators/flux_lora/sampling",
+        "generators/released",
+    ),
+    "audit": ("core", "audit"),
+    "train": (
+        "core",
+        "validation",
+        "training",
+        "metrics",
+        "classifiers/train.py",
+        "classifiers/loop.py",
+        "classifiers/arm_plan.py",
+        "classifiers/data",
+        "classifiers/model",
+        "classifiers/recipes",
+        "classifiers/logging",
+    ),
+    "evaluate": (
+        "core",
+        "metrics",
+        "statistics",
+        "classifiers/evaluate.py",
+        "classifiers/data",
+        "classifiers/model",
+        "classifiers/logging",
+    ),
+    "zero_shot": (
+        "core",
+        "metrics",
+        "statistics",
+        "classifiers/zero_shot.py",
+        "classifiers/data",
+        "classifiers/model",
+        "classifiers/logging",
+    ),
+    "promote": (
+        "core",
+        "metrics",
+        "statistics",
+        "classifiers/data",
+        "classifiers/model",
+        "classifiers/logging",
+        "registry",
+    ),
+    "report": ("core", "metrics", "statistics", "reporting"),
+}
+"""Stage -> folders and modules below this package, `{generator}` and `{recipe}` to be filled in.
+
+Modules outside these, such as paths, progress and tracking, carry values and never decide them."""
+
+
+@functools.cache
+def stage_digest(stage: str, **choices: str) -> str:
+    """SHA-256 hex digest of the names and contents of a stage's code.
+
+    `choices` fills in what the stage's parameters choose: `generator`, `recipe`.
+    """
+    digest = hashlib.sha256()
+    for entry in STAGE_CODE[stage]:
+        place = _PACKAGE / entry.format(**choices)
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
