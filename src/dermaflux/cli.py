@@ -61,8 +61,9 @@ def _stage(room: str, name: str) -> Callable[[], None]:
         from dermaflux.params.load import load
 
         params = load()
-        if name in _SHARED and params.accelerate and not launch.launched():
-            sys.exit(launch.launch(params.accelerate, name))
+        accelerate = params.runtime.accelerate
+        if name in _SHARED and accelerate and not launch.launched():
+            sys.exit(launch.launch(accelerate, name))
         importlib.import_module(f"dermaflux.{room}.{name}").run(params)
 
     return command

@@ -85,7 +85,7 @@ def test_a_cluster_that_is_not_installed_is_named(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(map_batches.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"install dermaflux\[dask\] or set ingest\.executor"):
+    with pytest.raises(InputError, match=r"install dermaflux\[dask\] or set runtime\.executor"):
         ingest.run(settings(executor="dask"))
 
 

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from dermaflux.errors import InputError
 from dermaflux.params import load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def shipped() -> dict[str, Any]:
@@ -62,6 +62,11 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         ("validate.malignant_fraction.train", [0.1, 2], "train.1 is 2 but should be less than"),
         ("train.architectures", ["vit", "dense"], "'dense' has no entry in train.models"),
         ("train.seeds", [1, 1], "names one entry twice"),
+        (
+            "accelerate",
+            "x",
+            "parameter 'accelerate' is called 'runtime.accelerate' now; move it there",
+        ),
         ("promote.architecture", "dense", "'dense' is not one of train.architectures"),
     ],
 )

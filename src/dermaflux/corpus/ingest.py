@@ -55,7 +55,7 @@ def run(params: Params) -> None:
     )
     usable, rejected = screen(items, settings.licences)
     tasks = [_task(item, settings) for item in usable]
-    with spooled(tasks, partial(computed, executor=settings.executor)) as spool:
+    with spooled(tasks, partial(computed, executor=params.runtime.executor)) as spool:
         images: list[Decoded] = []
         for item, entry in zip(usable, spool.entries, strict=True):
             if isinstance(entry, Problem):

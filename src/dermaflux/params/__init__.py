@@ -27,6 +27,7 @@ from dermaflux.params.classifiers import (
 from dermaflux.params.corpus import Ingest, Own, OwnColumns, Validate
 from dermaflux.params.fields import Licence, Modality, Scale, Section
 from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
+from dermaflux.params.runtime import Runtime
 
 __all__ = [
     "ENLARGED",
@@ -47,6 +48,7 @@ __all__ = [
     "Params",
     "Promote",
     "Report",
+    "Runtime",
     "Scale",
     "Section",
     "Synthesize",
@@ -61,9 +63,6 @@ __all__ = [
 class Params(Section):
     """Everything that decides a run."""
 
-    accelerate: str | None = None
-    """Arguments of `accelerate launch` for `finetune` and `synthesize`, such as
-    `--num_processes 8`; changes no result."""
     data: str = "data"
     """Folder with the datasets in their published layouts."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -85,6 +84,7 @@ class Params(Section):
     finetune: Finetune
     synthesize: Synthesize
     audit: Audit
+    runtime: Runtime = Runtime()
     train: Train
     zero_shot: ZeroShot
     evaluate: Evaluate

@@ -83,8 +83,6 @@ class Ingest(Section):
     """`clean`: one image of each duplicate group; `keep` only guards the test split."""
     licences: list[Licence] = []
     """Only images under these licences; empty means all. [CC0, CC-BY] allows commercial use."""
-    executor: Literal["loky", "dask", "ray"] = "loky"
-    """Who decodes: processes of this machine, or a cluster; changes no byte of the corpus."""
     duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
     """Smallest correlation of fine detail between images of one photograph; lower finds more."""
     validation_fraction: OpenFraction = 0.15

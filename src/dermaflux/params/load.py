@@ -11,6 +11,12 @@ from pydantic import BaseModel, ValidationError
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 
+MOVED = {
+    "accelerate": "runtime.accelerate",
+    "ingest.executor": "runtime.executor",
+}
+"""Old name of a parameter -> its new one, for files written for an earlier version."""
+
 
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check a parameter file; raise `InputError` when it is not valid."""
@@ -53,6 +59,8 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
 
 def _sentence(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden" and where in MOVED:
+        return f"parameter {where!r} is called {MOVED[where]!r} now; move it there"
     if error["type"] == "extra_forbidden":
         known = _fields_at(error["loc"][:-1])
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)

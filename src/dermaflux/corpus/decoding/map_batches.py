@@ -54,8 +54,8 @@ def _cluster(executor: Executor) -> Iterator[None]:
     module = {"dask": "distributed", "ray": "ray"}[executor]
     if importlib.util.find_spec(module) is None:
         raise InputError(
-            f"ingest.executor is {executor!r} but the package {module} is not installed; install "
-            f"dermaflux[{executor}] or set ingest.executor to loky"
+            f"runtime.executor is {executor!r} but the package {module} is not installed; install "
+            f"dermaflux[{executor}] or set runtime.executor to loky"
         )
     with _dask() if executor == "dask" else _ray(), parallel_config(backend=executor):
         yield
