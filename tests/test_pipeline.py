@@ -60,9 +60,10 @@ STAGES = [
 ]
 
 
-def run(project: Path, *command: str, expect: int = 0) -> str:
-    """Run a command as a user would and return all it printed."""
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+def run(project: Path, *command: str, expect: int = 0, first: Path = BIN) -> str:
+    """Run a command as a user would, with `first` in front of the PATH; all it printed."""
+    path = os.pathsep.join([str(first), str(BIN), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "READS": str(first)}
     done = subprocess.run(
         command,
         cwd=project,
@@ -133,8 +134,18 @@ def test_bad_parameter_stops_before_any_work(project: Path) -> None:
     assert "Traceback" not in output
 
 
-def test_repro_runs_every_stage_once(project: Path) -> None:
-    assert sorted(stages_run(run(project, "dvc", "repro"))) == sorted(STAGES)
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose `dermaflux` notes which parameters a command reads, in a file per command."""
+    folder = tmp_path_factory.mktemp("recorder")
+    script = ROOT / "tests" / "fixtures" / "recorded_reads.py"
+    (folder / "dermaflux").write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$@"\n')
+    (folder / "dermaflux").chmod(0o755)
+    return folder
+
+
+def test_repro_runs_every_stage_once(project: Path, recorder: Path) -> None:
+    assert sorted(stages_run(run(project, "dvc", "repro", first=recorder))) == sorted(STAGES)
     assert "up to date" in run(project, "dvc", "status")
     ingest = json.loads((project / "reports/ingest.json").read_text())
     assert ingest["images"]["in"] == ingest["images"]["kept"] + ingest["images"]["quarantined"]
@@ -142,6 +153,23 @@ def test_repro_runs_every_stage_once(project: Path) -> None:
     run(project, "git", "add", "--all")
     run(project, "git", "commit", "--quiet", "--message", "first run")
     assert "vit" in run(project, "dermaflux", "summary")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_only_the_parameters_it_lists(
+    project: Path, recorder: Path, stage: str
+) -> None:
+    lock = YAML(typ="safe").load((project / "dvc.lock").read_text())["stages"][stage]
+    listed = list(lock.get("params", {}).get("params.yaml", {}))
+    reads = (recorder / stage.split("@")[0]).read_text().split()
+    assert reads, "the recorder saw nothing"
+    unlisted = {
+        name
+        for name in reads
+        if not name.startswith("runtime.")
+        and not any(name == entry or name.startswith(f"{entry}.") for entry in listed)
+    }
+    assert not unlisted, f"{stage} reads {sorted(unlisted)}"
 
 
 def test_repro_again_does_nothing_in_under_five_seconds(project: Path) -> None:
