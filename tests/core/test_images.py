@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from layouts import jpeg, picture, png_claiming
+from layouts import jpeg, png_claiming, random_image
 from PIL import Image
 
 from dermaflux.core import images
@@ -27,7 +27,7 @@ def refusal(content: bytes) -> ImageError:
 
 
 def test_every_mode_becomes_the_same_rgb() -> None:
-    rgb = picture(13)
+    rgb = random_image(13)
     grey = rgb.convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     clear = rgb.convert("RGBA")
@@ -51,7 +51,7 @@ def test_every_mode_becomes_the_same_rgb() -> None:
 
 
 def test_only_untouched_pixels_count_as_stored() -> None:
-    image, turned = picture(14, 300, 200), Image.Exif()
+    image, turned = random_image(14, 300, 200), Image.Exif()
     turned[0x0112] = 6  # turned a quarter clockwise by the viewer
     stored = upright(encoded(image, "PNG"))
     assert (stored.format, stored.as_stored) == ("PNG", True)
@@ -64,11 +64,11 @@ def test_only_untouched_pixels_count_as_stored() -> None:
 
 
 def test_unusable_bytes_say_which_rule_they_break() -> None:
-    whole = jpeg(picture(15))
+    whole = jpeg(random_image(15))
     assert refusal(b"").rule == refusal(b"404").rule == refusal(whole[:-400]).rule == "damaged"
     assert refusal(png_claiming(10_001, 10_001)).rule == "too-large"  # just above 100 megapixels
     assert refusal(png_claiming(20_000, 20_000)).rule == "too-large"  # Pillow's own limit
-    tiff = refusal(encoded(picture(15), "TIFF"))
+    tiff = refusal(encoded(random_image(15), "TIFF"))
     assert (tiff.rule, tiff.reason) == ("format", "the file is TIFF; convert it to JPEG or PNG")
 
 
@@ -83,5 +83,5 @@ def test_no_file_takes_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> 
     start = time.monotonic()
     assert "scans" in refusal(many_scans(8000, 3000)).reason
     monkeypatch.setattr(images, "_SECONDS", -1.0)
-    assert "more than" in refusal(jpeg(picture(714))).reason
+    assert "more than" in refusal(jpeg(random_image(714))).reason
     assert time.monotonic() - start < 5

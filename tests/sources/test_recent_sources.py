@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import jpeg, picture
+from layouts import jpeg, random_image
 
 from dermaflux.errors import InputError
 from dermaflux.sources.adapter import Record
@@ -123,7 +123,7 @@ def test_isic2024_kaggle_folder(tmp_path: Path) -> None:
 def test_isic2024_kaggle_hdf5(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
     (tmp_path / "train-metadata.csv").write_text("\n".join([KAGGLE, *ROWS]))
-    encoded = jpeg(picture(1))
+    encoded = jpeg(random_image(1))
     path = tmp_path / "train-image.hdf5"
     with h5py.File(path, "w") as file:
         for name, kind in (("ISIC_1", np.void), ("ISIC_2", np.bytes_), ("ISIC_9", np.void)):
@@ -136,7 +136,7 @@ def test_isic2024_kaggle_hdf5(tmp_path: Path) -> None:
     assert (record.path, record.member) == (path, "ISIC_2")
     assert hdf5.read_member(path, "ISIC_1") == encoded
     assert hdf5.read_member(path, "ISIC_2") == encoded
-    with pytest.raises(OSError, match="does not give ISIC_5"):
+    with pytest.raises(OSError, match="has no readable member ISIC_5"):
         hdf5.read_member(path, "ISIC_5")
 
 
@@ -144,7 +144,7 @@ def test_a_broken_container_is_one_sentence(tmp_path: Path) -> None:
     pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
     path = tmp_path / "train-image.hdf5"
     path.write_bytes(b"\x89HDF\r\n")
-    with pytest.raises(InputError, match="is no whole HDF5 file .*download it again"):
+    with pytest.raises(InputError, match="is not a complete HDF5 file .*download it again"):
         hdf5.members(path)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from layouts import CLASSES, isic2019, isic2020, kaggle, one_hot, picture, save
+from layouts import CLASSES, isic2019, isic2020, kaggle, one_hot, random_image, save
 
 from dermaflux.errors import InputError
 from dermaflux.sources.adapter import Facts
@@ -54,7 +54,7 @@ def test_isic2019_rows_and_files_are_all_accounted_for(tmp_path: Path) -> None:
     # With a byte order mark, as spreadsheets write it.
     truth.write_text("\ufeff" + truth.read_text() + "\n" + "\n".join(rows), encoding="utf-8")
     for name in ("a4", "a5", "a6", "a7"):
-        save(picture(1), tmp_path / f"ISIC_2019_Training_Input/{name}.jpg")
+        save(random_image(1), tmp_path / f"ISIC_2019_Training_Input/{name}.jpg")
     assert rules(tmp_path, "isic2019") == [
         *["bad-value"] * 3,  # a5, a6, a7
         "contradiction",  # a2
@@ -69,7 +69,7 @@ def test_isic2019_training_folder_filled_from_the_archives_ham10000(tmp_path: Pa
     # Collection 212 holds 1,705 images more than HAM10000: they are ISIC 2019 test images, which
     # the training CSV does not name.
     isic2019(tmp_path, {"ISIC_0024306": ("NV", "HAM_1")}, {"ISIC_0034321": "NV"})
-    save(picture(1), tmp_path / "ISIC_2019_Training_Input/ISIC_0034321.jpg")
+    save(random_image(1), tmp_path / "ISIC_2019_Training_Input/ISIC_0034321.jpg")
     found = [(r.original_id, r.split, r.facts.problem) for r in SOURCES["isic2019"].read(tmp_path)]
     assert [(name, split) for name, split, problem in found if problem is None] == [
         ("ISIC_0024306", "train"),
@@ -152,8 +152,8 @@ def test_datasets_are_found_by_name_by_layout_and_in_the_open(tmp_path: Path) ->
     kaggle(tmp_path / "downloads/melanoma_cancer_dataset", 1, False, 0)
     isic2019(tmp_path, {"a": ("NV", "L")}, {})
     kaggle(tmp_path / "kaggle2", 1, True, 9)
-    save(picture(5), tmp_path / "unheard-of/images/one.JPG")
-    save(picture(5), tmp_path / "loose.png")
+    save(random_image(5), tmp_path / "unheard-of/images/one.JPG")
+    save(random_image(5), tmp_path / "loose.png")
     (tmp_path / "empty").mkdir()
     found, unread = discover(tmp_path, [])
     roots = {dataset.source.name: dataset.root for dataset in found}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermaflux.sources.adapter import Counts, Record, Source
+from dermaflux.sources.adapter import Counts, KaggleDataset, Record, Source
 from dermaflux.sources.reading.files import class_folders
 
 _WRAPPER = "melanoma_cancer_dataset"
@@ -42,5 +42,5 @@ SOURCE = Source(
     counts={"train": Counts(9_605, 5_000, 4_605), "test": Counts(1_000, 500, 500)},
     mapping="folder, as published",
     access="login",
-    command="dermaflux download kaggle1 --data FOLDER",
+    download=KaggleDataset("hasnainjaved/melanoma-skin-cancer-dataset-of-10000-images"),
 )

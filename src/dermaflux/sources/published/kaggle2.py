@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermaflux.sources.adapter import Counts, Record, Source
+from dermaflux.sources.adapter import Counts, KaggleDataset, Record, Source
 from dermaflux.sources.reading.files import class_folders
 
 
@@ -40,5 +40,5 @@ SOURCE = Source(
     counts={"train": Counts(11_879, 6_289, 5_590), "test": Counts(2_000, 1_000, 1_000)},
     mapping="folder, as published",
     access="login",
-    command="dermaflux download kaggle2 --data FOLDER",
+    download=KaggleDataset("bhaveshmittal/melanoma-cancer-dataset"),
 )

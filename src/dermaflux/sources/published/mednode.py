@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from dermaflux.sources.adapter import Counts, Record, Source
+from dermaflux.sources.adapter import Counts, OpenFiles, Record, Source
 from dermaflux.sources.reading.files import class_folders
 
 _WRAPPER = "complete_mednode_dataset"
@@ -40,5 +40,7 @@ SOURCE = Source(
     read=read,
     counts={"train": Counts(170, 100, 70)},
     mapping="folder: melanoma malignant, naevus benign (Giotis et al. 2015)",
-    command="dermaflux download mednode --data FOLDER",
+    download=OpenFiles(
+        "https://www.cs.rug.nl/~imaging/databases/melanoma_naevi", (f"{_WRAPPER}.zip",)
+    ),
 )
