@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from layouts import kaggle
+from layouts import kaggle, touch
 from pydantic import ValidationError
 
 from dermaflux.errors import InputError
@@ -14,13 +14,6 @@ from dermaflux.params import OwnDataset
 from dermaflux.sources import folder
 from dermaflux.sources.adapter import Problem, Record
 from dermaflux.sources.discovery import discover
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 def read(data: Path, **entry: Any) -> list[Record]:

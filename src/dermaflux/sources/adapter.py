@@ -48,6 +48,8 @@ from pathlib import Path
 from typing import Literal
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+"""Parts that datasets publish; the validation split is drawn from the first."""
 
 
 @dataclass(frozen=True, slots=True)

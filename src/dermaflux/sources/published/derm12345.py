@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.core import vocabulary
-from dermaflux.sources.adapter import Counts, Facts, Problem, Record, Source
+from dermaflux.sources.adapter import SPLITS, Counts, Facts, Problem, Record, Source
 from dermaflux.sources.reading import archive
 from dermaflux.sources.reading.files import (
     Row,
@@ -77,7 +77,7 @@ def read(root: Path) -> Iterator[Record]:
     if archive.is_layout(root):
         yield from archive.read(root)
         return
-    for split in ("train", "test"):
+    for split in SPLITS:
         table = root / f"derm12345_metadata_{split}.csv"
         folders = [root / f"derm12345_{part}" for part in _PARTS[split]]
         if not table.is_file() and not any(folder.is_dir() for folder in folders):

@@ -20,8 +20,8 @@ _DIAGNOSES = {"malignant": "melanoma", "benign": "nevus"}
 def read(root: Path) -> Iterator[Record]:
     """Records of both folders."""
     inner = root / _WRAPPER
-    folders = (("melanoma", "train", "malignant"), ("naevus", "train", "benign"))
-    for record in class_folders(inner if inner.is_dir() else root, folders):  # type: ignore[arg-type]
+    labels = {"melanoma": "malignant", "naevus": "benign"}
+    for record in class_folders(inner if inner.is_dir() else root, labels, "train"):
         facts = replace(record.facts, diagnosis=_DIAGNOSES[str(record.facts.label)])
         yield replace(record, facts=facts)
 

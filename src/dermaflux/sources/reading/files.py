@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -191,9 +191,9 @@ def one_hot(row: Row, classes: Iterable[str]) -> str | Problem:
     return chosen[0]
 
 
-def class_folders(root: Path, folders: Iterable[tuple[str, Split, str]]) -> Iterator[Record]:
-    """Images of (folder, split, label) triples; ids are paths below `root`, since stems repeat."""
-    for folder, split, label in folders:
+def class_folders(root: Path, labels: Mapping[str, str], split: Split) -> Iterator[Record]:
+    """Images of folders below `root` by label; ids are paths below it, since stems repeat."""
+    for folder, label in labels.items():
         for path in image_files(root / folder):
             original = path.relative_to(root).with_suffix("").as_posix()
             yield Record(original, path, None, split, Facts(label=label))
