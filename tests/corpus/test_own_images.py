@@ -80,11 +80,15 @@ def test_csv_file_with_named_columns(tmp_path: Path) -> None:
     touch(tmp_path / "ours", "blank.jpg", "odd.jpg")
     records = read(tmp_path, csv="table.csv", columns=COLUMNS, labels={"gutartig": "benign"})
     by_id = {r.original_id: r for r in records}
-    one, two = by_id["one"].facts, by_id["two"].facts
-    assert (one.label, one.skin_tone, one.diagnosis) == ("benign", "II", "nevus")
-    assert (one.patient_id, one.lesion_id) == ("clinic:7", "IL_1234567")
-    assert (one.licence, two.licence) == ("CC-BY", None)
-    assert (two.lesion_id, by_id["two"].split, by_id["one"].split) == ("clinic:L1", "test", "train")
+    first, second = by_id["one"].facts, by_id["two"].facts
+    assert (first.label, first.skin_tone, first.diagnosis) == ("benign", "II", "nevus")
+    assert (first.patient_id, first.lesion_id) == ("clinic:7", "IL_1234567")
+    assert (first.licence, second.licence) == ("CC-BY", None)
+    assert (second.lesion_id, by_id["two"].split, by_id["one"].split) == (
+        "clinic:L1",
+        "test",
+        "train",
+    )
     assert [by_id[n].facts.label for n in ("a/same", "b/same")] == ["malignant", "benign"]
     rules = {name: r.facts.problem.rule for name, r in by_id.items() if r.facts.problem}
     assert rules == {

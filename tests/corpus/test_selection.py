@@ -1,4 +1,4 @@
-"""What a policy keeps: which image leaves for which reason, and that the others do not notice."""
+"""What a policy keeps: which image leaves for which reason, whatever the others are."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_each_image_leaves_for_the_first_reason_that_holds() -> None:
 
 
 def random_corpus(seed: int, count: int = 120) -> tuple[list[DecodedItem], np.ndarray]:
-    """Images of which a third leave whatever the others are, and pairs that show one photograph."""
+    """Images of which a third leave by themselves, and pairs that show one photograph."""
     random = np.random.default_rng(seed)
     images = [
         decoded_item(
@@ -116,8 +116,8 @@ def test_images_that_leave_by_themselves_change_nothing_for_the_others(
     assert 0 < len(stay) < len(images)
 
     def renumbered(pairs: np.ndarray) -> list[tuple[int, int]]:
-        kept = [pair for pair in pairs.tolist() if set(pair) <= set(stay)]
-        return [(stay.index(a), stay.index(b)) for a, b in kept]
+        both_stay = [pair for pair in pairs.tolist() if set(pair) <= set(stay)]
+        return [(stay.index(a), stay.index(b)) for a, b in both_stay]
 
     few = [images[index] for index in stay]
     part = selected(few, renumbered(edges), renumbered(edges[:10]), policy)

@@ -21,7 +21,7 @@ from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.files import write_json, write_text
 from dermaflux.core.vocabulary import CLASSES, LABELS
-from dermaflux.corpus import report
+from dermaflux.corpus import ingest_report
 from dermaflux.corpus.decoding.decode import Rule, Task
 from dermaflux.corpus.decoding.decode_cache import DecodeCache, open_cache
 from dermaflux.corpus.decoding.map_batches import map_batches
@@ -82,18 +82,18 @@ def run(params: Params) -> None:
         _require_classes(chosen, rejections)
         rows = _rows(decoded, chosen, cache)
         table.write(rows, paths.CORPUS, megabytes=settings.shard_megabytes)
-    write_text(paths.QUARANTINE, report.quarantine_csv(rejections))
-    write_text(paths.LEAKS, report.leaks_csv(chosen.leaks))
-    content = report.summary(items, decoded, chosen, rejections, datasets)
-    content["policy"] = settings.policy
-    content["policies"] = {name: selection.counts() for name, selection in selections.items()}
-    content["paper"] = {
+    write_text(paths.QUARANTINE, ingest_report.quarantine_csv(rejections))
+    write_text(paths.LEAKS, ingest_report.leaks_csv(chosen.leaks))
+    report = ingest_report.summary(items, decoded, chosen, rejections, datasets)
+    report["policy"] = settings.policy
+    report["policies"] = {name: selection.counts() for name, selection in selections.items()}
+    report["paper"] = {
         "training": {str(scale): count for scale, count in paper_counts.PAPER.items()},
         "residue": {str(scale): count for scale, count in paper_counts.RESIDUE.items()},
     }
-    content["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
-    content["bayes_auc"] = _bayes_auc(data)
-    write_json(paths.INGEST_REPORT, content)
+    report["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
+    report["bayes_auc"] = _bayes_auc(data)
+    write_json(paths.INGEST_REPORT, report)
 
 
 def _bayes_auc(data: Path) -> float | None:

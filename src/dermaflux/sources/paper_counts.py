@@ -43,9 +43,7 @@ class Sum:
 
 
 def training_images(source: Source) -> int:
-    """Images of a dataset that the paper trains on; 0 when it is not in the paper."""
-    if source.published_scale is None:
-        return 0
+    """Images of a dataset of the paper that it trains on."""
     images = 0
     for split, counts in source.counts.items():
         if split == "train" or source.test_in_paper:

@@ -7,7 +7,7 @@ import io
 
 from decoded_items import decoded_item
 
-from dermaflux.corpus import report
+from dermaflux.corpus import ingest_report
 from dermaflux.corpus.splitting.records import Rejection
 from dermaflux.corpus.splitting.selection import Selection
 from dermaflux.sources.adapter import Problem
@@ -20,8 +20,8 @@ def test_the_quarantine_table_survives_quotes_and_is_in_a_fixed_order() -> None:
         Rejection(decoded_item(name).item, "source", Problem("no-label", NASTY))
         for name in ("isic2019/b", "ddi/z", "isic2019/a")
     ]
-    text = report.quarantine_csv(rejections)
-    assert text == report.quarantine_csv(rejections[::-1])
+    text = ingest_report.quarantine_csv(rejections)
+    assert text == ingest_report.quarantine_csv(rejections[::-1])
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["image_id"] for row in rows] == ["ddi/z", "isic2019/a", "isic2019/b"]
     assert rows[0] == {
@@ -35,9 +35,9 @@ def test_the_quarantine_table_survives_quotes_and_is_in_a_fixed_order() -> None:
 
 
 def test_the_leak_table_has_its_columns_even_when_empty() -> None:
-    assert report.leaks_csv([]) == "image_id,split,test_image,tie\n"
+    assert ingest_report.leaks_csv([]) == "image_id,split,test_image,tie\n"
     row = {"tie": "lesion", "test_image": "t", "split": "train", "image_id": "i"}
-    assert report.leaks_csv([row]).splitlines()[1:] == ["i,train,t,lesion"]
+    assert ingest_report.leaks_csv([row]).splitlines()[1:] == ["i,train,t,lesion"]
 
 
 def test_counts_add_up_for_each_dataset_and_scale() -> None:
@@ -59,7 +59,7 @@ def test_counts_add_up_for_each_dataset_and_scale() -> None:
     ]
     items = [*(entry.item for entry in decoded), unread]
     datasets = [decoded[0].item.dataset, unread.dataset]
-    summary = report.summary(items, decoded, selection, rejections, datasets)
+    summary = ingest_report.summary(items, decoded, selection, rejections, datasets)
     assert summary["images"] == {"in": 6, "kept": 4, "quarantined": 2}
     counts = {
         name: (source["in"], source["kept"], source["quarantined"])
