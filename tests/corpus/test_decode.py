@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from layouts import jpeg, random_image
@@ -62,3 +63,11 @@ def test_orientation_is_applied_to_pixels_and_size() -> None:
     stored = np.asarray(Image.open(io.BytesIO(result.encoded)), float)
     upright = square(image.rotate(-90, expand=True), 128)
     assert np.abs(stored - np.asarray(upright, float)).mean() < 3
+
+
+def test_a_new_skin_tone_or_hash_runs_no_stage_but_ingest() -> None:
+    """Stages depend on the folders they import, so none but `ingest` may import this one."""
+    room = Path(decode.__file__).parents[1]
+    others = [path for path in room.parent.rglob("*.py") if room not in path.parents]
+    assert len(others) > 100
+    assert [path for path in others if "dermaflux.corpus" in path.read_text()] == []
