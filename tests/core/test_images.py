@@ -1,4 +1,4 @@
-"""Strangers' image bytes: what a viewer would show, or one sentence, within the time allowed."""
+"""Image bytes of unknown origin: what a viewer would show, or one sentence, in limited time."""
 
 from __future__ import annotations
 

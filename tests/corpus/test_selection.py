@@ -1,4 +1,4 @@
-"""What a policy keeps: which image leaves for which reason, whatever the others are."""
+"""What a policy keeps: which image leaves for which reason, and which do not interact."""
 
 from __future__ import annotations
 

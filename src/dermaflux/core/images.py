@@ -1,7 +1,7 @@
-"""Image bytes to pixels and back: files of strangers through limits, our own tables without.
+"""Image bytes to pixels and back: files of unknown origin within limits, our own tables without.
 
-Pure; imports Pillow when a function is called. `upright` is for bytes that anyone may have written,
-`decode_image` for the bytes of a table, which a stage of ours encoded.
+Pure; Pillow is imported when a function is called. `upright` is for bytes that anyone may have
+written, `decode_image` for the bytes of a table, which one of our stages encoded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SECONDS = 60.0  # for one file; 100 megapixels take about two
 
 
 class ImageError(Exception):
-    """Why the bytes of a file are no usable image."""
+    """Why the bytes of a file are not a usable image."""
 
     def __init__(self, rule: str, reason: str) -> None:
         super().__init__(rule, reason)
@@ -82,7 +82,7 @@ def decoding() -> Iterator[None]:
 
 
 class _TimeLimited(io.BytesIO):
-    """Bytes that cannot be read once their time is over, in whatever thread."""
+    """Bytes that can no longer be read once their time is up; works in any thread."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)

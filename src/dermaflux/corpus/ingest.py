@@ -3,7 +3,7 @@
 Reads the data folder (parameter `data`). Writes corpus/ (Parquet shards, see `table`),
 reports/quarantine.csv (every image and CSV row left out, with its reason), reports/leaks.csv (what
 is linked to a test image, and how) and reports/ingest.json (counts; in = kept + quarantined).
-Command: ``dermaflux ingest``. Neither the number of workers nor the order in which files lie on
+Command: ``dermaflux ingest``. Neither the number of workers nor the order of the files on
 disk changes a byte of the output.
 """
 

@@ -39,7 +39,7 @@ _PIGMENT = {
     "white": (226, 204, 194),
 }
 _DARKENING = (256, 250, 240, 220, 190, 160)  # of pigments, by tone, of 256
-# Where patches of further colours lie, in radii / 1024; mirrored as the outline's symmetry asks.
+# Centres of patches of further colours in radii / 1024; mirrored where the outline is symmetric.
 _SLOTS = (
     ((0, 0), (700, 0), (0, 700), (500, 500)),
     ((-560, 60), (560, 80), (0, 620), (20, 0)),

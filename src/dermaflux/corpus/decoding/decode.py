@@ -1,8 +1,8 @@
 """One image file -> the image the corpus keeps, its hashes, or the reason it cannot be kept.
 
 Reads image files; writes nothing. A pure function of the file's bytes and `Rule`, run in worker
-processes, so it imports Pillow and numpy only (h5py where images lie in an HDF5 file). Every image
-is decoded, however small: policies decide later which stay.
+processes, so it imports Pillow and numpy only (h5py for members of an HDF5 file). Every image is
+decoded, however small: policies decide later which stay.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Reads image files; writes `.dermaflux/checkpoints/ingest/<fingerprint>/` of the main checkout:
 ``images.bin`` (encoded images and thumbnails), ``index.jsonl`` (one line per finished batch). A
-killed stage goes on after its last finished batch; the fingerprint covers the code of the stage,
+killed stage resumes after its last finished batch; the fingerprint covers the code of the stage,
 path, size and change time of each file, and the rule it is decoded by.
 """
 

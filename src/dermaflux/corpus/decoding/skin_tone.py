@@ -65,7 +65,7 @@ def fitzpatrick_pair(angle: float) -> str:
 def skin_around(pixels: Pixels) -> tuple[float, float] | None:
     """Median L* and b* of the skin in an sRGB image (H, W, 3); None when none is clearly visible.
 
-    Skin is the lighter half of what lies outside the middle of the image and is neither frame
+    Skin is the lighter half of the pixels outside the middle of the image that are neither frame
     nor glare. It must have the hue of skin, judged as a whole: under a magenta lamp the pixels of
     the right hue are those of the lesion.
     """

@@ -1,4 +1,4 @@
-"""A record on its way through the stage `ingest`: read, decoded, or rejected. Types only."""
+"""A record in the stage `ingest`: read, then decoded or rejected. Types only."""
 
 from __future__ import annotations
 

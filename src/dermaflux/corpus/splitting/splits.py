@@ -74,7 +74,7 @@ def leaks(
 ) -> dict[int, Leak]:
     """Training items that a chain of shared groups links to a test item, and how.
 
-    `published` groups come from published lists of duplicates, and may lie within `duplicate`
+    `published` groups come from published lists of duplicates, and may be parts of `duplicate`
     groups; of several kinds of `Leak` the first in its list is reported.
     """
     kinds = (
@@ -135,7 +135,7 @@ def redundant(
     """Items to drop so that each duplicate group keeps one: the largest, then the first by id.
 
     Where the labels of a group disagree, none can be trusted and all are dropped. To be used after
-    `leaks`, so that a group lies within training or within test.
+    `leaks`, so that a group is within training or within test.
     """
     members: dict[str, list[int]] = {}
     for item, key in enumerate(duplicate):

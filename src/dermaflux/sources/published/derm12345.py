@@ -2,7 +2,7 @@
 
 Reads ``derm12345_{train_part_1,train_part_2,test}/<code>/<image>.jpg`` with
 ``derm12345_metadata_{train,test}.csv`` (Dataverse), or the ISIC archive's copy, which has no split.
-Patients PID_910308, PID_491274 and PID_970532 are in train and test, by intent of the authors:
+Patients PID_910308, PID_491274 and PID_970532 are in train and test, as the authors intended:
 the leak guard removes their training images.
 """
 

@@ -1,6 +1,6 @@
 """PAD-UFES-20: smartphone photographs as PNG, with the patients' answers to a questionnaire.
 
-Reads ``images/imgs_part_{1,2,3}/*.png`` (at any depth, since the parts are zip files of their own)
+Reads ``images/imgs_part_{1,2,3}/*.png`` (at any depth, since each part is a separate zip file)
 with ``metadata.csv``, or the ISIC archive's copy. The published columns are spelled `fitspatrick`
 and `biopsed`; some 800 rows leave the clinical columns empty.
 """
