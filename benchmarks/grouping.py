@@ -100,15 +100,15 @@ def measure(path: Path, planted: Path, count: int) -> dict[str, float]:
     """Group the first `count` thumbnails: seconds, peak MiB, planted pairs joined."""
     file, offset = os.open(path, os.O_RDONLY), path.stat().st_size % (SIDE * SIDE)
 
-    def thumbnails(chosen: Array) -> Array:  # read as the stage reads them from its spool
+    def thumbnails(chosen: Array) -> Array:  # read as the stage reads them from its cache
         rows = [os.pread(file, SIDE * SIDE, offset + int(i) * SIDE * SIDE) for i in chosen]
         return np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(-1, SIDE, SIDE)
 
     before, before_cpu = time.perf_counter(), time.process_time()
     candidates, edges = 0, [np.empty((0, 2), dtype=np.int64)]
-    for found in search.copies(count, thumbnails):
-        candidates += len(found.scores)
-        edges.append(found.pairs())
+    for block in search.copies(count, thumbnails):
+        candidates += len(block.scores)
+        edges.append(block.pairs())
     joined = np.concatenate(edges)
     names = splits.groups([f"{item:06d}" for item in range(count)], joined)
     seconds, cpu = time.perf_counter() - before, time.process_time() - before_cpu

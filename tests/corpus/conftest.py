@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from layouts import isic2019, isic2020, jpeg, kaggle, picture, png_claiming, save
+from layouts import isic2019, isic2020, jpeg, kaggle, png_claiming, random_image, save
 from PIL import Image
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory that is its own project root."""
+    """An empty working directory that is a project root."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
     (tmp_path / ".dvc").mkdir()
@@ -36,12 +36,12 @@ def data(workspace: Path) -> Path:
     save(Image.open(inputs / "ISIC_0000000.jpg"), workspace / "kaggle2/train/Benign/7.jpg", 60)
     save(Image.open(inputs / "ISIC_0000004.jpg"), workspace / "kaggle2/train/Malignant/8.jpg", 60)
     damage(workspace / "kaggle2/train/Benign")
-    save(picture(7), workspace / "holiday/one.jpg")
+    save(random_image(7), workspace / "holiday/one.jpg")
     return workspace
 
 
 def damage(folder: Path) -> None:
-    whole = jpeg(picture(501))
+    whole = jpeg(random_image(501))
     (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "end-missing.jpg").write_bytes(whole[:-400])
     (folder / "text.jpg").write_text("not an image")
@@ -49,7 +49,7 @@ def damage(folder: Path) -> None:
     (folder / "bomb.png").write_bytes(png_claiming(20_000, 20_000))
     (folder / "broken-link.jpg").symlink_to(folder / "nowhere.jpg")
     (folder / "gif.gif").write_bytes(b"GIF89a")
-    save(picture(502, 200, 127), folder / "small.jpg")
-    save(picture(503), folder / "twice.jpg")
-    save(picture(504), folder / "twice.png")
-    save(picture(505), folder.parent / "elsewhere/lost.jpg")
+    save(random_image(502, 200, 127), folder / "small.jpg")
+    save(random_image(503), folder / "twice.jpg")
+    save(random_image(504), folder / "twice.png")
+    save(random_image(505), folder.parent / "elsewhere/lost.jpg")

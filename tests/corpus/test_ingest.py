@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ from layouts import isic2020, kaggle
 from PIL import Image
 
 from dermaflux import paths
-from dermaflux.core import table
+from dermaflux.core import code_digest, table
 from dermaflux.core.hashing import sha256
 from dermaflux.corpus import ingest
 from dermaflux.corpus.decoding import decode, decode_cache
-from dermaflux.corpus.decoding.decode import Picture
+from dermaflux.corpus.decoding.decode import CorpusImage
 from dermaflux.errors import InputError
 from dermaflux.sources.adapter import Problem
 
@@ -37,7 +38,7 @@ def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
     assert sum(report["quarantine"]["rule"].values()) == counts["quarantined"]
     assert counts["in"] == len(on_disk)  # every file once; here every CSV row has its file
     assert report["unread"] == {"holiday": {"images": 1, "why": "no adapter reads it"}}
-    reasons = {Path(place).name: row["rule"] for place, row in lost.items()}
+    rules = {Path(location).name: row["rule"] for location, row in lost.items()}
     benign = "kaggle2/train/Benign/"
     expected = {
         "truncated.jpg": "damaged",
@@ -51,7 +52,7 @@ def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
         "twice.png": "repeated-id",
         "lost.jpg": "outside-layout",
     }
-    assert {name: reasons[name] for name in expected} == expected
+    assert {name: rules[name] for name in expected} == expected
     assert lost[benign + "small.jpg"]["stage"] == "decode"
     assert "127" in lost[benign + "small.jpg"]["reason"]
     assert report["quarantine"]["rule"]["no-meaning"] == 1
@@ -85,9 +86,9 @@ def test_no_group_is_shared_between_splits(data: Path) -> None:
     rows = table.metadata(paths.CORPUS)
     assert set(rows["split"]) == {"train", "validation", "test"}
     for key in ("lesion_id", "patient_id", "duplicate_group", "sha256"):
-        places = rows[rows[key].notna()].groupby(key)["split"].nunique()
-        assert len(places)
-        assert places.max() == 1, key
+        splits = rows[rows[key].notna()].groupby(key)["split"].nunique()
+        assert len(splits)
+        assert splits.max() == 1, key
     for split in table.SPLITS:
         names = list(rows.loc[rows["split"] == split, "image_id"])
         assert names == sorted(names)
@@ -108,28 +109,46 @@ def test_any_number_of_workers_writes_the_same_bytes(
     assert not any(str(data).encode() in content for content in outputs[0].values())
 
 
-def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
-    data: Path, monkeypatch: pytest.MonkeyPatch
+def interrupt_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run `ingest` and stop it in the middle of writing a batch."""
+    add, finished = decode_cache.DecodeCache.add, []
+
+    def interrupted(self: decode_cache.DecodeCache, batch: list[CorpusImage | Problem]) -> None:
+        if len(finished) == batches:
+            self._file.write(b"half an image")
+            raise KeyboardInterrupt
+        finished.append(batch)
+        add(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decode_cache.DecodeCache, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ingest.run(settings())
+
+
+def edit_the_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the digest be that of a copy of the package with one constant changed."""
+    for room in code_digest.STAGE_CODE["ingest"]:
+        shutil.copytree(code_digest._PACKAGE / room, folder / room)
+    path = folder / "corpus/decoding/skin_tone.py"
+    path.write_text(path.read_text().replace("_SPREAD = 20.0", "_SPREAD = 20.5"))
+    monkeypatch.setattr(code_digest, "_PACKAGE", folder)
+    monkeypatch.setattr(decode_cache, "stage_digest", code_digest.stage_digest.__wrapped__)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_killed_run_resumes_under_the_same_code_only(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: bool
 ) -> None:
     ingest.run(settings())
     expected = [path.read_bytes() for path in sorted(paths.CORPUS.iterdir())]
     for path in (*paths.CORPUS.iterdir(), paths.INGEST_REPORT):
         path.unlink()
     monkeypatch.setattr(decode_cache, "BATCH", 8)
-    add, added = decode_cache.Spool.add, []
-
-    def killed(self: decode_cache.Spool, batch: list[Picture | Problem]) -> None:
-        if len(added) == 3:
-            self._file.write(b"half a picture")
-            raise KeyboardInterrupt
-        added.append(len(batch))
-        add(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(decode_cache.Spool, "add", killed)
-        with pytest.raises(KeyboardInterrupt):
-            ingest.run(settings())
+    interrupt_after(3, monkeypatch)
     assert not paths.INGEST_REPORT.exists()
+    if edited:
+        edit_the_code(tmp_path / "dermaflux", monkeypatch)
     decoded: list[int] = []
     real = decode.decode_files
     monkeypatch.setattr(
@@ -140,8 +159,8 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     report = json.loads(paths.INGEST_REPORT.read_text())
     without_meaning = ("no-meaning", "repeated-id", "outside-layout")
     refused = sum(report["quarantine"]["rule"][rule] for rule in without_meaning)
-    assert sum(decoded) == report["images"]["in"] - refused - 24
-    assert not any(Path(".dermaflux/checkpoints/ingest").glob("*/"))
+    assert sum(decoded) == report["images"]["in"] - refused - (0 if edited else 3 * 8)
+    assert len(list(Path(".dermaflux/checkpoints/ingest").glob("*/"))) == edited
 
 
 def test_shards_open_as_an_image_dataset(data: Path, tmp_path: Path) -> None:
@@ -183,7 +202,32 @@ def test_published_scale_and_buckets(workspace: Path) -> None:
     assert set(rows["width"]) == {150}
 
 
-def test_reasons_repeat_nothing_but_their_own_row(data: Path) -> None:
+REASONS = {
+    "damaged": "download it again|convert or replace it",
+    "duplicate": "it shows the same image as {other}, which is kept",
+    "format": "the file is GIF; convert it to JPEG or PNG",
+    "indeterminate": "actinic keratosis is neither .*; ingest.indeterminate decides",
+    "label-conflict": "copies of one image carry two labels: .*{id} is (benign|malignant)",
+    "no-meaning": "class UNK is neither benign nor malignant",
+    "outside-layout": "the published layout has no labelled image in this place",
+    "repeated-id": "{folder}/twice.jpg has the same name; rename one of the files",
+    "test-leak": "it (shares its|is tied through) .* test image {other}",
+    "too-large": "20000 x 20000|above the limit of 100 megapixels; store it at a smaller size",
+    "too-small": "200 x 127 is below ingest.minimum_side 128; lower that parameter to keep it",
+    "unreadable": r"the file cannot be read \(No such file or directory\); check it",
+}
+
+
+def test_each_reason_states_its_row_the_limit_and_the_fix(data: Path) -> None:
     ingest.run(settings())
-    assert Counter(row["source"] for row in quarantined().values())["kaggle2"] >= 9
-    assert all(row["reason"] and "\n" not in row["reason"] for row in quarantined().values())
+    lost = quarantined()
+    assert {row["rule"] for row in lost.values()} == set(REASONS)
+    kept = set(table.metadata(paths.CORPUS)["image_id"])
+    for location, row in lost.items():
+        pattern = REASONS[row["rule"]].format(
+            id=row["image_id"], other="(?P<other>[^ ,]+)", folder=os.path.dirname(location)
+        )
+        match = re.search(pattern, row["reason"])
+        assert match, (row["rule"], row["reason"])
+        if "other" in match.groupdict():
+            assert match["other"] in kept - {row["image_id"]}, row["reason"]

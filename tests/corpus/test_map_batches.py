@@ -1,4 +1,4 @@
-"""Killed runs and clusters: whoever computes, and however often it dies, the bytes stay."""
+"""Killed runs and clusters: the bytes do not depend on who computes or how often it is killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ingested import settings
 from dermaflux import paths
 from dermaflux.corpus import ingest
 from dermaflux.corpus.decoding import decode_cache, map_batches
-from dermaflux.corpus.decoding.decode import Picture, Task, decode_files
+from dermaflux.corpus.decoding.decode import CorpusImage, Task, decode_files
 from dermaflux.errors import InputError
 from dermaflux.sources.adapter import Problem
 
@@ -30,11 +30,11 @@ import time
 from dermaflux.corpus import ingest
 from dermaflux.corpus.decoding import decode_cache
 
-def slowly(self, batch, add=decode_cache.Spool.add):
+def slowly(self, batch, add=decode_cache.DecodeCache.add):
     time.sleep(0.03)
     add(self, batch)
 
-decode_cache.BATCH, decode_cache.Spool.add = 2, slowly
+decode_cache.BATCH, decode_cache.DecodeCache.add = 2, slowly
 ingest.run(settings())
 """
 
@@ -49,8 +49,8 @@ def remove_outputs() -> None:
         path.unlink()
 
 
-def recorded(batch: list[Task]) -> list[Picture | Problem]:
-    """`decode_files` that leaves the number of its process behind, and takes its time."""
+def recorded(batch: list[Task]) -> list[CorpusImage | Problem]:
+    """`decode_files` that records the id of its process, slowly."""
     Path(os.environ["WORKERS_SEEN"], str(os.getpid())).touch()
     time.sleep(0.1)
     return decode_files(batch)
@@ -66,9 +66,9 @@ def test_a_cluster_of_two_workers_writes_the_same_bytes(
     ingest.run(settings())
     expected = outputs()
     remove_outputs()
-    # Workers of a cluster are processes of their own and must find package and test.
-    places = [Path(ingest.__file__).parents[2], Path(__file__).parent, FIXTURES]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
+    # Workers of a cluster are separate processes and must find package and test.
+    folders = [Path(ingest.__file__).parents[2], Path(__file__).parent, FIXTURES]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
     monkeypatch.setenv("WORKERS_SEEN", str(tmp_path / "workers"))
     (tmp_path / "workers").mkdir()
@@ -124,7 +124,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(data: Path) -> None:
             assert outputs() == expected
             remove_outputs()
     assert killed >= 5
-    assert len(set(left_behind)) >= 4  # killed at different places
+    assert len(set(left_behind)) >= 4  # killed at different moments
     assert started().wait() == 0
     assert outputs() == expected
     assert not any(Path(".dermaflux/checkpoints/ingest").glob("*/"))

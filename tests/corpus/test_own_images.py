@@ -6,31 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from layouts import kaggle
+from layouts import kaggle, touch
 from pydantic import ValidationError
 
 from dermaflux.errors import InputError
-from dermaflux.params import Own
+from dermaflux.params import OwnDataset
 from dermaflux.sources import folder
 from dermaflux.sources.adapter import Problem, Record
 from dermaflux.sources.discovery import discover
 
 
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
 def read(data: Path, **entry: Any) -> list[Record]:
-    own = Own.model_validate({"name": "clinic", "folder": "ours", **entry})
+    own = OwnDataset.model_validate({"name": "clinic", "folder": "ours", **entry})
     (dataset,) = discover(data, ["clinic"], [own])[0]
     return list(dataset.source.read(dataset.root))
 
 
 @pytest.mark.parametrize(
-    ("place", "expected"),
+    ("folders", "expected"),
     [
         ("Benign", "benign"),
         ("MALIGNANT/2019", "malignant"),
@@ -43,16 +36,16 @@ def read(data: Path, **entry: Any) -> list[Record]:
         ("2019", "no-label"),
     ],
 )
-def test_the_innermost_telling_folder_gives_the_label(place: str, expected: str) -> None:
-    found = folder.label_of(tuple(place.split("/")), folder.LABELS | {"naevi": "benign"})
-    assert (found.rule if isinstance(found, Problem) else found) == expected
+def test_the_innermost_folder_with_a_label_decides(folders: str, expected: str) -> None:
+    label = folder.label_of(tuple(folders.split("/")), folder.LABELS | {"naevi": "benign"})
+    assert (label.rule if isinstance(label, Problem) else label) == expected
 
 
 def test_folder_tree_without_a_csv_file(tmp_path: Path) -> None:
     # The file name says malignant, as Kaggle 1's do, and must not count.
     touch(tmp_path / "ours", "a/Benign/malignant_1.jpg", "Test/malignant/malignant_1.jpg", "x.jpg")
-    found = {r.original_id: r for r in read(tmp_path)}
-    assert {name: (r.split, r.facts.label) for name, r in found.items()} == {
+    records = {r.original_id: r for r in read(tmp_path)}
+    assert {name: (r.split, r.facts.label) for name, r in records.items()} == {
         "Test/malignant/malignant_1": ("test", "malignant"),
         "a/Benign/malignant_1": ("train", "benign"),
         "x": ("train", None),
@@ -86,14 +79,18 @@ def test_csv_file_with_named_columns(tmp_path: Path) -> None:
     )
     touch(tmp_path / "ours", "blank.jpg", "odd.jpg")
     records = read(tmp_path, csv="table.csv", columns=COLUMNS, labels={"gutartig": "benign"})
-    found = {r.original_id: r for r in records}
-    one, two = found["one"].facts, found["two"].facts
-    assert (one.label, one.skin_tone, one.diagnosis) == ("benign", "II", "nevus")
-    assert (one.patient_id, one.lesion_id) == ("clinic:7", "IL_1234567")
-    assert (one.licence, two.licence) == ("CC-BY", None)
-    assert (two.lesion_id, found["two"].split, found["one"].split) == ("clinic:L1", "test", "train")
-    assert [found[n].facts.label for n in ("a/same", "b/same")] == ["malignant", "benign"]
-    rules = {name: r.facts.problem.rule for name, r in found.items() if r.facts.problem}
+    by_id = {r.original_id: r for r in records}
+    first, second = by_id["one"].facts, by_id["two"].facts
+    assert (first.label, first.skin_tone, first.diagnosis) == ("benign", "II", "nevus")
+    assert (first.patient_id, first.lesion_id) == ("clinic:7", "IL_1234567")
+    assert (first.licence, second.licence) == ("CC-BY", None)
+    assert (second.lesion_id, by_id["two"].split, by_id["one"].split) == (
+        "clinic:L1",
+        "test",
+        "train",
+    )
+    assert [by_id[n].facts.label for n in ("a/same", "b/same")] == ["malignant", "benign"]
+    rules = {name: r.facts.problem.rule for name, r in by_id.items() if r.facts.problem}
     assert rules == {
         "extra": "no-row",
         "gone": "no-image",
@@ -105,7 +102,7 @@ def test_csv_file_with_named_columns(tmp_path: Path) -> None:
 
 def test_own_folder_is_not_taken_for_a_published_layout(tmp_path: Path) -> None:
     kaggle(tmp_path / "ours", 1, True, 0)  # looks like Kaggle 2
-    own = Own(name="clinic", folder="ours", licence="CC-BY", scale=128)
+    own = OwnDataset(name="clinic", folder="ours", licence="CC-BY", scale=128)
     datasets, unread = discover(tmp_path, [], [own])
     assert [d.source.name for d in datasets] == ["clinic"]
     assert unread == []
@@ -115,12 +112,12 @@ def test_own_folder_is_not_taken_for_a_published_layout(tmp_path: Path) -> None:
 def test_mistakes_in_the_parameters_are_one_sentence(tmp_path: Path) -> None:
     kaggle(tmp_path / "kaggle2", 1, True, 0)
     with pytest.raises(InputError, match="ours, which does not exist; copy"):
-        discover(tmp_path, [], [Own(name="clinic", folder="ours")])
+        discover(tmp_path, [], [OwnDataset(name="clinic", folder="ours")])
     with pytest.raises(InputError, match="'kaggle2' .*repeats the name"):
-        discover(tmp_path, [], [Own(name="kaggle2", folder="kaggle2")])
+        discover(tmp_path, [], [OwnDataset(name="kaggle2", folder="kaggle2")])
     with pytest.raises(InputError, match="known datasets are .*isic2024, clinic"):
-        discover(tmp_path, ["other"], [Own(name="clinic", folder="kaggle2")])
+        discover(tmp_path, ["other"], [OwnDataset(name="clinic", folder="kaggle2")])
     with pytest.raises(ValidationError, match="only one of csv and columns"):
-        Own(name="clinic", folder="ours", csv="table.csv")
+        OwnDataset(name="clinic", folder="ours", csv="table.csv")
     with pytest.raises(ValidationError, match="pattern"):
-        Own(name="clinic", folder="../elsewhere")
+        OwnDataset(name="clinic", folder="../elsewhere")

@@ -3,22 +3,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from ingested import quarantined, settings
 from layouts import isic2019 as write_isic2019
-from layouts import isic2020, kaggle, picture, save
+from layouts import isic2020, kaggle, random_image, save
 from PIL import Image
 
 from dermaflux import paths
 from dermaflux.audit import audit
 from dermaflux.classifiers.data import samples, subset
 from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.corpus import ingest
 from dermaflux.corpus.splitting import policies
-from dermaflux.errors import InputError
 from dermaflux.generators.data import images as training_images
 from dermaflux.sources import paper_counts
 from dermaflux.sources.discovery import SOURCES
@@ -29,7 +30,7 @@ CLEAN = policies.policy("clean", settings().ingest)
 
 @pytest.fixture
 def known(workspace: Path) -> Path:
-    """Four datasets whose counts under either policy can be told by hand."""
+    """Four datasets whose counts under either policy can be added up by hand."""
     classes = ["NV", "MEL", "BKL", "AK", "BCC", "AK"]
     train = {f"ISIC_{n:07d}": (name, f"HAM_{n}") for n, name in enumerate(classes)}
     test = {f"ISIC_{9000 + n:07d}": name for n, name in enumerate(["NV", "MEL", "UNK", "AK"])}
@@ -39,7 +40,7 @@ def known(workspace: Path) -> Path:
     kaggle(workspace / "kaggle2", 2, True, 100)
     benign = workspace / "kaggle2/train/Benign"
     tested = workspace / "kaggle1/melanoma_cancer_dataset/test/benign/melanoma_0.jpg"
-    save(picture(900, 100, 100), benign / "small.jpg")
+    save(random_image(900, 100, 100), benign / "small.jpg")
     save(Image.open(tested), benign / "leak.jpg", 70)
     save(Image.open(workspace / "isic2020/train/ISIC_0.jpg"), benign / "copy.jpg", 70)
     (benign / "damaged.jpg").write_bytes(b"no image")
@@ -75,8 +76,8 @@ def test_both_policies_are_counted_whichever_is_written(known: Path, name: str) 
     assert trained == COUNTS[name]["training"]
     assert report["images"]["kept"] == len(rows)
     leaks = paths.LEAKS.read_text().splitlines()[1:]
-    tie = "kaggle2/train/Benign/leak,train,kaggle1/test/benign/melanoma_0,duplicate group"
-    assert [leak.replace("validation", "train") for leak in leaks] == [tie] * (name == "clean")
+    leak = "kaggle2/train/Benign/leak,train,kaggle1/test/benign/melanoma_0,duplicate group"
+    assert [row.replace("validation", "train") for row in leaks] == [leak] * (name == "clean")
     lost = {row["rule"] for row in quarantined().values()}
     always = {"no-meaning", "damaged"}
     assert lost == always | set(COUNTS[name]["left_out"])
@@ -101,15 +102,15 @@ def test_the_papers_exceptions_come_from_what_the_sources_declare() -> None:
 
 
 def test_the_papers_counts_come_out_of_what_the_datasets_published() -> None:
-    paper, found = policies.AS_PUBLISHED, Counter[int]()
+    paper, images = policies.AS_PUBLISHED, Counter[int]()
     for source in SOURCES.values():
         for split, counts in source.counts.items():
             if not paper.held_out(source, split):
                 unclear = (
                     counts.indeterminate if paper.label(source, "indeterminate") is None else 0
                 )
-                found[paper.scale(source, 1000)] += counts.images - counts.meaningless - unclear
-    assert found == {s: n + paper_counts.RESIDUE.get(s, 0) for s, n in paper_counts.PAPER.items()}
+                images[paper.scale(source, 1000)] += counts.images - counts.meaningless - unclear
+    assert images == {s: n + paper_counts.RESIDUE.get(s, 0) for s, n in paper_counts.PAPER.items()}
 
 
 def test_only_chosen_licences_stay(known: Path) -> None:
@@ -128,9 +129,9 @@ def test_indeterminate_images_reach_no_model(known: Path, tmp_path: Path) -> Non
     unclear = set(rows.loc[rows["label"] == "indeterminate", "image_id"])
     assert len(unclear) == 3
     for split in ("train", "test"):
-        found, images = samples.load_split(paths.CORPUS, split, 16)
-        assert unclear.isdisjoint(found["image_id"])
-        assert len(images.labels) == len(found)
+        loaded, images = samples.load_split(paths.CORPUS, split, 16)
+        assert unclear.isdisjoint(loaded["image_id"])
+        assert len(images.labels) == len(loaded)
     training = rows[rows["split"] == "train"]
     fewest = int(training["label"].value_counts()[["benign", "malignant"]].min())
     assert unclear.isdisjoint(subset.draw_real(training, 2 * fewest, 0))
@@ -139,11 +140,24 @@ def test_indeterminate_images_reach_no_model(known: Path, tmp_path: Path) -> Non
         [*((name, pa.string()) for name in (*texts.columns, "flags")), ("held_out", pa.bool_())]
     )
     table.write(texts.to_dict("records"), tmp_path / "captions", 1, columns)
-    named = training_images.captioned(paths.CORPUS, tmp_path / "captions")
-    assert unclear.isdisjoint(named["image_id"])
-    assert len(named) == len(training) - len(unclear & set(training["image_id"]))
-    try:
-        audited = set(audit._rows(paths.CORPUS, "train")["image_id"])
-    except InputError:  # too few images of a class in this split, which it says
-        audited = set()
-    assert unclear.isdisjoint(audited)
+    captioned = training_images.captioned(paths.CORPUS, tmp_path / "captions")
+    assert unclear.isdisjoint(captioned["image_id"])
+    assert len(captioned) == len(training) - len(unclear & set(training["image_id"]))
+
+
+def test_indeterminate_images_are_no_reference_of_the_audit(known: Path, tmp_path: Path) -> None:
+    """Copies of all training images: each is nearest to its original, if that is a reference."""
+    ingest.run(settings(policy="as_published", validation_fraction=0.1))
+    rows = table.metadata(paths.CORPUS, split="train")
+    unclear = set(rows.loc[rows["label"] == "indeterminate", "image_id"])
+    assert unclear
+    pool = [
+        {"image_id": name, "image": {"bytes": encoded}, "label": label, "split": "train"}
+        for (name, encoded), label in zip(
+            table.images(paths.CORPUS, split="train"), cycle(CLASSES), strict=False
+        )
+    ]
+    table.write(pool, tmp_path / "pool", 64)
+    _, pairs = audit.examine(paths.CORPUS, tmp_path / "pool", "pixels", 0.5)
+    assert len(pairs) == len(rows)
+    assert set(pairs.loc[pairs["image_id"] != pairs["nearest_id"], "image_id"]) == unclear

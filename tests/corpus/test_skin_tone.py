@@ -39,23 +39,23 @@ def test_pairs_meet_at_the_published_limits():
 
 def test_phantom_lesions_have_the_tone_they_were_rendered_with():
     lesions = [draw(index, "skin-tone-test") for index in range(150)]
-    found = [skin_tone.skin_around(render(lesion, 128, 160)) for lesion in lesions]
-    seen = [
+    skins = [skin_tone.skin_around(render(lesion, 128, 160)) for lesion in lesions]
+    measured = [
         (lesion.tone, skin_tone.typology_angle(*skin))
-        for lesion, skin in zip(lesions, found, strict=True)
+        for lesion, skin in zip(lesions, skins, strict=True)
         if skin is not None
     ]
-    assert len(seen) > 0.9 * len(lesions)
-    tones, angles = zip(*seen, strict=True)
+    assert len(measured) > 0.9 * len(lesions)
+    tones, angles = zip(*measured, strict=True)
     pairs = [skin_tone.fitzpatrick_pair(angle) for angle in angles]
     truth = [skin_tone.fitzpatrick_pair(_base_angle(tone)) for tone in tones]
     assert np.mean([a == b for a, b in zip(pairs, truth, strict=True)]) > 0.85
     assert spearmanr(tones, angles).statistic < -0.9
-    errors = [abs(angle - _base_angle(tone)) for tone, angle in seen]
+    errors = [abs(angle - _base_angle(tone)) for tone, angle in measured]
     assert np.median(errors) < 8
 
 
-def test_lesion_frame_hair_and_size_do_not_move_it():
+def test_lesion_frame_hair_and_size_do_not_change_the_tone():
     clean = np.full((200, 300, 3), BROWN_SKIN, dtype=np.uint8)
     dirty = clean.copy()
     dirty[60:140, 100:200] = (60, 30, 20)
@@ -80,5 +80,5 @@ def test_skin_behind_a_thicket_of_hair_has_no_tone():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 5)])
-def test_tiny_pictures_are_no_trouble(shape):
+def test_tiny_images_are_measured(shape):
     assert skin_tone.measured(np.full((*shape, 3), BROWN_SKIN, dtype=np.uint8)) in (None, "V-VI")

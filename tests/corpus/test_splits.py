@@ -28,35 +28,35 @@ def test_components_follow_chains_of_shared_keys() -> None:
 def test_no_key_is_shared_between_parts() -> None:
     for seed in range(5):
         ids, held_out, columns = table(seed)
-        lost = splits.ties(ids, held_out, *columns)
+        lost = splits.leaks(ids, held_out, *columns)
         assert not any(held_out[item] for item in lost)
         labels = splits.components(len(ids), *columns)
         parts = splits.assign(ids, held_out, labels, 0.3, seed)
         kept = [item for item in range(len(ids)) if item not in lost]
         assert {parts[item] for item in kept} == {"train", "validation", "test"}
         for column in columns:
-            places: dict[str, set[str]] = {}
+            parts_of_key: dict[str, set[str]] = {}
             for item in kept:
                 if column[item] is not None:
-                    places.setdefault(column[item], set()).add(parts[item])
-            assert all(len(found) == 1 for found in places.values())
+                    parts_of_key.setdefault(column[item], set()).add(parts[item])
+            assert all(len(names) == 1 for names in parts_of_key.values())
 
 
-def test_the_leak_guard_takes_nothing_that_is_not_tied_to_a_test_image() -> None:
+def test_the_leak_guard_removes_only_what_is_linked_to_a_test_image() -> None:
     ids = ["t", "copy", "same lesion as copy", "free"]
     held_out, duplicate = [True, False, False, False], ["d", "d", None, None]
     lesion, patient = [None, "l", "l", "m"], [None] * 4
-    tied = splits.ties(ids, held_out, duplicate, lesion, patient)
-    found = splits.leaks(tied)
-    assert sorted(found) == [1, 2]
-    assert found[1].reason == "it shares its duplicate group with test image t"
-    assert found[2].reason == "it is tied through lesions or patients to test image t"
-    assert splits.leak_rows(ids, ["test", "validation", "train", "train"], tied) == [
+    leaked = splits.leaks(ids, held_out, duplicate, lesion, patient)
+    problems = splits.leak_problems(leaked)
+    assert sorted(problems) == [1, 2]
+    assert problems[1].reason == "it shares its duplicate group with test image t"
+    assert problems[2].reason == "it is tied through lesions or patients to test image t"
+    assert splits.leak_rows(ids, ["test", "validation", "train", "train"], leaked) == [
         {"image_id": "copy", "split": "validation", "test_image": "t", "tie": "duplicate group"},
         {"image_id": "same lesion as copy", "split": "train", "test_image": "t", "tie": "chain"},
     ]
-    listed = splits.ties(ids, held_out, duplicate, lesion, patient, ["p", "p", None, None])
-    assert listed[1] == splits.Tie("published list", "t")
+    listed = splits.leaks(ids, held_out, duplicate, lesion, patient, ["p", "p", None, None])
+    assert listed[1] == splits.Leak("published list", "t")
 
 
 def test_new_images_do_not_move_old_ones() -> None:
@@ -80,14 +80,14 @@ def test_one_copy_stays_and_contradicting_copies_all_go() -> None:
     ids = ["a", "b", "c", "d", "e", "f"]
     groups = ["g", "g", "g", "h", "h", None]
     labels = ["benign", "benign", "benign", "benign", "malignant", "malignant"]
-    found = splits.surplus(ids, groups, labels, [128, 256, 256, 500, 500, 128])
-    assert {item: problem.rule for item, problem in found.items()} == {
+    problems = splits.redundant(ids, groups, labels, [128, 256, 256, 500, 500, 128])
+    assert {item: problem.rule for item, problem in problems.items()} == {
         0: "duplicate",
         2: "duplicate",
         3: "label-conflict",
         4: "label-conflict",
     }
-    assert "as b, which is kept" in found[0].reason
+    assert "as b, which is kept" in problems[0].reason
 
 
 def test_group_names_are_the_smallest_id() -> None:

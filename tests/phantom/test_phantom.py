@@ -57,30 +57,30 @@ def python(code: str, *arguments: str, **environment: str) -> str:
 def test_bayes_auc_agrees_with_sampling() -> None:
     from sklearn.metrics import roc_auc_score
 
-    drawn = [phantom.draw(index, "test") for index in range(12_000)]
-    score = [float(phantom.likelihood_ratio(lesion)) for lesion in drawn]
-    truth = [lesion.label == "malignant" for lesion in drawn]
+    lesions = [phantom.draw(index, "test") for index in range(12_000)]
+    score = [float(phantom.likelihood_ratio(lesion)) for lesion in lesions]
+    truth = [lesion.label == "malignant" for lesion in lesions]
     assert roc_auc_score(truth, score) == pytest.approx(phantom.bayes_auc(), abs=0.01)
     assert 0.88 < phantom.bayes_auc() < 0.93
     for (name, law), levels in zip(
         ATTRIBUTES.items(),
-        zip(*((x.asymmetry, x.border, len(x.colours) - 1) for x in drawn), strict=True),
+        zip(*((x.asymmetry, x.border, len(x.colours) - 1) for x in lesions), strict=True),
         strict=True,
     ):
         for label, percents in law.items():
-            found = Counter(v for v, x in zip(levels, drawn, strict=True) if x.label == label)
-            shares = [100 * found[k] / found.total() for k in range(len(percents))]
+            counts = Counter(v for v, x in zip(levels, lesions, strict=True) if x.label == label)
+            shares = [100 * counts[k] / counts.total() for k in range(len(percents))]
             assert shares == pytest.approx(percents, abs=2), (name, label)
 
 
 def test_streams_are_independent_and_a_label_only_conditions() -> None:
-    one, other = (
+    first, second = (
         [phantom.draw(i, stream) for i in range(400)] for stream in ("corpus", "backbone")
     )
-    agree = sum(a.asymmetry == b.asymmetry for a, b in zip(one, other, strict=True))
+    agree = sum(a.asymmetry == b.asymmetry for a, b in zip(first, second, strict=True))
     assert 0.2 < agree / 400 < 0.5
-    assert {lesion.key for lesion in one}.isdisjoint(lesion.key for lesion in other)
-    for lesion in one[:50]:
+    assert {lesion.key for lesion in first}.isdisjoint(lesion.key for lesion in second)
+    for lesion in first[:50]:
         index = int(lesion.key.split("/")[1])
         assert phantom.draw(index, "corpus", lesion.label) == lesion
         assert len(set(lesion.colours)) == len(lesion.colours)
@@ -145,34 +145,34 @@ def test_same_bytes_with_any_number_of_workers(
         phantom.write(tmp_path / str(jobs), jobs)
     assert dvc_hash(tmp_path / "1") == dvc_hash(tmp_path / "2")
     with Image.open(tmp_path / "1/ddi/ddidiversedermatologyimages/000001.png") as image:
-        first = plan["ddi"].pictures[0]
+        first = plan["ddi"].images[0]
         assert np.array_equal(np.asarray(image), phantom.render(first.lesion, *first.size))
 
 
-def test_foreign_files_are_never_replaced(tmp_path: Path) -> None:
+def test_other_files_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "photograph.jpg").write_bytes(b"mine")
     with pytest.raises(InputError, match="not a phantom corpus"):
         phantom.write(tmp_path)
     assert (tmp_path / "photograph.jpg").read_bytes() == b"mine"
 
 
-def test_plan_has_the_promised_shape() -> None:
+def test_plan_has_the_stated_shape() -> None:
     plan = corpus_folder.layouts()
-    pictures = [p for layout in plan.values() for p in layout.pictures if p.damage != "no file"]
+    files = [p for layout in plan.values() for p in layout.images if p.damage != "no file"]
     assert len(plan) == 11
-    assert 2400 <= len(pictures) <= 2600
-    assert len({p.path for p in pictures}) == len(pictures)
-    adapters = [p for p in pictures if p.source in {"isic2019", "isic2020", "kaggle1", "kaggle2"}]
-    test = Counter(p.label for p in adapters if p.split == "test")
-    train = Counter(p.label for p in adapters if p.split == "train")
+    assert 2400 <= len(files) <= 2600
+    assert len({p.path for p in files}) == len(files)
+    binary = [p for p in files if p.source in {"isic2019", "isic2020", "kaggle1", "kaggle2"}]
+    test = Counter(p.label for p in binary if p.split == "test")
+    train = Counter(p.label for p in binary if p.split == "train")
     assert test["malignant"] == test["benign"]  # so the pooled test set has the Bayes AUC of one
     assert 450 <= test.total() <= 550
     assert 0.1 < train["malignant"] / train.total() < 0.17
     assert train["malignant"] >= 170
-    sides = [min(p.size) for p in pictures]
+    sides = [min(p.size) for p in files]
     assert all(sum(low <= s < high for s in sides) >= 10 for low, high in
                ((1, 128), (128, 256), (256, 512), (512, 2048)))  # fmt: skip
-    archive = [set(re.findall(r"ISIC_\d{7}", " ".join(p.path for p in layout.pictures)))
+    archive = [set(re.findall(r"ISIC_\d{7}", " ".join(p.path for p in layout.images)))
                for layout in plan.values()]  # fmt: skip
     assert all(a.isdisjoint(b) for a, b in itertools.combinations(archive, 2))
     kinds = Counter(kind for layout in plan.values() for kind, *_ in layout.duplicates)
@@ -194,9 +194,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_whole_corpus_has_the_hash_in_git(data: Path) -> None:
     pointer = ROOT / "data.dvc"
     if pointer.exists():  # absent only before the first `dvc add data`
-        found = re.search(r"md5: ([0-9a-f]{32}\.dir)", pointer.read_text())
-        assert found is not None
-        assert dvc_hash(data) == found.group(1)
+        match = re.search(r"md5: ([0-9a-f]{32}\.dir)", pointer.read_text())
+        assert match is not None
+        assert dvc_hash(data) == match[1]
     known = json.loads((data / "phantom.json").read_text())
     images = [p for p in data.rglob("*") if p.suffix in {".jpg", ".png"}]
     counted = [n for d in known["counts"].values() for s in d.values() for n in s.values()]

@@ -5,36 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from layouts import records, rule, touch
 
-from dermaflux.sources.adapter import Record
 from dermaflux.sources.discovery import discover
 from dermaflux.sources.published import derm12345
-from dermaflux.sources.registry import SOURCES
-
-
-def read(root: Path, name: str) -> dict[str, Record]:
-    """Records by id; ids must be unique."""
-    records = list(SOURCES[name].read(root))
-    assert len({r.original_id for r in records}) == len(records)
-    return {r.original_id: r for r in records}
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-def rule(record: Record) -> str | None:
-    return record.facts.problem.rule if record.facts.problem else None
 
 
 @pytest.mark.parametrize("wrapper", ["complete_mednode_dataset/", ""])
 def test_mednode_spells_naevus_and_repeats_stems(tmp_path: Path, wrapper: str) -> None:
     touch(tmp_path, f"{wrapper}melanoma/896.jpg", f"{wrapper}naevus/896.jpg")
-    found = read(tmp_path, "mednode")
-    assert {name: r.facts.label for name, r in found.items()} == {
+    images = records(tmp_path, "mednode")
+    assert {name: r.facts.label for name, r in images.items()} == {
         "melanoma/896": "malignant",
         "naevus/896": "benign",
     }
@@ -47,7 +28,7 @@ NEW = (
 )
 
 
-def test_hiba_of_2023_calls_actinic_keratosis_benign_and_is_not_believed(tmp_path: Path) -> None:
+def test_hiba_of_2023_calls_actinic_keratosis_benign_and_is_overruled(tmp_path: Path) -> None:
     touch(tmp_path, *(f"images/ISIC_{n}.jpg" for n in range(4)))
     (tmp_path / "SupplementaryData.csv").write_text("isic_id,skin_type\nISIC_0,III\nISIC_9,I\n")
     (tmp_path / "hospital-italiano-de-buenos-aires-skin-lesions-images-2019-2022.csv").write_text(
@@ -57,13 +38,13 @@ def test_hiba_of_2023_calls_actinic_keratosis_benign_and_is_not_believed(tmp_pat
         "ISIC_2,CC-BY,,basal cell carcinoma,clinical: close-up,,\n"
         "ISIC_3,CC-BY,,,dermoscopic,,\n"
     )
-    found = read(tmp_path, "hiba")
-    labels = [r.facts.label for r in found.values()]
+    images = records(tmp_path, "hiba")
+    labels = [r.facts.label for r in images.values()]
     assert labels == ["indeterminate", "malignant", "malignant", None]
-    assert rule(found["ISIC_3"]) == "no-label"
-    kinds = [r.facts.modality for r in found.values()]
+    assert rule(images["ISIC_3"]) == "no-label"
+    kinds = [r.facts.modality for r in images.values()]
     assert kinds == ["clinical", "dermoscopic", "clinical", "dermoscopic"]
-    first = found["ISIC_0"].facts
+    first = images["ISIC_0"].facts
     assert (first.skin_tone, first.licence, first.patient_id) == ("III", "CC-BY", "IP_0000001")
 
 
@@ -78,22 +59,22 @@ def test_hiba_of_2026_has_no_benign_malignant_column(tmp_path: Path) -> None:
     ]
     touch(tmp_path / "hiba", *(f"ISIC_{n}.jpg" for n in range(5)))  # flat, as isic-cli leaves it
     (tmp_path / "hiba/metadata.csv").write_text("\n".join([NEW, *rows]))
-    found = read(tmp_path / "hiba", "hiba")
-    assert found["ISIC_0"].facts.label == "indeterminate"
-    assert found["ISIC_0"].facts.diagnosis == "actinic keratosis"
-    assert found["ISIC_0"].facts.skin_tone == "V"
-    assert found["ISIC_1"].facts.label == "benign"
-    assert [rule(r) for r in found.values()] == [None, None, "no-label", "bad-value", "bad-value"]
+    images = records(tmp_path / "hiba", "hiba")
+    assert images["ISIC_0"].facts.label == "indeterminate"
+    assert images["ISIC_0"].facts.diagnosis == "actinic keratosis"
+    assert images["ISIC_0"].facts.skin_tone == "V"
+    assert images["ISIC_1"].facts.label == "benign"
+    assert [rule(r) for r in images.values()] == [None, None, "no-label", "bad-value", "bad-value"]
     assert [d.source.name for d in discover(tmp_path, [])[0]] == ["hiba"]
 
 
-def test_the_new_taxonomy_goes_before_the_old_column(tmp_path: Path) -> None:
+def test_the_new_taxonomy_overrules_the_old_column(tmp_path: Path) -> None:
     touch(tmp_path, "ISIC_0.jpg")
     (tmp_path / "metadata.csv").write_text(
         "isic_id,benign_malignant,diagnosis,diagnosis_1\nISIC_0,benign,actinic keratosis,"
         "Indeterminate\n"
     )
-    assert read(tmp_path, "hiba")["ISIC_0"].facts.label == "indeterminate"
+    assert records(tmp_path, "hiba")["ISIC_0"].facts.label == "indeterminate"
 
 
 DERM = (
@@ -131,20 +112,20 @@ def test_derm12345_reads_three_trees_and_its_test_part(tmp_path: Path) -> None:
     ]
     (tmp_path / "derm12345_metadata_train.csv").write_text("\n".join([DERM, *train]))
     (tmp_path / "derm12345_metadata_test.csv").write_text("\n".join([DERM, *test]))
-    found = read(tmp_path, "derm12345")
-    said = [(r.split, r.facts.label, r.facts.diagnosis) for r in found.values() if not rule(r)]
-    assert said == [
+    images = records(tmp_path, "derm12345")
+    labelled = [(r.split, r.facts.label, r.facts.diagnosis) for r in images.values() if not rule(r)]
+    assert labelled == [
         ("train", "benign", "nevus"),
         ("train", "malignant", "cutaneous horn"),
         ("train", "malignant", "melanoma"),
         ("test", "indeterminate", "actinic keratosis"),
     ]
     # The folder, the malignancy, or the code contradicts the row.
-    assert rule(found["DERM_6"]) == rule(found["DERM_5"]) == "contradiction"
-    assert rule(found["DERM_7"]) == "bad-value"
+    assert rule(images["DERM_6"]) == rule(images["DERM_5"]) == "contradiction"
+    assert rule(images["DERM_7"]) == "bad-value"
     # One of the three patients whom the authors put in both parts: one key, for the leak guard.
-    assert {r.facts.patient_id for r in found.values()} == {"derm12345:PID_910308"}
-    assert {r.facts.licence for r in found.values()} == {"CC-BY"}
+    assert {r.facts.patient_id for r in images.values()} == {"derm12345:PID_910308"}
+    assert {r.facts.licence for r in images.values()} == {"CC-BY"}
 
 
 def test_derm12345_has_forty_codes() -> None:
@@ -170,15 +151,15 @@ def test_padufes20_ids_carry_the_suffix_and_lesion_numbers_repeat(tmp_path: Path
         "PAT_3,6,40,7.0,ARM,NEV,UNK,PAT_3_6_12.png,False\n"
         "PAT_4,7,40,,ARM,MEL,UNK,PAT_4_7_13.png,False\n"
     )
-    found = read(tmp_path, "padufes20")
-    assert found["PAT_1_5_10"].facts.label == "malignant"
-    assert found["PAT_1_5_10"].facts.skin_tone == "III"
-    assert found["PAT_2_5_11"].facts.label == "indeterminate"
-    assert found["PAT_2_5_11"].facts.skin_tone is None
-    assert found["PAT_1_5_10"].facts.lesion_id != found["PAT_2_5_11"].facts.lesion_id
-    assert [rule(r) for r in found.values()] == [None, None, "bad-value", "no-image"]
-    assert found["PAT_4_7_13"].facts.problem
-    assert "PAT_4_7_13.png" in found["PAT_4_7_13"].facts.problem.reason
+    images = records(tmp_path, "padufes20")
+    assert images["PAT_1_5_10"].facts.label == "malignant"
+    assert images["PAT_1_5_10"].facts.skin_tone == "III"
+    assert images["PAT_2_5_11"].facts.label == "indeterminate"
+    assert images["PAT_2_5_11"].facts.skin_tone is None
+    assert images["PAT_1_5_10"].facts.lesion_id != images["PAT_2_5_11"].facts.lesion_id
+    assert [rule(r) for r in images.values()] == [None, None, "bad-value", "no-image"]
+    assert images["PAT_4_7_13"].facts.problem
+    assert "PAT_4_7_13.png" in images["PAT_4_7_13"].facts.problem.reason
 
 
 def test_hiba_and_padufes20_both_have_a_metadata_csv_and_are_told_apart(tmp_path: Path) -> None:
@@ -190,14 +171,14 @@ def test_hiba_and_padufes20_both_have_a_metadata_csv_and_are_told_apart(tmp_path
     (tmp_path / "hiba/images/imgs_part_1/PAT_1_5_10.png").unlink()
     (tmp_path / "hiba/images/imgs_part_1").rmdir()
     (tmp_path / "unnamed/images/imgs_part_1").rename(tmp_path / "unnamed/images/other")
-    found, unread = discover(tmp_path, [])
-    roots = {d.source.name: d.root.name for d in found}
+    datasets, unread = discover(tmp_path, [])
+    roots = {d.source.name: d.root.name for d in datasets}
     assert roots == {"hiba": "hiba", "padufes20": "pad"}
     assert [part.name for part in unread] == ["unnamed"]
 
 
 @pytest.mark.parametrize("folder", ["ddidiversedermatologyimages/", ""])
-def test_ddi_takes_its_own_column_and_an_unnamed_index(tmp_path: Path, folder: str) -> None:
+def test_ddi_is_labelled_by_the_column_malignant(tmp_path: Path, folder: str) -> None:
     touch(tmp_path, *(f"{folder}00000{n}.png" for n in range(1, 5)))
     (tmp_path / f"{folder}ddi_metadata.csv").write_text(
         ",DDI_ID,DDI_file,skin_tone,malignant,disease\n"
@@ -206,8 +187,8 @@ def test_ddi_takes_its_own_column_and_an_unnamed_index(tmp_path: Path, folder: s
         "2,3,000003.png,34,True,mycosis-fungoides\n"
         "3,4,000004.png,78,maybe,melanoma\n"
     )
-    found = read(tmp_path, "ddi")
-    assert [r.facts.label for r in found.values()] == ["malignant", "benign", "malignant", None]
-    assert [r.facts.skin_tone for r in found.values()] == ["V-VI", "I-II", "III-IV", None]
-    assert found["000002"].facts.diagnosis == "actinic keratosis"
-    assert rule(found["000004"]) == "bad-value"
+    images = records(tmp_path, "ddi")
+    assert [r.facts.label for r in images.values()] == ["malignant", "benign", "malignant", None]
+    assert [r.facts.skin_tone for r in images.values()] == ["V-VI", "I-II", "III-IV", None]
+    assert images["000002"].facts.diagnosis == "actinic keratosis"
+    assert rule(images["000004"]) == "bad-value"

@@ -1,4 +1,4 @@
-"""Counts: the paper's sums from declared ones, real CSV files, and the phantom's plan."""
+"""Counts: the paper's sums from declared counts, real CSV files, and the phantom's plan."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ from dermaflux.sources.reading.files import read_csv
 from dermaflux.sources.registry import SOURCES
 
 REAL = Path(__file__).parents[3] / "shared" / "real" / "metadata"
-real = pytest.mark.skipif(not REAL.is_dir(), reason="the published CSV files are not at hand")
+real = pytest.mark.skipif(not REAL.is_dir(), reason="the published CSV files are not available")
 
 
 def test_the_papers_sums_close() -> None:
-    found = {
-        line.name: (line.counted, line.residue) for line in paper_counts.sums(SOURCES.values())
-    }
-    assert found == {
+    sums = {line.name: (line.counted, line.residue) for line in paper_counts.sums(SOURCES.values())}
+    assert sums == {
         "training at 128 pixels": (401_059, 158),
         "training at 256 pixels": (22_140, 0),
         "training at 512 pixels": (85_303, 0),
@@ -54,7 +52,7 @@ def test_a_wrong_count_is_named_and_fails(monkeypatch: pytest.MonkeyPatch) -> No
     assert isinstance(result.exception, InputError)
 
 
-def test_the_register_lists_each_dataset_with_units_and_a_command() -> None:
+def test_the_overview_lists_each_dataset_with_units_and_a_command() -> None:
     text = CliRunner().invoke(app, ["sources"]).output
     for source in SOURCES.values():
         assert source.command in text
@@ -65,15 +63,15 @@ def test_the_register_lists_each_dataset_with_units_and_a_command() -> None:
 
 def linked(tmp_path: Path, name: str, renamed: dict[str, str]) -> list[Record]:
     """Records of the real CSV files under their published names, without any image."""
-    for published, kept in renamed.items():
-        (tmp_path / published).symlink_to(REAL / kept)
+    for published, copy in renamed.items():
+        (tmp_path / published).symlink_to(REAL / copy)
     return list(SOURCES[name].read(tmp_path))
 
 
 def labels(records: list[Record], split: str = "train") -> tuple[int, int, int, int]:
     """Benign, malignant, indeterminate, none."""
-    found = Counter(record.facts.label for record in records if record.split == split)
-    return found["benign"], found["malignant"], found["indeterminate"], found[None]
+    counts = Counter(record.facts.label for record in records if record.split == split)
+    return counts["benign"], counts["malignant"], counts["indeterminate"], counts[None]
 
 
 def declared(name: str, split: str) -> tuple[int | None, int | None, int, int]:
@@ -88,68 +86,68 @@ def same(*names: str) -> dict[str, str]:
 @real
 def test_real_isic2019(tmp_path: Path) -> None:
     parts = ("Training_GroundTruth", "Training_Metadata", "Test_GroundTruth", "Test_Metadata")
-    found = linked(tmp_path, "isic2019", same(*(f"ISIC_2019_{part}.csv" for part in parts)))
-    assert len(found) == 25_331 + 8_238
-    assert labels(found) == (15_991, 8_473, 867, 0) == declared("isic2019", "train")
-    assert labels(found, "test") == (3_350, 2_467, 374, 2_047) == declared("isic2019", "test")
-    lesions = [record.facts.lesion_id for record in found if record.split == "train"]
+    records = linked(tmp_path, "isic2019", same(*(f"ISIC_2019_{part}.csv" for part in parts)))
+    assert len(records) == 25_331 + 8_238
+    assert labels(records) == (15_991, 8_473, 867, 0) == declared("isic2019", "train")
+    assert labels(records, "test") == (3_350, 2_467, 374, 2_047) == declared("isic2019", "test")
+    lesions = [record.facts.lesion_id for record in records if record.split == "train"]
     assert len(set(lesions) - {None}) == 11_847
     assert lesions.count(None) == 2_084
-    assert sum(record.original_id.endswith("_downsampled") for record in found) == 2_074
+    assert sum(record.original_id.endswith("_downsampled") for record in records) == 2_074
 
 
 @real
 def test_real_isic2020(tmp_path: Path) -> None:
     names = ("ISIC_2020_Training_GroundTruth.csv", "ISIC_2020_Training_Duplicates.csv")
-    found = linked(tmp_path, "isic2020", same(*names))
-    assert labels(found) == (32_542, 584, 0, 0) == declared("isic2020", "train")
-    assert len({record.facts.patient_id for record in found}) == 2_056
+    records = linked(tmp_path, "isic2020", same(*names))
+    assert labels(records) == (32_542, 584, 0, 0) == declared("isic2020", "train")
+    assert len({record.facts.patient_id for record in records}) == 2_056
     pairs = SOURCES["isic2020"].pairs(tmp_path)
     assert len(pairs) == 425
-    assert {name for pair in pairs for name in pair} <= {record.original_id for record in found}
+    assert {name for pair in pairs for name in pair} <= {record.original_id for record in records}
 
 
 @real
 def test_real_milk10k(tmp_path: Path) -> None:
     parts = ("GroundTruth", "Metadata", "Supplement")
-    found = linked(tmp_path, "milk10k", same(*(f"MILK10k_Training_{part}.csv" for part in parts)))
-    assert len(found) == 10_480
+    records = linked(tmp_path, "milk10k", same(*(f"MILK10k_Training_{part}.csv" for part in parts)))
+    assert len(records) == 10_480
     # 6,908 of malignant classes and the 360 of AKIEC that are carcinoma in situ.
-    assert labels(found) == (2_966, 6_908 + 360, 246, 0) == declared("milk10k", "train")
-    assert Counter(record.facts.modality for record in found) == {
+    assert labels(records) == (2_966, 6_908 + 360, 246, 0) == declared("milk10k", "train")
+    assert Counter(record.facts.modality for record in records) == {
         "clinical": 5_240,
         "dermoscopic": 5_240,
     }
-    lesions = Counter(record.facts.lesion_id for record in found)
+    lesions = Counter(record.facts.lesion_id for record in records)
     assert set(lesions.values()) == {2}
-    tones = Counter(record.facts.skin_tone for record in found)
+    tones = Counter(record.facts.skin_tone for record in records)
     per_class = {"VI": 6, "V": 105, "IV": 506, "III": 3_174, "II": 1_066, "I": 383}
     assert tones == {tone: 2 * count for tone, count in per_class.items()}
-    assert {record.facts.licence for record in found} == {"CC-BY-NC"}
+    assert {record.facts.licence for record in records} == {"CC-BY-NC"}
 
 
 @real
 def test_real_padufes20(tmp_path: Path) -> None:
-    found = linked(tmp_path, "padufes20", {"metadata.csv": "PAD-UFES-20_metadata.csv"})
-    assert labels(found) == (479, 1_089, 730, 0) == declared("padufes20", "train")
-    assert len({record.facts.patient_id for record in found}) == 1_373
-    numbers = {str(record.facts.lesion_id).rsplit(":", 1)[1] for record in found}
+    records = linked(tmp_path, "padufes20", {"metadata.csv": "PAD-UFES-20_metadata.csv"})
+    assert labels(records) == (479, 1_089, 730, 0) == declared("padufes20", "train")
+    assert len({record.facts.patient_id for record in records}) == 1_373
+    numbers = {str(record.facts.lesion_id).rsplit(":", 1)[1] for record in records}
     assert len(numbers) == 1_641
-    assert sum(record.facts.skin_tone is None for record in found) == 804
+    assert sum(record.facts.skin_tone is None for record in records) == 804
 
 
 @real
 def test_real_derm12345_sample(tmp_path: Path) -> None:
     name = "derm12345_metadata_train.csv"
-    found = linked(tmp_path, "derm12345", {name: "DERM12345_metadata_sample.csv"})
-    assert labels(found) == (59, 25, 0, 0)
-    # Without images, that is the only thing wrong with any row.
-    assert {r.facts.problem.rule for r in found if r.facts.problem} == {"no-image"}
+    records = linked(tmp_path, "derm12345", {name: "DERM12345_metadata_sample.csv"})
+    assert labels(records) == (59, 25, 0, 0)
+    # Without images, that is the only problem of any row.
+    assert {r.facts.problem.rule for r in records if r.facts.problem} == {"no-image"}
 
 
 @real
 def test_real_isic2024_columns() -> None:
-    # The public file is the test part's: no target, so only its columns can be tried.
+    # The public file is the test part's: no target, so only its columns can be tested.
     path = REAL / "ISIC_2024_test-metadata_3rows.csv"
     rows = read_csv(path, ("isic_id", "patient_id", "copyright_license"), ("iddx_1",))
     assert [licence(row.values["copyright_license"]) for row in rows] == ["CC-BY"] * 3
@@ -159,17 +157,17 @@ def test_real_isic2024_columns() -> None:
 
 def test_every_phantom_image_is_read_with_its_planned_label(tmp_path: Path) -> None:
     for name, layout in layouts().items():
-        for planned in layout.pictures:
+        for planned in layout.images:
             path = tmp_path / planned.path
             path.parent.mkdir(parents=True, exist_ok=True)
             if planned.damage != "no file":
                 path.touch()
-        for place, text in layout.files.items():
-            (tmp_path / place).write_text(text)
-        found = {r.path: r for r in SOURCES[name].read(tmp_path / name) if r.path}
-        plan = {tmp_path / p.path: p for p in layout.pictures if p.damage != "no file"}
-        assert found.keys() == plan.keys(), name
+        for csv_name, text in layout.files.items():
+            (tmp_path / csv_name).write_text(text)
+        read = {r.path: r for r in SOURCES[name].read(tmp_path / name) if r.path}
+        plan = {tmp_path / p.path: p for p in layout.images if p.damage != "no file"}
+        assert read.keys() == plan.keys(), name
         for path, planned in plan.items():
-            record = found[path]
+            record = read[path]
             assert record.facts.label == {"unknown": None}.get(planned.label, planned.label)
             assert record.split == ("test" if planned.split == "test" else "train")

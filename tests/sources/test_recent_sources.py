@@ -6,25 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import jpeg, picture
+from layouts import jpeg, random_image, records, rule, touch
 
 from dermaflux.errors import InputError
 from dermaflux.sources.adapter import Record
 from dermaflux.sources.reading import hdf5
-from dermaflux.sources.registry import SOURCES
 
 MILK = ["AKIEC", "BCC", "BEN_OTH", "BKL", "DF", "INF", "MAL_OTH", "MEL", "NV", "SCCKA", "VASC"]
-
-
-def read(root: Path, name: str) -> dict[str, Record]:
-    return {r.original_id: r for r in SOURCES[name].read(root)}
-
-
-def touch(root: Path, *names: str) -> None:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
 
 
 def milk10k(root: Path) -> None:
@@ -36,7 +24,7 @@ def milk10k(root: Path) -> None:
         "Keratoacanthoma",
     )
     truth = [
-        f"{name}," + ",".join(f"{float(one == chosen)}" for one in MILK)
+        f"{name}," + ",".join(f"{float(code == chosen)}" for code in MILK)
         for name, chosen in lesions.items()
     ]
     about, supplement = [], []
@@ -56,10 +44,10 @@ def milk10k(root: Path) -> None:
         (root / f"MILK10k_Training_{part}.csv").write_text("\n".join([header, *rows]))
 
 
-def test_milk10k_pairs_share_a_lesion_and_akiec_is_two_things(tmp_path: Path) -> None:
+def test_milk10k_pairs_share_a_lesion_and_akiec_is_two_diagnoses(tmp_path: Path) -> None:
     milk10k(tmp_path)
-    found = read(tmp_path, "milk10k")
-    labels = {name: r.facts.label for name, r in found.items()}
+    images = records(tmp_path, "milk10k")
+    labels = {name: r.facts.label for name, r in images.items()}
     assert labels == {
         "ISIC_00": "malignant",
         "ISIC_01": "malignant",
@@ -68,25 +56,23 @@ def test_milk10k_pairs_share_a_lesion_and_akiec_is_two_things(tmp_path: Path) ->
         "ISIC_20": "malignant",
         "ISIC_21": "malignant",
     }
-    assert all(r.path for r in found.values())
-    assert found["ISIC_00"].facts.lesion_id == found["ISIC_01"].facts.lesion_id == "IL_1"
-    assert found["ISIC_00"].facts.modality == "clinical"
-    assert found["ISIC_01"].facts.modality == "dermoscopic"
+    assert all(r.path for r in images.values())
+    assert images["ISIC_00"].facts.lesion_id == images["ISIC_01"].facts.lesion_id == "IL_1"
+    assert images["ISIC_00"].facts.modality == "clinical"
+    assert images["ISIC_01"].facts.modality == "dermoscopic"
     # Class 0 is very dark and 5 very light; 9 does not exist.
-    assert found["ISIC_00"].facts.skin_tone == "VI"
-    assert found["ISIC_10"].facts.skin_tone == "I"
-    assert found["ISIC_20"].facts.problem
+    assert images["ISIC_00"].facts.skin_tone == "VI"
+    assert images["ISIC_10"].facts.skin_tone == "I"
+    assert images["ISIC_20"].facts.problem
     (tmp_path / "MILK10k_Training_Supplement.csv").unlink()
-    assert read(tmp_path, "milk10k")["ISIC_00"].facts.label == "indeterminate"
+    assert records(tmp_path, "milk10k")["ISIC_00"].facts.label == "indeterminate"
 
 
 def test_milk10k_image_whose_lesion_has_no_label(tmp_path: Path) -> None:
     milk10k(tmp_path)
     truth = tmp_path / "MILK10k_Training_GroundTruth.csv"
     truth.write_text("\n".join(truth.read_text().splitlines()[:-1]))
-    problem = read(tmp_path, "milk10k")["ISIC_20"].facts.problem
-    assert problem
-    assert problem.rule == "no-label"
+    assert rule(records(tmp_path, "milk10k")["ISIC_20"]) == "no-label"
 
 
 KAGGLE = "isic_id,target,patient_id,copyright_license,lesion_id,iddx_full,iddx_1"
@@ -98,53 +84,52 @@ ROWS = [
 ]
 
 
-def check_tiles(found: dict[str, Record]) -> None:
-    assert [found[f"ISIC_{n}"].facts.label for n in (1, 2, 3)] == [
+def check_tiles(images: dict[str, Record]) -> None:
+    assert [images[f"ISIC_{n}"].facts.label for n in (1, 2, 3)] == [
         "benign",
         "malignant",
         "indeterminate",
     ]
-    assert [found[f"ISIC_{n}"].facts.licence for n in (1, 2, 3)] == ["CC0", "CC-BY-NC", "CC-BY"]
-    assert found["ISIC_2"].facts.diagnosis == "melanoma"
-    assert found["ISIC_1"].facts.diagnosis is None
-    assert found["ISIC_1"].facts.lesion_id is None
-    assert found["ISIC_3"].facts.patient_id == "IP_2"
+    assert [images[f"ISIC_{n}"].facts.licence for n in (1, 2, 3)] == ["CC0", "CC-BY-NC", "CC-BY"]
+    assert images["ISIC_2"].facts.diagnosis == "melanoma"
+    assert images["ISIC_1"].facts.diagnosis is None
+    assert images["ISIC_1"].facts.lesion_id is None
+    assert images["ISIC_3"].facts.patient_id == "IP_2"
 
 
 def test_isic2024_kaggle_folder(tmp_path: Path) -> None:
     touch(tmp_path, *(f"train-image/image/ISIC_{n}.jpg" for n in range(1, 5)))
     (tmp_path / "train-metadata.csv").write_text("\n".join([KAGGLE, *ROWS]))
-    found = read(tmp_path, "isic2024")
-    check_tiles(found)
-    assert found["ISIC_4"].facts.problem
-    assert found["ISIC_4"].facts.problem.rule == "contradiction"
+    images = records(tmp_path, "isic2024")
+    check_tiles(images)
+    assert rule(images["ISIC_4"]) == "contradiction"
 
 
 def test_isic2024_kaggle_hdf5(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
     (tmp_path / "train-metadata.csv").write_text("\n".join([KAGGLE, *ROWS]))
-    encoded = jpeg(picture(1))
+    encoded = jpeg(random_image(1))
     path = tmp_path / "train-image.hdf5"
     with h5py.File(path, "w") as file:
         for name, kind in (("ISIC_1", np.void), ("ISIC_2", np.bytes_), ("ISIC_9", np.void)):
             file[name] = kind(encoded)
-    found = read(tmp_path, "isic2024")
-    rules = {name: r.facts.problem.rule for name, r in found.items() if r.facts.problem}
+    images = records(tmp_path, "isic2024")
+    rules = {name: rule(record) for name, record in images.items() if rule(record)}
     assert rules == {"ISIC_9": "no-row", "ISIC_3": "no-image", "ISIC_4": "no-image"}
-    check_tiles(found)
-    record = found["ISIC_2"]
+    check_tiles(images)
+    record = images["ISIC_2"]
     assert (record.path, record.member) == (path, "ISIC_2")
     assert hdf5.read_member(path, "ISIC_1") == encoded
     assert hdf5.read_member(path, "ISIC_2") == encoded
-    with pytest.raises(OSError, match="does not give ISIC_5"):
+    with pytest.raises(OSError, match="has no readable member ISIC_5"):
         hdf5.read_member(path, "ISIC_5")
 
 
-def test_a_broken_container_is_one_sentence(tmp_path: Path) -> None:
+def test_a_broken_hdf5_file_is_one_sentence(tmp_path: Path) -> None:
     pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
     path = tmp_path / "train-image.hdf5"
     path.write_bytes(b"\x89HDF\r\n")
-    with pytest.raises(InputError, match="is no whole HDF5 file .*download it again"):
+    with pytest.raises(InputError, match="is not a complete HDF5 file .*download it again"):
         hdf5.members(path)
 
 
@@ -166,7 +151,7 @@ def test_isic2024_challenge_site(tmp_path: Path, nested: bool) -> None:
             ["isic_id,lesion_id,iddx_full,iddx_1"] + [f"{c[0]},{c[4]},{c[5]},{c[6]}" for c in cells]
         )
     )
-    check_tiles(read(tmp_path, "isic2024"))
+    check_tiles(records(tmp_path, "isic2024"))
 
 
 def test_isic2024_from_isic_cli(tmp_path: Path) -> None:
@@ -179,6 +164,6 @@ def test_isic2024_from_isic_cli(tmp_path: Path) -> None:
         "IL_2,IP_1\n"
         "ISIC_3,CC-BY,Indeterminate,,,TBP tile: close-up,IL_3,IP_2\n"
     )
-    found = read(tmp_path, "isic2024")
-    check_tiles(found)
-    assert found["ISIC_1"].facts.modality == "tile"
+    images = records(tmp_path, "isic2024")
+    check_tiles(images)
+    assert images["ISIC_1"].facts.modality == "tile"

@@ -2,8 +2,8 @@
 
 Reads the data folder (parameter `data`). Writes corpus/ (Parquet shards, see `table`),
 reports/quarantine.csv (every image and CSV row left out, with its reason), reports/leaks.csv (what
-is tied to a test image, and how) and reports/ingest.json (counts; in = kept + quarantined).
-Command: ``dermaflux ingest``. Neither the number of workers nor the order in which files lie on
+is linked to a test image, and how) and reports/ingest.json (counts; in = kept + quarantined).
+Command: ``dermaflux ingest``. Neither the number of workers nor the order of the files on
 disk changes a byte of the output.
 """
 
@@ -21,24 +21,23 @@ from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.files import write_json, write_text
 from dermaflux.core.vocabulary import CLASSES, LABELS
+from dermaflux.corpus import ingest_report
 from dermaflux.corpus.decoding.decode import Rule, Task
-from dermaflux.corpus.decoding.decode_cache import Spool, spooled
-from dermaflux.corpus.decoding.map_batches import computed
+from dermaflux.corpus.decoding.decode_cache import DecodeCache, open_cache
+from dermaflux.corpus.decoding.map_batches import map_batches
 from dermaflux.corpus.duplicates import search
-from dermaflux.corpus.splitting import policies, records
-from dermaflux.corpus.splitting.records import Decoded, Item, Rejected
+from dermaflux.corpus.splitting import policies
+from dermaflux.corpus.splitting.records import DecodedItem, Item, Rejection
 from dermaflux.corpus.splitting.selection import Selection, select
 from dermaflux.errors import InputError
 from dermaflux.sources import paper_counts
 from dermaflux.sources.adapter import Facts, Problem, Record
-from dermaflux.sources.discovery import Dataset, discover, walk_images
+from dermaflux.sources.discovery import Dataset, discover
+from dermaflux.sources.reading.files import walk_images
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from dermaflux.core.arrays import Array
     from dermaflux.params import Ingest, Params
-
-    Pairs = np.ndarray[Any, Any]  # positions of images, int (N, 2)
 
 _DVC_CACHE = "/files/md5/"
 
@@ -53,20 +52,20 @@ def run(params: Params) -> None:
         (item for dataset in datasets for item in read(dataset, data)),
         key=lambda item: (item.image_id, item.location),
     )
-    usable, rejected = screen(items, settings.licences)
+    usable, rejections = screen(items, settings.licences)
     tasks = [_task(item, settings) for item in usable]
-    with spooled(tasks, partial(computed, executor=params.runtime.executor)) as spool:
-        images: list[Decoded] = []
-        for item, entry in zip(usable, spool.entries, strict=True):
+    with open_cache(tasks, partial(map_batches, executor=params.runtime.executor)) as cache:
+        decoded: list[DecodedItem] = []
+        for item, entry in zip(usable, cache.entries, strict=True):
             if isinstance(entry, Problem):
-                rejected.append(Rejected(item, "decode", entry))
+                rejections.append(Rejection(item, "decode", entry))
             else:
-                images.append(Decoded(item, entry))
-        published = published_pairs(images, datasets)
-        edges = same_pictures(images, spool, published, settings.duplicate_correlation)
+                decoded.append(DecodedItem(item, entry))
+        published = published_pairs(decoded, datasets)
+        edges = same_photographs(decoded, cache, published, settings.duplicate_correlation)
         selections = {
             name: select(
-                images,
+                decoded,
                 edges,
                 published,
                 policies.policy(name, settings),
@@ -76,17 +75,18 @@ def run(params: Params) -> None:
             for name in policies.NAMES
         }
         chosen = selections[settings.policy]
-        rejected += [
-            Rejected(images[index].item, stage, problem, chosen.scales[index])
+        rejections += [
+            Rejection(decoded[index].item, stage, problem, chosen.scales[index])
             for index, (stage, problem) in chosen.lost.items()
         ]
-        _require_classes(chosen, rejected)
-        table.write(_rows(images, chosen, spool), paths.CORPUS, megabytes=settings.shard_megabytes)
-    write_text(paths.QUARANTINE, records.quarantine_csv(rejected))
-    write_text(paths.LEAKS, records.leaks_csv(chosen.leaks))
-    report = records.summary(items, images, chosen, rejected, datasets)
+        _require_classes(chosen, rejections)
+        rows = _rows(decoded, chosen, cache)
+        table.write(rows, paths.CORPUS, megabytes=settings.shard_megabytes)
+    write_text(paths.QUARANTINE, ingest_report.quarantine_csv(rejections))
+    write_text(paths.LEAKS, ingest_report.leaks_csv(chosen.leaks))
+    report = ingest_report.summary(items, decoded, chosen, rejections, datasets)
     report["policy"] = settings.policy
-    report["policies"] = {name: found.counts() for name, found in selections.items()}
+    report["policies"] = {name: selection.counts() for name, selection in selections.items()}
     report["paper"] = {
         "training": {str(scale): count for scale, count in paper_counts.PAPER.items()},
         "residue": {str(scale): count for scale, count in paper_counts.RESIDUE.items()},
@@ -97,7 +97,7 @@ def run(params: Params) -> None:
 
 
 def _bayes_auc(data: Path) -> float | None:
-    """The AUC no classifier can beat, which only the phantom corpus knows of itself."""
+    """The AUC that no classifier can exceed; known for the phantom corpus only."""
     phantom = data / "phantom.json"
     if not phantom.is_file():
         return None
@@ -105,16 +105,16 @@ def _bayes_auc(data: Path) -> float | None:
 
 
 def read(dataset: Dataset, data: Path) -> Iterator[Item]:
-    """Every record of a dataset, and every image file in its folders that became none."""
+    """Every record of a dataset, and every image file in its folders that no record names."""
     claimed = set()
     for record in dataset.source.read(dataset.root):
         if record.path is not None:
             claimed.add(record.path)
-            place = record.path.relative_to(data).as_posix()
-            place += f":{record.member}" if record.member else ""
+            location = record.path.relative_to(data).as_posix()
+            location += f":{record.member}" if record.member else ""
         else:
-            place = (dataset.root.relative_to(data) / (record.row or "")).as_posix()
-        yield Item(dataset, record, place)
+            location = (dataset.root.relative_to(data) / (record.row or "")).as_posix()
+        yield Item(dataset, record, location)
     problem = Problem("outside-layout", "the published layout has no labelled image in this place")
     for folder in dataset.folders:
         for path in walk_images(folder) if folder.is_dir() else ():
@@ -124,10 +124,10 @@ def read(dataset: Dataset, data: Path) -> Iterator[Item]:
                 yield Item(dataset, record, path.relative_to(data).as_posix())
 
 
-def screen(items: Sequence[Item], licences: Sequence[str]) -> tuple[list[Item], list[Rejected]]:
-    """Items that are an image with a meaning, and the others. Equal ids keep the first location."""
+def screen(items: Sequence[Item], licences: Sequence[str]) -> tuple[list[Item], list[Rejection]]:
+    """Images with a label, and all other items; of equal ids the first location stays."""
     usable: list[Item] = []
-    rejected: list[Rejected] = []
+    rejections: list[Rejection] = []
     seen: dict[str, str] = {}
     for item in items:
         problem = item.record.facts.problem
@@ -143,15 +143,15 @@ def screen(items: Sequence[Item], licences: Sequence[str]) -> tuple[list[Item], 
             reason = "it is a link out of the dataset's folder; copy the file into it"
             problem = Problem("outside-folder", reason)
         if problem is not None:
-            rejected.append(Rejected(item, "source", problem))
+            rejections.append(Rejection(item, "source", problem))
             continue
         seen[item.image_id] = item.location
         usable.append(item)
-    return usable, rejected
+    return usable, rejections
 
 
 def _leads_outside(item: Item) -> bool:
-    """Whether the file is a link to what the hash of the data folder does not cover."""
+    """Whether the file is a link to something that the hash of the data folder does not cover."""
     path, root = str(item.record.path), os.path.realpath(item.dataset.root)
     if not os.path.islink(path):
         return False
@@ -170,53 +170,55 @@ def _task(item: Item, settings: Ingest) -> Task:
 _rule = cache(Rule)  # one object, not one per image
 
 
-def same_pictures(
-    images: Sequence[Decoded], spool: Spool, published: Pairs, correlation: float
-) -> Pairs:
-    """Pairs of images with equal bytes, with confirmed likeness, or `published` as one."""
+def same_photographs(
+    decoded: Sequence[DecodedItem], cache: DecodeCache, published: Array, correlation: float
+) -> Array:
+    """Pairs int (P, 2) with equal bytes, with correlated fine detail, or `published` as copies."""
     import numpy as np
 
     from dermaflux.progress import progress
 
-    pairs = search.equal_pairs([image.stored.sha256 for image in images])
+    pairs = search.equal_pairs([entry.image.sha256 for entry in decoded])
     edges = [published, np.array(pairs, dtype=np.int64).reshape(-1, 2)]
 
-    def thumbnails(chosen: Pairs) -> np.ndarray[Any, Any]:
-        return spool.thumbnails([images[index].stored for index in chosen])
+    def thumbnails(indices: Array) -> Array:
+        return cache.thumbnails([decoded[index].image for index in indices])
 
-    with progress("duplicates", len(images)) as advance:
-        for found in search.copies(len(images), thumbnails):
-            edges.append(found.pairs(correlation))
-            advance(found.looked_at)
+    with progress("duplicates", len(decoded)) as advance:
+        for block in search.copies(len(decoded), thumbnails):
+            edges.append(block.pairs(correlation))
+            advance(block.images)
     return np.concatenate(edges)
 
 
-def published_pairs(images: Sequence[Decoded], datasets: Sequence[Dataset]) -> Pairs:
-    """Pairs of images that a dataset's own list calls duplicates."""
+def published_pairs(decoded: Sequence[DecodedItem], datasets: Sequence[Dataset]) -> Array:
+    """Pairs int (P, 2) of images that a dataset's own list calls duplicates."""
     import numpy as np
 
-    position = {image.item.image_id: index for index, image in enumerate(images)}
+    index = {entry.item.image_id: i for i, entry in enumerate(decoded)}
     pairs = []
     for dataset in datasets:
         for names in dataset.source.pairs(dataset.root):
-            one, two = (position.get(f"{dataset.source.name}/{name}") for name in names)
-            if one is not None and two is not None:
-                pairs.append((one, two))
+            first, second = (index.get(f"{dataset.source.name}/{name}") for name in names)
+            if first is not None and second is not None:
+                pairs.append((first, second))
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def _rows(images: Sequence[Decoded], chosen: Selection, spool: Spool) -> Iterator[dict[str, Any]]:
-    """Corpus rows in output order, made one at a time."""
+def _rows(
+    decoded: Sequence[DecodedItem], chosen: Selection, cache: DecodeCache
+) -> Iterator[dict[str, Any]]:
+    """Corpus rows in output order, one at a time."""
 
     def order(index: int) -> tuple[int, str]:
-        return table.SPLITS.index(chosen.splits[index] or ""), images[index].item.image_id
+        return table.SPLITS.index(chosen.splits[index] or ""), decoded[index].item.image_id
 
     for index in sorted(chosen.kept(), key=order):
-        item, stored = images[index].item, images[index].stored
+        item, image = decoded[index].item, decoded[index].image
         source, facts = item.dataset.source, item.record.facts
-        tone = facts.skin_tone or stored.skin_tone
+        tone = facts.skin_tone or image.skin_tone
         yield {
-            "image": {"bytes": spool.encoded(stored), "path": f"{item.image_id}.jpg"},
+            "image": {"bytes": cache.encoded(image), "path": f"{item.image_id}.jpg"},
             "image_id": item.image_id,
             "source": source.name,
             "licence": item.licence,
@@ -227,21 +229,21 @@ def _rows(images: Sequence[Decoded], chosen: Selection, spool: Spool) -> Iterato
             "lesion_id": facts.lesion_id,
             "skin_tone": tone,
             "skin_tone_origin": "published" if facts.skin_tone else "measured" if tone else None,
-            "width": stored.width,
-            "height": stored.height,
+            "width": image.width,
+            "height": image.height,
             "scale": chosen.scales[index],
             "split": chosen.splits[index],
-            "sha256": stored.sha256,
-            "phash": f"{stored.phash:016x}",
+            "sha256": image.sha256,
+            "phash": f"{image.phash:016x}",
             "duplicate_group": chosen.groups[index],
         }
 
 
-def _require_classes(chosen: Selection, rejected: Sequence[Rejected]) -> None:
+def _require_classes(chosen: Selection, rejections: Sequence[Rejection]) -> None:
     counts = Counter(chosen.labels[index] for index in chosen.kept())
     for label in CLASSES:
         if not counts[label]:
-            rules = Counter(reject.problem.rule for reject in rejected).most_common(3)
+            rules = Counter(rejection.problem.rule for rejection in rejections).most_common(3)
             why = ", ".join(f"{rule} {count}" for rule, count in rules) or "nothing"
             raise InputError(
                 f"the corpus would hold {counts['benign']} benign and {counts['malignant']} "

@@ -3,7 +3,7 @@
 Reads the network; writes `<data>/<name>/` in the published layout and, while it runs,
 `.dermaflux/downloads/<name>/` of the main checkout. Open files come by HTTP, archive collections by
 `isic-cli`, Kaggle datasets by `kagglehub` (extra `download`); for the rest the instructions are
-printed. Every way resumes where it was interrupted, and the adapter then counts what is there.
+printed. Every route resumes where it was interrupted, and the adapter then counts the images.
 """
 
 from __future__ import annotations
@@ -13,84 +13,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dermaflux.download.transfer import fetch, unpack
 from dermaflux.errors import InputError
 from dermaflux.paths import project_root
-from dermaflux.sources.adapter import Source
+from dermaflux.sources.adapter import Collection, KaggleDataset, OpenFiles, Route, Source
 
 _ISIC = (sys.executable, "-m", "isic_cli.cli")
 _ATTEMPTS = 4  # of a tool that loses single images or its connection
-
-
-@dataclass(frozen=True)
-class OpenFiles:
-    """Files below an address that anybody may fetch; zip files are unpacked."""
-
-    base: str
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A public collection of the ISIC archive, by its number."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Kaggle:
-    """A Kaggle dataset, by its handle."""
-
-    handle: str
-
-
-Route = OpenFiles | Collection | Kaggle
-_CHALLENGES = "https://isic-archive.s3.amazonaws.com/challenges"
-ROUTES: Mapping[str, Route] = {
-    "mednode": OpenFiles(
-        "https://www.cs.rug.nl/~imaging/databases/melanoma_naevi", ("complete_mednode_dataset.zip",)
-    ),
-    "hiba": Collection(251),
-    "isic2019": OpenFiles(
-        f"{_CHALLENGES}/2019",
-        tuple(
-            f"ISIC_2019_{part}_{what}"
-            for part in ("Training", "Test")
-            for what in ("GroundTruth.csv", "Metadata.csv", "Input.zip")
-        ),
-    ),
-    "isic2020": OpenFiles(
-        f"{_CHALLENGES}/2020",
-        (
-            "ISIC_2020_Training_GroundTruth_v2.csv",
-            "ISIC_2020_Training_Duplicates.csv",
-            "ISIC_2020_Training_JPEG.zip",
-        ),
-    ),
-    "milk10k": OpenFiles(
-        f"{_CHALLENGES}/milk10k",
-        tuple(
-            f"MILK10k_Training_{what}"
-            for what in ("GroundTruth.csv", "Metadata.csv", "Supplement.csv", "Input.zip")
-        ),
-    ),
-    "kaggle1": Kaggle("hasnainjaved/melanoma-skin-cancer-dataset-of-10000-images"),
-    "kaggle2": Kaggle("bhaveshmittal/melanoma-cancer-dataset"),
-    # As a collection (390) these are 401,059 downloads instead of one.
-    "isic2024": OpenFiles(
-        f"{_CHALLENGES}/2024",
-        (
-            "ISIC_2024_Training_GroundTruth.csv",
-            "ISIC_2024_Training_Supplement.csv",
-            "ISIC_2024_Training_Input.zip",
-        ),
-    ),
-}
-"""Dataset -> how to get it without a person; the others need one."""
 
 
 def run(names: Sequence[str], data: Path) -> None:
@@ -108,21 +40,23 @@ def run(names: Sequence[str], data: Path) -> None:
         )
     work = project_root() / ".dermaflux" / "downloads"
     for name in names:
-        print(download(SOURCES[name], ROUTES.get(name), data / name, work / name))
+        print(download(SOURCES[name], data / name, work / name))
 
 
-def download(source: Source, route: Route | None, folder: Path, work: Path) -> str:
-    """Bring one dataset into `folder` and say how it went.
+def download(source: Source, folder: Path, work: Path) -> str:
+    """Download one dataset into `folder`; return one sentence that says how it went.
 
-    Files on their way lie in `work`, which goes once the images declared by the adapter are there.
+    Partial files are in `work`, which is removed once all images that the adapter declares are
+    there. Raises `InputError` when some stay missing.
     """
+    route = source.download
     declared = sum(counts.images for counts in source.counts.values())
-    there = images(source, folder)
-    if there == declared:
+    present = images(source, folder)
+    if present == declared:
         return f"{source.name}: all {declared:,} images are in {folder}"
     if route is None:
-        have = f" ({there:,} of {declared:,} images are there)" if there else ""
-        return f"{source.name} needs a person{have}: {source.command}; see {source.url}"
+        so_far = f" ({present:,} of {declared:,} images are there)" if present else ""
+        return f"{source.name} must be fetched by hand{so_far}: {source.command}; see {source.url}"
     _require_space(source, folder)
     _require_tool(route)
     # Only now: an empty folder of the dataset's name would stop `ingest`.
@@ -131,24 +65,26 @@ def download(source: Source, route: Route | None, folder: Path, work: Path) -> s
     if isinstance(route, OpenFiles):
         _open_files(route, folder, work)
     else:
-        step = _collection if isinstance(route, Collection) else _kaggle
         for _ in range(_ATTEMPTS):
-            step(route, folder, work)  # type: ignore[arg-type]
+            if isinstance(route, Collection):
+                _collection(route, folder)
+            else:
+                _kaggle(route, folder, work)
             # isic-cli exits with 0 although images failed; a second call fetches those alone.
             if images(source, folder) >= declared:
                 break
-    there = images(source, folder)
-    if there != declared:
+    present = images(source, folder)
+    if present != declared:
         raise InputError(
-            f"{folder} holds {there:,} images of {source.title}, but {declared:,} were published; "
-            f"run `dermaflux download {source.name}` again or compare with {source.url}"
+            f"{folder} holds {present:,} images of {source.title}, but {declared:,} were "
+            f"published; run `dermaflux download {source.name}` again or compare with {source.url}"
         )
     shutil.rmtree(work)
     return f"{source.name}: {declared:,} images in {folder}"
 
 
 def images(source: Source, folder: Path) -> int:
-    """Image files of a dataset that its adapter finds; 0 as long as its layout is incomplete."""
+    """Image files of a dataset that its adapter reads; 0 while its layout is incomplete."""
     if not folder.is_dir():
         return 0
     try:
@@ -160,11 +96,11 @@ def images(source: Source, folder: Path) -> int:
 def _require_space(source: Source, folder: Path) -> None:
     if source.bytes is None:
         return
-    place = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
-    free, needed = shutil.disk_usage(place).free, 2 * source.bytes
+    disk = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free, needed = shutil.disk_usage(disk).free, 2 * source.bytes
     if free < needed:
         raise InputError(
-            f"{source.title} needs about {needed / 1e9:.1f} GB, packed and unpacked, but {place} "
+            f"{source.title} needs about {needed / 1e9:.1f} GB, packed and unpacked, but {disk} "
             f"has {free / 1e9:.1f} GB free; name a folder on a larger disk with --data"
         )
 
@@ -179,7 +115,7 @@ def _open_files(route: OpenFiles, folder: Path, work: Path) -> None:
 
 
 def _require_tool(route: Route) -> None:
-    module = {Collection: "isic_cli", Kaggle: "kagglehub"}.get(type(route))
+    module = {Collection: "isic_cli", KaggleDataset: "kagglehub"}.get(type(route))
     if module and importlib.util.find_spec(module) is None:
         raise InputError(
             f"this download needs {module}, which is not installed; run "
@@ -187,27 +123,27 @@ def _require_tool(route: Route) -> None:
         )
 
 
-def _collection(route: Collection, folder: Path, work: Path) -> None:
+def _collection(route: Collection, folder: Path) -> None:
     """`isic image download`, without a login: the collections are public."""
     options = ["--guest", "--no-version-check", "image", "download"]
     command = [*_ISIC, *options, "--collections", str(route.number), str(folder)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
-    if done.returncode:
+    process = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+    if process.returncode:
         raise InputError(
             f"isic-cli could not download collection {route.number} (exit status "
-            f"{done.returncode}, see above); run the command again, it goes on where it stopped"
+            f"{process.returncode}, see above); run the command again to resume it"
         )
 
 
-def _kaggle(route: Kaggle, folder: Path, work: Path) -> None:
-    """`kagglehub`, which resumes the archive in its cache; the files then move to `folder`."""
+def _kaggle(route: KaggleDataset, folder: Path, work: Path) -> None:
+    """`kagglehub`, which resumes the archive in its cache; the files are then moved to `folder`."""
     before = os.environ.get("KAGGLEHUB_CACHE")
     os.environ["KAGGLEHUB_CACHE"] = str(work.resolve())
     try:
         import kagglehub
 
-        found = _persistently(lambda: Path(kagglehub.dataset_download(route.handle)))
-    except Exception as error:  # a dozen classes of its own and of requests
+        downloaded = _retrying(lambda: Path(kagglehub.dataset_download(route.handle)))
+    except Exception as error:  # a dozen classes, its own and those of requests
         detail = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"kagglehub could not download {route.handle} ({detail}); set KAGGLE_USERNAME and "
@@ -218,22 +154,22 @@ def _kaggle(route: Kaggle, folder: Path, work: Path) -> None:
             del os.environ["KAGGLEHUB_CACHE"]
         else:
             os.environ["KAGGLEHUB_CACHE"] = before
-    for path in sorted(found.rglob("*")):
-        target = folder / path.relative_to(found)
+    for path in sorted(downloaded.rglob("*")):
+        target = folder / path.relative_to(downloaded)
         if path.is_file() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)
-    # Its marker says complete, which an emptied folder no longer is.
+    # kagglehub's marker says complete, which the emptied folder no longer is.
     shutil.rmtree(work)
     work.mkdir()
 
 
-def _persistently(get: Callable[[], Path]) -> Path:
+def _retrying(get: Callable[[], Path]) -> Path:
     from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
     for _ in range(_ATTEMPTS - 1):
         try:
             return get()
         except (ChunkedEncodingError, ConnectionError, Timeout) as error:
-            print(f"the connection was cut ({type(error).__name__}); going on")
+            print(f"the connection was cut ({type(error).__name__}); resuming")
     return get()

@@ -24,7 +24,7 @@ from dermaflux.params.classifiers import (
     Train,
     ZeroShot,
 )
-from dermaflux.params.corpus import Ingest, Own, OwnColumns, Validate
+from dermaflux.params.corpus import Ingest, OwnColumns, OwnDataset, Validate
 from dermaflux.params.fields import Licence, Modality, Scale, Section
 from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
 from dermaflux.params.runtime import Runtime
@@ -43,8 +43,8 @@ __all__ = [
     "Licence",
     "Modality",
     "Model",
-    "Own",
     "OwnColumns",
+    "OwnDataset",
     "Params",
     "Promote",
     "Report",

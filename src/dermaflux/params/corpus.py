@@ -37,7 +37,7 @@ class OwnColumns(Section):
     """A licence such as CC-BY, where images differ."""
 
 
-class Own(Section):
+class OwnDataset(Section):
     """A team's own images: a folder tree, with or without a CSV file."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
@@ -57,7 +57,7 @@ class Own(Section):
     """Bucket in pixels where each dataset has one."""
 
     @model_validator(mode="after")
-    def _csv_has_columns(self) -> Own:
+    def _csv_has_columns(self) -> OwnDataset:
         if (self.csv is None) != (self.columns is None):
             raise ValueError(
                 f"ingest.own {self.name!r} has only one of csv and columns; give both or neither"
@@ -69,22 +69,22 @@ class Ingest(Section):
     """Downloads to audited table (paper section 2.1)."""
 
     sources: list[str] = []
-    """Adapters to read; empty means every dataset found in the data folder."""
-    own: list[Own] = []
-    """A team's own images, read beside the published datasets."""
+    """Datasets to read; empty means every dataset in the data folder."""
+    own: list[OwnDataset] = []
+    """A team's own images, read in addition to the published datasets."""
     policy: Literal["clean", "as_published"] = "clean"
     """`as_published` repeats the paper's corpus, `clean` the one below; both are counted."""
     minimum_side: Annotated[int, Field(ge=1)] = 128
     """`clean`: shorter native side in pixels below which an image is quarantined (section 2.1)."""
     indeterminate: Literal["drop", "benign", "malignant"] = "drop"
-    """What becomes of diagnoses that are neither, such as actinic keratosis; `as_published` keeps
-    those of `drop` in the corpus as `indeterminate`, where no classifier takes them."""
+    """What becomes of diagnoses that are neither, such as actinic keratosis; with `drop`,
+    `as_published` keeps them in the corpus as `indeterminate`, where no classifier sees them."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """`clean`: one image of each duplicate group; `keep` only guards the test split."""
+    """`clean`: one image of each duplicate group; `keep` removes only copies of test images."""
     licences: list[Licence] = []
     """Only images under these licences; empty means all. [CC0, CC-BY] allows commercial use."""
     duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
-    """Smallest correlation of fine detail between images of one photograph; lower finds more."""
+    """Smallest correlation of fine detail at which two images count as one photograph."""
     validation_fraction: OpenFraction = 0.15
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     shard_megabytes: Positive = 64.0

@@ -1,6 +1,6 @@
 """The phantom corpus: rendered lesions in the published layouts of eleven datasets.
 
-`write` makes the data folder; `draw` and `render` serve stages that need lesions of their own.
+`write` makes the data folder; `draw` and `render` are for stages that need more lesions.
 """
 
 from __future__ import annotations

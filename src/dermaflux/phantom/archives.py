@@ -5,10 +5,9 @@ MED-NODE, HIBA, DERM12345, PAD-UFES-20 and DDI, with their headers, spellings an
 
 from __future__ import annotations
 
-from dermaflux.phantom.lesion import Digits
-from dermaflux.phantom.picture import (
+from dermaflux.phantom.layout import (
     Layout,
-    Picture,
+    PlannedImage,
     Size,
     expanded,
     isic_id,
@@ -17,6 +16,7 @@ from dermaflux.phantom.picture import (
     table,
     view,
 )
+from dermaflux.phantom.lesion import RandomIntegers
 
 _SIZES: tuple[Size, ...] = ((140, 180), (150, 150), (200, 160), (132, 170))
 _ROMAN = ("I", "II", "III", "IV", "V", "VI")
@@ -24,12 +24,12 @@ _ROMAN = ("I", "II", "III", "IV", "V", "VI")
 
 def mednode() -> Layout:
     """Class folders `melanoma` and `naevus`, numeric stems, no CSV."""
-    layout, digits = Layout(), Digits("layout", "mednode")
+    layout, rng = Layout(), RandomIntegers("layout", "mednode")
     for index in range(30):
         label, folder = ("malignant", "melanoma") if index < 12 else ("benign", "naevus")
         path = f"mednode/complete_mednode_dataset/{folder}/{896 + index * 713}.jpg"
         lesion = lesion_of("mednode", index, label)
-        layout.pictures.append(Picture(path, lesion, pick(_SIZES, digits), "all", label))
+        layout.images.append(PlannedImage(path, lesion, pick(_SIZES, rng), "all", label))
     return layout
 
 
@@ -48,25 +48,25 @@ _HIBA = {
 
 def hiba() -> Layout:
     """The archive's 2023 columns, in which actinic keratosis is `benign`."""
-    layout, digits = Layout(), Digits("layout", "hiba")
+    layout, rng = Layout(), RandomIntegers("layout", "hiba")
     rows = []
-    names = expanded({name: count for name, (_, count) in _HIBA.items()}, digits)
+    names = expanded({name: count for name, (_, count) in _HIBA.items()}, rng)
     for index, diagnosis in enumerate(names):
         name, label = isic_id("hiba", index), _HIBA[diagnosis][0]
-        lesion, (height, width) = lesion_of("hiba", index, label), pick(_SIZES, digits)
-        layout.pictures.append(
-            Picture(f"hiba/images/{name}.jpg", lesion, (height, width), "all", label)
+        lesion, (height, width) = lesion_of("hiba", index, label), pick(_SIZES, rng)
+        layout.images.append(
+            PlannedImage(f"hiba/images/{name}.jpg", lesion, (height, width), "all", label)
         )
-        kind = pick(("dermoscopic",) * 4 + ("clinical: close-up", "clinical: overview"), digits)
+        kind = pick(("dermoscopic",) * 4 + ("clinical: close-up", "clinical: overview"), rng)
         polarised = "contact polarized" if kind == "dermoscopic" else ""
-        patient = digits.below(20)
+        patient = rng.below(20)
         rows.append(
-            [name, "Hospital Italiano de Buenos Aires", "CC-BY", 5 * digits.between(4, 17)]
-            + [pick(("head/neck", "anterior torso", "lower extremity", ""), digits)]
+            [name, "Hospital Italiano de Buenos Aires", "CC-BY", 5 * rng.between(4, 17)]
+            + [pick(("head/neck", "anterior torso", "lower extremity", ""), rng)]
             + ["malignant" if label == "malignant" else "benign", polarised, diagnosis]
             + ["histopathology", "False", _ROMAN[lesion.tone - 1], kind]
             + [f"IL_{3_000_000 + index * 4_211:07d}", f"IP_{4_000_000 + patient * 31_607:07d}"]
-            + ["False", width, height, pick(("female", "male"), digits)]
+            + ["False", width, height, pick(("female", "male"), rng)]
         )
     layout.files["hiba/metadata.csv"] = table(
         "isic_id,attribution,copyright_license,age_approx,anatom_site_general,benign_malignant,"
@@ -93,19 +93,19 @@ _DERM12345 = {
 
 def derm12345() -> Layout:
     """Three folder trees by label code, two CSVs, and one patient in both train and test."""
-    layout, digits = Layout(), Digits("layout", "derm12345")
+    layout, rng = Layout(), RandomIntegers("layout", "derm12345")
     rows: dict[str, list[list[object]]] = {"train": [], "test": []}
-    names = expanded({code: entry[-1] for code, entry in _DERM12345.items()}, digits)
+    names = expanded({code: entry[-1] for code, entry in _DERM12345.items()}, rng)
     for index, code in enumerate(names):
-        part = ("train_part_1", "train_part_2", "test")[digits.choose((45, 35, 20))]
+        part = ("train_part_1", "train_part_2", "test")[rng.choose((45, 35, 20))]
         split = part.split("_")[0]
         name = f"DERM_{100_000 + index * 7_919 % 900_000:06d}"
-        patient = digits.below(18) + (20 if split == "test" else 0)
+        patient = rng.below(18) + (20 if split == "test" else 0)
         identifier = f"PID_{100_000 + patient * 20_983:06d}" if code != "dfsp" else "PID_910308"
         label = _DERM12345[code][1]
         path = f"derm12345/derm12345_{part}/{code}/{name}.jpg"
         lesion = lesion_of("derm12345", index, label)
-        layout.pictures.append(Picture(path, lesion, pick(_SIZES, digits), split, label))
+        layout.images.append(PlannedImage(path, lesion, pick(_SIZES, rng), split, label))
         entry = _DERM12345[code]
         rows[split].append([name, identifier, "dermoscopic", "CC-BY", split, *entry[:-1], code])
     header = (
@@ -129,32 +129,32 @@ _PAD = {
 
 def padufes20() -> Layout:
     """PNG, the spellings `fitspatrick` and `biopsed`, clinical answers left out, lesion views."""
-    layout, digits = Layout(), Digits("layout", "padufes20")
+    layout, rng = Layout(), RandomIntegers("layout", "padufes20")
     rows = []
-    names = expanded({code: count for code, (_, count) in _PAD.items()}, digits)
+    names = expanded({code: count for code, (_, count) in _PAD.items()}, rng)
     serial = 0
     for index, code in enumerate(names):
         patient, label = f"PAT_{8 + index // 2 * 31}", _PAD[code][0]
         lesion = lesion_of("padufes20", index, label)
         answers: list[object] = [""] * 4
         clinical: list[object] = [""] * 8
-        asked = digits.below(3) > 0
+        asked = rng.below(3) > 0
         if asked:
-            answers = [digits.below(2) == 1, digits.below(2) == 1, "POMERANIA", "GERMANY"]
-            clinical = [digits.below(2) == 1, pick(("MALE", "FEMALE"), digits)]
-            clinical += [digits.below(2) == 1 for _ in range(4)] + [f"{lesion.tone}.0"]
-        age = digits.between(6, 94)
+            answers = [rng.below(2) == 1, rng.below(2) == 1, "POMERANIA", "GERMANY"]
+            clinical = [rng.below(2) == 1, pick(("MALE", "FEMALE"), rng)]
+            clinical += [rng.below(2) == 1 for _ in range(4)] + [f"{lesion.tone}.0"]
+        age = rng.between(6, 94)
         diameters = ["8.0", "5.0"] if asked else ["", ""]
-        signs = [pick(("True", "False", "UNK"), digits) for _ in range(6)]
-        for shot in range(1 + (digits.below(4) == 0)):
+        signs = [pick(("True", "False", "UNK"), rng) for _ in range(6)]
+        for shot in range(1 + (rng.below(4) == 0)):
             serial += 1
             name = f"{patient}_{15 + index}_{820 + serial * 3}.png"
             path = f"padufes20/images/imgs_part_{1 + serial % 3}/{name}"
-            size = pick(_SIZES, digits)
-            layout.pictures.append(Picture(path, view(lesion, shot), size, "all", label))
+            size = pick(_SIZES, rng)
+            layout.images.append(PlannedImage(path, view(lesion, shot), size, "all", label))
             rows.append(
                 [patient, 15 + index, *answers, age, *clinical[:7]]
-                + [pick(("FACE", "ARM", "NECK", "FOREARM", "BACK"), digits), *diameters, code]
+                + [pick(("FACE", "ARM", "NECK", "FOREARM", "BACK"), rng), *diameters, code]
                 + [*signs, name, code in {"BCC", "SCC", "MEL"}]
             )
     layout.files["padufes20/metadata.csv"] = table(
@@ -179,15 +179,15 @@ _DDI = (
 
 def ddi() -> Layout:
     """PNG, an unnamed index column, tones as 12, 34 and 56."""
-    layout, digits = Layout(), Digits("layout", "ddi")
+    layout, rng = Layout(), RandomIntegers("layout", "ddi")
     rows = []
     kinds = [kind for kind in _DDI for _ in range(kind[2])]
-    for index, (disease, malignant, _) in enumerate(digits.shuffled(kinds)):
+    for index, (disease, malignant, _) in enumerate(rng.shuffled(kinds)):
         label = "malignant" if malignant else "benign"
         name = f"{index + 1:06d}.png"
         lesion = lesion_of("ddi", index, label)
         path = f"ddi/ddidiversedermatologyimages/{name}"
-        layout.pictures.append(Picture(path, lesion, pick(_SIZES, digits), "all", label))
+        layout.images.append(PlannedImage(path, lesion, pick(_SIZES, rng), "all", label))
         tone = (12, 34, 56)[(lesion.tone - 1) // 2]
         rows.append([index, index + 1, name, tone, malignant, disease])
     layout.files["ddi/ddidiversedermatologyimages/ddi_metadata.csv"] = table(

@@ -5,10 +5,9 @@ Headers, vocabularies and traps as published at challenge.isic-archive.com/data.
 
 from __future__ import annotations
 
-from dermaflux.phantom.lesion import Digits
-from dermaflux.phantom.picture import (
+from dermaflux.phantom.layout import (
     Layout,
-    Picture,
+    PlannedImage,
     Size,
     expanded,
     isic_id,
@@ -17,6 +16,7 @@ from dermaflux.phantom.picture import (
     table,
     view,
 )
+from dermaflux.phantom.lesion import RandomIntegers
 
 _CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 _LABEL_2019 = dict.fromkeys(("MEL", "BCC", "SCC"), "malignant")
@@ -50,43 +50,43 @@ def _one_hot(classes: tuple[str, ...], name: str) -> list[str]:
     return [f"{float(name == other):.1f}" for other in classes]
 
 
-def _age(digits: Digits) -> int:
-    return 5 * digits.between(4, 17)
+def _age(rng: RandomIntegers) -> int:
+    return 5 * rng.between(4, 17)
 
 
 def isic2019() -> Layout:
     """Lesions with several images, `_downsampled` names, blank lesion ids, AK, a missing file."""
-    layout, digits = Layout(), Digits("layout", "isic2019")
+    layout, rng = Layout(), RandomIntegers("layout", "isic2019")
     truth: list[list[object]] = []
     about: list[list[object]] = []
     counts = {"HAM": 24306, "BCN": 53454, "MSK4": 11_110, "": 17}
     lesion_number = 0
-    names = expanded(_TRAIN_2019, digits)
+    names = expanded(_TRAIN_2019, rng)
     while names:
-        origin = ("HAM", "BCN", "MSK4", "")[digits.choose((40, 48, 4, 8))]
-        images = {"HAM": 1 + digits.below(4) // 3, "BCN": 1 + digits.below(4)}.get(origin, 1)
+        origin = ("HAM", "BCN", "MSK4", "")[rng.choose((40, 48, 4, 8))]
+        images = {"HAM": 1 + rng.below(4) // 3, "BCN": 1 + rng.below(4)}.get(origin, 1)
         diagnosis = names[-1]
         images = min(images, names.count(diagnosis))
         lesion_number += 1
         lesion = lesion_of("isic2019", lesion_number, _LABEL_2019[diagnosis])
         identifier = f"{origin}_{lesion_number * 37 % 10_000:07d}" if origin else ""
-        site, sex, age = pick(_SITES, digits), pick(_SEXES, digits), _age(digits)
+        site, sex, age = pick(_SITES, rng), pick(_SEXES, rng), _age(rng)
         for shot in range(images):
             names.remove(diagnosis)
             name = f"ISIC_{counts[origin]:07d}{'' if origin else '_downsampled'}"
-            counts[origin] += digits.between(1, 3)
-            size = pick(_SIZES_2019[origin], digits)
+            counts[origin] += rng.between(1, 3)
+            size = pick(_SIZES_2019[origin], rng)
             if len(truth) % 45 == 20:
-                size = pick(_LARGE, digits)
+                size = pick(_LARGE, rng)
             elif len(truth) % 70 == 30:
-                size = pick(_SMALL, digits)
+                size = pick(_SMALL, rng)
             path = f"isic2019/ISIC_2019_Training_Input/{name}.jpg"
-            layout.pictures.append(
-                Picture(path, view(lesion, shot), size, "train", _LABEL_2019[diagnosis])
+            layout.images.append(
+                PlannedImage(path, view(lesion, shot), size, "train", _LABEL_2019[diagnosis])
             )
             truth.append([name, *_one_hot(_CLASSES, diagnosis)])
             about.append([name, age, site, identifier, sex])
-    missing = Picture(
+    missing = PlannedImage(
         "isic2019/ISIC_2019_Training_Input/ISIC_0073250.jpg",
         lesion_of("isic2019", 0, "benign"),
         (208, 208),
@@ -94,7 +94,7 @@ def isic2019() -> Layout:
         "benign",
         damage="no file",
     )
-    layout.pictures.append(missing)
+    layout.images.append(missing)
     truth.append(["ISIC_0073250", *_one_hot(_CLASSES, "NV")])
     about.append(["ISIC_0073250", 50, "lower extremity", "BCN_0009999", "female"])
     header = "image," + ",".join(_CLASSES)
@@ -102,25 +102,25 @@ def isic2019() -> Layout:
     layout.files["isic2019/ISIC_2019_Training_Metadata.csv"] = table(
         "image,age_approx,anatom_site_general,lesion_id,sex", sorted(about)
     )
-    _isic2019_test(layout, digits)
+    _isic2019_test(layout, rng)
     return layout
 
 
-def _isic2019_test(layout: Layout, digits: Digits) -> None:
+def _isic2019_test(layout: Layout, rng: RandomIntegers) -> None:
     """Two weight columns after UNK, no lesion ids, and UNK only among the Barcelona images."""
     truth: list[list[object]] = []
     about: list[list[object]] = []
-    names = expanded(_TEST_2019, digits) + ["UNK"] * _UNKNOWN_2019
+    names = expanded(_TEST_2019, rng) + ["UNK"] * _UNKNOWN_2019
     for index, diagnosis in enumerate(names):
         vienna = index < 60
         name = f"ISIC_{34321 + 3 * index if vienna else 72_000 + 2 * index:07d}"
         lesion = lesion_of("isic2019", 1000 + index, _LABEL_2019[diagnosis])
-        size = pick(_SIZES_2019["HAM" if vienna else "BCN"], digits)
+        size = pick(_SIZES_2019["HAM" if vienna else "BCN"], rng)
         path = f"isic2019/ISIC_2019_Test_Input/{name}.jpg"
-        layout.pictures.append(Picture(path, lesion, size, "test", _LABEL_2019[diagnosis]))
+        layout.images.append(PlannedImage(path, lesion, size, "test", _LABEL_2019[diagnosis]))
         weights = ["0.0", "1.0"] if index % 4 == 0 else ["1.0", "0.0"]
         truth.append([name, *_one_hot(_CLASSES, diagnosis), *weights])
-        about.append([name, _age(digits), pick(_SITES, digits), pick(_SEXES, digits)])
+        about.append([name, _age(rng), pick(_SITES, rng), pick(_SEXES, rng)])
     header = "image," + ",".join(_CLASSES) + ",score_weight,validation_weight"
     layout.files["isic2019/ISIC_2019_Test_GroundTruth.csv"] = table(header, truth)
     layout.files["isic2019/ISIC_2019_Test_Metadata.csv"] = table(
@@ -144,49 +144,49 @@ _SITES_2020 = ("torso", "lower extremity", "upper extremity", "head/neck", "palm
 
 def isic2020() -> Layout:
     """Patients with many lesions, the official list of duplicates, and an image without a row."""
-    layout, digits = Layout(), Digits("layout", "isic2020")
+    layout, rng = Layout(), RandomIntegers("layout", "isic2020")
     rows: list[list[object]] = []
     pairs: list[tuple[str, str]] = []
-    names = expanded(_DIAGNOSES_2020, digits)
+    names = expanded(_DIAGNOSES_2020, rng)
     for index, diagnosis in enumerate(names):
         label = "malignant" if diagnosis == "melanoma" else "benign"
-        size = pick(_SIZES_2020, digits)
+        size = pick(_SIZES_2020, rng)
         if index % 60 == 25:
-            size = pick(_SMALL, digits)
+            size = pick(_SMALL, rng)
         elif index % 100 == 50:
-            size = pick(_LARGE, digits)
+            size = pick(_LARGE, rng)
         name = isic_id("isic2020", index)
-        picture = Picture(
+        original = PlannedImage(
             f"isic2020/train/{name}.jpg",
             lesion_of("isic2020", index, label),
             size,
             "train",
             label,
         )
-        layout.pictures.append(picture)
-        patient = digits.below(digits.between(1, 48))
+        layout.images.append(original)
+        patient = rng.below(rng.between(1, 48))
         row: list[object] = [
             f"IP_{1_000_000 + patient * 152_389:07d}",
             f"IL_{1_000_000 + index * 12_347 % 8_999_993:07d}",
             _SEXES[patient % 2],
-            f"{_age(digits):.1f}",
-            pick(_SITES_2020, digits),
+            f"{_age(rng):.1f}",
+            pick(_SITES_2020, rng),
             diagnosis,
             label,
             int(label == "malignant"),
         ]
         rows.append([name, *row])
-        if index % 70 == 10:  # every second duplicate is the same file, the others are re-encoded
+        if index % 70 == 10:  # every second duplicate is byte-equal, the others are re-encoded
             second = isic_id("isic2020", 5000 + index)
-            quality = picture.quality if len(pairs) % 2 else 75
-            twin = Picture(
-                f"isic2020/train/{second}.jpg", picture.lesion, size, "train", label, quality
+            quality = original.quality if len(pairs) % 2 else 75
+            twin = PlannedImage(
+                f"isic2020/train/{second}.jpg", original.lesion, size, "train", label, quality
             )
-            layout.copy("ISIC 2020 duplicate list", picture, twin)
+            layout.copy("ISIC 2020 duplicate list", original, twin)
             rows.append([second, *row])
             pairs.append((name, second))
-    layout.pictures.append(
-        Picture(
+    layout.images.append(
+        PlannedImage(
             f"isic2020/train/{isic_id('isic2020', 9000)}.jpg",
             lesion_of("isic2020", 9000, "benign"),
             (144, 192),

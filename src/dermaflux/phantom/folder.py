@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from dermaflux.core.files import atomic_folder, write_json, write_text
 from dermaflux.errors import InputError
 from dermaflux.phantom import archives, challenge, kaggle, recent_challenges
+from dermaflux.phantom.layout import Layout, PlannedImage, table
 from dermaflux.phantom.lesion import ATTRIBUTES, bayes_auc
-from dermaflux.phantom.picture import Layout, Picture, table
 from dermaflux.progress import progress
 
 if TYPE_CHECKING:
-    import numpy as np
+    from dermaflux.core.arrays import Pixels
 
-_BATCH = 12  # pictures a worker takes at a time
+_BATCH = 12  # images a worker renders at a time
 
 
 def layouts() -> dict[str, Layout]:
@@ -47,7 +47,7 @@ def layouts() -> dict[str, Layout]:
     }
 
 
-def encode(pixels: np.ndarray[Any, Any], suffix: str, quality: int) -> bytes:
+def encode(pixels: Pixels, suffix: str, quality: int) -> bytes:
     """Encode uint8 (H, W, 3) as ``.jpg`` or ``.png``.
 
     libjpeg-turbo's default integer DCT gives the same bytes with and without SIMD. PNG is written
@@ -62,7 +62,7 @@ def encode(pixels: np.ndarray[Any, Any], suffix: str, quality: int) -> bytes:
     return out.getvalue()
 
 
-def _png(pixels: np.ndarray[Any, Any]) -> bytes:
+def _png(pixels: Pixels) -> bytes:
     height, width, _ = pixels.shape
     raw = b"".join(b"\0" + row.tobytes() for row in pixels)
     stored = [b"\x78\x01"]
@@ -81,36 +81,36 @@ def _png(pixels: np.ndarray[Any, Any]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def content(picture: Picture) -> bytes | None:
-    """The bytes of the file; None when the file is planned to be missing."""
+def content(image: PlannedImage) -> bytes | None:
+    """The bytes of the file; None when it is planned to be missing."""
     from dermaflux.phantom.render import render
 
-    if picture.damage == "no file":
+    if image.damage == "no file":
         return None
-    if picture.damage == "not an image":
+    if image.damage == "not an image":
         return b"404: the requested image could not be found\n"
-    pixels = render(picture.lesion, *picture.size)
-    encoded = encode(pixels, Path(picture.path).suffix, picture.quality)
-    return encoded[: len(encoded) * 3 // 5] if picture.damage == "truncated" else encoded
+    pixels = render(image.lesion, *image.size)
+    encoded = encode(pixels, Path(image.path).suffix, image.quality)
+    return encoded[: len(encoded) * 3 // 5] if image.damage == "truncated" else encoded
 
 
-def _write_pictures(folder: Path, pictures: Sequence[Picture]) -> int:
-    for picture in pictures:
-        encoded = content(picture)
+def _write_images(folder: Path, images: Sequence[PlannedImage]) -> int:
+    for image in images:
+        encoded = content(image)
         if encoded is not None:
-            (folder / picture.path).write_bytes(encoded)
-    return len(pictures)
+            (folder / image.path).write_bytes(encoded)
+    return len(images)
 
 
-def _known(plan: dict[str, Layout]) -> dict[str, Any]:
-    """What a reader of the corpus may want to check against."""
-    pictures = [p for layout in plan.values() for p in layout.pictures]
-    files = [p for p in pictures if p.damage != "no file"]
+def _facts(plan: dict[str, Layout]) -> dict[str, Any]:
+    """Facts about the corpus that tests and readers can check against."""
+    planned = [p for layout in plan.values() for p in layout.images]
+    files = [p for p in planned if p.damage != "no file"]
     counts: dict[str, dict[str, dict[str, int]]] = {}
-    for (source, split, label), images in Counter(
+    for (source, split, label), count in Counter(
         (p.source, p.split, p.label) for p in files
     ).items():
-        counts.setdefault(source, {}).setdefault(split, {})[label] = images
+        counts.setdefault(source, {}).setdefault(split, {})[label] = count
     return {
         "images": len(files),
         "counts": counts,
@@ -121,7 +121,7 @@ def _known(plan: dict[str, Layout]) -> dict[str, Any]:
             for layout in plan.values()
             for kind, *paths in layout.duplicates
         ],
-        "damaged": {p.path: p.damage for p in pictures if p.damage},
+        "damaged": {p.path: p.damage for p in planned if p.damage},
         "undersized": [p.path for p in files if min(p.size) < 128],
     }
 
@@ -141,7 +141,7 @@ def _truth(plan: dict[str, Layout]) -> str:
             p.lesion.pattern,
         ]
         for layout in plan.values()
-        for p in layout.pictures
+        for p in layout.images
         if p.damage != "no file"
     ]
     header = "path,lesion,view,label,asymmetry,border,colours,colour_names,tone,pattern"
@@ -149,7 +149,7 @@ def _truth(plan: dict[str, Layout]) -> str:
 
 
 def write(folder: Path, jobs: int = -1) -> None:
-    """Render the corpus into `folder`, with `jobs` processes (-1: one per core).
+    """Render the corpus into `folder`, with `jobs` processes, -1 for one per core.
 
     A phantom corpus there is replaced; any other content raises `InputError`.
     """
@@ -162,18 +162,18 @@ def write(folder: Path, jobs: int = -1) -> None:
             f"{folder} holds files that are not a phantom corpus; name a new or empty folder"
         )
     plan = layouts()
-    pictures = [p for layout in plan.values() for p in layout.pictures]
+    images = [p for layout in plan.values() for p in layout.images]
     with atomic_folder(folder) as partial:
-        for path in sorted({(partial / p.path).parent for p in pictures}):
+        for path in sorted({(partial / p.path).parent for p in images}):
             path.mkdir(parents=True, exist_ok=True)
-        batches = [pictures[i : i + _BATCH] for i in range(0, len(pictures), _BATCH)]
-        with progress("phantom images", len(pictures)) as advance:
-            for done in Parallel(n_jobs=jobs, return_as="generator_unordered")(
-                delayed(_write_pictures)(partial, batch) for batch in batches
+        batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
+        with progress("phantom images", len(images)) as advance:
+            for count in Parallel(n_jobs=jobs, return_as="generator_unordered")(
+                delayed(_write_images)(partial, batch) for batch in batches
             ):
-                advance(done)
+                advance(count)
         for layout in plan.values():
             for name, text in layout.files.items():
                 write_text(partial / name, text)
         write_text(partial / "phantom.csv", _truth(plan))
-        write_json(partial / "phantom.json", _known(plan))
+        write_json(partial / "phantom.json", _facts(plan))

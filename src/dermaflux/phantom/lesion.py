@@ -24,7 +24,7 @@ PATTERNS = ("reticular", "globular", "homogeneous")
 PIGMENTS = ("light brown", "dark brown", "black", "blue-grey", "red", "white")
 
 # Percent of lesions of a class at each level: asymmetric axes 0-2, border irregularity 0-3,
-# colours 1-5. The overlap is chosen for a Bayes AUC near 0.9.
+# colours 1-5. The overlap is chosen so that the Bayes AUC is near 0.9.
 ATTRIBUTES: dict[str, dict[Label, tuple[int, ...]]] = {
     "asymmetry": {"benign": (57, 30, 13), "malignant": (16, 34, 50)},
     "border": {"benign": (42, 33, 17, 8), "malignant": (12, 22, 33, 33)},
@@ -35,7 +35,7 @@ _TONES = (16, 30, 24, 14, 9, 7)
 _PIGMENT_WEIGHTS = dict(zip(PIGMENTS, (22, 30, 22, 16, 10, 9), strict=True))
 
 
-class Digits:
+class RandomIntegers:
     """Uniform integers from the generator Philox (Salmon et al. 2011), keyed by words.
 
     Raw integers only: numpy keeps their stream stable (NEP 19), but not its distributions.
@@ -57,8 +57,8 @@ class Digits:
 
     def choose(self, percents: Sequence[int]) -> int:
         """An index, drawn with the given percentages."""
-        drawn = self.below(100)
-        return next(i for i, total in enumerate(itertools.accumulate(percents)) if drawn < total)
+        value = self.below(100)
+        return next(i for i, total in enumerate(itertools.accumulate(percents)) if value < total)
 
     def shuffled(self, values: Sequence[Any]) -> list[Any]:
         """The values in random order (Fisher-Yates)."""
@@ -72,9 +72,9 @@ class Digits:
         """The values in random order, heavier ones sooner (drawn without replacement)."""
         rest, out = list(values), []
         while rest:
-            drawn = self.below(sum(weights[value] for value in rest))
+            target = self.below(sum(weights[value] for value in rest))
             totals = itertools.accumulate(weights[value] for value in rest)
-            out.append(rest.pop(next(i for i, total in enumerate(totals) if drawn < total)))
+            out.append(rest.pop(next(i for i, total in enumerate(totals) if target < total)))
         return out
 
     def words(self, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
@@ -87,7 +87,7 @@ class Lesion:
     """One photograph of one lesion; equal fields give equal pixels at equal size."""
 
     key: str
-    """Names the lesion: its shape and the place of its colours follow from the key."""
+    """Identifies the lesion: its shape and the position of its colours follow from the key."""
     label: Label
     asymmetry: int
     """Axes about which the outline is asymmetric: 0, 1 or 2."""
@@ -100,7 +100,7 @@ class Lesion:
     pattern: str
     """One of `PATTERNS`."""
     view: int = 0
-    """Another view is another photograph: framing, light, hair and marks change."""
+    """Another view is another photograph: framing, light, hair and marks differ."""
 
 
 def draw(index: int, stream: str, label: Label | None = None) -> Lesion:
@@ -109,20 +109,20 @@ def draw(index: int, stream: str, label: Label | None = None) -> Lesion:
     Streams are independent of each other. Without `label` the class is a fair coin; with it, the
     attributes are drawn given that class, which is the same joint distribution at another prior.
     """
-    digits = Digits(stream, index)
-    coin: Label = "malignant" if digits.below(2) else "benign"
-    drawn = label or coin
-    asymmetry, border, extra = (digits.choose(law[drawn]) for law in ATTRIBUTES.values())
-    ground = PIGMENTS[digits.choose((50, 41, 0, 0, 9, 0))]
-    others = digits.weighted([name for name in PIGMENTS if name != ground], _PIGMENT_WEIGHTS)
+    rng = RandomIntegers(stream, index)
+    coin: Label = "malignant" if rng.below(2) else "benign"
+    chosen = label or coin
+    asymmetry, border, extra = (rng.choose(law[chosen]) for law in ATTRIBUTES.values())
+    ground = PIGMENTS[rng.choose((50, 41, 0, 0, 9, 0))]
+    others = rng.weighted([name for name in PIGMENTS if name != ground], _PIGMENT_WEIGHTS)
     return Lesion(
         key=f"{stream}/{index}",
-        label=drawn,
+        label=chosen,
         asymmetry=asymmetry,
         border=border,
         colours=(ground, *others[:extra]),
-        tone=1 + digits.choose(_TONES),
-        pattern=PATTERNS[digits.choose((45, 25, 30))],
+        tone=1 + rng.choose(_TONES),
+        pattern=PATTERNS[rng.choose((45, 25, 30))],
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dermaflux.phantom.lesion import Digits
-from dermaflux.phantom.picture import (
+from dermaflux.phantom.layout import (
     Layout,
-    Picture,
+    PlannedImage,
     expanded,
     isic_id,
     lesion_of,
@@ -13,6 +12,7 @@ from dermaflux.phantom.picture import (
     table,
     view,
 )
+from dermaflux.phantom.lesion import RandomIntegers
 
 _MILK_CLASSES = (
     "AKIEC",
@@ -50,24 +50,24 @@ _MILK_HEADER = (
 
 def milk10k() -> Layout:
     """Two photographs per lesion under one lesion id; skin tone runs from 0 (dark) to 5 (light)."""
-    layout, digits = Layout(), Digits("layout", "milk10k")
+    layout, rng = Layout(), RandomIntegers("layout", "milk10k")
     truth: list[list[object]] = []
     about: list[list[object]] = []
     supplement: list[list[object]] = []
     kinds = [kind for kind in _MILK for _ in range(kind[3])]
-    for index, (code, full, label, _) in enumerate(digits.shuffled(kinds)):
+    for index, (code, full, label, _) in enumerate(rng.shuffled(kinds)):
         lesion = lesion_of("milk10k", index, label)
         identifier = f"IL_{index * 9_973 + 652:07d}"
-        sex, site = pick(("male", "female"), digits), pick(_MILK_SITES, digits)
-        age = 5 * digits.between(4, 17)
+        sex, site = pick(("male", "female"), rng), pick(_MILK_SITES, rng)
+        age = 5 * rng.between(4, 17)
         truth.append([identifier, *(f"{float(code == c):.1f}" for c in _MILK_CLASSES)])
         for shot, kind in enumerate(("clinical: close-up", "dermoscopic")):
             name = isic_id("milk10k", 2 * index + shot)
             path = f"milk10k/MILK10k_Training_Input/{identifier}/{name}.jpg"
             size = (150, 200) if shot else (160, 160)
-            layout.pictures.append(Picture(path, view(lesion, shot), size, "train", label))
-            monet = [f"0.{digits.below(10**6):06d}" for _ in range(7)]
-            manipulation = "altered" if digits.below(30) == 0 else "instrument only"
+            layout.images.append(PlannedImage(path, view(lesion, shot), size, "train", label))
+            monet = [f"0.{rng.below(10**6):06d}" for _ in range(7)]
+            manipulation = "altered" if rng.below(30) == 0 else "instrument only"
             about.append(
                 [identifier, kind, name, "MILK study team", "CC-BY-NC", manipulation, age, sex]
                 + [6 - lesion.tone, site, *monet]
@@ -105,16 +105,16 @@ _TILE_SITES = (
 
 def isic2024() -> Layout:
     """Square tiles of 61 to 239 pixels, nearly half of them below 128; sparse lesion ids."""
-    layout, digits = Layout(), Digits("layout", "isic2024")
+    layout, rng = Layout(), RandomIntegers("layout", "isic2024")
     columns = _TILE_HEADER.split(",")
     rows = []
-    for index, verdict in enumerate(expanded(_TILES, digits)):
+    for index, verdict in enumerate(expanded(_TILES, rng)):
         name = isic_id("isic2024", index)
         malignant = verdict == "Malignant"
-        side = 61 + (digits.below(90) + digits.below(90))
-        side = min(side, 239) if digits.below(9) else digits.between(150, 239)
-        layout.pictures.append(
-            Picture(
+        side = 61 + (rng.below(90) + rng.below(90))
+        side = min(side, 239) if rng.below(9) else rng.between(150, 239)
+        layout.images.append(
+            PlannedImage(
                 f"isic2024/train-image/image/{name}.jpg",
                 lesion_of("isic2024", index, verdict.lower()),
                 (side, side),
@@ -123,26 +123,26 @@ def isic2024() -> Layout:
             )
         )
         row: dict[str, object] = {
-            column: f"{digits.below(60)}.{digits.below(10**6):06d}"
+            column: f"{rng.below(60)}.{rng.below(10**6):06d}"
             for column in columns
             if column.startswith("tbp_lv_")
         }
-        general, location, simple = pick(_TILE_SITES, digits)
-        biopsied = verdict != "Benign" or digits.below(18) == 0
+        general, location, simple = pick(_TILE_SITES, rng)
+        biopsied = verdict != "Benign" or rng.below(18) == 0
         row |= {
             "isic_id": name,
             "target": int(malignant),
-            "patient_id": f"IP_{1_000_000 + digits.below(24) * 83_311:07d}",
-            "age_approx": 5 * digits.between(5, 17),
-            "sex": pick(("male", "female"), digits),
+            "patient_id": f"IP_{1_000_000 + rng.below(24) * 83_311:07d}",
+            "age_approx": 5 * rng.between(5, 17),
+            "sex": pick(("male", "female"), rng),
             "anatom_site_general": general,
-            "clin_size_long_diam_mm": f"{digits.between(2, 9)}.{digits.below(100):02d}",
+            "clin_size_long_diam_mm": f"{rng.between(2, 9)}.{rng.below(100):02d}",
             "image_type": "TBP tile: close-up",
-            "tbp_tile_type": pick(("3D: white", "3D: XP"), digits),
+            "tbp_tile_type": pick(("3D: white", "3D: XP"), rng),
             "tbp_lv_location": location,
             "tbp_lv_location_simple": simple,
             "attribution": "Phantom",
-            "copyright_license": pick(("CC-BY", "CC-BY-NC", "CC-0"), digits),
+            "copyright_license": pick(("CC-BY", "CC-BY-NC", "CC-0"), rng),
             "lesion_id": f"IL_{2_000_000 + index * 7_919:07d}" if biopsied else "",
             "iddx_full": verdict,
             "iddx_1": verdict,

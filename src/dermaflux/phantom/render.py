@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dermaflux.phantom.lesion import Digits, Lesion
+from dermaflux.core.arrays import Pixels
+from dermaflux.phantom.lesion import Lesion, RandomIntegers
 
 Grid = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -38,7 +39,7 @@ _PIGMENT = {
     "white": (226, 204, 194),
 }
 _DARKENING = (256, 250, 240, 220, 190, 160)  # of pigments, by tone, of 256
-# Where patches of further colours lie, in radii / 1024; mirrored as the outline's symmetry asks.
+# Centres of patches of further colours in radii / 1024; mirrored where the outline is symmetric.
 _SLOTS = (
     ((0, 0), (700, 0), (0, 700), (500, 500)),
     ((-560, 60), (560, 80), (0, 620), (20, 0)),
@@ -71,9 +72,9 @@ def _noise(tile: Grid, ys: Grid, xs: Grid) -> Grid:
     return right
 
 
-def _tile(digits: Digits) -> Grid:
+def _tile(rng: RandomIntegers) -> Grid:
     """Random lattice (64, 64) in -1024..1023."""
-    words = digits.words(_TILE * _TILE // 4)
+    words = rng.words(_TILE * _TILE // 4)
     parts = np.stack([(words >> np.uint64(shift)) & np.uint64(2047) for shift in (0, 16, 32, 48)])
     return parts.reshape(_TILE, _TILE).astype(np.int32) - _UNIT
 
@@ -81,12 +82,12 @@ def _tile(digits: Digits) -> Grid:
 class _Noise:
     """Noise fields at any number of cells per unit length, anchored to given axes."""
 
-    def __init__(self, digits: Digits, ys: Grid, xs: Grid) -> None:
-        self._digits, self._tile, self._ys, self._xs = digits, _tile(digits), ys, xs
+    def __init__(self, rng: RandomIntegers, ys: Grid, xs: Grid) -> None:
+        self._rng, self._tile, self._ys, self._xs = rng, _tile(rng), ys, xs
 
     def __call__(self, cells: int) -> Grid:
         """`cells` per 1024 units of length."""
-        oy, ox = self._digits.below(_TILE << 8), self._digits.below(_TILE << 8)
+        oy, ox = self._rng.below(_TILE << 8), self._rng.below(_TILE << 8)
         return _noise(self._tile, ((self._ys * cells) >> 2) + oy, ((self._xs * cells) >> 2) + ox)
 
 
@@ -94,25 +95,27 @@ def _root(values: Grid) -> Grid:
     return np.sqrt(values.astype(np.float64)).astype(np.int32)
 
 
-def _outline(lesion: Lesion, digits: Digits, noise: _Noise, ys: Grid, xs: Grid) -> tuple[Grid, ...]:
+def _outline(
+    lesion: Lesion, rng: RandomIntegers, noise: _Noise, ys: Grid, xs: Grid
+) -> tuple[Grid, ...]:
     """Normalised coordinates u, v (H, W) and depth below the outline, positive inside."""
-    turn = digits.below(64)
+    turn = rng.below(64)
     cosine, sine = _sine(turn + 16), _sine(turn)
-    along = _UNIT * _UNIT // digits.between(600, 800)
-    across = along * 1024 // digits.between(740, 1000)
+    along = _UNIT * _UNIT // rng.between(600, 800)
+    across = along * 1024 // rng.between(740, 1000)
     y, x = ys[:, None], xs[None, :]
     u = (((x * cosine + y * sine) >> 10) * along) >> 10
     v = (((y * cosine - x * sine) >> 10) * across) >> 10
     np.clip(u, -6000, 6000, out=u)
     np.clip(v, -6000, 6000, out=v)
     if lesion.asymmetry >= 1:  # an egg: asymmetric about one axis
-        taper = digits.between(330, 430) * (1 - 2 * digits.below(2))
+        taper = rng.between(330, 430) * (1 - 2 * rng.below(2))
         v = (v * (1024 + ((np.clip(u, -1400, 1400) * taper) >> 10))) >> 10
     if lesion.asymmetry == 2:  # bent and lobed: about both
-        bend = digits.between(380, 520)
+        bend = rng.between(380, 520)
         near = np.clip(u, -1500, 1500)
         v = v + ((((near * near) >> 10) * bend) >> 10) - (bend >> 1)
-        v = v + ((np.clip(u, -1500, 1500) * digits.between(120, 220)) >> 10)
+        v = v + ((np.clip(u, -1500, 1500) * rng.between(120, 220)) >> 10)
     distance = _root(u * u + v * v)
     depth = 1024 - distance
     coarse, fine = noise(8), noise(17)
@@ -123,7 +126,7 @@ def _outline(lesion: Lesion, digits: Digits, noise: _Noise, ys: Grid, xs: Grid) 
     return u, v, depth
 
 
-def _coloured(lesion: Lesion, digits: Digits, noise: _Noise, u: Grid, v: Grid) -> Grid:
+def _coloured(lesion: Lesion, rng: RandomIntegers, noise: _Noise, u: Grid, v: Grid) -> Grid:
     """Pigment (3, H, W): the ground colour, and one warped patch per further colour."""
     ground, *patches = (np.array(_PIGMENT[name], dtype=np.int32) for name in lesion.colours)
     shade = 256 + (noise(5) >> 5) + (noise(12) >> 5)
@@ -132,12 +135,12 @@ def _coloured(lesion: Lesion, digits: Digits, noise: _Noise, u: Grid, v: Grid) -
     fine = noise(9) >> 3
     uu = (np.abs(u) if lesion.asymmetry == 0 else u) + warp + fine
     vv = (np.abs(v) if lesion.asymmetry <= 1 else v) + warp - fine
-    slots = digits.shuffled(_SLOTS[lesion.asymmetry])
-    if "white" in lesion.colours[1:]:  # at the rim it would be mistaken for skin
+    slots = rng.shuffled(_SLOTS[lesion.asymmetry])
+    if "white" in lesion.colours[1:]:  # at the rim it would look like skin
         innermost = min(slots, key=lambda slot: slot[0] ** 2 + slot[1] ** 2)
         slots.remove(innermost)
         slots.insert(lesion.colours.index("white") - 1, innermost)
-    flip, swap = 1 - 2 * digits.below(2), digits.below(2)
+    flip, swap = 1 - 2 * rng.below(2), rng.below(2)
     radius = _PATCH_RADIUS[len(patches)]
     for patch, (cu, cv) in zip(patches, slots, strict=False):
         if lesion.asymmetry == 2 and swap:
@@ -160,10 +163,10 @@ def _texture(lesion: Lesion, noise: _Noise) -> Grid:
     return 256 + (noise(9) >> 6)
 
 
-def _skin(lesion: Lesion, digits: Digits, noise: _Noise) -> Grid:
+def _skin(lesion: Lesion, rng: RandomIntegers, noise: _Noise) -> Grid:
     """Skin (3, H, W) with mottling, fine relief and a cast of the lamp."""
     base = np.array(_SKIN[lesion.tone - 1], dtype=np.int32)
-    cast = np.array([digits.between(-8, 10), digits.between(-10, 6), digits.between(-18, 10)])
+    cast = np.array([rng.between(-8, 10), rng.between(-10, 6), rng.between(-18, 10)])
     mottle = noise(3) + (noise(7) >> 1) + (noise(16) >> 1)
     relief = 256 + (noise(23) >> 8) + (noise(31) >> 8) + (noise(43) >> 8) + (mottle >> 7)
     redness = (np.clip(mottle >> 6, -14, 14) * int(base[1])) >> 9
@@ -173,32 +176,32 @@ def _skin(lesion: Lesion, digits: Digits, noise: _Noise) -> Grid:
     return lit
 
 
-def _light(digits: Digits, ys: Grid, xs: Grid) -> Grid:
+def _light(rng: RandomIntegers, ys: Grid, xs: Grid) -> Grid:
     """Illumination (H, W), 256 at full: a slope, and one of no, soft or circular vignette."""
-    slope_y, slope_x = digits.between(-16, 16), digits.between(-16, 16)
+    slope_y, slope_x = rng.between(-16, 16), rng.between(-16, 16)
     light = 256 + ((ys * slope_y) >> 10)[:, None] + ((xs * slope_x) >> 10)[None, :]
     squared = ((ys * ys) >> 10)[:, None] + ((xs * xs) >> 10)[None, :]
-    kind = digits.choose((52, 41, 7))
+    kind = rng.choose((52, 41, 7))
     if kind == 1:
-        light -= np.clip(((squared - 500) * digits.between(30, 90)) >> 10, 0, 150)
+        light -= np.clip(((squared - 500) * rng.between(30, 90)) >> 10, 0, 150)
     elif kind == 2:
-        light = (light * np.clip((digits.between(1150, 1500) - squared) * 2, 8, 256)) >> 8
+        light = (light * np.clip((rng.between(1150, 1500) - squared) * 2, 8, 256)) >> 8
     return light
 
 
-def _hairs(digits: Digits, shape: tuple[int, int]) -> Grid:
+def _hairs(rng: RandomIntegers, shape: tuple[int, int]) -> Grid:
     """Opacity (H, W) of hairs: quadratic Bezier curves, splatted with bilinear weights."""
     height, width = shape
     side = min(shape)
     mask = np.zeros(height * width, dtype=np.int32)
-    count = (0, 0, 3, 6, 12)[digits.choose((62, 14, 13, 8, 3))]
+    count = (0, 0, 3, 6, 12)[rng.choose((62, 14, 13, 8, 3))]
     steps = 4 * max(shape)
     t = np.arange(steps, dtype=np.int64)
     for _ in range(count):
         points = []
         for extent in (height, width):
-            a, c = (digits.between(-extent, 2 * extent) for _ in range(2))
-            b = (a + c) // 2 + digits.between(-extent, extent) // 3
+            a, c = (rng.between(-extent, 2 * extent) for _ in range(2))
+            b = (a + c) // 2 + rng.between(-extent, extent) // 3
             a, b, c = 16 * a, 16 * b, 16 * c
             bezier = a * (steps - t) ** 2 + 2 * b * t * (steps - t) + c * t * t
             points.append(bezier // (steps * steps))
@@ -206,30 +209,31 @@ def _hairs(digits: Digits, shape: tuple[int, int]) -> Grid:
             y, x = points[0] + 12 * thick, points[1] + 6 * thick
             yi, xi = y >> 4, x >> 4
             fits = (yi >= 0) & (yi < height - 1) & (xi >= 0) & (xi < width - 1)
-            y, x, place = y[fits] & 15, x[fits] & 15, (yi * width + xi)[fits]
+            y, x, index = y[fits] & 15, x[fits] & 15, (yi * width + xi)[fits]
             for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 weight = (y if dy else 16 - y) * (x if dx else 16 - x)
-                np.maximum.at(mask, place + dy * width + dx, weight.astype(np.int32))
+                np.maximum.at(mask, index + dy * width + dx, weight.astype(np.int32))
     return np.minimum(2 * mask, 256).reshape(shape)
 
 
-def _ruler(image: Grid, digits: Digits) -> None:
+def _ruler(image: Grid, rng: RandomIntegers) -> None:
     """Tick marks along the lower or the left edge of one photograph in eight, in place."""
-    if digits.below(8):
+    if rng.below(8):
         return
-    upright = digits.below(2)
+    upright = rng.below(2)
     plane = image.transpose(0, 2, 1)[:, :, ::-1] if upright else image
     _, height, width = plane.shape
     side = min(height, width)
     gap, thick = max(side // 14, 4), max(side // 110, 1)
-    for number, start in enumerate(range(digits.below(gap), width, gap)):
+    for number, start in enumerate(range(rng.below(gap), width, gap)):
         length = side // (9 if number % 5 == 0 else 16)
         plane[:, height - length :, start : start + thick] >>= 1
 
 
-def render(lesion: Lesion, height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The photograph as sRGB uint8 (height, width, 3)."""
-    own, photo = Digits("lesion", lesion.key), Digits("photo", lesion.key, lesion.view)
+def render(lesion: Lesion, height: int, width: int) -> Pixels:
+    """A photograph of the lesion, sRGB uint8 (height, width, 3)."""
+    shape = RandomIntegers("lesion", lesion.key)
+    photo = RandomIntegers("photo", lesion.key, lesion.view)
     side = min(height, width)
     ys = (2 * np.arange(height, dtype=np.int32) + 1 - height) * _UNIT // side
     xs = (2 * np.arange(width, dtype=np.int32) + 1 - width) * _UNIT // side
@@ -238,12 +242,12 @@ def render(lesion: Lesion, height: int, width: int) -> np.ndarray[Any, np.dtype[
     lesion_xs = ((xs - photo.between(-130, 130)) * zoom) >> 10
     if lesion.view & 1:
         lesion_xs = -lesion_xs
-    inner, outer = _Noise(own, lesion_ys, lesion_xs), _Noise(photo, ys, xs)
+    inner, outer = _Noise(shape, lesion_ys, lesion_xs), _Noise(photo, ys, xs)
 
-    u, v, depth = _outline(lesion, own, inner, lesion_ys, lesion_xs)
-    sharpness = own.between(8, 28)
+    u, v, depth = _outline(lesion, shape, inner, lesion_ys, lesion_xs)
+    sharpness = shape.between(8, 28)
     opacity = np.clip((depth * sharpness >> 3) + 90, 0, 170) + np.clip(depth >> 2, 0, 78)
-    pigment = _coloured(lesion, own, inner, u, v)
+    pigment = _coloured(lesion, shape, inner, u, v)
     pigment = (pigment * _texture(lesion, inner)) >> 8
     pigment = (pigment * _DARKENING[lesion.tone - 1]) >> 8
 

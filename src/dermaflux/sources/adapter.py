@@ -1,8 +1,43 @@
-"""What an adapter is: a published dataset's facts, and the records its files become.
+"""What an adapter is: the facts of a published dataset, and the records that its files become.
 
-Types only. An adapter reads CSV files and lists folders, and never opens an image; it yields one
-`Record` per image file and one per CSV row that has no image, so that nothing published can get
-lost.
+To add a dataset, write one module in `sources/published/` that defines `SOURCE`, and add its name
+to `NAMES` in `sources/registry.py`. An adapter reads CSV files and lists folders, and never opens
+an image. It yields one `Record` per image file and one per CSV row that has no image, which
+`reading.files.join` does, so that nothing published gets lost. What it cannot use carries a
+`Problem`. The smallest complete adapter, which tests/sources/test_registry.py runs::
+
+    from dermaflux.sources.adapter import Counts, Facts, Source
+    from dermaflux.sources.reading.files import bad_value, by_stem, image_files, join, read_csv
+
+    LABELS = {"nevus": "benign", "melanoma": "malignant"}
+
+
+    def facts(row):
+        diagnosis, patient = row.values["dx"], row.values["patient"]
+        if diagnosis not in LABELS:
+            return Facts(problem=bad_value(row, "dx", f"it must be one of {', '.join(LABELS)}"))
+        return Facts(LABELS[diagnosis], diagnosis, patient_id=f"example:{patient}")
+
+
+    def read(root):
+        rows = read_csv(root / "labels.csv", ("image", "dx", "patient"))
+        return join(by_stem(image_files(root / "images")), rows, "image", facts, "train")
+
+
+    SOURCE = Source(
+        name="example",
+        title="An example",
+        licence="CC-BY",
+        modality="dermoscopic",
+        citation="Doe 2026",
+        url="https://example.org/lesions",
+        markers=("labels.csv",),
+        claims=("labels.csv", "images"),
+        read=read,
+        counts={"train": Counts(images=4, benign=3, malignant=1)},
+        mapping="dx (Doe 2026)",
+        by_hand="unpack the download of https://example.org/lesions into FOLDER/example",
+    )
 """
 
 from __future__ import annotations
@@ -13,11 +48,13 @@ from pathlib import Path
 from typing import Literal
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+"""Parts that datasets publish; the validation split is drawn from the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a record cannot be used: a short rule that counts, and a sentence that helps."""
+    """Why a record cannot be used: a short rule to count by, and a sentence with the fix."""
 
     rule: str
     reason: str
@@ -56,7 +93,7 @@ class Record:
     split: Split
     facts: Facts
     member: str | None = None
-    """Key of the image inside `path`, where that is a container of many; see `container`."""
+    """Key of the image inside `path`, where that is an HDF5 file of many; see `hdf5`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +109,36 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class OpenFiles:
+    """A download of files below an address that anybody may fetch; zip files are unpacked."""
+
+    base: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A download of a public collection of the ISIC archive, by its number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class KaggleDataset:
+    """A download from Kaggle, by the dataset's handle."""
+
+    handle: str
+
+
+Route = OpenFiles | Collection | KaggleDataset
+
+
+@dataclass(frozen=True)
 class Source:
     """A published dataset."""
 
     name: str
-    """Prefix of image ids, and name of its folder in the data folder."""
+    """Prefix of image ids, name of its folder in the data folder, and of its module."""
     title: str
     licence: str
     """A word of `vocabulary.LICENCES`; that of every image whose facts name no other."""
@@ -84,17 +146,15 @@ class Source:
     """A word of `vocabulary.MODALITIES`."""
     citation: str
     url: str
-    published_scale: int
-    """The bucket in pixels that the paper puts the whole dataset in."""
     markers: tuple[str, ...]
-    """Paths, any of which betrays the layout; compared case-sensitively."""
+    """Paths, any of which identifies the layout; compared case-sensitively."""
     claims: tuple[str, ...]
-    """Top-level names of the layout, in case it lies open in the data folder."""
+    """Top-level names of the layout, for a data folder that is itself the dataset's folder."""
     read: Callable[[Path], Iterator[Record]] = field(repr=False)
     pairs: Callable[[Path], list[tuple[str, str]]] = field(repr=False, default=lambda root: [])
     """Published duplicates, as pairs of original ids."""
     shared_markers: tuple[str, ...] = ()
-    """Paths that other layouts show too, so that they count in a folder of the dataset's name."""
+    """Paths that other layouts have too: they count only in a folder of the dataset's name."""
     counts: Mapping[Split, Counts] = field(default_factory=dict)
     """Labelled images as published; a part whose labels are hidden is not in it."""
     mapping: str = ""
@@ -102,8 +162,18 @@ class Source:
     access: Literal["open", "login", "agreement"] = "open"
     bytes: int | None = None
     """Approximate download, in bytes; None where nobody states it."""
-    command: str = ""
-    """How to get it: a command line, or one sentence where a form must be filled in."""
+    download: Route | None = None
+    """How `dermaflux download` fetches it; None where that needs a person."""
+    by_hand: str = ""
+    """One sentence that says how to get it, where `download` is None."""
+    published_scale: int | None = None
+    """The bucket in pixels that the paper puts the whole dataset in; None for a dataset that is
+    not in the paper: each image then has the bucket of its own size, and no sum counts it."""
     test_in_paper: bool = False
     """Whether the paper trains on the published test part; elsewhere it tests on it."""
     indeterminate_dropped_in_paper: bool = False
+
+    @property
+    def command(self) -> str:
+        """How to get it: a command line, or one sentence where a form must be filled in."""
+        return f"dermaflux download {self.name} --data FOLDER" if self.download else self.by_hand

@@ -1,4 +1,4 @@
-"""Which published datasets lie in the data folder, and what lies there that nobody reads.
+"""Which datasets are in the data folder, and what is there that no adapter reads.
 
 Reads folder listings only.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermaflux.errors import InputError
-from dermaflux.params import Own
+from dermaflux.params import OwnDataset
 from dermaflux.sources import folder
 from dermaflux.sources.adapter import Source
 from dermaflux.sources.reading import csv_table
@@ -21,7 +21,7 @@ from dermaflux.sources.registry import SOURCES
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset found in the data folder; its images lie below `folders`."""
+    """A dataset in the data folder; its images are below `folders`."""
 
     source: Source
     root: Path
@@ -29,7 +29,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Unread:
+class UnreadPart:
     """A part of the data folder that no chosen adapter reads."""
 
     name: str
@@ -38,7 +38,7 @@ class Unread:
 
 
 def _exists(root: Path, relative: str) -> bool:
-    # Listed, not asked for: on macOS "train/Benign" would match "train/benign".
+    # Listed instead of `exists`: on macOS "train/Benign" would match "train/benign".
     for part in relative.split("/"):
         if not root.is_dir() or part not in os.listdir(root):
             return False
@@ -73,9 +73,9 @@ def _locate(data: Path, children: Sequence[Path], source: Source) -> Dataset | N
     return Dataset(source, roots[0], (roots[0],)) if roots else None
 
 
-def _brought(data: Path, children: Sequence[Path], own: Sequence[Own]) -> list[Dataset]:
+def _own_datasets(data: Path, children: Sequence[Path], own: Sequence[OwnDataset]) -> list[Dataset]:
     """The team's own datasets, each in the folder that the parameters name."""
-    found: list[Dataset] = []
+    datasets: list[Dataset] = []
     for entry in own:
         root = data / entry.folder
         if root not in children:
@@ -83,25 +83,25 @@ def _brought(data: Path, children: Sequence[Path], own: Sequence[Own]) -> list[D
                 f"ingest.own {entry.name!r} names the folder {root}, which does not exist; copy "
                 "the images there or correct the name"
             )
-        taken = {dataset.source.name for dataset in found} | SOURCES.keys()
-        if entry.name in taken or any(dataset.root == root for dataset in found):
+        taken = {dataset.source.name for dataset in datasets} | SOURCES.keys()
+        if entry.name in taken or any(dataset.root == root for dataset in datasets):
             raise InputError(
                 f"ingest.own {entry.name!r} with folder {entry.folder!r} repeats the name or the "
                 "folder of another dataset; choose one that is free"
             )
         adapter = csv_table if entry.csv else folder
-        found.append(Dataset(adapter.source(entry), root, (root,)))
-    return found
+        datasets.append(Dataset(adapter.source(entry), root, (root,)))
+    return datasets
 
 
 def discover(
-    data: Path, wanted: Sequence[str], own: Sequence[Own] = ()
-) -> tuple[list[Dataset], list[Unread]]:
-    """Datasets of `wanted` names, all that are found when empty, and what stays unread.
+    data: Path, wanted: Sequence[str], own: Sequence[OwnDataset] = ()
+) -> tuple[list[Dataset], list[UnreadPart]]:
+    """Datasets of the `wanted` names, all there are when empty, and what stays unread.
 
-    A dataset is found in a folder of its adapter's name, in any other top folder that shows its
-    published layout, or lying open in `data` itself; `own` ones in the folder they name. Raises
-    `InputError` when `data` is missing, a wanted name is unknown or absent, or nothing is found.
+    A dataset is looked for in a folder of its name, in any other top-level folder that has its
+    published layout, and directly in `data`; `own` ones in the folder they name. Raises
+    `InputError` when `data` is missing, a wanted name is unknown or absent, or none is there.
     """
     if not data.is_dir():
         raise InputError(
@@ -114,39 +114,39 @@ def discover(
             known = ", ".join(known_names)
             raise InputError(f"ingest.sources names {name!r}; known datasets are {known}")
     children = sorted(child for child in data.iterdir() if child.is_dir())
-    brought = _brought(data, children, own)
-    others = [child for child in children if all(child != d.root for d in brought)]
-    found = [d for source in SOURCES.values() if (d := _locate(data, others, source))]
-    found += brought
-    names = {dataset.source.name for dataset in found}
+    own_datasets = _own_datasets(data, children, own)
+    others = [child for child in children if all(child != d.root for d in own_datasets)]
+    datasets = [d for source in SOURCES.values() if (d := _locate(data, others, source))]
+    datasets += own_datasets
+    names = {dataset.source.name for dataset in datasets}
     for name in wanted:
         if name not in names:
             raise InputError(
                 f"ingest.sources names {name!r} but {data} does not hold it; unpack it into "
                 f"{data / name} or take it off the list"
             )
-    if not found:
+    if not datasets:
         raise InputError(
             f"{data} holds none of the datasets {', '.join(SOURCES)}; unpack one into a folder of "
             "its name"
         )
-    chosen = [d for d in found if not wanted or d.source.name in wanted]
-    return chosen, _unread(data, children, found, chosen)
+    chosen = [d for d in datasets if not wanted or d.source.name in wanted]
+    return chosen, _unread(data, children, datasets, chosen)
 
 
 def _unread(
-    data: Path, children: Sequence[Path], found: Sequence[Dataset], chosen: Sequence[Dataset]
-) -> list[Unread]:
-    owner = {folder: dataset for dataset in found for folder in dataset.folders}
-    result = []
+    data: Path, children: Sequence[Path], datasets: Sequence[Dataset], chosen: Sequence[Dataset]
+) -> list[UnreadPart]:
+    owner = {folder: dataset for dataset in datasets for folder in dataset.folders}
+    parts = []
     for child in children:
         dataset = owner.get(child)
         if dataset in chosen and dataset is not None:
             continue
         reason = "no adapter reads it" if dataset is None else "ingest.sources leaves it out"
         if images := sum(1 for _ in walk_images(child)):
-            result.append(Unread(child.name, images, reason))
+            parts.append(UnreadPart(child.name, images, reason))
     loose = sum(1 for p in data.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if loose:
-        result.append(Unread(".", loose, "outside every dataset's folder"))
-    return result
+        parts.append(UnreadPart(".", loose, "outside every dataset's folder"))
+    return parts

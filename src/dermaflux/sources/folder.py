@@ -8,36 +8,36 @@ a part such as ``Skin_Malignant``) gives the label, never the file name; below a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from dermaflux.params import Own
+from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Facts, Problem, Record, Source, Split
 from dermaflux.sources.reading.files import walk_images
 
 LABELS = {"benign": "benign", "malignant": "malignant", "indeterminate": "indeterminate"}
 
 
-def vocabulary_of(own: Own) -> dict[str, str]:
+def labels_of(own: OwnDataset) -> dict[str, str]:
     """Lower-case words and the labels they mean."""
     return LABELS | {word.lower(): label for word, label in own.labels.items()}
 
 
 def label_of(folders: tuple[str, ...], words: Mapping[str, str]) -> str | Problem:
-    """The label that the innermost telling folder names; a `Problem` when none or two."""
+    """The label that the innermost folder with a label names; a `Problem` when none or two."""
     for folder in reversed(folders):
         name = folder.lower()
         parts = re.findall(r"[a-z0-9]+", name)
-        said = {words[part] for part in parts if part in words}
+        labels = {words[part] for part in parts if part in words}
         if name in words:
-            said = {words[name]}
+            labels = {words[name]}
         elif "non" in parts or "not" in parts:  # non-malignant need not mean benign
-            said |= {"not"} if said else set()
-        if len(said) > 1:
+            labels |= {"not"} if labels else set()
+        if len(labels) > 1:
             reason = f"its folder {folder!r} says more than one thing; name it in labels"
             return Problem("ambiguous-folder", reason)
-        if said:
-            return said.pop()
+        if labels:
+            return labels.pop()
     reason = "no folder above it says benign or malignant; name the folder or map it in labels"
     return Problem("no-label", reason)
 
@@ -47,24 +47,24 @@ def split_of(folders: tuple[str, ...], default: Split) -> Split:
     return "test" if any(folder.lower() == "test" for folder in folders) else default
 
 
-def source(own: Own) -> Source:
+def source(own: OwnDataset) -> Source:
     """The adapter of one entry of `ingest.own` without a CSV file."""
-    words = vocabulary_of(own)
+    words = labels_of(own)
 
     def read(root: Path) -> Iterator[Record]:
         for path in walk_images(root):
-            place = path.relative_to(root)
-            folders = place.parts[:-1]
-            found = label_of(folders, words)
-            facts = Facts(problem=found) if isinstance(found, Problem) else Facts(label=found)
-            original = place.with_suffix("").as_posix()
+            relative = path.relative_to(root)
+            folders = relative.parts[:-1]
+            label = label_of(folders, words)
+            facts = Facts(problem=label) if isinstance(label, Problem) else Facts(label=label)
+            original = relative.with_suffix("").as_posix()
             yield Record(original, path, None, split_of(folders, own.split), facts)
 
-    return described(own, read)
+    return own_source(own, read)
 
 
-def described(own: Own, read: object) -> Source:
-    """What a source says about itself when a team brings it."""
+def own_source(own: OwnDataset, read: Callable[[Path], Iterator[Record]]) -> Source:
+    """A team's own dataset as a source, with what the parameters say about it."""
     return Source(
         name=own.name,
         title=own.name,
@@ -75,6 +75,6 @@ def described(own: Own, read: object) -> Source:
         published_scale=own.scale,
         markers=(),
         claims=(),
-        read=read,  # type: ignore[arg-type]
+        read=read,
         mapping="ingest.own.labels",
     )

@@ -1,4 +1,4 @@
-"""Command ``dermaflux sources``: the register of datasets, and its arithmetic with ``--check``.
+"""Command ``dermaflux sources``: the datasets in a table; with ``--check`` the paper's counts.
 
 Reads the declared counts only; no file and no network. Writes to the terminal.
 """
@@ -20,7 +20,7 @@ def size(count: int | None) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def register(sources: Iterable[Source]) -> str:
+def overview(sources: Iterable[Source]) -> str:
     """Name, images, size, licence, access and command of each dataset."""
     lines = [f"{'name':<10} {'images':>8}  {'size':>10}  {'licence':<13} {'access':<9} title"]
     for source in sources:
@@ -34,17 +34,19 @@ def register(sources: Iterable[Source]) -> str:
 
 
 def check(sources: Iterable[Source]) -> tuple[str, list[str]]:
-    """The sums in words, and those that are off."""
+    """The sums as text, and one line for each that is off."""
     sources = list(sources)
     lines, wrong = [], [line for source in sources for line in paper_counts.inconsistent(source)]
-    for one in paper_counts.sums(sources):
-        terms = " + ".join(f"{name} {images:,}" for name, images in one.terms.items())
-        lines.append(f"{one.name}: {terms} = {one.counted:,} images")
-        residue = f" + {one.residue:,} unexplained" if one.residue else ""
-        verdict = "closes" if one.closes else f"off by {one.counted - one.residue - one.paper:+,}"
-        lines.append(f"    expected {one.paper:,}{residue}: {verdict}")
-        if not one.closes:
-            wrong.append(f"{one.name} {verdict}")
+    for total in paper_counts.sums(sources):
+        terms = " + ".join(f"{name} {images:,}" for name, images in total.terms.items())
+        lines.append(f"{total.name}: {terms} = {total.counted:,} images")
+        residue = f" + {total.residue:,} unexplained" if total.residue else ""
+        verdict = (
+            "closes" if total.closes else f"off by {total.counted - total.residue - total.paper:+,}"
+        )
+        lines.append(f"    expected {total.paper:,}{residue}: {verdict}")
+        if not total.closes:
+            wrong.append(f"{total.name} {verdict}")
     benign, malignant, unclear = paper_counts.held_out_classes(sources)
     lines.append(
         f"held-out classes: {benign:,} benign, {malignant:,} malignant, {unclear:,} indeterminate; "
@@ -56,9 +58,9 @@ def check(sources: Iterable[Source]) -> tuple[str, list[str]]:
 
 
 def run(checking: bool) -> None:
-    """Print the register, or the check; raise `InputError` when a sum is off."""
+    """Print the overview, or the check; raise `InputError` when a sum is off."""
     if not checking:
-        print(register(SOURCES.values()))
+        print(overview(SOURCES.values()))
         return
     text, wrong = check(SOURCES.values())
     print(text)

@@ -1,7 +1,7 @@
-"""The paper's sample counts from the datasets' declared ones. Pure.
+"""The paper's image counts from those that the adapters declare. Pure.
 
 The paper states 400,901 training images at 128 pixels, 22,140 at 256 and 85,303 at 512, together
-508,344 (section 2.1), and "approximately 9,100" test images. Its reading: one bucket per dataset,
+508,344 (section 2.1), and "approximately 9,100" test images. It counts so: one bucket per dataset,
 the published training parts, DERM12345's test part too, HIBA without its actinic keratoses, nothing
 deduplicated. Two of three sums then close; at 128 pixels 158 images stay unexplained.
 """
@@ -43,7 +43,7 @@ class Sum:
 
 
 def training_images(source: Source) -> int:
-    """Images of a dataset that the paper trains on."""
+    """Images of a dataset of the paper that it trains on."""
     images = 0
     for split, counts in source.counts.items():
         if split == "train" or source.test_in_paper:
@@ -55,7 +55,9 @@ def training_images(source: Source) -> int:
 def test_images(source: Source) -> int:
     """Images of a dataset that the paper can test on: its test part without meaningless classes."""
     counts = source.counts.get("test")
-    return 0 if counts is None or source.test_in_paper else counts.images - counts.meaningless
+    if counts is None or source.published_scale is None or source.test_in_paper:
+        return 0
+    return counts.images - counts.meaningless
 
 
 def sums(sources: Iterable[Source]) -> list[Sum]:

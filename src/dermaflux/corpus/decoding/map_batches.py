@@ -2,7 +2,7 @@
 
 Reads and writes nothing. Results come back in the order of the batches, so the executor changes no
 byte of any output. ``DASK_SCHEDULER_ADDRESS`` and ``RAY_ADDRESS`` name a running cluster, whose
-machines see the data folder under the same path; without them a local one is started.
+machines must see the data folder under the same path; without them a local cluster is started.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 _AHEAD = 8  # batches per worker between two waits, where a backend cannot stream its results
 
 
-def computed(
+def map_batches(
     function: Callable[[Task], Result], batches: Sequence[Task], executor: Executor
 ) -> Iterator[Result]:
     """`function` of each batch, in order, on all cores.
@@ -32,11 +32,11 @@ def computed(
 
     with _cluster(executor):
         if executor != "ray":
-            # One worker computes in this process; the results, and so all outputs, are the same.
+            # A single worker computes in this process; the results are the same.
             streamed = Parallel(n_jobs=-1, return_as="generator")
             yield from streamed(delayed(function)(batch) for batch in batches)
             return
-        with Parallel(n_jobs=-1) as parallel:  # Ray's backend hands back whole lists only
+        with Parallel(n_jobs=-1) as parallel:  # Ray's backend returns whole lists only
             step = _AHEAD * effective_n_jobs(-1)
             for start in range(0, len(batches), step):
                 yield from parallel(
@@ -80,7 +80,7 @@ def _dask() -> Iterator[None]:
 
 @contextmanager
 def _ray() -> Iterator[None]:
-    # Read on import; Ray otherwise reports usage to its makers.
+    # Read on import; Ray otherwise sends usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from joblib import cpu_count

@@ -1,7 +1,7 @@
-"""The 64-bit perceptual hash of a picture, the table's column `phash`. Pure, no files.
+"""The 64-bit perceptual hash of an image, the table's column `phash`. Pure, no files.
 
-It describes the picture as it stands, not turned into any orientation, and serves people who look
-for a picture of their own. Finding the copies of a whole corpus takes more: see `signatures`.
+It describes the image in its own orientation, and serves people who look up a single image.
+Finding all copies within a corpus takes more: see `signatures`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def perceptual_hash(thumbnail: Array) -> int:
 
     The DCT hash of Zauner 2010 ("Implementation and benchmarking of perceptual image hash
     functions"), with the sign in place of the median, which for AC coefficients is near 0 anyway.
-    A plain picture has hash 0.
+    An image without structure has hash 0.
     """
     import numpy as np
 

@@ -1,8 +1,8 @@
-"""Which pictures of a corpus are copies of each other, in any orientation and slightly cropped.
+"""Which images of a corpus are copies of each other, in any orientation and slightly cropped.
 
-Signatures propose pairs (`signatures`, `near_pairs`), fine detail decides (`confirmation`), block
-by block over all cores, so that memory holds the index and a few blocks. No files: thumbnails come
-from wherever the caller keeps them.
+Signatures propose pairs (`signatures`, `lsh`), fine detail decides (`verify`), block by block over
+all cores, so that memory holds the index and a few blocks. Reads no files: the caller supplies the
+thumbnails.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
 
 BLOCK = 512
-"""Pictures looked up at a time; about 150 MB for each core. Blocks do not depend on the cores."""
+"""Images looked up at a time; about 150 MB per core. Blocks do not depend on the cores."""
 _BATCH = 256  # pairs compared at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What one block of pictures gave."""
+class BlockMatches:
+    """Candidate pairs of one block of images."""
 
-    looked_at: int
-    """Pictures of the block."""
+    images: int
+    """Images of the block."""
     candidates: Candidates
     scores: Array
     """float64 (P,): correlation of each candidate pair."""
@@ -39,24 +39,24 @@ class Found:
 
 
 def scores(candidates: Candidates, thumbnails: Callable[[Array], Array]) -> Array:
-    """Correlation (P,) of candidate pairs, each picture framed and turned as its signature saw it.
+    """Correlation (P,) of candidate pairs, each image framed and turned as its signature was.
 
     `thumbnails` maps int indices (M,) to uint8 (M, 64, 64), and is called from several threads.
     """
     import numpy as np
 
-    found = np.zeros(len(candidates.pairs))
-    for start in range(0, len(found), _BATCH):
+    correlations = np.zeros(len(candidates.pairs))
+    for start in range(0, len(correlations), _BATCH):
         part = slice(start, start + _BATCH)
         windows, turns = candidates.windows[part], candidates.turns[part]
-        one, two = (thumbnails(candidates.pairs[part, side]) for side in (0, 1))
-        whole = framed(one, np.zeros_like(windows), turns[:, 0])
-        found[part] = correlation(whole, framed(two, windows, turns[:, 1]))
-    return found
+        first, second = (thumbnails(candidates.pairs[part, side]) for side in (0, 1))
+        whole = framed(first, np.zeros_like(windows), turns[:, 0])
+        correlations[part] = correlation(whole, framed(second, windows, turns[:, 1]))
+    return correlations
 
 
-def index(count: int, thumbnails: Callable[[Array], Array], workers: int = -1) -> Index:
-    """Index of pictures 0 to count - 1; `workers` as joblib counts them, threads."""
+def build_index(count: int, thumbnails: Callable[[Array], Array], workers: int = -1) -> Index:
+    """Index of images 0 to count - 1; `workers` threads, -1 for one per core."""
     import numpy as np
     from joblib import Parallel, delayed
 
@@ -66,7 +66,7 @@ def index(count: int, thumbnails: Callable[[Array], Array], workers: int = -1) -
 
     tasks = (delayed(block)(first) for first in range(0, count, BLOCK))
     parts = Parallel(n_jobs=workers, prefer="threads")(tasks)
-    names = ("picture", "window", "turn", "signs", "keys")
+    names = ("image", "window", "turn", "signs", "keys")
     return Index(Signatures(*(np.concatenate([getattr(p, n) for p in parts]) for n in names)))
 
 
@@ -75,10 +75,10 @@ def copies(
     thumbnails: Callable[[Array], Array],
     maximum_distance: float = MAXIMUM_DISTANCE,
     workers: int = -1,
-) -> Iterator[Found]:
-    """Candidate pairs among pictures 0 to count - 1 with their scores, block by block in order.
+) -> Iterator[BlockMatches]:
+    """Candidate pairs among images 0 to count - 1 with their scores, block by block in order.
 
-    The number of threads changes nothing but the time. A pair may come twice, once from each side.
+    The number of threads changes only the time. A pair may come twice, once from each side.
     """
     import numpy as np
     from joblib import Parallel, delayed
@@ -87,19 +87,19 @@ def copies(
     if count < 2:
         return
     with threadpool_limits(1):  # the threads below share the cores already
-        known = index(count, thumbnails, workers)
+        index = build_index(count, thumbnails, workers)
 
-        def block(first: int) -> Found:
+        def block(first: int) -> BlockMatches:
             chosen = np.arange(first, min(first + BLOCK, count))
-            asked = signatures(thumbnails(chosen), first, every_framing=True)
-            candidates = known.close(asked, maximum_distance)
-            return Found(len(chosen), candidates, scores(candidates, thumbnails))
+            queries = signatures(thumbnails(chosen), first, every_framing=True)
+            candidates = index.close(queries, maximum_distance)
+            return BlockMatches(len(chosen), candidates, scores(candidates, thumbnails))
 
         tasks = (delayed(block)(first) for first in range(0, count, BLOCK))
         yield from Parallel(n_jobs=workers, prefer="threads", return_as="generator")(tasks)
 
 
 def equal_pairs(digests: Sequence[str]) -> list[tuple[int, int]]:
-    """Each later position of a digest, paired with its first: byte-equal pictures, plain or not."""
+    """Each later position of a digest, paired with its first: byte-equal images, plain or not."""
     first: dict[str, int] = {}
     return [(first[d], i) for i, d in enumerate(digests) if first.setdefault(d, i) != i]

@@ -1,9 +1,9 @@
-"""What a picture is compared by: signs of middle frequencies, in every framing and orientation.
+"""What an image is compared by: signs of middle frequencies, in every framing and orientation.
 
 A copy may be turned, mirrored or cropped. Mirroring only changes signs of DCT coefficients and
-turning transposes them, so every picture is brought to one orientation that its own coefficients
-decide; where a decision is close, the picture is looked up in both. Crops are met by looking up
-each picture under 23 framings of itself; what lies between two framings flips few signs. Pure.
+turning transposes them, so every image is brought to one orientation that its coefficients decide;
+where a decision is close, the image is looked up in both. Crops are matched by looking up each
+image under 23 framings of itself; a crop between two framings flips few signs. Pure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FREQUENCIES = 24
 _CUT = (0.025, 0.075)
 # Shares cut off (left, right, top, bottom). A cut of up to 10 % on any side lies within 2.5 % of
-# one of these, which flips 15 % of the signs, 25 % in one copy of 30; uncut copies flip 3 %.
+# one of these, which flips 15 % of the signs (25 % in one copy of 30); uncut copies flip 3 %.
 # Of a million pairs of other lesions one flips fewer than 22 % in its most similar framing.
 # Cuts above 10 % are for lesions photographed again at up to 2.5 times the magnification.
 WINDOWS: tuple[tuple[float, float, float, float], ...] = (
@@ -42,18 +42,18 @@ WORDS = 6  # uint64 of packed signs
 SIGNS = 345
 KEYS = 48
 KEY_BITS = 22
-_MARGIN = 0.15  # of the low frequencies' strength: a decision this close is taken both ways
+_MARGIN = 0.15  # of the low frequencies' strength: a decision this close is made both ways
 _LOW_BAND = (1, 4)
-_PLAIN = 0.007  # strength of the compared band: 0.25 grey levels in the picture
-_ZERO = 1e-4  # of that strength: above rounding, so that what cancels out has one sign everywhere
+_PLAIN = 0.007  # strength of the compared band: 0.25 grey levels in the image
+_ZERO = 1e-4  # of that strength: above rounding, so that cancelling sums have one sign everywhere
 
 
 @dataclass(frozen=True, slots=True)
 class Signatures:
-    """Signatures of several pictures, one per framing and orientation looked up."""
+    """Signatures of several images, one per framing and orientation looked up."""
 
-    picture: Array
-    """int64 (N,): which picture."""
+    image: Array
+    """int64 (N,): which image."""
     window: Array
     """uint8 (N,): its framing, an index of `WINDOWS`."""
     turn: Array
@@ -64,13 +64,13 @@ class Signatures:
     """uint32 (N, KEYS): numbers of 22 bits; copies agree in at least one."""
 
 
-def turned(pictures: Array, turn: int) -> Array:
-    """Square pictures (N, S, S) in one of 8 orientations.
+def turned(images: Array, turn: int) -> Array:
+    """Square images (N, S, S) in one of 8 orientations.
 
     Bit 0 of `turn` mirrors left and right, bit 1 top and bottom, then bit 2 transposes.
     """
-    pictures = pictures[:, :: -1 if turn & 2 else 1, :: -1 if turn & 1 else 1]
-    return pictures.swapaxes(1, 2) if turn & 4 else pictures
+    images = images[:, :: -1 if turn & 2 else 1, :: -1 if turn & 1 else 1]
+    return images.swapaxes(1, 2) if turn & 4 else images
 
 
 @cache
@@ -88,21 +88,21 @@ def _window_matrix(low: float, high: float) -> Array:
 
 @cache
 def _band(low: int, high: int) -> Array:
-    """Places u * 24 + v of all frequencies with low <= u + v <= high."""
+    """Indices u * 24 + v of all frequencies with low <= u + v <= high."""
     import numpy as np
 
-    place = np.arange(FREQUENCIES**2)
-    order = place // FREQUENCIES + place % FREQUENCIES
+    index = np.arange(FREQUENCIES**2)
+    order = index // FREQUENCIES + index % FREQUENCIES
     return np.nonzero((low <= order) & (order <= high))[0]
 
 
 @cache
 def _turning(turn: int) -> tuple[Array, Array]:
-    """Where each DCT coefficient of a turned picture comes from, and whether its sign changes."""
+    """Where each DCT coefficient of a turned image comes from, and whether its sign changes."""
     import numpy as np
 
-    place = np.arange(FREQUENCIES**2)
-    u, v = place // FREQUENCIES, place % FREQUENCIES
+    index = np.arange(FREQUENCIES**2)
+    u, v = index // FREQUENCIES, index % FREQUENCIES
     if turn & 4:
         u, v = v, u
     changes = ((v % 2 == 1) & bool(turn & 1)) ^ ((u % 2 == 1) & bool(turn & 2))
@@ -111,15 +111,15 @@ def _turning(turn: int) -> tuple[Array, Array]:
 
 @cache
 def _key_weights() -> Array:
-    """float32 (signs of the key band, KEYS): each key reads 22 signs drawn at random, once."""
+    """float32 (signs of the key band, KEYS): each key reads 22 signs, drawn at random once."""
     import numpy as np
 
     draw = random.Random(0)
     count = len(_band(*_KEY_BAND))
     weights = np.zeros((count, KEYS), dtype=np.float32)
     for key in range(KEYS):
-        for place, sign in enumerate(draw.sample(range(count), KEY_BITS)):
-            weights[sign, key] = 1 << place
+        for bit, sign in enumerate(draw.sample(range(count), KEY_BITS)):
+            weights[sign, key] = 1 << bit
     return weights
 
 
@@ -130,8 +130,8 @@ def _coefficients(thumbnails: Array, windows: Sequence[int]) -> Iterator[tuple[i
     count = len(thumbnails)
     chosen = [WINDOWS[index] for index in windows]
     vertical = sorted({(top, bottom) for _, _, top, bottom in chosen})
-    pictures = thumbnails.astype(np.float32)
-    rows = {cut: (_window_matrix(*cut) @ pictures).reshape(-1, SIDE) for cut in vertical}
+    pixels = thumbnails.astype(np.float32)
+    rows = {cut: (_window_matrix(*cut) @ pixels).reshape(-1, SIDE) for cut in vertical}
     for index, (left, right, top, bottom) in zip(windows, chosen, strict=True):
         part = rows[top, bottom] @ _window_matrix(left, right).T
         yield index, part.reshape(count, FREQUENCIES**2)
@@ -140,8 +140,8 @@ def _coefficients(thumbnails: Array, windows: Sequence[int]) -> Iterator[tuple[i
 def _decisions(coefficients: Array) -> tuple[Array, Array]:
     """What decides the orientation, (3, N) in bits of `turned`, and how strong it should be (N,).
 
-    First differences from left to right and top to bottom, weighted to the middle of the picture,
-    where crops change little; and whether the picture varies more along rows than along columns.
+    First differences from left to right and top to bottom, weighted to the middle of the image,
+    where crops change little; and whether the image varies more along rows than along columns.
     """
     import numpy as np
 
@@ -160,10 +160,10 @@ def _strength(coefficients: Array, band: tuple[int, int]) -> Array:
 
 
 def signatures(thumbnails: Array, first: int, every_framing: bool) -> Signatures:
-    """Signatures of grey thumbnails uint8 (N, 64, 64), pictures `first` to `first + N - 1`.
+    """Signatures of grey thumbnails uint8 (N, 64, 64), images `first` to `first + N - 1`.
 
-    One for each picture, in its own orientation, or, with `every_framing`, each one that a copy
-    could have. Pictures too plain to be compared have none.
+    One for each image, in its own orientation, or, with `every_framing`, each one that a copy
+    could have. Images too plain to be compared have none.
     """
     import numpy as np
 
@@ -182,7 +182,7 @@ def signatures(thumbnails: Array, first: int, every_framing: bool) -> Signatures
 
 
 def _described(positive: Array, window: int, turn: int) -> tuple[Array, Array, Array, Array]:
-    """Window, turn, packed signs and keys of pictures whose DCT is positive where `positive` is."""
+    """Window, turn, packed signs and keys of images whose DCT is positive where `positive` is."""
     import numpy as np
 
     count = len(positive)
@@ -211,16 +211,16 @@ def _enlarging(low: float, high: float) -> Array:
 
 
 def framed(thumbnails: Array, windows: Array, turns: Array) -> Array:
-    """Thumbnails (N, 64, 64) as a signature saw them, each cut to its window and then turned."""
+    """Thumbnails (N, 64, 64) as their signatures were computed: cut to the window, then turned."""
     import numpy as np
 
-    seen = np.empty(thumbnails.shape, dtype=np.float32)
+    out = np.empty(thumbnails.shape, dtype=np.float32)
     for code in np.unique(windows.astype(int) * 8 + turns):
         window, turn = divmod(int(code), 8)
-        here = np.nonzero((windows == window) & (turns == turn))[0]
+        rows = np.nonzero((windows == window) & (turns == turn))[0]
         left, right, top, bottom = WINDOWS[window]
-        part = thumbnails[here].astype(np.float32)
+        part = thumbnails[rows].astype(np.float32)
         if window:
             part = _enlarging(top, bottom) @ part @ _enlarging(left, right).T
-        seen[here] = turned(part, turn)
-    return seen
+        out[rows] = turned(part, turn)
+    return out

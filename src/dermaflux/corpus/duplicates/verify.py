@@ -1,6 +1,6 @@
 """Do two thumbnails show one photograph? Correlation of their fine detail over small shifts. Pure.
 
-Signatures alone are no proof: among hundreds of thousands of pictures a few agree by chance.
+Signatures alone are no proof: among hundreds of thousands of images a few agree by chance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHIFT = 4  # pixels: re-exported copies are sometimes cropped by a few per cent
 MINIMUM_CORRELATION = 0.5
 """Of 291 candidate pairs of 9,143 real images 25 show one lesion and reach 0.53 to 1.00, no other
 reaches 0.43. Copies cut unevenly by up to 10 % on each side keep 0.52 or more, others 0.59."""
-_MINIMUM_DETAIL = 0.25  # grey levels: below, an image is so plain that nothing can be compared
+_MINIMUM_DETAIL = 0.25  # grey levels: below it an image is too plain to be compared
 
 
 @cache
@@ -37,7 +37,7 @@ def detail(thumbnails: Array) -> Array:
     """Fine structure of grey thumbnails (N, 64, 64), about -3 to 3, edges faded, mean zero.
 
     Dividing by the local strength lets the texture of the skin count as much as the lesion's edge,
-    which other lesions share. A picture without structure gives zeros.
+    which other lesions share. An image without structure gives zeros.
     """
     import numpy as np
 
@@ -57,7 +57,7 @@ def detail(thumbnails: Array) -> Array:
 def correlation(first: Array, second: Array) -> Array:
     """Largest correlation in [-1, 1] of fine detail over small shifts: (N, 64, 64) twice -> (N,).
 
-    0 where either picture is too plain to be compared.
+    0 where either image is too plain to be compared.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""Two answers to "which published images are in the corpus": the paper's, and a cleaner one.
+"""Which published images make the corpus: the paper's choice, and a cleaner one.
 
-Pure; reads and writes nothing. `as_published` repeats the readings under which the counts of the
-paper come out; `clean` is what leaves no copy, no leak and no enlarged image behind.
+Pure; reads and writes nothing. `as_published` repeats the choices that reproduce the counts of the
+paper; `clean` leaves no copy, no leak and no enlarged image behind.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Policy:
     """What becomes of diagnoses that are neither; `keep` leaves the label `indeterminate`."""
     duplicates: Literal["drop", "keep"]
     leak_guard: bool
-    """Whether whatever is tied to a test image leaves training."""
+    """Whether images linked to a test image leave training."""
     published_test: bool
     """False: test parts that the paper trains on (DERM12345's) are training images here too."""
 
     def label(self, source: Source, label: str) -> str | None:
-        """Label of an image in the corpus; None when it is left out."""
+        """Label of an image in the corpus; None when the image is left out."""
         if label != "indeterminate":
             return label
         if self.buckets == "published" and source.indeterminate_dropped_in_paper:
@@ -47,7 +47,8 @@ class Policy:
 
     def scale(self, source: Source, shorter: int) -> int:
         """Scale in pixels of an image whose shorter published side is `shorter` pixels."""
-        return source.published_scale if self.buckets == "published" else bucket(shorter)
+        published = source.published_scale if self.buckets == "published" else None
+        return published or bucket(shorter)
 
     def held_out(self, source: Source, split: str) -> bool:
         """Whether an image of this published split is a test image."""
@@ -55,19 +56,19 @@ class Policy:
 
 
 AS_PUBLISHED = Policy("published", 0, "keep", "keep", leak_guard=False, published_test=False)
-"""The paper: no size filter can have been applied, for native ISIC 2024 tiles start at 61 pixels;
+"""The paper: no size filter can have been applied, since native ISIC 2024 tiles start at 61 pixels;
 actinic keratoses are missing in HIBA only; DERM12345's test images are in the training counts."""
 
 
 def policy(name: Name, settings: Ingest) -> Policy:
     """The policy of that name.
 
-    Of the parameters, `as_published` takes the class of indeterminate images alone, which the paper
-    does not state; with `drop` they stay in the corpus, unlabelled, as its counts demand.
+    Of the parameters, `as_published` uses only the class of indeterminate images, which the paper
+    does not state; with `drop` they stay in the corpus, as its counts require, and unlabelled.
     """
     if name == "as_published":
-        given = settings.indeterminate
-        return replace(AS_PUBLISHED, indeterminate="keep" if given == "drop" else given)
+        choice = settings.indeterminate
+        return replace(AS_PUBLISHED, indeterminate="keep" if choice == "drop" else choice)
     return Policy(
         "native",
         settings.minimum_side,

@@ -1,6 +1,6 @@
-"""Who stays: what a policy makes of the decoded images, with the reason for each that leaves.
+"""Which images stay: the outcome of a policy, with the reason for each image that leaves.
 
-Pure functions on columns of equal length, one item per image; reads and writes nothing.
+Pure functions on columns of equal length, one entry per image; reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dermaflux.corpus.splitting import splits
 from dermaflux.corpus.splitting.policies import Policy
-from dermaflux.corpus.splitting.records import Decoded
+from dermaflux.corpus.splitting.records import DecodedItem, Stage
 from dermaflux.sources.adapter import Problem
 
 if TYPE_CHECKING:
-    import numpy as np
-
-Stage = Literal["source", "decode", "leak", "duplicate"]
+    from dermaflux.core.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -29,113 +27,115 @@ class Selection:
     scales: list[int]
     """Pixels."""
     splits: list[str | None]
+    """None for an image that leaves before the corpus is split."""
     groups: list[str | None]
-    """Duplicate group."""
+    """Duplicate group; None for an image without copies."""
     lost: dict[int, tuple[Stage, Problem]] = field(default_factory=dict)
-    """Position of each image that leaves, and why; labels, splits and groups of others count."""
+    """Index of each image that leaves, and why."""
     leaks: list[dict[str, str]] = field(default_factory=list)
     """Rows of reports/leaks.csv."""
 
     def kept(self) -> list[int]:
-        """Positions of the images that stay."""
+        """Indices of the images that stay."""
         return [index for index in range(len(self.scales)) if index not in self.lost]
 
     def counts(self) -> dict[str, Any]:
         """Images kept per scale in training (validation included) and test, and per label."""
         kept = self.kept()
-        trained: Counter[str] = Counter()
-        tested: Counter[str] = Counter()
+        training: Counter[str] = Counter()
+        test: Counter[str] = Counter()
         for index in kept:
-            part = tested if self.splits[index] == "test" else trained
+            part = test if self.splits[index] == "test" else training
             part[str(self.scales[index])] += 1
         labels = Counter(self.labels[index] or "" for index in kept)
         rules = Counter(problem.rule for _, problem in self.lost.values())
         return {
-            "training": dict(trained),
-            "test": dict(tested),
+            "training": dict(training),
+            "test": dict(test),
             "labels": dict(labels),
             "left_out": dict(rules),
         }
 
 
 def select(
-    images: Sequence[Decoded],
-    edges: np.ndarray[Any, Any],
-    published: np.ndarray[Any, Any],
+    decoded: Sequence[DecodedItem],
+    edges: Array,
+    published: Array,
     policy: Policy,
     validation_fraction: float,
     seed: int,
 ) -> Selection:
-    """Apply a policy; `edges` int (E, 2) are pairs of positions that show the same picture.
+    """Apply a policy.
 
-    Those of them in `published` stand in a dataset's own list of duplicates.
+    `edges` int (E, 2) are pairs of indices of images that show the same photograph, `published`
+    those of them that a dataset's own list of duplicates names.
     """
-    labels, scales, lost = _by_themselves(images, policy)
-    left = [index for index in range(len(images)) if index not in lost]
-    ids = [images[index].item.image_id for index in left]
-    facts = [images[index].item.record.facts for index in left]
-    copies = splits.groups(ids, _among(edges, left, len(images)))
+    labels, scales, lost = _one_by_one(decoded, policy)
+    left = [index for index in range(len(decoded)) if index not in lost]
+    ids = [decoded[index].item.image_id for index in left]
+    facts = [decoded[index].item.record.facts for index in left]
+    copies = splits.groups(ids, _among(edges, left, len(decoded)))
     lesions, patients = [f.lesion_id for f in facts], [f.patient_id for f in facts]
     held_out = [
-        policy.held_out(images[index].item.dataset.source, images[index].item.record.split)
+        policy.held_out(decoded[index].item.dataset.source, decoded[index].item.record.split)
         for index in left
     ]
     out: dict[int, tuple[Stage, Problem]] = {}
-    tied: dict[int, splits.Tie] = {}
+    leaks: dict[int, splits.Leak] = {}
     if policy.leak_guard:
-        listed = splits.groups(ids, _among(published, left, len(images)))
-        tied = splits.ties(ids, held_out, copies, lesions, patients, listed)
-        out = {place: ("leak", problem) for place, problem in splits.leaks(tied).items()}
+        listed = splits.groups(ids, _among(published, left, len(decoded)))
+        leaks = splits.leaks(ids, held_out, copies, lesions, patients, listed)
+        out = {row: ("leak", problem) for row, problem in splits.leak_problems(leaks).items()}
     if policy.duplicates == "drop":
-        rest = [place for place in range(len(left)) if place not in out]
-        chosen = splits.surplus(
-            [ids[place] for place in rest],
-            [copies[place] for place in rest],
-            [str(labels[left[place]]) for place in rest],
-            [images[left[place]].stored.shorter for place in rest],
+        rest = [row for row in range(len(left)) if row not in out]
+        redundant = splits.redundant(
+            [ids[row] for row in rest],
+            [copies[row] for row in rest],
+            [str(labels[left[row]]) for row in rest],
+            [decoded[left[row]].image.shorter for row in rest],
         )
-        out |= {rest[place]: ("duplicate", problem) for place, problem in chosen.items()}
+        out |= {rest[row]: ("duplicate", problem) for row, problem in redundant.items()}
     together = splits.components(len(left), copies, lesions, patients)
     parts = splits.assign(ids, held_out, together, validation_fraction, seed)
-    chosen_splits: list[str | None] = [None] * len(images)
-    groups: list[str | None] = [None] * len(images)
-    for place, index in enumerate(left):
-        chosen_splits[index], groups[index] = parts[place], copies[place]
-    lost |= {left[place]: reason for place, reason in out.items()}
-    leaks = splits.leak_rows(ids, parts, tied)
-    return Selection(labels, scales, chosen_splits, groups, lost, leaks)
+    split_column: list[str | None] = [None] * len(decoded)
+    group_column: list[str | None] = [None] * len(decoded)
+    for row, index in enumerate(left):
+        split_column[index], group_column[index] = parts[row], copies[row]
+    lost |= {left[row]: reason for row, reason in out.items()}
+    leak_rows = splits.leak_rows(ids, parts, leaks)
+    return Selection(labels, scales, split_column, group_column, lost, leak_rows)
 
 
-def _by_themselves(
-    images: Sequence[Decoded], policy: Policy
+def _one_by_one(
+    decoded: Sequence[DecodedItem], policy: Policy
 ) -> tuple[list[str | None], list[int], dict[int, tuple[Stage, Problem]]]:
-    """Label and scale of each image, and those that leave whatever the others are."""
+    """Label and scale of each image, and those that leave regardless of the other images."""
     labels: list[str | None] = []
     scales: list[int] = []
     lost: dict[int, tuple[Stage, Problem]] = {}
-    for index, image in enumerate(images):
-        source, facts, stored = image.item.dataset.source, image.item.record.facts, image.stored
+    for index, entry in enumerate(decoded):
+        source, facts, image = entry.item.dataset.source, entry.item.record.facts, entry.image
         labels.append(policy.label(source, facts.label or ""))
-        scales.append(policy.scale(source, stored.shorter))
+        scales.append(policy.scale(source, image.shorter))
         if labels[-1] is None:
             what = facts.diagnosis or "this diagnosis"
             reason = f"{what} is neither benign nor malignant; ingest.indeterminate decides"
             lost[index] = ("source", Problem("indeterminate", reason))
-        elif stored.shorter < policy.minimum_side:
+        elif image.shorter < policy.minimum_side:
             reason = (
-                f"{stored.width} x {stored.height} is below ingest.minimum_side "
+                f"{image.width} x {image.height} is below ingest.minimum_side "
                 f"{policy.minimum_side}; lower that parameter to keep it"
             )
             lost[index] = ("decode", Problem("too-small", reason))
     return labels, scales, lost
 
 
-def _among(edges: np.ndarray[Any, Any], left: Sequence[int], count: int) -> np.ndarray[Any, Any]:
-    """Edges between images that are left, as places in `left`."""
+def _among(edges: Array, left: Sequence[int], count: int) -> Array:
+    """The edges between images that are left, as indices into `left`."""
     import numpy as np
 
-    place = np.full(count, -1, dtype=np.int64)
-    place[np.asarray(left, dtype=np.int64)] = np.arange(len(left))
-    moved = place[edges.reshape(-1, 2)]
-    both: np.ndarray[Any, Any] = moved[(moved >= 0).all(axis=1)]
-    return both
+    rows = np.full(count, -1, dtype=np.int64)
+    rows[np.asarray(left, dtype=np.int64)] = np.arange(len(left))
+    renumbered = rows[edges.reshape(-1, 2)]
+    both_left: Array = renumbered[(renumbered >= 0).all(axis=1)]
+    return both_left

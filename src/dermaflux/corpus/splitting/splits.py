@@ -1,4 +1,4 @@
-"""Who leaves training and who goes to validation: leak guard, duplicate choice, group-aware split.
+"""What leaves training and what goes to validation: leak guard, redundant copies, grouped split.
 
 Pure functions on columns of equal length, one item per image; keys are None where unknown.
 """
@@ -55,27 +55,27 @@ def groups(ids: Sequence[str], edges: Array) -> list[str | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Tie:
+class Leak:
     """Why an image may not be trained on."""
 
     kind: Literal["published list", "duplicate group", "lesion", "patient", "chain"]
-    """What it shares with the test image; `chain` when only other images tie the two."""
+    """What it shares with the test image; `chain` when only other images link the two."""
     test: str
     """Id of the test image."""
 
 
-def ties(
+def leaks(
     ids: Sequence[str],
     held_out: Sequence[bool],
     duplicate: Keys,
     lesion: Keys,
     patient: Keys,
     published: Keys | None = None,
-) -> dict[int, Tie]:
-    """Training items that a chain of shared groups ties to a test item, and how.
+) -> dict[int, Leak]:
+    """Training items that a chain of shared groups links to a test item, and how.
 
-    `published` groups come from lists of duplicates that others published, and may lie within
-    `duplicate` ones; the first kind of `Tie` that holds is named.
+    `published` groups come from published lists of duplicates, and may be parts of `duplicate`
+    groups; of several kinds of `Leak` the first in its list is reported.
     """
     kinds = (
         ("published list", published or [None] * len(ids)),
@@ -93,28 +93,28 @@ def ties(
         for known, (_, column) in zip(direct, kinds, strict=True):
             if (key := column[item]) is not None:
                 known[key] = min(name, known.get(key, name))
-    found = {}
+    leaked = {}
     for item in range(len(ids)):
         if held_out[item] or labels[item] not in tests:
             continue
-        found[item] = Tie("chain", tests[labels[item]])
+        leaked[item] = Leak("chain", tests[labels[item]])
         for known, (kind, column) in zip(direct, kinds, strict=True):
             if (key := column[item]) is not None and key in known:
-                found[item] = Tie(kind, known[key])  # type: ignore[arg-type]
+                leaked[item] = Leak(kind, known[key])  # type: ignore[arg-type]
                 break
-    return found
+    return leaked
 
 
-def leaks(found: Mapping[int, Tie]) -> dict[int, Problem]:
-    """What the quarantine table says of each item that `ties` found."""
+def leak_problems(leaked: Mapping[int, Leak]) -> dict[int, Problem]:
+    """The problem of each leaked item, for the quarantine table."""
     return {
         item: Problem(
             "test-leak",
-            f"it is tied through lesions or patients to test image {tie.test}"
-            if tie.kind == "chain"
-            else f"it shares its {tie.kind} with test image {tie.test}",
+            f"it is tied through lesions or patients to test image {leak.test}"
+            if leak.kind == "chain"
+            else f"it shares its {leak.kind} with test image {leak.test}",
         )
-        for item, tie in found.items()
+        for item, leak in leaked.items()
     }
 
 
@@ -122,36 +122,36 @@ LEAK_COLUMNS = ("image_id", "split", "test_image", "tie")
 
 
 def leak_rows(
-    ids: Sequence[str], parts: Sequence[str], found: Mapping[int, Tie]
+    ids: Sequence[str], parts: Sequence[str], leaked: Mapping[int, Leak]
 ) -> list[dict[str, str]]:
     """Rows of reports/leaks.csv by image id: what left which split (`parts`), and why."""
-    rows = [(ids[item], parts[item], tie.test, tie.kind) for item, tie in found.items()]
+    rows = [(ids[item], parts[item], leak.test, leak.kind) for item, leak in leaked.items()]
     return [dict(zip(LEAK_COLUMNS, row, strict=True)) for row in sorted(rows)]
 
 
-def surplus(
+def redundant(
     ids: Sequence[str], duplicate: Keys, labels: Sequence[str], sides: Sequence[int]
 ) -> dict[int, Problem]:
     """Items to drop so that each duplicate group keeps one: the largest, then the first by id.
 
-    Where the labels of a group disagree none can be trusted and all go. For use after `leaks`, so
-    that a group lies within training or within test.
+    Where the labels of a group disagree, none can be trusted and all are dropped. To be used after
+    `leaks`, so that a group is within training or within test.
     """
     members: dict[str, list[int]] = {}
     for item, key in enumerate(duplicate):
         if key is not None:
             members.setdefault(key, []).append(item)
-    found: dict[int, Problem] = {}
+    problems: dict[int, Problem] = {}
     for group in members.values():
         best = min(group, key=lambda item: (-sides[item], ids[item]))
         if len({labels[item] for item in group}) > 1:
-            said = ", ".join(f"{ids[item]} is {labels[item]}" for item in group[:4])
-            problem = Problem("label-conflict", f"copies of one image carry two labels: {said}")
-            found.update(dict.fromkeys(group, problem))
+            labelled = ", ".join(f"{ids[item]} is {labels[item]}" for item in group[:4])
+            reason = f"copies of one image carry two labels: {labelled}"
+            problems.update(dict.fromkeys(group, Problem("label-conflict", reason)))
             continue
         problem = Problem("duplicate", f"it shows the same image as {ids[best]}, which is kept")
-        found.update((item, problem) for item in group if item != best)
-    return found
+        problems.update((item, problem) for item in group if item != best)
+    return problems
 
 
 def assign(
@@ -169,9 +169,9 @@ def assign(
     smallest: dict[int, str] = {}
     for name, label in zip(ids, labels.tolist(), strict=True):
         smallest[label] = min(name, smallest.get(label, name))
-    chosen = {label for label, name in smallest.items() if _uniform(seed, name) < fraction}
+    validation = {label for label, name in smallest.items() if _uniform(seed, name) < fraction}
     return [
-        "test" if test else "validation" if label in chosen else "train"
+        "test" if test else "validation" if label in validation else "train"
         for test, label in zip(held_out, labels.tolist(), strict=True)
     ]
 

@@ -20,8 +20,8 @@ from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.files import atomic_folder
 from dermaflux.core.hashing import sha256
+from dermaflux.core.images import ImageError, square, upright
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.corpus.decoding import decode
 from dermaflux.errors import InputError
 from dermaflux.generators.pool import report as pool_report
 from dermaflux.generators.pool.report import Refused
@@ -164,9 +164,10 @@ def _row(one: Found, fitted: Fitted, constants: dict[str, Any]) -> dict[str, Any
 
 
 def _fitted(content: bytes, scale: int) -> Fitted | Problem:
-    found = decode.upright(content)
-    if isinstance(found, Problem):
-        return found
+    try:
+        found = upright(content)
+    except ImageError as error:
+        return Problem(error.rule, error.reason)
     width, height = found.image.size
     if min(width, height) < scale:
         return Problem(
@@ -175,5 +176,5 @@ def _fitted(content: bytes, scale: int) -> Fitted | Problem:
     if found.as_stored and (width, height) == (scale, scale):
         return Fitted(content, width, height)
     buffer = io.BytesIO()
-    decode.square(found.image, scale).save(buffer, "PNG")
+    square(found.image, scale).save(buffer, "PNG")
     return Fitted(buffer.getvalue(), width, height)

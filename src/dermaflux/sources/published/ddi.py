@@ -14,10 +14,10 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, Record, Source
 from dermaflux.sources.reading.files import (
-    BINARY,
+    BOOLEANS,
     Row,
     bad_value,
-    files,
+    by_stem,
     image_files,
     join,
     read_csv,
@@ -28,7 +28,7 @@ _TABLE = "ddi_metadata.csv"
 
 
 def _facts(row: Row) -> Facts:
-    flag = BINARY.get(row.values["malignant"].lower())
+    flag = BOOLEANS.get(row.values["malignant"].lower())
     if flag is None:
         return Facts(problem=bad_value(row, "malignant", "it must be True or False"))
     tone = vocabulary.fitzpatrick_pair(row.values["skin_tone"])
@@ -48,7 +48,7 @@ def read(root: Path) -> Iterator[Record]:
     folder = root / _FOLDER if (root / _FOLDER).is_dir() else root
     table = folder / _TABLE if (folder / _TABLE).is_file() else root / _TABLE
     rows = read_csv(table, ("DDI_file", "skin_tone", "malignant"), ("disease",))
-    yield from join(files(image_files(folder)), rows, "DDI_file", _facts, "train", ".png")
+    yield from join(by_stem(image_files(folder)), rows, "DDI_file", _facts, "train", ".png")
 
 
 SOURCE = Source(
@@ -65,6 +65,6 @@ SOURCE = Source(
     counts={"train": Counts(656, 485, 171)},
     mapping="malignant (Daneshjou et al. 2022)",
     access="agreement",
-    command="sign the research use agreement at https://stanfordaimi.azurewebsites.net/datasets/"
+    by_hand="sign the research use agreement at https://stanfordaimi.azurewebsites.net/datasets/"
     "35866158-8196-48d8-87bf-50dca81df965 and unpack the download into FOLDER/ddi",
 )

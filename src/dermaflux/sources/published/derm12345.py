@@ -2,8 +2,8 @@
 
 Reads ``derm12345_{train_part_1,train_part_2,test}/<code>/<image>.jpg`` with
 ``derm12345_metadata_{train,test}.csv`` (Dataverse), or the ISIC archive's copy, which has no split.
-Patients PID_910308, PID_491274 and PID_970532 stand in train and test, by intent of the authors:
-the leak guard takes their training images out.
+Patients PID_910308, PID_491274 and PID_970532 are in train and test, as the authors intended:
+the leak guard removes their training images.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.core import vocabulary
-from dermaflux.sources.adapter import Counts, Facts, Problem, Record, Source
+from dermaflux.sources.adapter import SPLITS, Counts, Facts, Problem, Record, Source
 from dermaflux.sources.reading import archive
 from dermaflux.sources.reading.files import (
     Row,
     bad_value,
-    files,
+    by_stem,
     join,
     licence_of,
     read_csv,
@@ -41,7 +41,7 @@ _ABOUT = ("super_class", "main_class_1", "sub_class")
 
 
 def _diagnosis(row: Row) -> str | None:
-    """The sub class, but nevus and melanoma where the sub class only says of which kind."""
+    """The sub class; nevus and melanoma where the sub class only names a kind of these."""
     kind = row.values["main_class_1"]
     if kind in ("banal", "dysplastic"):
         return "nevus"
@@ -56,7 +56,7 @@ def _problem(row: Row, split: str) -> Problem | None:
         reason = f"{row.location} has label {code} but malignancy {malignancy}; correct it"
         return Problem("contradiction", reason)
     if row.values["split"] != split:
-        return Problem("contradiction", f"{row.location} is not of the part {split}; move the row")
+        return Problem("contradiction", f"{row.location} is not in the part {split}; move the row")
     return None
 
 
@@ -77,7 +77,7 @@ def read(root: Path) -> Iterator[Record]:
     if archive.is_layout(root):
         yield from archive.read(root)
         return
-    for split in ("train", "test"):
+    for split in SPLITS:
         table = root / f"derm12345_metadata_{split}.csv"
         folders = [root / f"derm12345_{part}" for part in _PARTS[split]]
         if not table.is_file() and not any(folder.is_dir() for folder in folders):
@@ -86,16 +86,16 @@ def read(root: Path) -> Iterator[Record]:
         codes = {row.values["image_id"]: row.values["label"] for row in rows}
         images = [path for folder in folders for path in walk_images(folder)]
         records = join(
-            files(images),
+            by_stem(images),
             rows,
             "image_id",
             lambda row, split=split: _facts(row, split),  # type: ignore[misc]
             split,
         )
-        yield from (_placed(record, codes) for record in records)
+        yield from (_checked_against_folder(record, codes) for record in records)
 
 
-def _placed(record: Record, codes: dict[str, str]) -> Record:
+def _checked_against_folder(record: Record, codes: dict[str, str]) -> Record:
     """The record, with a problem when its folder and its row name different diagnoses."""
     code = codes.get(record.original_id)
     if record.path is None or code is None or record.facts.problem:
@@ -128,7 +128,7 @@ SOURCE = Source(
     },
     mapping="malignancy, checked against the code in label (Yilmaz et al. 2024)",
     bytes=1_700_000_000,  # the archive's bundle; Dataverse states none in one place
-    command="open https://doi.org/10.7910/DVN/DAXZ7P, choose Access Dataset > Download, and unpack "
+    by_hand="open https://doi.org/10.7910/DVN/DAXZ7P, choose Access Dataset > Download, and unpack "
     "the three zip files and two CSV files into FOLDER/derm12345",
     test_in_paper=True,
 )

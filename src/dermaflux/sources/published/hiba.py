@@ -3,7 +3,7 @@
 Reads ``images/*.jpg`` (DOI bundle) or ``*.jpg`` (isic-cli) with ``metadata.csv`` or the bundle's
 long name, in both generations of the archive's columns, and the authors' ``SupplementaryData.csv``
 (`isic_id,skin_type`) where the columns have no skin type. Collection 251; the older collections
-175 and 176 hold other revisions of the same images and must not lie beside it.
+175 and 176 hold other revisions of the same images and must not be added.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.core import vocabulary
-from dermaflux.sources.adapter import Counts, Record, Source
+from dermaflux.sources.adapter import Collection, Counts, Record, Source
 from dermaflux.sources.reading import archive
 from dermaflux.sources.reading.files import read_csv
 
@@ -22,7 +22,7 @@ _SUPPLEMENT = "SupplementaryData.csv"
 
 
 def read(root: Path) -> Iterator[Record]:
-    """Records, their skin tone from the supplement where the metadata has none."""
+    """Records, with the skin tone of the supplement where the metadata has none."""
     tones = {}
     if (root / _SUPPLEMENT).is_file():
         rows = read_csv(root / _SUPPLEMENT, ("isic_id", "skin_type"))
@@ -47,6 +47,6 @@ SOURCE = Source(
     counts={"train": Counts(1_616, 802, 751, 63)},
     mapping="diagnosis_1, before 2026 diagnosis (ISIC archive taxonomy); actinic keratosis, which "
     "the old column benign_malignant calls benign, is indeterminate",
-    command="dermaflux download hiba --data FOLDER",
+    download=Collection(251),
     indeterminate_dropped_in_paper=True,
 )

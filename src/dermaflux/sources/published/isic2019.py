@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermaflux.sources.adapter import Counts, Facts, Problem, Record, Source
-from dermaflux.sources.reading.files import Row, files, image_files, join, one_hot, read_csv
+from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
+from dermaflux.sources.reading.files import Row, by_stem, image_files, join, one_hot, read_csv
 
 ISIC_CLASSES = {
     "MEL": ("malignant", "melanoma"),
@@ -55,7 +55,7 @@ def read(root: Path) -> Iterator[Record]:
             about = read_csv(root / "ISIC_2019_Training_Metadata.csv", ("image", "lesion_id"))
             lesions = {row.values["image"]: row.values["lesion_id"] for row in about}
         yield from join(
-            files(image_files(folder)),
+            by_stem(image_files(folder)),
             rows,
             "image",
             lambda row, lesions=lesions: _facts(row, lesions),  # type: ignore[misc]
@@ -88,5 +88,12 @@ SOURCE = Source(
     },
     mapping="class: MEL, BCC, SCC malignant, AK indeterminate (ISIC archive taxonomy), UNK nothing",
     bytes=12_700_000_000,
-    command="dermaflux download isic2019 --data FOLDER",
+    download=OpenFiles(
+        "https://isic-archive.s3.amazonaws.com/challenges/2019",
+        tuple(
+            f"ISIC_2019_{part}_{file}"
+            for part in ("Training", "Test")
+            for file in ("GroundTruth.csv", "Metadata.csv", "Input.zip")
+        ),
+    ),
 )

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dermaflux.core import vocabulary
-from dermaflux.sources.adapter import Counts, Facts, Problem, Record, Source
+from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading.files import (
-    BINARY,
+    BOOLEANS,
     Row,
     bad_value,
-    files,
+    by_stem,
     image_files,
     join,
     read_csv,
@@ -28,7 +28,7 @@ _DUPLICATES = "ISIC_2020_Training_Duplicates.csv"
 
 def _facts(row: Row) -> Facts:
     target = row.values["target"]
-    flag = BINARY.get(target)
+    flag = BOOLEANS.get(target)
     if flag is None:
         return Facts(problem=bad_value(row, "target", "it must be 0 or 1"))
     label = "malignant" if flag else "benign"
@@ -47,12 +47,12 @@ def _facts(row: Row) -> Facts:
 
 
 def read(root: Path) -> Iterator[Record]:
-    """Records of the training part, from the newer ground truth where both lie there."""
+    """Records of the training part, from the newer ground truth where both are there."""
     newer = root / _TRUTH_V2
     truth = newer if newer.is_file() else root / _TRUTH
     optional = ("lesion_id", "benign_malignant", "diagnosis")
     rows = read_csv(truth, ("image_name", "patient_id", "target"), optional)
-    yield from join(files(image_files(root / "train")), rows, "image_name", _facts, "train")
+    yield from join(by_stem(image_files(root / "train")), rows, "image_name", _facts, "train")
 
 
 def pairs(root: Path) -> list[tuple[str, str]]:
@@ -79,5 +79,8 @@ SOURCE = Source(
     counts={"train": Counts(33_126, 32_542, 584)},
     mapping="target, which is melanoma or not (Rotemberg et al. 2021); unknown is benign",
     bytes=23_000_000_000,
-    command="dermaflux download isic2020 --data FOLDER",
+    download=OpenFiles(
+        "https://isic-archive.s3.amazonaws.com/challenges/2020",
+        (_TRUTH_V2, _DUPLICATES, "ISIC_2020_Training_JPEG.zip"),
+    ),
 )

@@ -7,18 +7,18 @@ isic-cli's folder (collection 390). Most benign tiles were never biopsied, and f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dermaflux.core import vocabulary
-from dermaflux.sources.adapter import Counts, Facts, Problem, Record, Source
+from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading import archive, hdf5
 from dermaflux.sources.reading.files import (
-    BINARY,
-    Found,
+    BOOLEANS,
+    ImageFile,
     Row,
     bad_value,
-    files,
+    by_stem,
     image_files,
     join,
     licence_of,
@@ -34,7 +34,7 @@ _ABOUT = ("patient_id", "lesion_id", "copyright_license", "iddx_1", "iddx_full")
 
 def _facts(row: Row, target: str, about: Row) -> Facts:
     """Facts of a tile: `row` holds its target, `about` the columns `_ABOUT`, often the same row."""
-    flag = BINARY.get(row.values[target].lower())
+    flag = BOOLEANS.get(row.values[target].lower())
     if flag is None:
         return Facts(problem=bad_value(row, target, "it must be 0 or 1"))
     verdict, problem = about.values["iddx_1"].lower(), None
@@ -64,12 +64,12 @@ def _diagnosis(full: str) -> str | None:
 def _kaggle(root: Path) -> Iterator[Record]:
     rows = read_csv(root / _KAGGLE, ("isic_id", "target"), _ABOUT)
     folder = root / _KAGGLE_IMAGES
-    images = image_files(folder / "image") or image_files(folder)
-    found: Iterator[Found] = files(images)
-    if not images and (root / _HDF5).is_file():
-        path = root / _HDF5
-        found = (Found(key, path, key) for key in hdf5.members(path))
-    yield from join(found, rows, "isic_id", lambda row: _facts(row, "target", row), "train")
+    paths = image_files(folder / "image") or image_files(folder)
+    images: Iterable[ImageFile] = by_stem(paths)
+    if not paths and (root / _HDF5).is_file():
+        archive_path = root / _HDF5
+        images = (ImageFile(key, archive_path, key) for key in hdf5.members(archive_path))
+    yield from join(images, rows, "isic_id", lambda row: _facts(row, "target", row), "train")
 
 
 def _challenge_site(root: Path) -> Iterator[Record]:
@@ -83,7 +83,7 @@ def _challenge_site(root: Path) -> Iterator[Record]:
             known.values.update({name: value for name, value in row.values.items() if value})
     nothing = Row("", dict.fromkeys(_ABOUT, ""))
     yield from join(
-        files(image_files(folder)),
+        by_stem(image_files(folder)),
         truth,
         "isic_id",
         lambda row: _facts(row, "malignant", about.get(row.values["isic_id"], nothing)),
@@ -92,7 +92,7 @@ def _challenge_site(root: Path) -> Iterator[Record]:
 
 
 def read(root: Path) -> Iterator[Record]:
-    """Records of whichever layout lies there, Kaggle's first."""
+    """Records of whichever layout is there, Kaggle's first."""
     if (root / _KAGGLE).is_file():
         return _kaggle(root)
     return archive.read(root) if archive.is_layout(root) else _challenge_site(root)
@@ -116,5 +116,9 @@ SOURCE = Source(
     counts={"train": Counts(401_059, 400_552, 393, 114)},
     mapping="target; iddx_1 = Indeterminate is indeterminate (Kurtansky et al. 2024)",
     bytes=1_200_000_000,
-    command="dermaflux download isic2024 --data FOLDER",
+    # As a collection (390) these are 401,059 downloads instead of one.
+    download=OpenFiles(
+        "https://isic-archive.s3.amazonaws.com/challenges/2024",
+        tuple(f"{_SITE}_{file}" for file in ("GroundTruth.csv", "Supplement.csv", "Input.zip")),
+    ),
 )

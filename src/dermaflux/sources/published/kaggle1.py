@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermaflux.sources.adapter import Counts, Record, Source
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.sources.adapter import SPLITS, Counts, KaggleDataset, Record, Source
 from dermaflux.sources.reading.files import class_folders
 
 _WRAPPER = "melanoma_cancer_dataset"
@@ -17,15 +18,9 @@ _WRAPPER = "melanoma_cancer_dataset"
 
 def read(root: Path) -> Iterator[Record]:
     """Records of the published training and test folders."""
-    yield from class_folders(
-        root / _WRAPPER,
-        (
-            ("train/benign", "train", "benign"),
-            ("train/malignant", "train", "malignant"),
-            ("test/benign", "test", "benign"),
-            ("test/malignant", "test", "malignant"),
-        ),
-    )
+    for split in SPLITS:
+        labels = {f"{split}/{label}": label for label in CLASSES}
+        yield from class_folders(root / _WRAPPER, labels, split)
 
 
 SOURCE = Source(
@@ -42,5 +37,5 @@ SOURCE = Source(
     counts={"train": Counts(9_605, 5_000, 4_605), "test": Counts(1_000, 500, 500)},
     mapping="folder, as published",
     access="login",
-    command="dermaflux download kaggle1 --data FOLDER",
+    download=KaggleDataset("hasnainjaved/melanoma-skin-cancer-dataset-of-10000-images"),
 )

@@ -9,21 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dermaflux.sources.adapter import Counts, Record, Source
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.sources.adapter import SPLITS, Counts, KaggleDataset, Record, Source
 from dermaflux.sources.reading.files import class_folders
 
 
 def read(root: Path) -> Iterator[Record]:
     """Records of the published training and test folders."""
-    yield from class_folders(
-        root,
-        (
-            ("train/Benign", "train", "benign"),
-            ("train/Malignant", "train", "malignant"),
-            ("test/Benign", "test", "benign"),
-            ("test/Malignant", "test", "malignant"),
-        ),
-    )
+    for split in SPLITS:
+        labels = {f"{split}/{label.capitalize()}": label for label in CLASSES}
+        yield from class_folders(root, labels, split)
 
 
 SOURCE = Source(
@@ -40,5 +35,5 @@ SOURCE = Source(
     counts={"train": Counts(11_879, 6_289, 5_590), "test": Counts(2_000, 1_000, 1_000)},
     mapping="folder, as published",
     access="login",
-    command="dermaflux download kaggle2 --data FOLDER",
+    download=KaggleDataset("bhaveshmittal/melanoma-cancer-dataset"),
 )

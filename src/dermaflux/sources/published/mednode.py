@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from dermaflux.sources.adapter import Counts, Record, Source
+from dermaflux.sources.adapter import Counts, OpenFiles, Record, Source
 from dermaflux.sources.reading.files import class_folders
 
 _WRAPPER = "complete_mednode_dataset"
@@ -20,8 +20,8 @@ _DIAGNOSES = {"malignant": "melanoma", "benign": "nevus"}
 def read(root: Path) -> Iterator[Record]:
     """Records of both folders."""
     inner = root / _WRAPPER
-    folders = (("melanoma", "train", "malignant"), ("naevus", "train", "benign"))
-    for record in class_folders(inner if inner.is_dir() else root, folders):  # type: ignore[arg-type]
+    labels = {"melanoma": "malignant", "naevus": "benign"}
+    for record in class_folders(inner if inner.is_dir() else root, labels, "train"):
         facts = replace(record.facts, diagnosis=_DIAGNOSES[str(record.facts.label)])
         yield replace(record, facts=facts)
 
@@ -40,5 +40,7 @@ SOURCE = Source(
     read=read,
     counts={"train": Counts(170, 100, 70)},
     mapping="folder: melanoma malignant, naevus benign (Giotis et al. 2015)",
-    command="dermaflux download mednode --data FOLDER",
+    download=OpenFiles(
+        "https://www.cs.rug.nl/~imaging/databases/melanoma_naevi", (f"{_WRAPPER}.zip",)
+    ),
 )

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dermaflux.core import vocabulary
-from dermaflux.sources.adapter import Counts, Facts, Problem, Record, Source
+from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading.files import (
     Row,
     bad_value,
-    files,
+    by_stem,
     join,
     licence_of,
     one_hot,
@@ -39,7 +39,7 @@ CLASSES = {
 """Class of a lesion -> label. SCCKA holds keratoacanthoma, malignant in the archive's taxonomy."""
 
 IN_SITU = "squamous cell carcinoma in situ"
-"""AKIEC is two things: this, malignant, and actinic keratosis. The image's full diagnosis tells."""
+"""AKIEC is two diagnoses: this, malignant, and actinic keratosis; `diagnosis_full` says which."""
 
 _PART = "MILK10k_Training"
 _ABOUT = ("isic_id", "lesion_id", "image_type", "skin_tone_class")
@@ -83,7 +83,7 @@ def read(root: Path) -> Iterator[Record]:
     if supplement.is_file():
         rows = read_csv(supplement, ("isic_id", "diagnosis_full"))
         details = {row.values["isic_id"]: row.values["diagnosis_full"] for row in rows}
-    images = files(walk_images(root / f"{_PART}_Input"))
+    images = by_stem(walk_images(root / f"{_PART}_Input"))
     yield from join(images, about, "isic_id", lambda row: _facts(row, classes, details), "train")
 
 
@@ -105,5 +105,11 @@ SOURCE = Source(
     counts={"train": Counts(10_480, 2_966, 7_268, 246)},
     mapping="class of the lesion; AKIEC by diagnosis_full (ISIC archive taxonomy)",
     bytes=314_000_000,
-    command="dermaflux download milk10k --data FOLDER",
+    download=OpenFiles(
+        "https://isic-archive.s3.amazonaws.com/challenges/milk10k",
+        tuple(
+            f"{_PART}_{file}"
+            for file in ("GroundTruth.csv", "Metadata.csv", "Supplement.csv", "Input.zip")
+        ),
+    ),
 )

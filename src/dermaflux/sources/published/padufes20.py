@@ -1,8 +1,8 @@
-"""PAD-UFES-20: smartphone photographs as PNG, with the patients' answers.
+"""PAD-UFES-20: smartphone photographs as PNG, with the patients' answers to a questionnaire.
 
-Reads ``images/imgs_part_{1,2,3}/*.png`` (at any depth, since the parts are zip files of their own)
-with ``metadata.csv``, or the ISIC archive's copy. The columns are really called `fitspatrick` and
-`biopsed`; some 800 rows leave the clinical columns empty.
+Reads ``images/imgs_part_{1,2,3}/*.png`` (at any depth, since each part is a separate zip file)
+with ``metadata.csv``, or the ISIC archive's copy. The published columns are spelled `fitspatrick`
+and `biopsed`; some 800 rows leave the clinical columns empty.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, Record, Source
 from dermaflux.sources.reading import archive
-from dermaflux.sources.reading.files import Row, bad_value, files, join, read_csv, walk_images
+from dermaflux.sources.reading.files import Row, bad_value, by_stem, join, read_csv, walk_images
 
 CODES = {
     "BCC": ("malignant", "basal cell carcinoma"),
@@ -58,7 +58,7 @@ def read(root: Path) -> Iterator[Record]:
     needed = ("img_id", "patient_id", "lesion_id", "diagnostic")
     rows = read_csv(root / "metadata.csv", needed, ("fitspatrick",))
     images = (path for folder in _FOLDERS for path in walk_images(root / folder))
-    yield from join(files(images), rows, "img_id", _facts, "train", ".png")
+    yield from join(by_stem(images), rows, "img_id", _facts, "train", ".png")
 
 
 SOURCE = Source(
@@ -75,6 +75,6 @@ SOURCE = Source(
     read=read,
     counts={"train": Counts(2_298, 479, 1_089, 730)},
     mapping="diagnostic: BCC, SCC, MEL malignant (Ricci Lara et al. 2023), ACK indeterminate",
-    command="open https://data.mendeley.com/datasets/zr7vgbcyr2/1, choose Download All, and unpack "
+    by_hand="open https://data.mendeley.com/datasets/zr7vgbcyr2/1, choose Download All, and unpack "
     "it and the three zip files inside into FOLDER/padufes20",
 )

@@ -2,7 +2,7 @@
 
 Until 2026 a row said ``benign_malignant`` and ``diagnosis``; since then the archive serves
 ``diagnosis_1`` (Benign, Malignant, Indeterminate) to ``diagnosis_5`` only
-(https://api.isic-archive.com). Files of the time between hold both, and the new taxonomy decides.
+(https://api.isic-archive.com). Files from the transition have both, and the new taxonomy decides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dermaflux.sources.adapter import Facts, Problem, Record
 from dermaflux.sources.reading.files import (
     Row,
     bad_value,
-    files,
+    by_stem,
     image_files,
     join,
     licence_of,
@@ -46,8 +46,9 @@ OLD_DIAGNOSES = {
     "atypical melanocytic proliferation": "indeterminate",
     "aimp": "indeterminate",
 }
-"""`diagnosis` of the old columns -> what the new taxonomy calls it. It goes before the old
-`benign_malignant`, which files actinic keratosis under benign and is empty for many carcinomas."""
+"""`diagnosis` of the old columns -> what the new taxonomy calls it. It takes precedence over
+the old `benign_malignant`, which calls actinic keratosis benign and is empty for many
+carcinomas."""
 
 _OLD_LABELS = {
     "benign": "benign",
@@ -77,16 +78,16 @@ def label(row: Row) -> str | Problem:
 def facts(row: Row) -> Facts:
     """What a row of the archive says about its image."""
     values = row.values
-    found = label(row)
-    problem = found if isinstance(found, Problem) else None
+    verdict = label(row)
+    problem = verdict if isinstance(verdict, Problem) else None
     tone = vocabulary.fitzpatrick(values["fitzpatrick_skin_type"])
     if values["fitzpatrick_skin_type"] and tone is None:
         problem = problem or bad_value(row, "fitzpatrick_skin_type", "it must be I to VI")
     licence, unknown = licence_of(row, "copyright_license")
-    named = values["diagnosis"] or next((values[name] for name in _FINER if values[name]), "")
+    diagnosis = values["diagnosis"] or next((values[name] for name in _FINER if values[name]), "")
     return Facts(
-        label=None if isinstance(found, Problem) else found,
-        diagnosis=vocabulary.diagnosis(named),
+        label=None if isinstance(verdict, Problem) else verdict,
+        diagnosis=vocabulary.diagnosis(diagnosis),
         patient_id=values["patient_id"] or None,
         lesion_id=values["lesion_id"] or None,
         skin_tone=tone,
@@ -110,4 +111,4 @@ def read(root: Path, names: Sequence[str] = (METADATA,)) -> Iterator[Record]:
     table = next((root / name for name in names if (root / name).is_file()), root / names[0])
     rows = read_csv(table, ("isic_id",), COLUMNS)
     images = image_files(root) + image_files(root / "images")
-    yield from join(files(images), rows, "isic_id", facts, "train")
+    yield from join(by_stem(images), rows, "isic_id", facts, "train")

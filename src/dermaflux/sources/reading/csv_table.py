@@ -1,7 +1,7 @@
 """A team's own images with a CSV file, whose columns the parameter `ingest.own.columns` names.
 
 Reads the CSV file and lists the folder at any depth. The image column holds file names, with or
-without suffix, or paths below the folder, where names repeat.
+without suffix, or paths below the folder where names repeat.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.core import vocabulary
-from dermaflux.params import Own, OwnColumns
+from dermaflux.params import OwnColumns, OwnDataset
 from dermaflux.sources.adapter import Facts, Problem, Record, Source, Split
-from dermaflux.sources.folder import described, split_of, vocabulary_of
+from dermaflux.sources.folder import labels_of, own_source, split_of
 from dermaflux.sources.reading.files import (
-    Found,
+    ImageFile,
     Row,
     bad_value,
     join,
@@ -30,14 +30,14 @@ _ARCHIVE_ID = re.compile(r"I[PL]_\d{7}")  # shared between datasets, so never pr
 _SPLITS: dict[str, Split] = {"train": "train", "training": "train", "test": "test"}
 
 
-def _shared(name: str, value: str) -> str | None:
+def _unique_id(name: str, value: str) -> str | None:
     """An id that is unique across datasets."""
     if not value or _ARCHIVE_ID.fullmatch(value):
         return value or None
     return f"{name}:{value}"
 
 
-def _facts(row: Row, own: Own, columns: OwnColumns, words: Mapping[str, str]) -> Facts:
+def _facts(row: Row, own: OwnDataset, columns: OwnColumns, words: Mapping[str, str]) -> Facts:
     def value(column: str | None) -> str:
         return row.values[column] if column else ""
 
@@ -57,27 +57,27 @@ def _facts(row: Row, own: Own, columns: OwnColumns, words: Mapping[str, str]) ->
     return Facts(
         label=label,
         diagnosis=vocabulary.diagnosis(value(columns.diagnosis)),
-        patient_id=_shared(own.name, value(columns.patient_id)),
-        lesion_id=_shared(own.name, value(columns.lesion_id)),
+        patient_id=_unique_id(own.name, value(columns.patient_id)),
+        lesion_id=_unique_id(own.name, value(columns.lesion_id)),
         skin_tone=tone,
         licence=licence,
         problem=problem,
     )
 
 
-def source(own: Own) -> Source:
+def source(own: OwnDataset) -> Source:
     """The adapter of one entry of `ingest.own` with a CSV file."""
-    columns, table, words = own.columns, own.csv, vocabulary_of(own)
-    assert columns is not None  # `Own` requires both or neither
+    columns, table, words = own.columns, own.csv, labels_of(own)
+    assert columns is not None  # `OwnDataset` requires both or neither
     assert table is not None
 
     def read(root: Path) -> Iterator[Record]:
-        named = [getattr(columns, name) for name in type(columns).model_fields]
+        names = [getattr(columns, name) for name in type(columns).model_fields]
         rows = [
-            _with_slashes(row, columns.image) for row in read_csv(root / table, filter(None, named))
+            _with_slashes(row, columns.image) for row in read_csv(root / table, filter(None, names))
         ]
         known = {without_suffix(row.values[columns.image]): row for row in rows}
-        images = (_found(path, root, known) for path in walk_images(root))
+        images = (_image_file(path, root, known) for path in walk_images(root))
         records = join(
             images, rows, columns.image, lambda row: _facts(row, own, columns, words), own.split, ""
         )
@@ -89,7 +89,7 @@ def source(own: Own) -> Source:
                 split = _SPLITS.get(row.values[columns.split].lower(), split)
             yield replace(record, split=split)
 
-    return described(own, read)
+    return own_source(own, read)
 
 
 def _with_slashes(row: Row, column: str) -> Row:
@@ -97,7 +97,7 @@ def _with_slashes(row: Row, column: str) -> Row:
     return Row(row.location, row.values | {column: path})
 
 
-def _found(path: Path, root: Path, known: Mapping[str, Row]) -> Found:
-    """The image under its path below the folder where a row says so, else under its stem."""
-    place = path.relative_to(root).with_suffix("").as_posix()
-    return Found(place if place in known or path.stem not in known else path.stem, path)
+def _image_file(path: Path, root: Path, known: Mapping[str, Row]) -> ImageFile:
+    """The image, named by its path below the folder where a row does so, else by its stem."""
+    name = path.relative_to(root).with_suffix("").as_posix()
+    return ImageFile(name if name in known or path.stem not in known else path.stem, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from dermaflux.sources.adapter import Facts, Problem, Record, Split
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"))
 """Lower-case suffixes that make a file an image to be accounted for."""
 
-BINARY = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+BOOLEANS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 """Lower-case spellings of a truth value: integers, floats, Python's and a spreadsheet's words."""
 
 
@@ -29,8 +29,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An image that exists: a file, or a member of a container."""
+class ImageFile:
+    """An image that exists: a file, or a member of an HDF5 file."""
 
     name: str
     path: Path
@@ -42,7 +42,7 @@ def read_csv(path: Path, needed: Iterable[str], optional: Iterable[str] = ()) ->
 
     Text is UTF-8 with or without byte order mark, or Western European as spreadsheets on Windows
     write it. An optional column that is absent reads as empty. Raises `InputError` when the file
-    is absent, is no text or lacks a needed column.
+    is absent, is not text or lacks a needed column.
     """
     needed = list(needed)
     columns = [*needed, *optional]
@@ -50,7 +50,7 @@ def read_csv(path: Path, needed: Iterable[str], optional: Iterable[str] = ()) ->
         try:
             return _rows(path, "utf-8-sig", needed, columns)
         except UnicodeDecodeError:
-            if b"\0" in path.read_bytes():  # no text in any encoding of one byte per character
+            if b"\0" in path.read_bytes():  # text in no encoding of one byte per character
                 raise
             return _rows(path, "cp1252", needed, columns)
     except FileNotFoundError:
@@ -71,14 +71,14 @@ def _rows(path: Path, encoding: str, needed: list[str], columns: list[str]) -> l
                 f"{path} lacks the column {missing[0]!r}, its columns are "
                 f"{', '.join(header) or 'none'}; download the file again or rename its column"
             )
-        places = {name: header.index(name) if name in header else -1 for name in columns}
+        indices = {name: header.index(name) if name in header else -1 for name in columns}
         return [
             Row(
                 f"{path.name}:{lines.line_num}",
                 {
                     # Values repeat, so one copy of each is kept.
-                    name: sys.intern(line[at].strip()) if 0 <= at < len(line) else ""
-                    for name, at in places.items()
+                    name: sys.intern(line[index].strip()) if 0 <= index < len(line) else ""
+                    for name, index in indices.items()
                 },
             )
             for line in lines
@@ -88,11 +88,11 @@ def _rows(path: Path, encoding: str, needed: list[str], columns: list[str]) -> l
 
 def walk_images(folder: Path) -> Iterator[Path]:
     """Image files at any depth, in a fixed order."""
-    for place, folders, files in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         folders.sort()
-        for name in sorted(files):
+        for name in sorted(names):
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                yield Path(place, name)
+                yield Path(parent, name)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -100,7 +100,7 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        # A broken link is no folder and stays in: decoding reports it.
+        # A broken link is not a folder and stays in: decoding reports it.
         return sorted(
             Path(entry.path)
             for entry in entries
@@ -108,9 +108,9 @@ def image_files(folder: Path) -> list[Path]:
         )
 
 
-def files(paths: Iterable[Path]) -> Iterator[Found]:
+def by_stem(paths: Iterable[Path]) -> Iterator[ImageFile]:
     """Image files under their stems."""
-    return (Found(path.stem, path) for path in paths)
+    return (ImageFile(path.stem, path) for path in paths)
 
 
 def without_suffix(name: str) -> str:
@@ -120,14 +120,14 @@ def without_suffix(name: str) -> str:
 
 
 def join(
-    images: Iterable[Found],
+    images: Iterable[ImageFile],
     rows: Iterable[Row],
     column: str,
     interpret: Callable[[Row], Facts],
     split: Split,
     suffix: str = ".jpg",
 ) -> Iterator[Record]:
-    """Match images to CSV rows by name = `column`; every image and every row comes out once.
+    """Match images to CSV rows by name = `column`; every image and every row is yielded once.
 
     A row that repeats an id is reported; when the repeats disagree, the image is reported too. A
     row without an image keeps its facts, so that a CSV alone can be counted.
@@ -146,8 +146,8 @@ def join(
         first = matches[0]
         facts = interpret(first)
         if any(interpret(other) != facts for other in matches[1:]):
-            places = " and ".join(match.location for match in matches)
-            reason = f"{places} disagree about this image; keep the right row"
+            locations = " and ".join(match.location for match in matches)
+            reason = f"{locations} disagree about this image; keep the right row"
             facts = replace(facts, problem=Problem("contradiction", reason))
         yield Record(image.name, image.path, first.location, split, facts, image.member)
         seen.add(image.name)
@@ -157,43 +157,43 @@ def join(
                 missing = Problem("no-image", f"there is no image file {name}{suffix}; download it")
                 facts = replace(interpret(row), problem=missing)
             else:
-                reason = f"{name} already stands in {matches[0].location}; remove one of the rows"
+                reason = f"{name} is already in {matches[0].location}; remove one of the rows"
                 facts = Facts(problem=Problem("repeated-row", reason))
             yield Record(name, None, row.location, split, facts)
 
 
 def bad_value(row: Row, column: str, limit: str) -> Problem:
-    """A value that the published vocabulary does not hold."""
+    """A value that is not in the published vocabulary; `limit` says which values are."""
     return Problem("bad-value", f"{row.location} has {column} = {row.values[column]!r}; {limit}")
 
 
 def licence_of(row: Row, column: str) -> tuple[str | None, Problem | None]:
-    """The licence a row publishes for its image; a `Problem` when nobody knows what it allows."""
-    found = vocabulary.licence(row.values[column])
-    if found is None and row.values[column]:
+    """The licence a row publishes for its image; a `Problem` when it is unknown."""
+    licence = vocabulary.licence(row.values[column])
+    if licence is None and row.values[column]:
         known = ", ".join(vocabulary.LICENCES)
         return None, bad_value(row, column, f"it must be one of {known}")
-    return found, None
+    return licence, None
 
 
 def one_hot(row: Row, classes: Iterable[str]) -> str | Problem:
     """The class whose column is 1 (``1``, ``1.0``); a `Problem` unless exactly one is."""
     chosen = []
     for name in classes:
-        flag = BINARY.get(row.values[name].lower())
+        flag = BOOLEANS.get(row.values[name].lower())
         if flag is None:
             return bad_value(row, name, "it must be 0 or 1")
         if flag:
             chosen.append(name)
     if len(chosen) != 1:
-        found = ", ".join(chosen) or "none"
-        return Problem("bad-value", f"{row.location} marks {found}; exactly one class must be 1")
+        marked = ", ".join(chosen) or "none"
+        return Problem("bad-value", f"{row.location} marks {marked}; exactly one class must be 1")
     return chosen[0]
 
 
-def class_folders(root: Path, folders: Iterable[tuple[str, Split, str]]) -> Iterator[Record]:
-    """Images of (folder, split, label) triples; ids are paths below `root`, since stems repeat."""
-    for folder, split, label in folders:
+def class_folders(root: Path, labels: Mapping[str, str], split: Split) -> Iterator[Record]:
+    """Images of folders below `root` by label; ids are paths below it, since stems repeat."""
+    for folder, label in labels.items():
         for path in image_files(root / folder):
             original = path.relative_to(root).with_suffix("").as_posix()
             yield Record(original, path, None, split, Facts(label=label))

@@ -1,4 +1,4 @@
-"""Images kept as members of an HDF5 file, as Kaggle publishes ISIC 2024: key -> JPEG bytes.
+"""Images stored as members of an HDF5 file, as Kaggle publishes ISIC 2024: key -> JPEG bytes.
 
 Reads HDF5 through h5py (extra `hdf5`). One file handle per process and file stays open, because
 opening costs more than reading one image.
@@ -27,11 +27,13 @@ def _open(path: Path, changed: int) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise InputError(f"{path} is no whole HDF5 file ({error}); download it again") from None
+        raise InputError(
+            f"{path} is not a complete HDF5 file ({error}); download it again"
+        ) from None
 
 
 def members(path: Path) -> list[str]:
-    """Keys of a container, sorted. Raises `InputError` when it cannot be opened."""
+    """Keys of an HDF5 file, sorted. Raises `InputError` when it cannot be opened."""
     return sorted(_open(path, path.stat().st_mtime_ns))
 
 
@@ -42,6 +44,6 @@ def read_member(path: Path, member: str) -> bytes:
     try:
         value = _open(path, path.stat().st_mtime_ns)[member][()]
     except (KeyError, InputError) as error:
-        raise OSError(0, f"{path.name} does not give {member}: {error}") from None
+        raise OSError(0, f"{path.name} has no readable member {member}: {error}") from None
     # Kaggle stores a scalar of bytes; other writers an array of uint8.
     return bytes(np.asarray(value).tobytes())

@@ -1,4 +1,4 @@
-"""What a layout of the phantom corpus is made of: planned pictures and text files."""
+"""What a layout of the phantom corpus is made of: planned images and text files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from dermaflux.phantom.lesion import Digits, Label, Lesion, draw
+from dermaflux.phantom.lesion import Label, Lesion, RandomIntegers, draw
 
 Damage = Literal["", "truncated", "not an image", "no file", "no row"]
 Size = tuple[int, int]
@@ -19,7 +19,7 @@ _ARCHIVE = ("isic2020", "hiba", "milk10k", "isic2024")
 
 
 @dataclass(frozen=True)
-class Picture:
+class PlannedImage:
     """One image file of the corpus."""
 
     path: str
@@ -43,26 +43,26 @@ class Picture:
 
 @dataclass
 class Layout:
-    """One dataset as published."""
+    """One dataset in its published layout."""
 
-    pictures: list[Picture] = field(default_factory=list)
+    images: list[PlannedImage] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     """Text of CSV files by path."""
     duplicates: list[tuple[str, str, str]] = field(default_factory=list)
     """Planted pairs: (kind, path, path)."""
 
-    def copy(self, kind: str, original: Picture, duplicate: Picture) -> None:
+    def copy(self, kind: str, original: PlannedImage, duplicate: PlannedImage) -> None:
         """Add a duplicate: the same photograph under another name, re-encoded unless equal."""
-        self.pictures.append(duplicate)
+        self.images.append(duplicate)
         self.duplicates.append((kind, original.path, duplicate.path))
 
 
 def lesion_of(source: str, index: int, label: str) -> Lesion:
-    """The lesion of a dataset; one without a binary label falls on either side by a fair coin."""
-    given: Label | None = (
+    """A lesion of a dataset; without a binary label its class is a fair coin."""
+    binary: Label | None = (
         "malignant" if label == "malignant" else "benign" if label == "benign" else None
     )
-    return draw(index, f"corpus/{source}", given)
+    return draw(index, f"corpus/{source}", binary)
 
 
 def view(lesion: Lesion, number: int) -> Lesion:
@@ -76,14 +76,14 @@ def isic_id(source: str, index: int) -> str:
     return f"ISIC_{100_000 + (number + 77) * 7_654_321 % 9_900_000:07d}"
 
 
-def expanded(counts: Mapping[str, int], digits: Digits) -> list[str]:
+def expanded(counts: Mapping[str, int], rng: RandomIntegers) -> list[str]:
     """Each key as often as its count says, in random order."""
-    return digits.shuffled([name for name, count in counts.items() for _ in range(count)])
+    return rng.shuffled([name for name, count in counts.items() for _ in range(count)])
 
 
-def pick(values: Sequence[T], digits: Digits) -> T:
+def pick(values: Sequence[T], rng: RandomIntegers) -> T:
     """One of the values, each equally likely."""
-    return values[digits.below(len(values))]
+    return values[rng.below(len(values))]
 
 
 def table(header: str, rows: Iterable[Sequence[object]]) -> str:

@@ -1,0 +1,120 @@
+"""What `ingest` reports: the quarantine and leak tables, and counts that must add up. Pure.
+
+Gives the text of reports/quarantine.csv and reports/leaks.csv and the content of
+reports/ingest.json; in = kept + quarantined, in all and for each dataset and scale.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dermaflux.corpus.splitting.records import DecodedItem, Item, Rejection
+from dermaflux.corpus.splitting.selection import Selection
+from dermaflux.corpus.splitting.splits import LEAK_COLUMNS
+from dermaflux.sources.discovery import Dataset
+
+_QUARANTINE_COLUMNS = ("source", "location", "image_id", "stage", "rule", "reason")
+
+
+def quarantine_csv(rejections: Sequence[Rejection]) -> str:
+    """The quarantine table as CSV text, ordered by source and location."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_QUARANTINE_COLUMNS)
+    rows = [
+        (
+            rejection.item.dataset.source.name,
+            rejection.item.location,
+            rejection.item.image_id,
+            rejection.stage,
+            rejection.problem.rule,
+            rejection.problem.reason,
+        )
+        for rejection in rejections
+    ]
+    writer.writerows(sorted(rows))
+    return out.getvalue()
+
+
+def leaks_csv(rows: Sequence[Mapping[str, str]]) -> str:
+    """The table of images that leave training because of a test image, as CSV text."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, LEAK_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def summary(
+    items: Sequence[Item],
+    decoded: Sequence[DecodedItem],
+    selection: Selection,
+    rejections: Sequence[Rejection],
+    datasets: Sequence[Dataset],
+) -> dict[str, Any]:
+    """Counts of the stage: images and unmatched rows that went in, were kept, were quarantined."""
+    kept = selection.kept()
+    read = Counter(item.dataset.source.name for item in items)
+    kept_per_source = Counter(decoded[index].item.dataset.source.name for index in kept)
+    rejected = Counter(rejection.item.dataset.source.name for rejection in rejections)
+    sources = {
+        d.source.name: {
+            "title": d.source.title,
+            "licence": d.source.licence,
+            "citation": d.source.citation,
+            "url": d.source.url,
+            "in": read[d.source.name],
+            "kept": kept_per_source[d.source.name],
+            "quarantined": rejected[d.source.name],
+        }
+        for d in datasets
+    }
+    return {
+        "images": {"in": len(items), "kept": len(kept), "quarantined": len(rejections)},
+        "sources": sources,
+        "licences": dict(Counter(decoded[index].item.licence for index in kept)),
+        "kept": _nested(decoded, selection, kept),
+        "scales": _by_scale(Counter(str(selection.scales[index]) for index in kept), rejections),
+        "quarantine": {
+            "stage": dict(Counter(rejection.stage for rejection in rejections)),
+            "rule": dict(Counter(rejection.problem.rule for rejection in rejections)),
+        },
+        "duplicates": _group_sizes(selection.groups),
+    }
+
+
+def _nested(
+    decoded: Sequence[DecodedItem], selection: Selection, kept: Sequence[int]
+) -> dict[str, Any]:
+    """Split -> source -> label -> scale -> images kept."""
+    counts: dict[str, Any] = {}
+    for index in kept:
+        source = decoded[index].item.dataset.source.name
+        labels = counts.setdefault(str(selection.splits[index]), {}).setdefault(source, {})
+        scales = labels.setdefault(selection.labels[index], {})
+        scale = str(selection.scales[index])
+        scales[scale] = scales.get(scale, 0) + 1
+    return counts
+
+
+def _by_scale(kept: Counter[str], rejections: Sequence[Rejection]) -> dict[str, dict[str, int]]:
+    """Scale -> in, kept, quarantined; `none` counts rejections before an image had a scale."""
+    lost = Counter(str(rejection.scale or "none") for rejection in rejections)
+    return {
+        scale: {"in": kept[scale] + lost[scale], "kept": kept[scale], "quarantined": lost[scale]}
+        for scale in sorted(kept.keys() | lost.keys())
+    }
+
+
+def _group_sizes(groups: Sequence[str | None]) -> dict[str, int]:
+    """Number of duplicate groups, of images in them, and of images in the largest."""
+    sizes = Counter(name for name in groups if name is not None)
+    return {
+        "groups": len(sizes),
+        "images": sum(sizes.values()),
+        "largest": max(sizes.values(), default=0),
+    }
