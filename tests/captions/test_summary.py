@@ -31,7 +31,7 @@ def test_token_lengths_are_those_of_the_tokenizer_one_by_one():
     assert (
         sum(one <= found["p95"] for one in many) >= 4750 > sum(one < found["p95"] for one in many)
     )
-    drawing = lengths.drawn(lengths.figures(counts, limit=32)).splitlines()
+    drawing = lengths.bar_chart(lengths.figures(counts, limit=32)).splitlines()
     assert drawing[0].endswith("1 of 4 exceed 32 and are cut there")
     assert [line.split()[-1] for line in drawing[1:]] == ["3", "1"]
 
@@ -63,4 +63,6 @@ def test_figures_are_written_beside_the_table_and_say_what_the_gate_found(tmp_pa
     # Asymmetry as measured, border the other way round, colours unrelated; flagged ones left out.
     assert agreement == {"asymmetry": 1.0, "border_irregularity": -1.0, "colours": 0.0}
     rows = [row | {"captioner": "measured"} for row in rows]
-    assert "agreement" not in summary.of(pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas())
+    assert "agreement" not in summary.summarise(
+        pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas()
+    )

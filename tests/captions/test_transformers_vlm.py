@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_vision import BEGIN, TEMPLATE, picture
+from small_vision import BEGIN, TEMPLATE, noise_image
 from transformers import (
     AutoProcessor,
     GenerationConfig,
@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from dermaflux.captions.vlm import loading, prompts, transformers_vlm
-from dermaflux.captions.vlm.client import Question
-from dermaflux.captions.vlm.transformers_vlm import InProcessVision
+from dermaflux.captions.vlm.client import Request
+from dermaflux.captions.vlm.transformers_vlm import TransformersVLM
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
@@ -31,23 +31,23 @@ from dermaflux.errors import InputError
 SIZES = [(64, 64), (64, 128), (200, 60), (64, 64), (100, 100)]
 
 
-def vision(folder: Path, batch: int = 4, temperature: float = 0.0) -> InProcessVision:
-    return InProcessVision(
+def vision(folder: Path, batch: int = 4, temperature: float = 0.0) -> TransformersVLM:
+    return TransformersVLM(
         str(folder), precision="fp32", batch=batch, maximum_tokens=10, temperature=temperature
     )
 
 
-def questions() -> list[Question]:
+def requests() -> list[Request]:
     """Prompts of different lengths, pictures of different shapes, one question without."""
     found = []
     for number, (width, height) in enumerate(SIZES):
-        image = picture(number, width, height)
-        text = prompts.abc_question(("benign", "malignant")[number % 2]) + " Please." * number
-        found.append(Question(text, image, sha256(image)))
-    return [*found, Question(prompts.THINK_TWICE, None, "0" * 64)]
+        image = noise_image(number, width, height)
+        text = prompts.abc_prompt(("benign", "malignant")[number % 2]) + " Please." * number
+        found.append(Request(text, image, sha256(image)))
+    return [*found, Request(prompts.THINK_TWICE, None, "0" * 64)]
 
 
-def step_by_step(folder: Path, question: Question, steps: int) -> list[int]:
+def step_by_step(folder: Path, question: Request, steps: int) -> list[int]:
     """Greedy tokens by whole forward passes: no batch, no padding, no cache, no `generate`."""
     model = MllamaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
@@ -73,8 +73,8 @@ def step_by_step(folder: Path, question: Question, steps: int) -> list[int]:
 
 
 def test_a_batch_says_what_a_plain_forward_pass_says(small_model: Path) -> None:
-    asked = questions()
-    answers = list(vision(small_model).answers(asked))
+    asked = requests()
+    answers = list(vision(small_model).generate(asked))
     decode = AutoProcessor.from_pretrained(small_model).tokenizer.decode
     for question, answer in list(zip(asked, answers, strict=True))[:3]:
         said = decode(step_by_step(small_model, question, 10), skip_special_tokens=True)
@@ -82,20 +82,20 @@ def test_a_batch_says_what_a_plain_forward_pass_says(small_model: Path) -> None:
 
 
 def test_batched_equals_one_by_one(small_model: Path) -> None:
-    asked = questions()
-    together = list(vision(small_model).answers(asked))
-    assert together == list(vision(small_model, batch=1).answers(asked))
+    asked = requests()
+    together = list(vision(small_model).generate(asked))
+    assert together == list(vision(small_model, batch=1).generate(asked))
     assert [one.finish for one in together] == ["length"] * len(asked)
     assert {one.completion_tokens for one in together} == {10}
 
 
 def test_the_picture_decides(small_model: Path) -> None:
-    asked = [Question("Describe.", picture(seed), str(seed)) for seed in range(4)]
-    assert len({answer.text for answer in vision(small_model).answers(asked)}) > 1
+    asked = [Request("Describe.", noise_image(seed), str(seed)) for seed in range(4)]
+    assert len({answer.text for answer in vision(small_model).generate(asked)}) > 1
 
 
 def test_prompt_is_the_published_form_with_one_begin_token(small_model: Path) -> None:
-    asked = questions()[:2]
+    asked = requests()[:2]
     model = vision(small_model)
     expected = (
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n<|image|>This is an image "
@@ -111,7 +111,7 @@ def test_prompt_is_the_published_form_with_one_begin_token(small_model: Path) ->
 
 
 def test_prompt_without_image_does_not_depend_on_the_day(small_model: Path) -> None:
-    said = vision(small_model).prompt(Question("Think.", None, "k"))
+    said = vision(small_model).prompt(Request("Think.", None, "k"))
     assert "Today Date: 26 Jul 2024" in said
 
 
@@ -123,13 +123,13 @@ def test_a_system_message_beside_an_image_is_refused_and_never_sent(small_model:
     user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Look."}]}
     with pytest.raises(TemplateError, match="incompatible with system messages"):
         processor.apply_chat_template([system, user])
-    assert "system" not in vision(small_model).prompt(Question("Look.", b"", ""))
+    assert "system" not in vision(small_model).prompt(Request("Look.", b"", ""))
 
 
 def test_an_end_token_ends_the_answer(small_model: Path, tmp_path: Path) -> None:
     import shutil
 
-    asked = questions()[:3]
+    asked = requests()[:3]
     tokens = [step_by_step(small_model, one, 10) for one in asked]
     end = tokens[0][4]
     assert end not in tokens[0][:4]
@@ -137,7 +137,7 @@ def test_an_end_token_ends_the_answer(small_model: Path, tmp_path: Path) -> None
     settings = GenerationConfig.from_pretrained(folder)
     settings.eos_token_id = [*settings.eos_token_id, end]
     settings.save_pretrained(folder)
-    for answer, row in zip(vision(folder).answers(asked), tokens, strict=True):
+    for answer, row in zip(vision(folder).generate(asked), tokens, strict=True):
         expected = row.index(end) + 1 if end in row else 10
         assert answer.completion_tokens == expected
         assert answer.finish == ("stop" if end in row else "length")
@@ -145,12 +145,12 @@ def test_an_end_token_ends_the_answer(small_model: Path, tmp_path: Path) -> None
 
 
 def test_a_sampled_answer_does_not_depend_on_its_neighbours(small_model: Path) -> None:
-    asked = questions()
+    asked = requests()
     model = vision(small_model, temperature=0.7)
-    together = list(model.answers(asked))
-    alone = [next(model.answers([one])) for one in reversed(asked)][::-1]
+    together = list(model.generate(asked))
+    alone = [next(model.generate([one])) for one in reversed(asked)][::-1]
     assert together == alone
-    assert together != list(vision(small_model).answers(asked))
+    assert together != list(vision(small_model).generate(asked))
 
 
 def test_sampling_follows_the_softmax() -> None:
@@ -189,7 +189,7 @@ def test_models_that_cannot_answer_are_refused_before_work(
         vision(base).check()
     picky = shutil.copytree(small_model, tmp_path / "picky")
     (picky / "chat_template.jinja").write_text("{{ raise_exception('no pictures') }}" + TEMPLATE)
-    with pytest.raises(InputError, match="refuses a question .no pictures.*name another"):
+    with pytest.raises(InputError, match="refuses a prompt .no pictures.*name another"):
         vision(picky).check()
     foreign = shutil.copytree(small_model, tmp_path / "foreign")
     (foreign / "config.json").write_text(
@@ -207,15 +207,15 @@ def test_damaged_weights_are_one_sentence(small_model: Path, tmp_path: Path) -> 
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(InputError, match="cut cannot be opened"):
-        next(vision(folder).answers(questions()))
+        next(vision(folder).generate(requests()))
 
 
 def test_an_oversize_image_is_refused(small_model: Path) -> None:
-    asked = [Question("Look.", picture(0, 5000, 8), "k")]
+    asked = [Request("Look.", noise_image(0, 5000, 8), "k")]
     with pytest.raises(InputError, match="5000 x 8 pixels, over the limit of 4096"):
-        next(vision(small_model).answers(asked))
+        next(vision(small_model).generate(asked))
     with pytest.raises(InputError, match="cannot be opened"):
-        next(vision(small_model).answers([Question("Look.", b"no picture", "k")]))
+        next(vision(small_model).generate([Request("Look.", b"no noise_image", "k")]))
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -241,12 +241,12 @@ def test_gated_and_unknown_repositories_are_told_apart(tmp_path: Path) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     code = (
         "import json\n"
-        "from dermaflux.captions.vlm.transformers_vlm import InProcessVision\n"
+        "from dermaflux.captions.vlm.transformers_vlm import TransformersVLM\n"
         "from dermaflux.errors import InputError\n"
         "said = []\n"
         "for name in ('gated/model', 'un/known'):\n"
         "    try:\n"
-        "        InProcessVision(name).check()\n"
+        "        TransformersVLM(name).check()\n"
         "    except InputError as error:\n"
         "        said.append(str(error))\n"
         "print(json.dumps(said))\n"
