@@ -138,56 +138,6 @@ def measure(section: Caption, runtime: CaptionRuntime, images: int, side: int) -
 
 
 def main() -> None:
-        server = await asyncio.get_running_loop().create_server(Instant, "127.0.0.1", 0)
-        ready.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(main())
-
-
-def questions(images: int, side: int) -> Iterator[Request]:
-    """Images of `side` pixels and about the bytes of a photograph of skin, all different."""
-    random = np.random.default_rng(0)
-    smooth = random.integers(60, 220, (side // 8, side // 8, 3), dtype=np.uint8)
-    picture = Image.fromarray(smooth).resize((side, side), Image.Resampling.BICUBIC)
-    noise = random.integers(-6, 7, (side, side, 1))
-    grainy = np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)
-    encoded = io.BytesIO()
-    Image.fromarray(grainy).save(encoded, "JPEG", quality=95)
-    text = prompts.abc_prompt("benign")
-    for number in range(images):
-        image = encoded.getvalue() + number.to_bytes(8, "big")  # decoders ignore what follows
-        yield Request(text, image, sha256(image))
-
-
-def measure(section: Caption, images: int, side: int) -> dict[str, Any]:
-    """Answers per second, first asked and then recalled."""
-    asked = list(questions(images, side))
-    with tempfile.TemporaryDirectory() as folder:
-        paid = AnswerCache(Path(folder) / "answers.sqlite", "benchmark", sampling_settings(section))
-        with EndpointVLM(section, received=cache.add) as endpoint:
-            vision = CachedVLM(endpoint, paid, section.maximum_tokens, None)
-            vision.check()
-            began, worked = time.perf_counter(), time.process_time()
-            answers = sum(answer.text == _TEXT for answer in vision.generate(asked))
-            seconds, processor = time.perf_counter() - began, time.process_time() - worked
-            began = time.perf_counter()
-            recalled = sum(answer.text == _TEXT for answer in vision.generate(asked))
-            again = time.perf_counter() - began
-        paid.close()
-    assert answers == recalled == images
-    return {
-        "images": images,
-        "pixels_per_side": side,
-        "bytes_per_image": len(asked[0].image or b""),
-        "seconds": round(seconds, 2),
-        "images_per_second": round(images / seconds, 1),
-        "client_processor_seconds": round(processor, 2),
-        "images_per_second_recalled": round(images / again, 1),
-    }
-
-
-def main() -> None:
     """Start the server, measure each image size, print and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=4000)
