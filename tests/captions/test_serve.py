@@ -138,7 +138,7 @@ def test_the_endpoint_client_returns_what_the_server_responds(
         assert list(endpoint.generate(with_image)) == list(local.generate(with_image))
         images = [noise_image(seed) for seed in range(3)]
         chain = VisualAttributes(endpoint, window=2)
-        lesions = [LesionImage(one, sha256(one), "benign", "dermoscopic") for one in images]
+        lesions = [LesionImage(image, sha256(image), "benign", "dermoscopic") for image in images]
         described = list(chain.generate(lesions))
     assert list(chain.thoughts) == ["dermoscopic"]
     assert [response.completion_tokens for response in described] == [2 * TOKENS] * 3

@@ -13,7 +13,7 @@ from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.params.load import load
-from dermaflux.validation import cached_check, mixture_suite, pool_suite, validate
+from dermaflux.validation import cached_check, mixture_gate, mixture_suite, pool_suite, validate
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,9 +226,9 @@ def test_the_gate_reads_the_tables_and_refuses_what_leaks(params, tmp_path, monk
     _write(_rows("synthetic", 30, "train"), paths.SYNTHETIC)
     real = [f"isic2019/{index}" for index in range(20)]
     synthetic = [f"synthetic/{index}" for index in range(20)]
-    mixture_suite.gate(params, real, synthetic, ["synthetic/25"])
-    mixture_suite.gate(params, real, [], [])
+    mixture_gate.check(params, real, synthetic, ["synthetic/25"])
+    mixture_gate.check(params, real, [], [])
     with pytest.raises(InputError, match=r"'lesion not held out'.*isic2019/21 \(isic2020/0\)"):
-        mixture_suite.gate(params, [*real[:19], "isic2019/21"], synthetic, [])
+        mixture_gate.check(params, [*real[:19], "isic2019/21"], synthetic, [])
     with pytest.raises(InputError, match="'not memorised'.*synthetic/7"):
-        mixture_suite.gate(params, real, synthetic, ["synthetic/7"])
+        mixture_gate.check(params, real, synthetic, ["synthetic/7"])

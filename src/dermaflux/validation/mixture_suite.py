@@ -1,16 +1,13 @@
 """The Great Expectations suite `mixture`: what the images that one arm trains on must satisfy.
 
-`gate` reads the metadata of corpus/ and synthetic/; everything else takes frames. Writes nothing
-but the cache of passed checks.
+Reads and writes nothing; `mixture_gate` runs it on the tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from dermaflux import paths
-from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.validation.checks import (
     GROUPS,
@@ -31,32 +28,6 @@ HELD_OUT = ("image_id", "sha256", *GROUPS)
 """Columns read of the validation and test splits: identities, no label."""
 MIXTURE = ("label", "source", "split", *HELD_OUT)
 """Columns read of the corpus's training split and of the synthetic pool."""
-
-
-def gate(
-    params: Params, real: Sequence[str], synthetic: Sequence[str], rejected: Collection[str]
-) -> None:
-    """Check a draw before any of its images is decoded; a draw that passed before is not reloaded.
-
-    `real`: image_ids of the corpus's training split; `synthetic`: of the pool; `rejected`: those
-    that the audit found memorised. Raises `InputError` naming the first failed check and rows;
-    prints a warning where the policy tolerates a failure.
-    """
-    import pandas as pd
-
-    from dermaflux.validation import cached_check
-    from dermaflux.validation.corpus_suite import as_published
-
-    names = (*MIXTURE, "diagnosis")
-    corpus = table.metadata(paths.CORPUS, names, "train")
-    real_rows = corpus[corpus["image_id"].isin(list(real))]
-    pool = table.metadata(paths.SYNTHETIC, names, "train") if synthetic else corpus[:0]
-    synthetic_rows = pool[pool["image_id"].isin(list(synthetic))]
-    held_out = [table.metadata(paths.CORPUS, HELD_OUT, split) for split in ("validation", "test")]
-    frame = with_derived_columns(real_rows, synthetic_rows, pd.concat(held_out), rejected)
-    counts = {"real": len(real), "synthetic": len(synthetic)} if params.real_fraction else None
-    arm = "mixture" if synthetic else "real"
-    cached_check.check("mixture", frame, checks(params, arm, as_published(params), counts))
 
 
 def with_derived_columns(

@@ -86,7 +86,7 @@ def _locate(lab: Array, frame: Mask, lighter: float | None) -> Segmentation | No
 
 
 def _frame(image: np.ndarray[Any, np.dtype[np.uint8]]) -> Mask:
-    """True on black corners and bars: dark regions joined to the edge of the picture."""
+    """True on black corners and bars: dark regions joined to the edge of the image."""
     dark = image.max(axis=2) < 255 * _DARK
     labels, _ = ndimage.label(dark)
     corners = {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}

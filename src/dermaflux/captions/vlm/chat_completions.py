@@ -57,9 +57,12 @@ class ChatCompletions:
         self._section, self._runtime = section, runtime
         self._url = runtime.endpoint.rstrip("/")
         self._key = os.environ.get(runtime.api_key_variable) or None
-        # A server without keys gets no header instead of the placeholder.
-        self._headers: Any = {} if self._key else {"Authorization": openai.Omit()}
+        # The client would send what it finds in other OPENAI_ variables, and a placeholder as key.
+        omitted = ["OpenAI-Organization", "OpenAI-Project"]
+        omitted += [] if self._key else ["Authorization"]
+        self._headers: Any = dict.fromkeys(omitted, openai.Omit())
         try:
+            _ = urlsplit(self._url).port  # raises ValueError beyond 65535
             self._client = openai.AsyncOpenAI(
                 base_url=self._url,
                 api_key=self._key or "none",
