@@ -26,7 +26,7 @@ from dermaflux.core import table
 from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
 from dermaflux.params import Params, TokenPrice
-from dermaflux.params.load import load
+from dermaflux.params.load import load, parse
 from dermaflux.phantom import draw, render
 
 ROOT = Path(__file__).parents[2]
@@ -303,3 +303,17 @@ def test_killed_between_shards_the_finished_ones_are_not_repeated(corpus, monkey
     assert calls == [15, 15, 10]
     assert _written() == whole
     assert not list((corpus / ".dermaflux" / "checkpoints" / "caption").glob("*/*.parquet"))
+
+
+SPEED_ONLY = (
+    *("endpoint", "api_key_variable", "concurrency", "timeout_seconds", "retries"),
+    *("token_budget", "price_per_million_tokens", "shard_images"),
+)
+
+
+@pytest.mark.parametrize("key", SPEED_ONLY)
+def test_a_key_that_moved_to_runtime_names_its_new_place(key):
+    raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    raw["caption"][key] = raw["runtime"]["caption"].pop(key)
+    with pytest.raises(InputError, match=rf"'caption.{key}'.*'runtime.caption.{key}'"):
+        parse(raw)

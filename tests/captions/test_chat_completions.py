@@ -48,9 +48,13 @@ def trickle() -> Iterator[str]:
     """A server that sends a byte of its reply every 50 ms and never ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stop = threading.Event()
+        listener.settimeout(10)
 
         def run() -> None:
-            connection, _ = listener.accept()
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                return
             with connection:
                 connection.recv(65536)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
@@ -64,14 +68,15 @@ def trickle() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         stop.set()
-        thread.join(5)
+        thread.join()
 
 
 def test_the_timeout_limits_the_whole_answer_and_not_a_single_read(trickle: str) -> None:
     start = time.monotonic()
-    with pytest.raises(Retriable, match=r"no answer within timeout_seconds 0.4"):
-        complete(trickle, timeout_seconds=0.4)
-    assert time.monotonic() - start < 5
+    with pytest.raises(Retriable, match=r"no answer within timeout_seconds 1\b"):
+        complete(trickle, timeout_seconds=1.0)
+    # The reply would go on for eight minutes; importing the client counts here, too.
+    assert time.monotonic() - start < 30
 
 
 def test_a_retry_after_is_seconds_or_a_date() -> None:
