@@ -1,8 +1,8 @@
 """Throughput of the endpoint client against a server on loopback that answers at once.
 
 The server is another process that does no more than find the end of each request; both share the
-machine's cores. The whole path is timed: encoded images -> requests -> answers -> store of paid
-answers, at the concurrency of the parameters; and again from the store alone. Writes JSON:
+machine's cores. The whole path is timed: encoded images -> requests -> responses -> cache, at the
+concurrency of the parameters; and again from the cache alone. Writes JSON:
 `python benchmarks/captions.py --output benchmarks/results/captions.json`.
 """
 
@@ -28,14 +28,15 @@ import numpy as np
 from PIL import Image
 
 from dermaflux.captions.vlm import prompts
-from dermaflux.captions.vlm.answer_cache import Paid, Remembered
-from dermaflux.captions.vlm.client import Question
-from dermaflux.captions.vlm.endpoint import Endpoint
-from dermaflux.captions.vlm.open import sampling
+from dermaflux.captions.vlm.answer_cache import AnswerCache, CachedVLM
+from dermaflux.captions.vlm.client import Request
+from dermaflux.captions.vlm.endpoint import EndpointVLM
+from dermaflux.captions.vlm.open import sampling_settings
 from dermaflux.core.files import write_json
 from dermaflux.core.hashing import sha256
 from dermaflux.params import Caption
 from dermaflux.params.load import load
+from dermaflux.params.runtime import CaptionRuntime
 
 ROOT = Path(__file__).parents[1]
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -51,7 +52,7 @@ class Instant(asyncio.Protocol):
     REPLY = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client came."""
+        """A client connected."""
         self._transport: Any = transport
         self._left = 0
         self._head = b""
@@ -63,9 +64,9 @@ class Instant(asyncio.Protocol):
             head, separator, body = self._head.partition(b"\r\n\r\n")
             if not separator:
                 return
-            found = _LENGTH.search(head)
-            assert found is not None
-            self._left, self._head = int(found[1]) - len(body), b""
+            length = _LENGTH.search(head)
+            assert length is not None
+            self._left, self._head = int(length[1]) - len(body), b""
         else:
             self._left -= len(data)
         if self._left == 0:
@@ -93,45 +94,46 @@ def serve(ready: Connection) -> None:
     asyncio.run(main())
 
 
-def questions(images: int, side: int) -> Iterator[Question]:
+def requests(images: int, side: int) -> Iterator[Request]:
     """Images of `side` pixels and about the bytes of a photograph of skin, all different."""
     random = np.random.default_rng(0)
     smooth = random.integers(60, 220, (side // 8, side // 8, 3), dtype=np.uint8)
-    picture = Image.fromarray(smooth).resize((side, side), Image.Resampling.BICUBIC)
+    image = Image.fromarray(smooth).resize((side, side), Image.Resampling.BICUBIC)
     noise = random.integers(-6, 7, (side, side, 1))
-    grainy = np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8)
-    encoded = io.BytesIO()
-    Image.fromarray(grainy).save(encoded, "JPEG", quality=95)
-    text = prompts.abc_question("benign")
+    grainy = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(grainy).save(buffer, "JPEG", quality=95)
+    text = prompts.abc_prompt("benign")
     for number in range(images):
-        image = encoded.getvalue() + number.to_bytes(8, "big")  # decoders ignore what follows
-        yield Question(text, image, sha256(image))
+        encoded = buffer.getvalue() + number.to_bytes(8, "big")  # decoders ignore what follows
+        yield Request(text, encoded, sha256(encoded))
 
 
-def measure(section: Caption, images: int, side: int) -> dict[str, Any]:
-    """Answers per second, first asked and then recalled."""
-    asked = list(questions(images, side))
+def measure(section: Caption, runtime: CaptionRuntime, images: int, side: int) -> dict[str, Any]:
+    """Responses per second, first from the server and then from the cache."""
+    batch = list(requests(images, side))
     with tempfile.TemporaryDirectory() as folder:
-        paid = Paid(Path(folder) / "answers.sqlite", "benchmark", sampling(section))
-        with Endpoint(section, received=paid.keep) as endpoint:
-            vision = Remembered(endpoint, paid, section.maximum_tokens, None)
-            vision.check()
+        settings = sampling_settings(section)
+        cache = AnswerCache(Path(folder) / "answers.sqlite", "benchmark", settings)
+        with EndpointVLM("benchmark", section, runtime, on_response=cache.add) as endpoint:
+            vlm = CachedVLM(endpoint, cache, section.maximum_tokens, None)
+            vlm.check()
             began, worked = time.perf_counter(), time.process_time()
-            answers = sum(answer.text == _TEXT for answer in vision.answers(asked))
+            served = sum(response.text == _TEXT for response in vlm.generate(batch))
             seconds, processor = time.perf_counter() - began, time.process_time() - worked
             began = time.perf_counter()
-            recalled = sum(answer.text == _TEXT for answer in vision.answers(asked))
+            cached = sum(response.text == _TEXT for response in vlm.generate(batch))
             again = time.perf_counter() - began
-        paid.close()
-    assert answers == recalled == images
+        cache.close()
+    assert served == cached == images
     return {
         "images": images,
         "pixels_per_side": side,
-        "bytes_per_image": len(asked[0].image or b""),
+        "bytes_per_image": len(batch[0].image or b""),
         "seconds": round(seconds, 2),
         "images_per_second": round(images / seconds, 1),
         "client_processor_seconds": round(processor, 2),
-        "images_per_second_recalled": round(images / again, 1),
+        "images_per_second_cached": round(images / again, 1),
     }
 
 
@@ -145,12 +147,12 @@ def main() -> None:
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     server.start()
     url = f"http://127.0.0.1:{here.recv()}/v1"
-    section = load(ROOT / "params.yaml").caption
-    given = section.model_dump() | {"captioner": "llama", "route": "endpoint", "endpoint": url}
-    section = Caption.model_validate(given)
+    params = load(ROOT / "params.yaml")
+    section = params.caption.model_copy(update={"captioner": "llama", "route": "endpoint"})
+    runtime = params.runtime.caption.model_copy(update={"endpoint": url})
     report = {
-        "runs": [measure(section, arguments.images, side) for side in (128, 256, 512)],
-        "concurrency": section.concurrency,
+        "runs": [measure(section, runtime, arguments.images, side) for side in (128, 256, 512)],
+        "concurrency": runtime.concurrency,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "cpus": len(os.sched_getaffinity(0)),
         "load_average": round(os.getloadavg()[0], 1),

@@ -1,7 +1,7 @@
 """Time of the Great Expectations suites on a table the size of the eleven datasets.
 
 Makes a metadata table (no pixels) with the sources, splits, lesions and patients of the published
-counts, then runs the stage `validate` on it, part by part, and the border `mixture` at the paper's
+counts, then runs the stage `validate` on it, part by part, and the suite `mixture` at the paper's
 size. Writes JSON: `python benchmarks/validation.py --output benchmarks/results/validation.json`.
 """
 
@@ -29,7 +29,7 @@ from dermaflux.core import table
 from dermaflux.core.files import write_json
 from dermaflux.params import Params
 from dermaflux.params.load import load
-from dermaflux.validation import caption_suite, corpus_suite, data_docs, training_suites, validate
+from dermaflux.validation import caption_suite, corpus_suite, data_docs, mixture_suite, validate
 
 ROOT = Path(__file__).parents[1]
 # Images, scale, malignant share; ../shared-free: the counts are those of docs/data.md.
@@ -42,7 +42,7 @@ SOURCES = {
 
 
 def corpus(images: int) -> pd.DataFrame:
-    """A table of `images` rows that keeps its promises; lesions of 2, patients of 40 images."""
+    """A table of `images` rows that passes its checks; lesions of 2, patients of 40 images."""
     total = sum(count for count, _, _ in SOURCES.values())
     parts = []
     for source, (count, scale, share) in SOURCES.items():
@@ -123,42 +123,41 @@ def measure(params: Params) -> dict[str, object]:
         real, texts = validate._metadata(paths.CORPUS), validate._metadata(paths.CAPTIONS)
     with clock("derive columns"):
         frames = {
-            "corpus": corpus_suite.with_derived_corpus(real, texts),
-            "captions": caption_suite.with_derived(texts, real),
+            "corpus": corpus_suite.with_derived_columns(real, texts),
+            "captions": caption_suite.with_derived_columns(texts, real),
         }
-    promises = {
-        "corpus": corpus_suite.corpus_promises(params, real["source"].unique()),
-        "captions": caption_suite.promises(params),
+    suites = {
+        "corpus": corpus_suite.checks(params, real["source"].unique()),
+        "captions": caption_suite.checks(params),
     }
     passed, failing = {}, []
     for name, frame in frames.items():
         with clock(f"suite {name}"):
-            result = validate._validate(context, name, promises[name], frame)
+            result = validate._validate(context, name, suites[name], frame)
         passed[name] = len(result.results)
-        failing += [one["name"] for one in validate._broken(name, result, promises[name])]
+        failing += [failure["name"] for failure in validate._failures(name, result, suites[name])]
     with clock("Data Docs"):
         data_docs.write(context, Path("docs"))
     few = real[real["split"] == "train"]
-    columns = list(training_suites.MIXTURE)
+    columns = list(mixture_suite.MIXTURE)
     drawn = pd.concat(
         [few[few["label"] == label][: params.n_real // 2] for label in ("benign", "malignant")]
     )
-    with clock("border mixture"):
+    with clock("suite mixture"):
         held_out = real.loc[real["split"] != "train", columns]
-        mixture = training_suites.with_derived_mixture(
+        mixture = mixture_suite.with_derived_columns(
             drawn[columns], drawn[columns][:0], held_out, []
         )
-        asked = training_suites.mixture_promises(params, "real", False)
-        validate.check("mixture", mixture, asked)
-    suites = clock.seconds
+        validate.check("mixture", mixture, mixture_suite.checks(params, "real", False))
+    seconds = clock.seconds
     return {
         "rows": len(real),
         "expectations": passed,
         "failing": failing,
-        "seconds": suites,
+        "seconds": seconds,
         "processor_seconds": clock.processor,
         "seconds_suites_with_derivation": round(
-            suites["derive columns"] + suites["suite corpus"] + suites["suite captions"], 2
+            seconds["derive columns"] + seconds["suite corpus"] + seconds["suite captions"], 2
         ),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "cpus": len(os.sched_getaffinity(0)),

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 import pytest
+from hand_labelled import CAPTIONS
 
 from dermaflux.captions.lesion.abc_rule import REFERENCE_COLOURS
 from dermaflux.captions.lesion.measured import Measurements, describe
@@ -60,10 +63,50 @@ READERS = ((asymmetry_level, ASYMMETRY), (border_level, BORDER), (colour_level, 
 
 @pytest.mark.parametrize(
     ("level", "text", "expected"),
-    [(level, text, told) for level, texts in READERS for text, told in texts.items()],
+    [(level, text, expected) for level, texts in READERS for text, expected in texts.items()],
 )
-def test_words_are_read_as_a_person_reads_them(level, text, expected):
+def test_each_pattern_reads_the_sentence_it_was_written_for(level, text, expected):
     assert level(text) == expected
+
+
+MISREAD = {
+    (
+        "asymmetry",
+        "In terms of symmetry, this mole is balanced",
+    ): "symmetry without a symmetric word",
+    ("asymmetry", "Its halves do not match at all"): "no word for asymmetry",
+    ("border", "The surrounding skin is pink"): "'demarcated' without the word border",
+    ("colours", "The shape of the nevus is irregular"): "colours listed after a colon",
+}
+"""Attribute and beginning of a caption whose words the rules do not cover."""
+
+
+def _hand_labelled() -> Iterator[Any]:
+    readers = {"asymmetry": asymmetry_level, "border": border_level, "colours": colour_level}
+    for attribute, level in readers.items():
+        for caption in CAPTIONS:
+            reasons = [
+                reason
+                for (name, start), reason in MISREAD.items()
+                if name == attribute and caption.text.startswith(start)
+            ]
+            marks = [pytest.mark.xfail(strict=True, reason=reason) for reason in reasons]
+            yield pytest.param(level, caption.text, getattr(caption, attribute), marks=marks)
+
+
+@pytest.mark.parametrize(("level", "text", "expected"), list(_hand_labelled()))
+def test_captions_are_read_as_a_person_reads_them(level, text, expected):
+    assert level(text) == expected
+
+
+def test_readers_agree_with_a_person_and_do_not_by_guessing():
+    """Kappa over the hand-labelled captions, and of a reader that always says the commonest."""
+    readers = {"asymmetry": asymmetry_level, "border": border_level, "colours": colour_level}
+    for attribute, level in readers.items():
+        pairs = [(level(caption.text), getattr(caption, attribute)) for caption in CAPTIONS]
+        assert kappa([pair for pair in pairs if None not in pair]) > 0.9, attribute
+        constant = [(0, person) for _, person in pairs if person is not None]
+        assert kappa(constant) is None
 
 
 def _described() -> pd.DataFrame:
@@ -82,15 +125,15 @@ def _described() -> pd.DataFrame:
 
 def test_faithful_captions_agree_fully_and_captions_of_other_images_by_chance():
     frame = _described()
-    for name, found in figures(frame).items():
-        assert found == {"kappa": 1.0, "captions": 240, "not_said": 0}, name
+    for name, agreement in figures(frame).items():
+        assert agreement == {"kappa": 1.0, "captions": 240, "not_stated": 0}, name
     shuffled = frame["caption"].tolist()
     random.Random(1).shuffle(shuffled)
-    for name, found in figures(frame.assign(caption=shuffled)).items():
-        assert abs(found["kappa"]) < 0.2, name
-    # A model that hallucinates one description for every image tells nothing at all.
+    for name, agreement in figures(frame.assign(caption=shuffled)).items():
+        assert abs(agreement["kappa"]) < 0.2, name
+    # A model that writes one description for every image carries no information at all.
     constant = frame.assign(caption="It is asymmetrical, with an irregular border, brown.")
-    assert [one["kappa"] for one in figures(constant).values()] == [None, None, None]
+    assert [agreement["kappa"] for agreement in figures(constant).values()] == [None, None, None]
 
 
 def test_kappa_is_the_one_of_its_definition_also_where_a_level_never_occurs():

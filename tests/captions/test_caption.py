@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,29 +21,32 @@ from ruamel.yaml import YAML
 
 from dermaflux import paths
 from dermaflux.captions import caption, estimate
-from dermaflux.captions.vlm.captioner import INSIST
+from dermaflux.captions.vlm.captioner import RETRY_INSTRUCTION
 from dermaflux.core import table
 from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
-from dermaflux.params import Params
-from dermaflux.params.load import load
+from dermaflux.params import Params, TokenPrice
+from dermaflux.params.load import load, parse
 from dermaflux.phantom import draw, render
 
 ROOT = Path(__file__).parents[2]
 IMAGES = 40
 
 
-def _params(captioner: str, **values: Any) -> Params:
+def _params(captioner: str, route: str = "in_process", tokens: int = 256, **runtime: Any) -> Params:
+    """The shipped parameters with another captioner and other values of `runtime.caption`."""
     params = load(ROOT / "params.yaml")
-    section = type(params.caption).model_validate(
-        params.caption.model_dump() | {"captioner": captioner} | values
-    )
-    return params.model_copy(update={"caption": section})
+    changes = {"captioner": captioner, "route": route, "maximum_tokens": tokens}
+    section = type(params.caption).model_validate(params.caption.model_dump() | changes)
+    speed = params.runtime.caption
+    speed = type(speed).model_validate(speed.model_dump() | runtime)
+    update = {"caption": section, "runtime": params.runtime.model_copy(update={"caption": speed})}
+    return params.model_copy(update=update)
 
 
-def _by_endpoint(url: str, captioner: str = "llama", **values: Any) -> Params:
-    given = {"route": "endpoint", "endpoint": url, "concurrency": 4, "shard_images": 12}
-    return _params(captioner, **given | {"retries": 1} | values)
+def _by_endpoint(url: str, captioner: str = "llama", tokens: int = 256, **runtime: Any) -> Params:
+    defaults = {"endpoint": url, "concurrency": 4, "shard_images": 12, "retries": 1}
+    return _params(captioner, "endpoint", tokens, **defaults | runtime)
 
 
 @pytest.fixture
@@ -109,12 +113,13 @@ def test_label_captioner_writes_the_papers_sentence_and_no_numbers(corpus):
 def test_a_model_writes_captions_beside_the_measurements_and_the_gate_flags(corpus):
     refusing = set()
 
-    def script(asked, number):
-        if asked.preflight:
+    def script(request, number):
+        if request.preflight:
             return reply("Skin")
         if number < 3:
-            refusing.add(asked.image)
-        if asked.image in refusing and not (asked.text.endswith(INSIST) and number % 2):
+            refusing.add(request.image)
+        retried = request.text.endswith(RETRY_INSTRUCTION)
+        if request.image in refusing and not (retried and number % 2):
             return reply("I'm sorry, I cannot help with that.", prompt=40, completion=10)
         return reply(prompt=40, completion=30)
 
@@ -134,69 +139,71 @@ def test_a_model_writes_captions_beside_the_measurements_and_the_gate_flags(corp
         assert row["prompt_tokens"] == 80
         assert (row["completion_tokens"], row["flags"] is None) in {(20, False), (40, True)}
         assert row["flags"] is None or "refusal" in row["flags"].split(",")
-    # Asked again, with the server gone: nothing is paid, and the same table comes out.
+    # Run again, with the server gone: nothing is paid, and the same table comes out.
     before = _written()
     caption.run(_by_endpoint(server.url, shard_images=100))
     assert _written() == before
 
 
-def test_the_chain_asks_its_second_question_once_per_modality(corpus):
+def test_three_prompts_send_the_second_once_per_modality(corpus):
     text = "A small, round lesion of light brown color and smooth texture."
-    with serving(lambda asked, number: reply(text)) as server:
+    with serving(lambda request, number: reply(text)) as server:
         caption.run(_by_endpoint(server.url, "visual_attributes"))
-    asked = [one for one in server.asked if not one.preflight]
-    assert len(asked) == 2 * IMAGES + 2
-    assert sum(one.image is None for one in asked) == 2
+    bulk = [request for request in server.requests if not request.preflight]
+    assert len(bulk) == 2 * IMAGES + 2
+    assert sum(request.image is None for request in bulk) == 2
     assert {number for (image, _), number in server.answered.items() if image} == {1}
     assert {row["completion_tokens"] for row in _rows()} == {60}
 
 
 def test_the_budget_is_never_exceeded_and_buys_what_it_can(corpus):
-    with serving(lambda asked, number: reply(prompt=40, completion=30)) as server:
-        asked = {"maximum_tokens": 30}
+    with serving(lambda request, number: reply(prompt=40, completion=30)) as server:
+        spent = r"runtime.caption.token_budget 700 is spent \((630|700)"
         for _ in range(3):
             before = sum(server.answered.values())
-            with pytest.raises(InputError, match=r"caption.token_budget 700 is spent \((630|700)"):
-                caption.run(_by_endpoint(server.url, token_budget=700, **asked))
+            with pytest.raises(InputError, match=spent):
+                caption.run(_by_endpoint(server.url, tokens=30, token_budget=700))
             assert not paths.CAPTIONS.exists()
             assert 9 <= sum(server.answered.values()) - before <= 10  # of 70 tokens each
-        caption.run(_by_endpoint(server.url, token_budget=100_000, **asked))
+        caption.run(_by_endpoint(server.url, tokens=30, token_budget=100_000))
     assert len(_rows()) == IMAGES
     assert set(server.answered.values()) == {1}
 
 
 def test_a_server_that_would_fail_is_refused_before_any_image_is_sent(corpus):
     with (
-        serving(lambda asked, number: (401, b"no")) as server,
+        serving(lambda request, number: (401, b"no")) as server,
         pytest.raises(InputError, match="OPENAI_API_KEY"),
     ):
         caption.run(_by_endpoint(server.url))
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
     assert not paths.CAPTIONS.exists()
 
 
-def test_estimate_counts_and_makes_no_request(corpus, capsys):
+def test_estimate_counts_and_sends_no_request(corpus, capsys):
     with serving() as server:
         for captioner, requests in (("llama", 40), ("visual_attributes", 82), ("measured", 0)):
             estimate.run(_by_endpoint(server.url, captioner), rate=0.01)
             assert f"requests     {requests}" in capsys.readouterr().out
-        assert server.asked == []
-        section = _by_endpoint(server.url).caption
+        assert server.requests == []
         caption.run(_by_endpoint(server.url))
-        asked = len(server.asked)
-        estimate.run(_by_endpoint(server.url, maximum_tokens=256), rate=0.01)
+        sent = len(server.requests)
+        estimate.run(_by_endpoint(server.url), rate=0.01)
         assert "40 answered already" in capsys.readouterr().out
-        assert len(server.asked) == asked
-    prices = {"prompt": 2.0, "completion": 10.0}
-    found = estimate.Estimate(10, 0, 3600, 1_000_000, 500_000, 0)
-    section = section.model_validate(section.model_dump() | {"price_per_million_tokens": prices})
-    assert (found.hours(2.0), found.cost(section)) == (0.5, 7.0)
+        assert len(server.requests) == sent
+    result = estimate.Estimate(10, 0, 3600, 1_000_000, 500_000, 0)
+    price = TokenPrice(prompt=2.0, completion=10.0)
+    assert (result.hours(2.0), result.cost(price)) == (0.5, 7.0)
 
 
-def _start(folder: Path, params: Params) -> subprocess.Popen[bytes]:
+def _write_params(folder: Path, params: Params) -> None:
     with (folder / "params.yaml").open("w") as file:
         content = json.loads(params.model_dump_json(by_alias=True))
         YAML(typ="safe").dump(content, file)
+
+
+def _start(folder: Path, params: Params) -> subprocess.Popen[bytes]:
+    _write_params(folder, params)
     return subprocess.Popen(
         [sys.executable, "-c", "from dermaflux.cli import main; main()", "caption"],
         cwd=folder,
@@ -210,12 +217,12 @@ def test_killed_in_the_middle_no_caption_is_lost_and_none_is_paid_twice(corpus):
     hold = threading.Event()
     first: list[bytes | None] = []
 
-    def script(asked, number):
-        if asked.preflight:
+    def script(request, number):
+        if request.preflight:
             return reply("Skin")
         if not first:
-            first.append(asked.image)
-        if not hold.is_set() and (asked.image == first[0] or sum(server.answered.values()) >= 17):
+            first.append(request.image)
+        if not hold.is_set() and (request.image == first[0] or sum(server.answered.values()) >= 17):
             hold.wait(30)
             return None  # the client is dead by now
         return reply(f"{GOOD} It is number {number}.")
@@ -242,26 +249,71 @@ def test_killed_in_the_middle_no_caption_is_lost_and_none_is_paid_twice(corpus):
     assert all(row["flags"] is None and row["asymmetry"] is not None for row in rows[:1])
 
 
-def test_killed_between_shards_the_finished_ones_are_not_made_again(corpus, monkeypatch):
+def test_killed_and_resumed_under_edited_code_every_caption_is_by_the_new_code(corpus):
+    package = corpus / "src" / "dermaflux"
+    shutil.copytree(ROOT / "src" / "dermaflux", package)
+    code = (
+        "import os, signal, sys\n"
+        "from dermaflux.captions import caption\n"
+        "from dermaflux.params.load import load\n"
+        "write = caption._write_shard\n"
+        "def dying(rows, shard):\n"
+        "    write(rows, shard)\n"
+        "    if sys.argv[1] == 'dies' and shard.stem == '000001':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "caption._write_shard = dying\n"
+        "caption.run(load())\n"
+    )
+    _write_params(corpus, _params("label", shard_images=15))
+    environment = os.environ | {"PYTHONPATH": str(package.parent)}
+
+    def run(mode: str) -> int:
+        return subprocess.run([sys.executable, "-c", code, mode], env=environment).returncode
+
+    assert run("dies") == -signal.SIGKILL
+    saved = sorted((corpus / ".dermaflux" / "checkpoints" / "caption").glob("*/*.parquet"))
+    assert [file.stem for file in saved] == ["000000", "000001"]
+    # One of the sub-packages, which a digest of the modules beside caption.py would not cover.
+    label = package / "captions" / "text" / "label.py"
+    label.write_text(label.read_text().replace("an image containing", "an image showing"))
+    assert run("finishes") == 0
+    assert {row["caption"].split(" a ")[0] for row in _rows()} == {"This is an image showing"}
+
+
+def test_killed_between_shards_the_finished_ones_are_not_repeated(corpus, monkeypatch):
     caption.run(_params("measured"))
     whole = _written()
     calls: list[int] = []
-    real = caption.rows_of
+    real = caption.caption_rows
 
-    def dying(section, known, *rest):
+    def dying(section, images, *rest):
         if len(calls) == 2:
             raise KeyboardInterrupt
-        calls.append(len(known))
-        return real(section, known, *rest)
+        calls.append(len(images))
+        return real(section, images, *rest)
 
-    monkeypatch.setattr(caption, "rows_of", dying)
+    monkeypatch.setattr(caption, "caption_rows", dying)
     with pytest.raises(KeyboardInterrupt):
         caption.run(_params("measured", shard_images=15))
     assert _written() == whole  # the earlier table stays until the new one is whole
     monkeypatch.setattr(
-        caption, "rows_of", lambda *given: calls.append(len(given[1])) or real(*given)
+        caption, "caption_rows", lambda *args: calls.append(len(args[1])) or real(*args)
     )
     caption.run(_params("measured", shard_images=15))
     assert calls == [15, 15, 10]
     assert _written() == whole
     assert not list((corpus / ".dermaflux" / "checkpoints" / "caption").glob("*/*.parquet"))
+
+
+SPEED_ONLY = (
+    *("endpoint", "api_key_variable", "concurrency", "timeout_seconds", "retries"),
+    *("token_budget", "price_per_million_tokens", "shard_images"),
+)
+
+
+@pytest.mark.parametrize("key", SPEED_ONLY)
+def test_a_key_that_moved_to_runtime_names_its_new_place(key):
+    raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    raw["caption"][key] = raw["runtime"]["caption"].pop(key)
+    with pytest.raises(InputError, match=rf"'caption.{key}'.*'runtime.caption.{key}'"):
+        parse(raw)

@@ -10,93 +10,105 @@ import time
 from typing import Any
 
 import pytest
-from loopback import GOOD, Asked, reply, serving
+from loopback import GOOD, HttpRequest, reply, serving
 from PIL import Image
 
-from dermaflux.captions.vlm.client import Answer, Question
-from dermaflux.captions.vlm.endpoint import Endpoint
+from dermaflux.captions.vlm.client import Request, Response
+from dermaflux.captions.vlm.endpoint import EndpointVLM
 from dermaflux.errors import InputError
 from dermaflux.params import Caption
+from dermaflux.params.runtime import CaptionRuntime
 
 KEY = "sk-secret-1234567890"
 
 
-def picture(number: int, kind: str = "JPEG") -> bytes:
+def encoded_image(number: int, kind: str = "JPEG") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), (number % 256, number // 256, 90)).save(buffer, kind)
     return buffer.getvalue() + number.to_bytes(4, "big")  # ignored by decoders, makes it unique
 
 
-def questions(count: int) -> list[Question]:
-    images = [picture(number) for number in range(count)]
-    return [Question("Describe.", one, hashlib.sha256(one).hexdigest()) for one in images]
+def requests(count: int) -> list[Request]:
+    images = [encoded_image(number) for number in range(count)]
+    return [Request("Describe.", image, hashlib.sha256(image).hexdigest()) for image in images]
 
 
-def section(url: str, **values: Any) -> Caption:
-    given = {"captioner": "llama", "route": "endpoint", "endpoint": url, "model": "tiny-vision"}
-    return Caption(**given | {"concurrency": 8, "timeout_seconds": 5.0, "retries": 3} | values)
+SECTION = Caption(captioner="llama", route="endpoint", model="tiny-vision")
 
 
-def ask(url: str, count: int, **values: Any) -> list[Answer]:
-    with Endpoint(section(url, **values), first_delay=0.01) as endpoint:
-        return list(endpoint.answers(questions(count)))
+def runtime(url: str, **values: Any) -> CaptionRuntime:
+    defaults = {"endpoint": url, "concurrency": 8, "timeout_seconds": 5.0, "retries": 3}
+    return CaptionRuntime(**defaults | values)
 
 
-def number_of(asked: Asked) -> int:
-    assert asked.image is not None
-    return int.from_bytes(asked.image[-4:], "big")
+def open_endpoint(
+    url: str, sample: bytes | None = None, on_response: Any = None, **values: Any
+) -> EndpointVLM:
+    """A client that retries at once."""
+    on_response = on_response or (lambda request, response: None)
+    return EndpointVLM("tiny", SECTION, runtime(url, **values), sample, on_response, 0.01)
 
 
-def test_answers_keep_the_order_of_the_questions_and_few_requests_are_open(monkeypatch):
+def generate(url: str, count: int, **values: Any) -> list[Response]:
+    with open_endpoint(url, **values) as endpoint:
+        return list(endpoint.generate(requests(count)))
+
+
+def number_of(request: HttpRequest) -> int:
+    assert request.image is not None
+    return int.from_bytes(request.image[-4:], "big")
+
+
+def test_responses_keep_the_order_of_the_requests_and_few_are_in_flight(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
-    def later_ones_first(asked: Asked, _: int) -> bytes:
-        time.sleep(0.04 if number_of(asked) % 5 == 0 else 0.005)
-        return reply(f"answer {number_of(asked)}")
+    def later_ones_first(request: HttpRequest, _: int) -> bytes:
+        time.sleep(0.04 if number_of(request) % 5 == 0 else 0.005)
+        return reply(f"answer {number_of(request)}")
 
     with serving(later_ones_first) as server:
-        found = ask(server.url, 60)
-    assert [one.text for one in found] == [f"answer {number}" for number in range(60)]
+        responses = generate(server.url, 60)
+    assert [response.text for response in responses] == [f"answer {number}" for number in range(60)]
     assert 4 <= server.most_open <= 8
-    assert {one.key for one in server.asked} == {f"Bearer {KEY}"}
-    body = server.asked[0].body
+    assert {request.key for request in server.requests} == {f"Bearer {KEY}"}
+    body = server.requests[0].body
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("tiny-vision", 256, 0.0)
     # Llama 3.2's template refuses a system message beside an image.
     assert [message["role"] for message in body["messages"]] == ["user"]
 
 
-def test_a_slow_reader_bounds_what_is_asked_ahead():
+def test_a_slow_reader_bounds_what_is_sent_ahead():
     pulled = 0
 
     def counted():
         nonlocal pulled
-        for one in questions(400):
+        for request in requests(400):
             pulled += 1
-            yield one
+            yield request
 
-    with serving() as server, Endpoint(section(server.url)) as endpoint:
-        answers = endpoint.answers(counted())
+    with serving() as server, open_endpoint(server.url) as endpoint:
+        responses = endpoint.generate(counted())
         for _ in range(3):
-            next(answers)
+            next(responses)
         time.sleep(0.1)
         assert pulled <= 3 + 2 * 8 + 16
-        answers.close()
+        responses.close()
 
 
 def once(failure: Any):
     """Each image meets the failure at its first request and an answer at its second."""
     seen = set()
 
-    def script(asked: Asked, _: int) -> Any:
-        if number_of(asked) in seen:
-            return reply(f"answer {number_of(asked)}")
-        seen.add(number_of(asked))
-        return failure(asked) if callable(failure) else failure
+    def script(request: HttpRequest, _: int) -> Any:
+        if number_of(request) in seen:
+            return reply(f"answer {number_of(request)}")
+        seen.add(number_of(request))
+        return failure(request) if callable(failure) else failure
 
     return script
 
 
-def slow(asked: Asked) -> bytes:
+def slow(request: HttpRequest) -> bytes:
     time.sleep(0.6)
     return reply("too late")
 
@@ -118,51 +130,51 @@ def slow(asked: Asked) -> bytes:
     ids=["429", "500", "503", "529", "cut before", "cut within", "truncated JSON", "no choices",
          "html", "timeout"],
 )  # fmt: skip
-def test_a_passing_failure_is_tried_again_and_no_answer_is_lost(failure):
+def test_a_passing_failure_is_retried_and_no_response_is_lost(failure):
     with serving(once(failure)) as server:
-        found = ask(server.url, 12, timeout_seconds=0.4)
-    assert [one.text for one in found] == [f"answer {number}" for number in range(12)]
+        responses = generate(server.url, 12, timeout_seconds=0.4)
+    assert [response.text for response in responses] == [f"answer {number}" for number in range(12)]
     # Connections that are cut while idle are opened again by the library without an attempt.
-    assert 24 <= len(server.asked) <= 40
+    assert 24 <= len(server.requests) <= 40
 
 
 def test_a_retry_after_holds_back_every_request():
     times = []
 
-    def script(asked: Asked, number: int) -> Any:
+    def script(request: HttpRequest, number: int) -> Any:
         times.append(time.monotonic())
         return (429, b"", {"Retry-After": "1"}) if number == 0 else reply()
 
     with serving(script) as server:
-        assert len(ask(server.url, 6, concurrency=1)) == 6
+        assert len(generate(server.url, 6, concurrency=1)) == 6
     gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
     assert gaps[0] >= 1.0
     assert max(gaps[1:]) < 0.5
 
 
-def test_lasting_failure_is_one_sentence_and_what_was_answered_is_received():
-    kept = []
+def test_a_lasting_failure_is_one_sentence_and_responses_in_flight_are_received():
+    received = []
 
-    def script(asked: Asked, _: int) -> Any:
-        if number_of(asked) == 9:
+    def receive(request: Request, response: Response) -> None:
+        received.append(response.text)
+
+    def script(request: HttpRequest, _: int) -> Any:
+        if number_of(request) == 9:
             return 503, b"down for maintenance"
-        return reply(f"answer {number_of(asked)}")
+        return reply(f"answer {number_of(request)}")
 
-    with serving(script) as server:
-        given = section(server.url, retries=2)
-        with (
-            Endpoint(
-                given, received=lambda asked, answer: kept.append(answer.text), first_delay=0.01
-            ) as endpoint,
-            pytest.raises(InputError, match=r"failed 3 times.*HTTP 503: down.*caption.retries"),
-        ):
-            list(endpoint.answers(questions(30)))
-    assert {f"answer {number}" for number in range(9)} <= set(kept)
-    assert len(kept) == len(set(kept)) == sum(server.answered.values())
+    with (
+        serving(script) as server,
+        open_endpoint(server.url, on_response=receive, retries=2) as endpoint,
+        pytest.raises(InputError, match=r"failed 3 times.*HTTP 503: down.*caption.retries"),
+    ):
+        list(endpoint.generate(requests(30)))
+    assert {f"answer {number}" for number in range(9)} <= set(received)
+    assert len(received) == len(set(received)) == sum(server.answered.values())
 
 
-def test_an_empty_answer_a_refusal_and_a_cut_answer_are_answers():
-    def script(asked: Asked, _: int) -> Any:
+def test_an_empty_text_a_refusal_and_a_truncated_text_are_responses():
+    def script(request: HttpRequest, _: int) -> Any:
         refused = json.loads(reply())
         refused["choices"][0]["message"] = {"content": None, "refusal": "I cannot."}
         parts = json.loads(reply())
@@ -173,11 +185,11 @@ def test_an_empty_answer_a_refusal_and_a_cut_answer_are_answers():
             json.dumps(refused).encode(),
             (400, b'{"error": {"message": "blocked by the content filter"}}'),
             json.dumps(parts).encode(),
-        ][number_of(asked)]
+        ][number_of(request)]
 
     with serving(script) as server:
-        found = ask(server.url, 5)
-    assert [(one.text, one.finish) for one in found] == [
+        responses = generate(server.url, 5)
+    assert [(response.text, response.finish) for response in responses] == [
         ("", "stop"),
         ("cut", "length"),
         ("I cannot.", "refusal"),
@@ -186,17 +198,17 @@ def test_an_empty_answer_a_refusal_and_a_cut_answer_are_answers():
     ]
 
 
-def test_a_server_that_refuses_everything_is_not_asked_508344_times():
+def test_a_server_that_rejects_everything_gets_no_508344_requests():
     with (
-        serving(lambda asked, number: (422, b"no")) as server,
+        serving(lambda request, number: (422, b"no")) as server,
         pytest.raises(InputError, match=r"refused 5\d requests in a row.*HTTP 422"),
     ):
-        ask(server.url, 500)
-    assert len(server.asked) < 70
+        generate(server.url, 500)
+    assert len(server.requests) < 70
 
 
-def models(asked: Asked, _: int) -> Any:
-    if asked.path.endswith("/models"):
+def models(request: HttpRequest, _: int) -> Any:
+    if request.path.endswith("/models"):
         return json.dumps({"data": [{"id": "llama-vision"}, {"id": "qwen-vl"}]}).encode()
     return 404, json.dumps(
         {"error": {"message": "The model `tiny-vision` does not exist"}}
@@ -207,10 +219,10 @@ def models(asked: Asked, _: int) -> Any:
     ("script", "key", "expected"),
     [
         (lambda a, n: (401, f"Incorrect API key: {KEY}".encode()), KEY,
-         r"refused the key in the environment variable OPENAI_API_KEY \(HTTP 401: .*\*\*\*"),
-        (lambda a, n: (403, b"no"), None, "wants a key .*OPENAI_API_KEY is not set; set it"),
+         r"refused the API key in the environment variable OPENAI_API_KEY \(HTTP 401: .*\*\*\*"),
+        (lambda a, n: (403, b"no"), None, "requires an API key .*OPENAI_API_KEY is not set"),
         (models, KEY, "does not serve caption.model 'tiny-vision' but llama-vision, qwen-vl; set"),
-        (lambda a, n: (404, b"nothing here"), KEY, "answers no /chat/completions.*/v1"),
+        (lambda a, n: (404, b"nothing here"), KEY, "has no /chat/completions.*/v1"),
         (lambda a, n: (400, b'{"error": {"message": "tiny-vision is not a multimodal model"}}'),
          None, "takes no images .*; set caption.model to a vision-language model"),
         (lambda a, n: (500, b'{"error": "this model is missing data required for image input"}'),
@@ -224,36 +236,40 @@ def models(asked: Asked, _: int) -> Any:
     ids=["wrong key", "no key", "unknown model", "no such path", "no vision", "no vision, Ollama",
          "413", "oversize", "503", "no credit", "long wait"],
 )  # fmt: skip
-def test_preflight_says_in_one_sentence_what_would_fail(monkeypatch, script, key, expected):
+def test_preflight_names_in_one_sentence_what_would_fail(
+    monkeypatch, caplog, script, key, expected
+):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     if key:
         monkeypatch.setenv("OPENAI_API_KEY", key)
-    with serving(script) as server:
-        given = section(server.url, retries=2)
-        with (
-            Endpoint(given, picture(1), first_delay=0.01) as endpoint,
-            pytest.raises(InputError, match=expected) as caught,
-        ):
-            endpoint.check()
+    caplog.set_level("DEBUG")
+    with (
+        serving(script) as server,
+        open_endpoint(server.url, encoded_image(1), retries=2) as endpoint,
+        pytest.raises(InputError, match=expected) as caught,
+    ):
+        endpoint.check()
+    assert "HTTP" in caplog.text
+    assert KEY not in caplog.text
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
-    assert len(server.asked) <= 3
+    assert len(server.requests) <= 3
 
 
-def test_preflight_on_nobody_and_on_somebody():
+def test_preflight_of_an_absent_and_of_a_working_server():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with (
-        Endpoint(section(url)) as endpoint,
+        open_endpoint(url) as endpoint,
         pytest.raises(InputError, match="cannot be reached .*; start the server"),
     ):
         endpoint.check()
-    with serving() as server, Endpoint(section(server.url), picture(1, "PNG")) as endpoint:
+    with serving() as server, open_endpoint(server.url, encoded_image(1, "PNG")) as endpoint:
         endpoint.check()
-        (asked,) = server.asked
-        assert asked.image == picture(1, "PNG")
-        assert asked.body["max_tokens"] <= 16
+        (request,) = server.requests
+        assert request.image == encoded_image(1, "PNG")
+        assert request.body["max_tokens"] <= 16
 
 
 def test_an_image_beyond_the_limit_is_refused_before_it_is_sent():
@@ -261,15 +277,16 @@ def test_an_image_beyond_the_limit_is_refused_before_it_is_sent():
     Image.new("RGB", (5000, 8)).save(buffer, "PNG")
     with (
         serving() as server,
-        Endpoint(section(server.url), buffer.getvalue()) as endpoint,
+        open_endpoint(server.url, buffer.getvalue()) as endpoint,
         pytest.raises(InputError, match="5000 x 8 pixels"),
     ):
         endpoint.check()
-    assert server.asked == []
+    assert server.requests == []
 
 
-def test_a_text_question_has_no_image():
-    with serving() as server, Endpoint(section(server.url)) as endpoint:
-        (found,) = endpoint.answers([Question("Think twice.", None, "dermoscopic")])
-    assert found.text == GOOD
-    assert server.asked[0].body["messages"] == [{"role": "user", "content": "Think twice."}]
+def test_a_text_request_has_no_image():
+    with serving() as server, open_endpoint(server.url) as endpoint:
+        (response,) = endpoint.generate([Request("Think twice.", None, "dermoscopic")])
+    assert response.text == GOOD
+    assert server.requests[0].body["messages"] == [{"role": "user", "content": "Think twice."}]
+    assert server.requests[0].key is None

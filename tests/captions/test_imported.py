@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from dermaflux.captions.imported import read
+from dermaflux.captions.imported import DATASETS, read
 from dermaflux.errors import InputError
+from dermaflux.sources.registry import SOURCES
 
 IMAGES = [
     "isic2019/ISIC_0000001",
@@ -50,10 +51,10 @@ SHAPES = {
 def test_the_schema_is_discovered(shape, tmp_path):
     file = tmp_path / "isic2019.json"
     file.write_text(json.dumps(SHAPES[shape]), encoding="utf-8")
-    found = read(file, IMAGES)
-    assert found.captions == {FIRST: ONE, SECOND: TWO}
-    assert found.images_without == sorted(IMAGES[2:])
-    assert found.captions_without == found.ambiguous == found.repeated == []
+    match = read(file, IMAGES)
+    assert match.captions == {FIRST: ONE, SECOND: TWO}
+    assert match.images_without == sorted(IMAGES[2:])
+    assert match.captions_without == match.ambiguous == match.repeated == []
 
 
 def test_csv_and_json_lines_with_line_breaks_inside_texts(tmp_path):
@@ -78,16 +79,16 @@ def test_a_folder_of_files_is_matched_per_dataset_and_everything_unmatched_is_co
     }
     for name, content in contents.items():
         (tmp_path / name).write_text(json.dumps(content))
-    found = read(tmp_path, IMAGES)
-    assert set(found.captions) == {IMAGES[0], IMAGES[2], IMAGES[3], IMAGES[5]}
-    assert set(found.captions.values()) == {ONE}
-    assert found.images_without == sorted([SECOND, IMAGES[4]])
-    assert set(found.captions_without) == {"ISIC_9999999", "melanoma_1", "12"}
-    assert found.ambiguous == ["melanoma_1.jpg"]
-    assert found.repeated == ["x/ISIC_0000001.jpg"]
-    records = len(found.captions) + 3 + 1 + 1
+    match = read(tmp_path, IMAGES)
+    assert set(match.captions) == {IMAGES[0], IMAGES[2], IMAGES[3], IMAGES[5]}
+    assert set(match.captions.values()) == {ONE}
+    assert match.images_without == sorted([SECOND, IMAGES[4]])
+    assert set(match.captions_without) == {"ISIC_9999999", "melanoma_1", "12"}
+    assert match.ambiguous == ["melanoma_1.jpg"]
+    assert match.repeated == ["x/ISIC_0000001.jpg"]
+    records = len(match.captions) + 3 + 1 + 1
     assert records == sum(map(len, contents.values()))
-    summary = found.summary()
+    summary = match.summary()
     assert "4 captions matched; 2 images without a caption" in summary
     assert "ISIC_9999999" in summary
 
@@ -97,7 +98,7 @@ BAD = {
     "b.json": ("[1, 2]", "b.json holds a record that is '1'"),
     "c.json": ('{"a": 1, "b": {"c": 2}}', "the keys 'a', 'b'; give a list"),
     "d.json": ('[{"picture": "ISIC_0000001", "n": 3}]', "could be the text.*'picture', 'n'"),
-    "e.json": (json.dumps({"photo_77": ONE}), "names none of the 6 images.*photo_77.*isic2019"),
+    "e.json": (json.dumps({"photo_77": ONE}), "matches none of the 6 images.*photo_77.*isic2019"),
     "f.csv": ("", "f.csv holds no records"),
     "g.json": (json.dumps([{"a": "x", "b": ONE}]), "could be the id.*'a', 'b'; rename"),
 }
@@ -112,3 +113,7 @@ def test_what_cannot_be_read_is_said_in_one_sentence(name, tmp_path):
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match="does not exist"):
         read(tmp_path / "nowhere.json", IMAGES)
+
+
+def test_every_dataset_can_have_a_file_of_its_own():
+    assert set(DATASETS) == set(SOURCES) - {"own"}

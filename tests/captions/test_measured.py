@@ -12,7 +12,7 @@ from dermaflux.phantom import draw, render
 GRID_Y, GRID_X = np.mgrid[0:128, 0:128] - 63.5
 
 
-def _picture(mask: np.ndarray, lesion=(106, 60, 38), skin=(226, 184, 162)) -> np.ndarray:
+def _image(mask: np.ndarray, lesion=(106, 60, 38), skin=(226, 184, 162)) -> np.ndarray:
     image = np.where(mask[..., None], lesion, skin).astype(float)
     noise = np.random.default_rng(0).normal(0, 3, image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
@@ -50,47 +50,47 @@ def test_border_irregularity_matches_the_length_of_a_known_curve():
     assert abc_rule.border_irregularity((GRID_X / 55) ** 2 + (GRID_Y / 20) ** 2 < 1) < 0.03
 
 
-def test_colours_diameter_and_place_of_a_drawn_lesion():
+def test_colours_and_diameter_of_a_drawn_lesion():
     disc = np.hypot(GRID_X, GRID_Y) < 32
-    image = _picture(disc)
+    image = _image(disc)
     image[disc & (GRID_X > 8)] = (36, 27, 28)
-    found = measure(image)
-    assert found.colours == ("dark brown", "black")
-    assert found.diameter_fraction == pytest.approx(0.5, abs=0.03)
-    assert found.asymmetry is not None
-    assert found.asymmetry < 0.05
+    measurements = measure(image)
+    assert measurements.colours == ("dark brown", "black")
+    assert measurements.diameter_fraction == pytest.approx(0.5, abs=0.03)
+    assert measurements.asymmetry is not None
+    assert measurements.asymmetry < 0.05
     larger = measure(image.repeat(3, axis=0).repeat(3, axis=1))
-    assert larger.diameter_fraction == pytest.approx(found.diameter_fraction, abs=0.02)
-    assert larger.colours == found.colours
+    assert larger.diameter_fraction == pytest.approx(measurements.diameter_fraction, abs=0.02)
+    assert larger.colours == measurements.colours
 
 
 def test_hair_ruler_and_black_corners_are_not_lesion():
     disc = np.hypot(GRID_X, GRID_Y) < 25
-    image = _picture(disc)
+    image = _image(disc)
     for offset in (-50, -20, 30):
         rows = np.arange(128)
         image[rows, np.clip(rows + offset, 0, 127)] = (30, 25, 25)
     image[120:, 4::8] = 40
     image[np.hypot(GRID_X, GRID_Y) > 72] = 5
-    found = segment(image)
-    assert found is not None
-    assert (found.mask & disc).sum() / (found.mask | disc).sum() > 0.85
+    lesion = segment(image)
+    assert lesion is not None
+    assert (lesion.mask & disc).sum() / (lesion.mask | disc).sum() > 0.85
 
 
 def test_a_bright_patch_of_the_lamp_is_not_the_lesion_inside_it():
     distance = np.hypot(GRID_X, GRID_Y)
-    skin = _picture(distance < 0, skin=(176, 124, 104)).astype(float)
+    skin = _image(distance < 0, skin=(176, 124, 104)).astype(float)
     lit = np.clip(skin + 25 * np.exp(-((distance / 38) ** 4))[..., None], 0, 255)
     assert measure(lit.astype(np.uint8)).colours is None
     disc = distance < 11
     image = np.where(disc[..., None], lit - (120, 100, 80), lit).astype(np.uint8)
-    found = segment(image)
-    assert found is not None
-    assert (found.mask & disc).sum() / (found.mask | disc).sum() > 0.6
+    lesion = segment(image)
+    assert lesion is not None
+    assert (lesion.mask & disc).sum() / (lesion.mask | disc).sum() > 0.6
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_pictures_without_a_lesion_give_null_numbers_and_a_caption_that_says_so(value):
+def test_images_without_a_lesion_give_null_numbers_and_a_caption_that_says_so(value):
     flat = np.full((150, 200, 3), value, dtype=np.uint8)
     assert measure(flat) == Measurements()
     caption = describe(measure(flat), "benign", "a/1")
@@ -101,7 +101,7 @@ def test_pictures_without_a_lesion_give_null_numbers_and_a_caption_that_says_so(
 def test_noise_is_not_a_lesion_and_a_cut_off_lesion_has_no_shape():
     noise = np.random.default_rng(1).normal(170, 4, (128, 128, 3)).clip(0, 255).astype(np.uint8)
     assert measure(noise) == Measurements()
-    cut = measure(_picture(np.hypot(GRID_X + 63, GRID_Y) < 40))
+    cut = measure(_image(np.hypot(GRID_X + 63, GRID_Y) < 40))
     assert cut.asymmetry is None
     assert cut.border_irregularity is None
     assert cut.colours == ("dark brown",)
@@ -117,8 +117,8 @@ def test_captions_have_one_word_per_level_and_vary_with_the_id_only():
     for a, a_word in levels["asymmetry"]:
         for b, b_word in levels["border"]:
             for c, c_word in levels["colour"]:
-                found = Measurements(a, b, c, 0.5)
-                captions = {describe(found, "benign", f"x/{i}") for i in range(100)}
+                measurements = Measurements(a, b, c, 0.5)
+                captions = {describe(measurements, "benign", f"x/{i}") for i in range(100)}
                 assert len(captions) > 15
                 for caption in captions:
                     words = caption.lower().replace(",", "").replace(".", "").split()
@@ -135,16 +135,19 @@ def test_captions_have_one_word_per_level_and_vary_with_the_id_only():
 @pytest.mark.slow
 def test_measurements_rank_phantom_lesions_by_their_known_attributes():
     lesions = [draw(index, "test-captions") for index in range(320)]
-    found = [measure(render(lesion, 128, 128)) for lesion in lesions]
-    seen = [i for i, one in enumerate(found) if one.asymmetry is not None]
+    measured = [measure(render(lesion, 128, 128)) for lesion in lesions]
+    seen = [i for i, measurements in enumerate(measured) if measurements.asymmetry is not None]
     assert len(seen) > 0.95 * len(lesions)
     ranks = {
-        "asymmetry": ([found[i].asymmetry for i in seen], [lesions[i].asymmetry for i in seen]),
-        "border": ([found[i].border_irregularity for i in seen], [lesions[i].border for i in seen]),
+        "asymmetry": ([measured[i].asymmetry for i in seen], [lesions[i].asymmetry for i in seen]),
+        "border": (
+            [measured[i].border_irregularity for i in seen],
+            [lesions[i].border for i in seen],
+        ),
         "colours": (
-            [len(found[i].colours or ()) for i in seen],
+            [len(measured[i].colours or ()) for i in seen],
             [len(lesions[i].colours) for i in seen],
         ),
     }
-    for name, (measured, known) in ranks.items():
-        assert spearmanr(measured, known).statistic >= 0.8, name
+    for name, (values, known) in ranks.items():
+        assert spearmanr(values, known).statistic >= 0.8, name

@@ -57,13 +57,13 @@ def test_flagged_captions_are_no_prompts_and_useless_ones_are_not_trained_with()
 
 def test_draws_depend_on_seed_and_index_but_not_on_the_order_of_the_corpus():
     rows = _rows()
-    bank, turned = (from_captions(one, "captions") for one in (rows, rows.iloc[::-1]))
-    drawn = [bank.draw("benign", 5, index) for index in range(200)]
-    assert drawn == [turned.draw("benign", 5, index) for index in range(200)]
-    assert drawn != [bank.draw("benign", 6, index) for index in range(200)]
-    assert len(set(drawn)) > 40
-    assert max(Counter(drawn).values()) < 12
-    for index, text in enumerate(drawn):
+    bank, reversed_bank = (from_captions(frame, "captions") for frame in (rows, rows.iloc[::-1]))
+    texts = [bank.draw("benign", 5, index) for index in range(200)]
+    assert texts == [reversed_bank.draw("benign", 5, index) for index in range(200)]
+    assert texts != [bank.draw("benign", 6, index) for index in range(200)]
+    assert len(set(texts)) > 40
+    assert max(Counter(texts).values()) < 12
+    for index, text in enumerate(texts):
         number = int(text.split()[-1])
         assert bank.diagnosis("benign", 5, index) == (f"kind {number}" if number > 1 else None)
     assert label_only().diagnosis("malignant", 0, 7) is None

@@ -21,22 +21,25 @@ def test_token_lengths_are_those_of_the_tokenizer_one_by_one():
     tokenizer = t5_tokenizer(captions)
     counts = lengths.in_tokens(tokenizer, captions)
     assert counts == [len(tokenizer(text).input_ids) for text in captions]
-    found = lengths.figures(counts, limit=16)
+    figures = lengths.figures(counts, limit=16)
     assert lengths.figures(counts)["histogram"] == {"16": 3, "48": 1}
-    assert found["histogram"] == {"16": 4}
-    assert (found["longest"], found["cut"], found["shortest"]) == (max(counts), 1, min(counts))
-    many = np.random.default_rng(0).integers(1, 300, 5000).tolist()
-    found = lengths.figures(many)
-    assert sum(found["histogram"].values()) == 5000
-    assert (
-        sum(one <= found["p95"] for one in many) >= 4750 > sum(one < found["p95"] for one in many)
+    assert figures["histogram"] == {"16": 4}
+    assert (figures["longest"], figures["cut"], figures["shortest"]) == (
+        max(counts),
+        1,
+        min(counts),
     )
-    drawing = lengths.drawn(lengths.figures(counts, limit=32)).splitlines()
+    many = np.random.default_rng(0).integers(1, 300, 5000).tolist()
+    figures = lengths.figures(many)
+    assert sum(figures["histogram"].values()) == 5000
+    p95 = figures["p95"]
+    assert sum(length <= p95 for length in many) >= 4750 > sum(length < p95 for length in many)
+    drawing = lengths.bar_chart(lengths.figures(counts, limit=32)).splitlines()
     assert drawing[0].endswith("1 of 4 exceed 32 and are cut there")
     assert [line.split()[-1] for line in drawing[1:]] == ["3", "1"]
 
 
-def test_figures_are_written_beside_the_table_and_say_what_the_gate_found(tmp_path):
+def test_figures_are_written_beside_the_table_and_count_its_flags(tmp_path):
     rows = [
         {
             "image_id": f"x/{number}",
@@ -54,13 +57,15 @@ def test_figures_are_written_beside_the_table_and_say_what_the_gate_found(tmp_pa
     pq.write_table(
         pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "captions-00000-of-00001.parquet"
     )
-    found = summary.write(tmp_path)
-    assert json.loads((tmp_path / summary.FILE).read_text()) == found
-    assert (found["captions"], found["flagged"], found["held_out"]) == (42, 2, 1)
-    faults = {name: count for name, count in found["faults"].items() if count}
+    figures = summary.write(tmp_path)
+    assert json.loads((tmp_path / summary.FILE).read_text()) == figures
+    assert (figures["captions"], figures["flagged"], figures["held_out"]) == (42, 2, 1)
+    faults = {name: count for name, count in figures["faults"].items() if count}
     assert faults == {"refusal": 1, "no border": 1, "truncated": 1}
-    agreement = {name: one["kappa"] for name, one in found["agreement"].items()}
+    agreement = {name: values["kappa"] for name, values in figures["agreement"].items()}
     # Asymmetry as measured, border the other way round, colours unrelated; flagged ones left out.
     assert agreement == {"asymmetry": 1.0, "border_irregularity": -1.0, "colours": 0.0}
     rows = [row | {"captioner": "measured"} for row in rows]
-    assert "agreement" not in summary.of(pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas())
+    assert "agreement" not in summary.summarise(
+        pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas()
+    )

@@ -19,7 +19,7 @@ from dermaflux.classifiers.model import network
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.tracking import runs as tracking
-from dermaflux.validation.training_suites import HELD_OUT
+from dermaflux.validation.mixture_suite import HELD_OUT
 
 CELL = paths.CLASSIFIERS / "vit-0"
 DAMAGED = "deserialize|[Tt]hrift|corrupt|decompress"

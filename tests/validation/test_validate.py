@@ -31,7 +31,7 @@ def _tables() -> tuple[Rows, Rows]:
         label = "malignant" if index % 10 < 3 else "benign"
         corpus.append(
             {
-                "image": {"bytes": b"not looked at", "path": None},
+                "image": {"bytes": b"never decoded", "path": None},
                 "image_id": image_id,
                 "source": "isic2019" if index % 2 else "ddi",
                 "licence": ("CC0", "CC-BY-NC")[index % 2],
@@ -117,10 +117,10 @@ def test_good_tables_pass_and_the_site_has_equal_bytes_each_time(params, tmp_pat
     assert _bytes(paths.REPORTS) == first
 
 
-def _set(rows: Rows, places: list[int], **values: Any) -> list[str]:
-    for place in places:
-        rows[place] |= values
-    return [rows[place]["image_id"] for place in places]
+def _set(rows: Rows, indices: list[int], **values: Any) -> list[str]:
+    for index in indices:
+        rows[index] |= values
+    return [rows[index]["image_id"] for index in indices]
 
 
 BROKEN: dict[str, Callable[[Rows, Rows], list[str]]] = {
@@ -156,7 +156,7 @@ BROKEN: dict[str, Callable[[Rows, Rows], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_promise_is_named_with_its_rows(name, params):
+def test_a_failed_check_is_named_with_its_rows(name, params):
     corpus, captions = _tables()
     rows = BROKEN[name](corpus, captions)
     _write(corpus, captions)
@@ -164,7 +164,7 @@ def test_a_broken_promise_is_named_with_its_rows(name, params):
         validate.run(params)
     report = json.loads(paths.VALIDATION_REPORT.read_text())
     assert report["success"] is False
-    failed = {one["name"]: one for one in report["failed"]}
+    failed = {failure["name"]: failure for failure in report["failed"]}
     assert set(rows) == set(failed[name]["examples"])
     assert repr(report["failed"][0]["name"]) in str(raised.value)
     assert report["failed"][0]["examples"][0] in str(raised.value)
@@ -174,15 +174,15 @@ def test_a_broken_promise_is_named_with_its_rows(name, params):
 
 def test_copies_across_images_and_rare_faults_stop_only_above_their_limits(params):
     corpus, captions = _tables()
-    for place, row in enumerate(captions):
-        row |= {"captioner": "llama", "caption": f"{row['caption']} Seen as number {place}."}
+    for index, row in enumerate(captions):
+        row |= {"captioner": "llama", "caption": f"{row['caption']} Seen as number {index}."}
     _set(captions, [3], flags="truncated", caption="cut")
     real = pd.DataFrame(corpus).drop(columns="image")
-    suite = caption_suite.promises(params)
+    suite = caption_suite.checks(params)
 
     def check(rows: Rows) -> None:
         frame = pd.DataFrame(rows, columns=caption_suite.COLUMNS)
-        validate.check("captions", caption_suite.with_derived(frame, real), suite)
+        validate.check("captions", caption_suite.with_derived_columns(frame, real), suite)
 
     copied = captions[0]["caption"].upper() + "!"
     _set(captions, [1, 2, 4, 5, 6], caption=copied)
@@ -198,17 +198,16 @@ def test_copies_across_images_and_rare_faults_stop_only_above_their_limits(param
 def test_a_missing_value_is_named(column, params):
     corpus, captions = _tables()
     _set(corpus, [12], **{column: None})
-    frame, checks = _corpus_suite(corpus, captions, params)
+    frame, presence = _presence_suite(corpus, captions, params)
     with pytest.raises(InputError, match=f"'{column} present'.*fails for 1 of 60 rows"):
-        validate.check("corpus", frame, checks)
+        validate.check("corpus", frame, presence)
 
 
-def _corpus_suite(corpus: Rows, captions: Rows, params: Params) -> tuple[pd.DataFrame, list]:
+def _presence_suite(corpus: Rows, captions: Rows, params: Params) -> tuple[pd.DataFrame, list]:
     real = pd.DataFrame([{name: row.get(name) for name in table.METADATA} for row in corpus])
-    frame = corpus_suite.with_derived_corpus(real, pd.DataFrame(captions))
-    checks = corpus_suite.corpus_promises(params, real["source"].dropna().unique())
-    present = [one for one in checks if one.name.endswith(" present")]
-    return frame, present
+    frame = corpus_suite.with_derived_columns(real, pd.DataFrame(captions))
+    suite = corpus_suite.checks(params, real["source"].dropna().unique())
+    return frame, [check for check in suite if check.name.endswith(" present")]
 
 
 def test_balance_empty_split_and_missing_column_are_named(params):
@@ -216,7 +215,7 @@ def test_balance_empty_split_and_missing_column_are_named(params):
     for row, caption in zip(corpus[40:], captions[40:], strict=True):
         row["label"] = caption["label"] = "benign"
     _write(corpus, captions)
-    with pytest.raises(InputError, match="'label balance of test'.* 0.0 found"):
+    with pytest.raises(InputError, match="'label balance of test'.* 0.0 observed"):
         validate.run(params)
     corpus, captions = _tables()
     _write(corpus[:40], captions[:40])
@@ -233,7 +232,7 @@ def test_balance_of_a_source_is_checked_where_the_corpus_holds_it(params):
     _write(corpus, captions)
     limits = {"ddi": (0.2, 0.25), "isic2024": (0.0, 0.01)}
     section = params.validate_.model_copy(update={"source_malignant_fraction": limits})
-    with pytest.raises(InputError, match="'label balance of ddi'.*with 0.4 found") as raised:
+    with pytest.raises(InputError, match="'label balance of ddi'.*with 0.4 observed") as raised:
         validate.run(params.model_copy(update={"validate_": section}))
     assert "more fail" not in str(raised.value)
 
@@ -257,8 +256,8 @@ def test_as_published_enlarges_and_leaks_with_a_warning_but_keeps_one_scale(para
     validate.run(published)
     report = json.loads(paths.VALIDATION_REPORT.read_text())
     assert report["success"] is True
-    found = {one["name"]: one["rows"] for one in report["warnings"]}
-    assert found == {"minimum side": 1, "lesion in one split": 2}
+    warnings = {warning["name"]: warning["rows"] for warning in report["warnings"]}
+    assert warnings == {"minimum side": 1, "lesion in one split": 2}
     assert "warning: expectation 'lesion in one split'" in capsys.readouterr().out
     _set(corpus, [3], scale=128)
     _write(corpus, captions)
@@ -282,8 +281,8 @@ def test_splits_of_groups_are_those_of_a_plain_loop():
         }
     )
     frame.loc[frame["group"] == "e", "split"] = "test"
-    found = checks.splits_of_groups(frame, "group")
-    assert [None if pd.isna(one) else one for one in found] == _splits_slowly(frame, "group")
-    assert {"test", "test and train and validation"} <= set(found.dropna())
+    splits = checks.splits_of_groups(frame, "group")
+    assert [None if pd.isna(text) else text for text in splits] == _splits_slowly(frame, "group")
+    assert {"test", "test and train and validation"} <= set(splits.dropna())
     alone = frame.assign(group=pd.Series([None] * len(frame), dtype="str"))
     assert checks.splits_of_groups(alone, "group").isna().all()

@@ -1,7 +1,8 @@
 """Stage `caption`: one caption per image of the corpus, by the chosen captioner.
 
 Reads corpus/, writes captions/captions-00000-of-00001.parquet. Run with `dermaflux caption`. Work
-goes in shards of `caption.shard_images`; a killed run continues with the first one that is missing.
+is saved in shards of `runtime.caption.shard_images`; a killed run continues with the first missing
+one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,71 +20,69 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dermaflux import paths
-from dermaflux.captions.rows import SCHEMA, Row, rows_of
+from dermaflux.captions.rows import SCHEMA, Row, caption_rows
 from dermaflux.captions.text import summary
 from dermaflux.core import table
 from dermaflux.core.checkpoints import checkpoint, fingerprint
+from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import atomic_folder
 from dermaflux.params import Caption, Params
+from dermaflux.params.runtime import CaptionRuntime
 from dermaflux.progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dermaflux.captions.vlm.answer_cache import Paid
-
-_SPEED_ONLY = {
-    *("endpoint", "api_key_variable", "concurrency", "timeout_seconds", "retries"),
-    *("token_budget", "price_per_million_tokens"),
-}
-"""Parameters that decide no caption, so that a killed run may continue with others."""
+    from dermaflux.captions.vlm.answer_cache import AnswerCache, CachedVLM
 
 Advance = Callable[..., None]
 
 
 def run(params: Params) -> None:
-    """Caption the corpus; raises `InputError` when the model cannot be asked."""
-    section = params.caption
-    known = table.metadata(paths.CORPUS, ["image_id", "label", "modality", "sha256"])
-    size = section.shard_images
-    count = -(-len(known) // size)
-    with checkpoint("caption", _fingerprint(section, known)) as saved:
-        files = [saved.file(f"{number:06d}.parquet") for number in range(count)]
-        _write_shards(section, known, files)
+    """Caption the corpus; raises `InputError` when the model cannot be reached or used."""
+    section, runtime = params.caption, params.runtime.caption
+    images = table.metadata(paths.CORPUS, ["image_id", "label", "modality", "sha256"])
+    count = -(-len(images) // runtime.shard_images)
+    key = _fingerprint(section, runtime.shard_images, images)
+    with checkpoint("caption", key) as saved:
+        shards = [saved.file(f"{index:06d}.parquet") for index in range(count)]
+        _write_missing(section, runtime, images, shards)
         with atomic_folder(paths.CAPTIONS) as partial:
             writer = table.ShardWriter(partial, "captions", 64, SCHEMA)
-            for file in files:
-                for row in pq.read_table(file).to_pylist():
+            for shard in shards:
+                for row in pq.read_table(shard).to_pylist():
                     writer.add(row)
             writer.close()
-            found = summary.write(partial)
-        _summarise(found, files)
+            figures = summary.write(partial)
+        _print_summary(figures, shards)
         saved.discard()
 
 
-def _summarise(found: dict[str, Any], files: Sequence[Path]) -> None:
+def _print_summary(figures: dict[str, Any], shards: Sequence[Path]) -> None:
     tokens = 0
-    for file in files:
-        spent = pq.read_table(file, columns=["prompt_tokens", "completion_tokens"])
-        tokens += sum(sum(filter(None, column.to_pylist())) for column in spent.columns)
-    named = ", ".join(f"{name} {number:,}" for name, number in found["faults"].items() if number)
+    for shard in shards:
+        counts = pq.read_table(shard, columns=["prompt_tokens", "completion_tokens"])
+        tokens += sum(sum(filter(None, column.to_pylist())) for column in counts.columns)
+    faults = ", ".join(f"{name} {count:,}" for name, count in figures["faults"].items() if count)
     print(
-        f"captions: {found['captions']:,}, held out {found['held_out']:,}, flagged "
-        f"{found['flagged']:,}{f' ({named})' if named else ''}, tokens {tokens:,}"
+        f"captions: {figures['captions']:,}, held out {figures['held_out']:,}, flagged "
+        f"{figures['flagged']:,}{f' ({faults})' if faults else ''}, tokens {tokens:,}"
     )
 
 
-def _fingerprint(section: Caption, known: pd.DataFrame) -> str:
-    """Of the images, of the parameters that decide captions, and of the code that writes them."""
+def _fingerprint(section: Caption, shard_images: int, images: pd.DataFrame) -> str:
+    """Of the images, the parameters and the code that decide captions, and the shard size."""
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    for row in known.itertuples(index=False):
+    for row in images.itertuples(index=False):
         digest.update("\0".join(map(str, row)).encode())
     for file in _files(section.imported):
         digest.update(file.read_bytes())
-    settings = section.model_dump(exclude=_SPEED_ONLY)
-    return fingerprint(inputs=digest.hexdigest(), settings=settings)
+    return fingerprint(
+        inputs=digest.hexdigest(),
+        settings=section.model_dump(),
+        shard_images=shard_images,
+        code=stage_digest("caption"),
+    )
 
 
 def _files(imported: str | None) -> list[Path]:
@@ -94,43 +93,45 @@ def _files(imported: str | None) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
-def _write_shards(section: Caption, known: pd.DataFrame, files: Sequence[Path]) -> None:
-    """Make every shard of `files` that does not exist yet; each appears whole."""
-    missing = [number for number, file in enumerate(files) if not file.exists()]
+def _write_missing(
+    section: Caption, runtime: CaptionRuntime, images: pd.DataFrame, shards: Sequence[Path]
+) -> None:
+    """Write every shard that does not exist yet; each appears whole."""
+    missing = [index for index, shard in enumerate(shards) if not shard.exists()]
     if not missing:
         return
-    size = section.shard_images
-    wanted = [
-        image_id
-        for number in missing
-        for image_id in known["image_id"][number * size : (number + 1) * size]
-    ]
-    ready = len(known) - len(wanted)
-    texts = _imported(section, known)
+    size = runtime.shard_images
+    parts = {index: images[index * size : (index + 1) * size] for index in missing}
+    remaining = [image_id for part in parts.values() for image_id in part["image_id"]]
+    ready = len(images) - len(remaining)
+    imported_texts = _imported_texts(section, images)
     with (
-        _asked(section) as asked,
-        progress("caption", len(known), ready) as advance,
+        _open_vlm(section, runtime) as opened,
+        progress("caption", len(images), ready) as advance,
     ):
-        vision, paid = asked or (None, None)
-        pictures = _pictures(section, wanted)
-        began, done = time.monotonic(), 0
-        for number in missing:
-            part = known[number * size : (number + 1) * size]
-            images = list(itertools.islice(pictures, len(part)))
-            rows = rows_of(section, part, images, vision, texts, _Counting(advance, paid))
-            _write_whole(rows, files[number])
+        vlm, cache = opened or (None, None)
+        encoded = _encoded_images(section, remaining)
+        start, done = time.monotonic(), 0
+        for index, part in parts.items():
+            batch = list(itertools.islice(encoded, len(part)))
+            advance_part = _with_tokens(advance, cache)
+            rows = caption_rows(section, part, batch, vlm, imported_texts, advance_part)
+            _write_shard(rows, shards[index])
             done += len(part)
-            if paid is not None:
-                _say(ready + done, len(known), done / (time.monotonic() - began), paid.tokens)
+            if cache is not None:
+                rate = done / (time.monotonic() - start)
+                _print_progress(ready + done, len(images), rate, cache.tokens)
 
 
-def _asked(section: Caption) -> Any:
-    """The model behind the captioner; nothing for captioners without one."""
+def _open_vlm(
+    section: Caption, runtime: CaptionRuntime
+) -> AbstractContextManager[tuple[CachedVLM, AnswerCache] | None]:
+    """The model behind the captioner; None for captioners without one."""
     if section.captioner not in ("llama", "visual_attributes"):
         return nullcontext()
-    from dermaflux.captions.vlm import open
+    from dermaflux.captions.vlm.open import open_vlm
 
-    return open.opened(section, _large_image(paths.CORPUS))
+    return open_vlm(section, runtime, _large_image(paths.CORPUS))
 
 
 def _large_image(corpus: Path) -> bytes:
@@ -142,41 +143,35 @@ def _large_image(corpus: Path) -> bytes:
         for group in range(file.num_row_groups)
     ]
     _, path, group = max(groups)
-    pictures = pq.ParquetFile(path).read_row_group(group, columns=["image"])["image"].to_pylist()
-    return max((bytes(picture["bytes"]) for picture in pictures), key=len)
+    images = pq.ParquetFile(path).read_row_group(group, columns=["image"])["image"].to_pylist()
+    return max((bytes(image["bytes"]) for image in images), key=len)
 
 
-def _imported(section: Caption, known: pd.DataFrame) -> dict[str, str]:
-    """Captions by image_id; what does not match is printed."""
+def _imported_texts(section: Caption, images: pd.DataFrame) -> dict[str, str]:
+    """Imported captions by image_id; prints what does not match."""
     if section.captioner != "imported":
         return {}
     from dermaflux.captions import imported
 
     assert section.imported is not None  # checked by the schema
-    found = imported.read(Path(section.imported), known["image_id"])
-    print(found.summary())
-    return found.captions
+    match = imported.read(Path(section.imported), images["image_id"])
+    print(match.summary())
+    return match.captions
 
 
-def _pictures(section: Caption, wanted: Sequence[str]) -> Iterator[bytes | None]:
-    """Encoded images in corpus order; the captioner `label` looks at none."""
+def _encoded_images(section: Caption, image_ids: Sequence[str]) -> Iterator[bytes | None]:
+    """Encoded images in corpus order; the captioner `label` needs none."""
     if section.captioner == "label":
         return itertools.repeat(None)
-    return (encoded for _, encoded in table.images(paths.CORPUS, wanted))
+    return (encoded for _, encoded in table.images(paths.CORPUS, image_ids))
 
 
-class _Counting:
+def _with_tokens(advance: Advance, cache: AnswerCache | None) -> Advance:
     """`advance` that shows the tokens paid so far."""
-
-    def __init__(self, advance: Advance, paid: Paid | None) -> None:
-        self._advance, self._paid = advance, paid
-
-    def __call__(self, images: int) -> None:
-        message = f"{self._paid.tokens:,} tokens" if self._paid else ""
-        self._advance(images, message)
+    return lambda images: advance(images, f"{cache.tokens:,} tokens" if cache else "")
 
 
-def _say(done: int, total: int, rate: float, tokens: int) -> None:
+def _print_progress(done: int, total: int, rate: float, tokens: int) -> None:
     """A line for logs, where no progress bar is shown."""
     left = (total - done) / rate
     hours, minutes = int(left // 3600), int(left % 3600 // 60)
@@ -187,9 +182,9 @@ def _say(done: int, total: int, rate: float, tokens: int) -> None:
     )
 
 
-def _write_whole(rows: Sequence[Row], file: Path) -> None:
-    partial = file.with_suffix(".partial")
+def _write_shard(rows: Sequence[Row], shard: Path) -> None:
+    partial = shard.with_suffix(".partial")
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), partial)
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    partial.rename(file)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.rename(shard)

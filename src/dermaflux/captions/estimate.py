@@ -1,6 +1,6 @@
-"""What captioning the corpus will take: requests, tokens, hours and cost. Makes no request.
+"""What captioning the corpus will take: requests, tokens, hours and cost. Sends no request.
 
-Reads the metadata of corpus/ and the store of answers; prints. Run with
+Reads the metadata of corpus/ and the cache of answers; prints. Run with
 `dermaflux caption --estimate`.
 """
 
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dermaflux import paths
-from dermaflux.captions.vlm import open, prompts
-from dermaflux.captions.vlm.answer_cache import Paid, default_file
-from dermaflux.captions.vlm.client import Question
+from dermaflux.captions.vlm import prompts
+from dermaflux.captions.vlm.answer_cache import AnswerCache, default_file
+from dermaflux.captions.vlm.client import Request
+from dermaflux.captions.vlm.open import model_name, sampling_settings
 from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.params import Caption, Params
+from dermaflux.params import Caption, Params, TokenPrice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,29 +32,28 @@ _SECONDS_PER_HOUR = 3600
 
 @dataclass(frozen=True)
 class Estimate:
-    """Upper bounds, where nothing was measured yet."""
+    """Upper bounds, where nothing has been measured yet."""
 
     images: int
-    kept: int
-    """Images whose first answer is in the store already."""
+    cached: int
+    """Images whose first answer is cached already."""
     requests: int
     prompt_tokens: int
     completion_tokens: int
     measured: int
-    """Answers of this model behind the mean lengths; 0 means the formula."""
+    """Cached answers of this model that the mean lengths come from; 0 means the formula."""
 
     def hours(self, rate: float) -> float:
         """At `rate` requests per second."""
         return self.requests / rate / _SECONDS_PER_HOUR
 
-    def cost(self, section: Caption) -> float:
-        """At `caption.price_per_million_tokens`."""
-        price = section.price_per_million_tokens
+    def cost(self, price: TokenPrice) -> float:
+        """In the currency of `price`."""
         return (self.prompt_tokens * price.prompt + self.completion_tokens * price.completion) / 1e6
 
 
 def text_tokens(text: str) -> int:
-    """Prompt tokens of a question without its image."""
+    """Prompt tokens of a request without its image."""
     return round(len(text) / _CHARACTERS_PER_TOKEN) + _TEMPLATE_TOKENS
 
 
@@ -62,84 +62,82 @@ def image_tokens(scale: int) -> int:
     return TILE_TOKENS * min((-(-scale // TILE)) ** 2, MOST_TILES)
 
 
-def estimate(section: Caption, known: pd.DataFrame, paid: Paid | None) -> Estimate:
-    """Of the images `known`: columns label, modality, scale, sha256.
+def estimate(section: Caption, images: pd.DataFrame, cache: AnswerCache | None) -> Estimate:
+    """For the corpus rows `images`: columns label, modality, scale, sha256.
 
     Images with equal bytes count once. Second tries after the quality gate are not counted.
     """
     if section.captioner not in ("llama", "visual_attributes"):
-        return Estimate(len(known), 0, 0, 0, 0, 0)
-    known = known.drop_duplicates("sha256") if known["sha256"].notna().all() else known
-    chain = section.captioner == "visual_attributes"
-    kept = requests = prompt = 0
-    for row in known.itertuples(index=False):
-        first = prompts.FIRST_IMPRESSION if chain else prompts.abc_question(row.label)
-        picture = image_tokens(row.scale)
-        if paid is not None and paid.get(paid.key(Question(first, b"", row.sha256))):
-            kept += 1
-            if not chain:
+        return Estimate(len(images), 0, 0, 0, 0, 0)
+    images = images.drop_duplicates("sha256") if images["sha256"].notna().all() else images
+    three_prompts = section.captioner == "visual_attributes"
+    cached = requests = prompt = 0
+    for row in images.itertuples(index=False):
+        first = prompts.FIRST_IMPRESSION if three_prompts else prompts.abc_prompt(row.label)
+        of_image = image_tokens(row.scale)
+        if cache is not None and cache.get(cache.key(Request(first, b"", row.sha256))):
+            cached += 1
+            if not three_prompts:
                 continue
         else:
             requests += 1
-            prompt += text_tokens(first) + picture
-        if chain:  # the last question holds both answers before it
+            prompt += text_tokens(first) + of_image
+        if three_prompts:  # the last prompt holds both answers before it
             requests += 1
-            last = prompts.final_question("", "")
-            prompt += text_tokens(last) + 2 * section.maximum_tokens + picture
-    if chain:
-        modalities = known["modality"].nunique(dropna=False)
+            last = prompts.final_prompt("", "")
+            prompt += text_tokens(last) + 2 * section.maximum_tokens + of_image
+    if three_prompts:
+        modalities = images["modality"].nunique(dropna=False)
         requests += modalities
         prompt += modalities * text_tokens(prompts.THINK_TWICE)
-    count, mean_prompt, mean_completion = paid.means() if paid is not None else (0, 0.0, 0.0)
+    count, mean_prompt, mean_completion = cache.means() if cache is not None else (0, 0.0, 0.0)
     completion = requests * (mean_completion if count else section.maximum_tokens)
     if count:
         prompt = round(requests * mean_prompt)
-    return Estimate(len(known), kept, requests, prompt, round(completion), count)
+    return Estimate(len(images), cached, requests, prompt, round(completion), count)
 
 
 def run(params: Params, rate: float) -> None:
     """Print the estimate at `rate` requests per second."""
     section = params.caption
-    columns = ["label", "modality", "scale", "sha256"]
-    known = table.metadata(paths.CORPUS, columns)
-    paid = _store(section)
-    found = estimate(section, known, paid)
-    for line in lines(found, section, rate):
+    images = table.metadata(paths.CORPUS, ["label", "modality", "scale", "sha256"])
+    cache = _open_cache(section)
+    result = estimate(section, images, cache)
+    for line in lines(result, section, params.runtime.caption.price_per_million_tokens, rate):
         print(line)
-    if paid is not None:
-        paid.close()
+    if cache is not None:
+        cache.close()
 
 
-def _store(section: Caption) -> Paid | None:
+def _open_cache(section: Caption) -> AnswerCache | None:
     if section.captioner not in ("llama", "visual_attributes") or not default_file().exists():
         return None
     try:
-        name = open.name_of(section)
+        name = model_name(section)
     except InputError:  # a model that cannot be opened has no answers, but an estimate
         return None
-    return Paid(default_file(), name, open.sampling(section))
+    return AnswerCache(default_file(), name, sampling_settings(section))
 
 
-def lines(found: Estimate, section: Caption, rate: float) -> list[str]:
+def lines(result: Estimate, section: Caption, price: TokenPrice, rate: float) -> list[str]:
     """The estimate as text, a line per quantity."""
-    if not section.captioner.startswith(("llama", "visual")):
+    if section.captioner not in ("llama", "visual_attributes"):
         return [
-            f"images       {found.images:,}",
-            f"requests     0 (caption.captioner {section.captioner!r} asks no model)",
+            f"images       {result.images:,}",
+            f"requests     0 (caption.captioner {section.captioner!r} uses no model)",
         ]
     how = (
-        f"mean of {found.measured:,} answers kept"
-        if found.measured
-        else "at most, by a formula: no answer of this model is kept yet"
+        f"from the mean of {result.measured:,} cached answers"
+        if result.measured
+        else "an upper bound by formula: no answer of this model is cached yet"
     )
-    price = section.price_per_million_tokens
     return [
-        f"images       {found.images:,} ({found.kept:,} answered already)",
-        f"requests     {found.requests:,} to {section.model}",
-        f"tokens       {found.prompt_tokens:,} prompt + {found.completion_tokens:,} completion "
+        f"images       {result.images:,} ({result.cached:,} answered already)",
+        f"requests     {result.requests:,} to {section.model}",
+        f"tokens       {result.prompt_tokens:,} prompt + {result.completion_tokens:,} completion "
         f"({how})",
-        f"time         {found.hours(rate):,.1f} h at {rate:g} requests/s",
-        f"cost         {found.cost(section):,.2f} at {price.prompt:g} + {price.completion:g} per "
-        "million tokens (caption.price_per_million_tokens)",
-        "second tries after the quality gate come on top",
+        f"time         {result.hours(rate):,.1f} h at {rate:g} requests/s",
+        f"cost         {result.cost(price):,.2f} at {price.prompt:g} + {price.completion:g} per "
+        "million tokens (runtime.caption.price_per_million_tokens)",
+        "second tries after the quality gate are not included",
     ]

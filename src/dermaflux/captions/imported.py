@@ -1,8 +1,8 @@
-"""The `imported` captioner: captions that somebody else wrote, matched to the images of the corpus.
+"""The `imported` captioner: captions written elsewhere, matched to the images of the corpus.
 
 For the captions DermaFlux released (one JSON file per dataset, keys not documented) and any JSON,
-JSON Lines or CSV file with ids and texts. What no image or no caption is found for is counted and
-named. Reads files, writes nothing.
+JSON Lines or CSV file with ids and texts. Images without a caption and captions without an image
+are counted and named. Reads files, writes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dermaflux.errors import InputError
-from dermaflux.sources.registry import SOURCES
 
 ID_FIELDS = (
     *("image_id", "image", "image_name", "image_path", "img_id", "img", "img_path", "isic_id"),
@@ -27,32 +26,37 @@ TEXT_FIELDS = (
     *("prompt", "captions", "descriptions"),
 )
 """Names tried in this order, whatever their case; then the contents decide."""
-DATASETS = {"pad20": "padufes20", "pad": "padufes20", "pad_ufes_20": "padufes20"}
-"""Names of released files that are not those of the dataset's folder."""
+DATASETS = (
+    *("mednode", "hiba", "derm12345", "isic2019", "isic2020", "milk10k", "padufes20"),
+    *("kaggle1", "kaggle2", "ddi", "isic2024"),
+)
+"""A file with such a name holds captions of that dataset only, in this corpus or not."""
+_FILE_NAMES = {"pad20": "padufes20", "pad": "padufes20", "pad_ufes_20": "padufes20"}
+"""Released files that are named differently from the dataset's folder."""
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _FILES = {".json", ".jsonl", ".csv", ""}
-_LOOKED_AT = 500  # records by which fields are told apart
-_FEWEST_WORDS = 4  # of a text, on average; a column of diagnoses has fewer
-_NAMED = 3
+_SAMPLED = 500  # records that decide which field is which
+_MINIMUM_WORDS = 4  # of a text, on average; a column of diagnoses has fewer
+_LISTED = 3
 
 Record = Mapping[str, Any]
 _Parts = tuple[str, ...]
 
 
 @dataclass
-class Imported:
-    """What was found."""
+class CaptionMatch:
+    """Captions by image, and what did not match."""
 
     captions: dict[str, str] = field(default_factory=dict)
     """image_id -> text."""
     images_without: list[str] = field(default_factory=list)
-    """image_ids no caption names."""
+    """image_ids that no caption refers to."""
     captions_without: list[str] = field(default_factory=list)
-    """Ids in the files that name no image of the corpus."""
+    """Ids in the files that match no image of the corpus."""
     ambiguous: list[str] = field(default_factory=list)
-    """Ids in the files that name several images; none of them gets the caption."""
+    """Ids in the files that match several images; none of them gets the caption."""
     repeated: list[str] = field(default_factory=list)
-    """Ids that name an image which has a caption already; the first one counts."""
+    """Ids that match an image which already has a caption; the first one is used."""
 
     def summary(self) -> str:
         """One line with every count and the first names."""
@@ -63,50 +67,50 @@ class Imported:
             "captions for an image that has one": self.repeated,
         }
         parts = [f"{len(self.captions)} captions matched"]
-        for what, names in counts.items():
-            named = ", ".join(names[:_NAMED])
-            parts.append(f"{len(names)} {what}" + (f" (such as {named})" if names else ""))
+        for what, ids in counts.items():
+            examples = ", ".join(ids[:_LISTED])
+            parts.append(f"{len(ids)} {what}" + (f" (such as {examples})" if ids else ""))
         return "; ".join(parts)
 
 
-def read(path: Path, image_ids: Iterable[str]) -> Imported:
+def read(path: Path, image_ids: Iterable[str]) -> CaptionMatch:
     """Captions of a file, or of every file of a folder, for these images.
 
     An id in a file is an image_id, the id or file name that the dataset published, or a path that
-    ends in one. A file that is called as a dataset speaks of that dataset only. Raises `InputError`
-    when the file or its schema cannot be read or when it names none of the images.
+    ends in one. A file named after a dataset applies to that dataset only. Raises `InputError` when
+    a file or its schema cannot be read or when it matches none of the images.
     """
-    known = sorted(image_ids)
-    everywhere = _index(known)
-    sources = {one.split("/")[0] for one in known} | set(SOURCES)
-    found = Imported()
+    corpus_ids = sorted(image_ids)
+    whole_index = _index(corpus_ids)
+    sources = {image_id.split("/")[0] for image_id in corpus_ids} | set(DATASETS)
+    match = CaptionMatch()
     for file in _files(path):
-        source = DATASETS.get(file.stem.lower(), file.stem.lower())
+        source = _FILE_NAMES.get(file.stem.lower(), file.stem.lower())
         index = (
-            _index([one for one in known if one.startswith(f"{source}/")])
+            _index([image_id for image_id in corpus_ids if image_id.startswith(f"{source}/")])
             if source in sources
-            else everywhere
+            else whole_index
         )
         for name, text in _pairs(file, index):
-            _assign(found, name, text, index)
-    if not found.captions:
+            _assign(match, name, text, index)
+    if not match.captions:
         raise InputError(
-            f"{path} names none of the {len(known)} images of the corpus; its ids look like "
-            f"{', '.join(found.captions_without[:_NAMED]) or 'nothing'}, the corpus's like "
-            f"{', '.join(known[:1])}"
+            f"{path} matches none of the {len(corpus_ids)} images of the corpus; its ids look like "
+            f"{', '.join(match.captions_without[:_LISTED]) or 'nothing'}, the corpus's like "
+            f"{', '.join(corpus_ids[:1])}; rename them to the corpus's image_id"
         )
-    found.images_without = [one for one in known if one not in found.captions]
-    return found
+    match.images_without = [image_id for image_id in corpus_ids if image_id not in match.captions]
+    return match
 
 
-def _assign(found: Imported, name: str, text: str, index: dict[_Parts, str | None]) -> None:
-    image_id, ambiguous = _match(name, index)
+def _assign(match: CaptionMatch, name: str, text: str, index: dict[_Parts, str | None]) -> None:
+    image_id, ambiguous = _look_up(name, index)
     if image_id is None:
-        (found.ambiguous if ambiguous else found.captions_without).append(name)
-    elif image_id in found.captions:
-        found.repeated.append(name)
+        (match.ambiguous if ambiguous else match.captions_without).append(name)
+    elif image_id in match.captions:
+        match.repeated.append(name)
     else:
-        found.captions[image_id] = text
+        match.captions[image_id] = text
 
 
 def _parts(name: str) -> _Parts:
@@ -128,8 +132,8 @@ def _index(image_ids: Iterable[str]) -> dict[_Parts, str | None]:
     return index
 
 
-def _match(name: str, index: dict[_Parts, str | None]) -> tuple[str | None, bool]:
-    """The image of the longest ending that images have, and whether several have it."""
+def _look_up(name: str, index: dict[_Parts, str | None]) -> tuple[str | None, bool]:
+    """The image with the longest matching ending, and whether several images share it."""
     parts = _parts(name)
     for start in range(len(parts)):
         if parts[start:] in index:
@@ -140,8 +144,8 @@ def _match(name: str, index: dict[_Parts, str | None]) -> tuple[str | None, bool
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        files = [one for one in sorted(path.iterdir()) if one.is_file()]
-        files = [one for one in files if one.suffix.lower() in _FILES and one.name[0] != "."]
+        files = [file for file in sorted(path.iterdir()) if file.is_file()]
+        files = [file for file in files if file.suffix.lower() in _FILES and file.name[0] != "."]
         if not files:
             raise InputError(f"{path} holds no .json, .jsonl or .csv file; put the captions there")
         return files
@@ -155,7 +159,7 @@ def _pairs(file: Path, index: dict[_Parts, str | None]) -> Iterator[tuple[str, s
     records = _records(file)
     if not records:
         raise InputError(f"{file} holds no records; put captions there or remove it")
-    sample = records[:_LOOKED_AT]
+    sample = records[:_SAMPLED]
     fields = list(dict.fromkeys(name for record in sample for name in record))
     identity = _id_field(sample, fields, index)
     text = _text_field(sample, [name for name in fields if name != identity])
@@ -173,10 +177,10 @@ def _pairs(file: Path, index: dict[_Parts, str | None]) -> Iterator[tuple[str, s
 def _id_field(
     sample: list[Record], fields: list[str], index: dict[_Parts, str | None]
 ) -> str | None:
-    """The field that names most images; of equals the best-known name; else a known name."""
+    """The field that matches most images; of equals the commonest name; else a common name."""
     order = sorted(fields, key=lambda name: _rank(name, ID_FIELDS))
     hits = {
-        name: sum(_match(str(record.get(name, "")), index)[0] is not None for record in sample)
+        name: sum(_look_up(str(record.get(name, "")), index)[0] is not None for record in sample)
         for name in order
     }
     best = max(order, key=lambda name: hits[name], default=None)
@@ -186,13 +190,13 @@ def _id_field(
 
 
 def _text_field(sample: list[Record], fields: list[str]) -> str | None:
-    """A field of known name that holds sentences, else the one with most words."""
+    """A field with a common name that holds sentences, else the one with most words."""
     words = {
         name: sum(len(_text(record.get(name)).split()) for record in sample) / len(sample)
         for name in fields
     }
     order = sorted(fields, key=lambda name: (_rank(name, TEXT_FIELDS), -words[name]))
-    return next((name for name in order if words[name] >= _FEWEST_WORDS), None)
+    return next((name for name in order if words[name] >= _MINIMUM_WORDS), None)
 
 
 def _rank(name: str, known: tuple[str, ...]) -> int:
@@ -200,9 +204,9 @@ def _rank(name: str, known: tuple[str, ...]) -> int:
 
 
 def _text(value: Any) -> str:
-    """A text; several become one. Line breaks become spaces, as generators read one line."""
+    """A text on one line, as generators read it; several texts are joined."""
     if isinstance(value, list):
-        value = " ".join(one for one in value if isinstance(one, str))
+        value = " ".join(part for part in value if isinstance(part, str))
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
@@ -221,28 +225,28 @@ def _records(file: Path) -> list[Record]:
 
 def _json_records(content: Any, file: Path) -> list[Record]:
     if isinstance(content, list):
-        return [_record(one, file) for one in content]
+        return [_record(record, file) for record in content]
     if isinstance(content, dict):
         values = list(content.values())
-        if values and all(isinstance(one, str) for one in values):
+        if values and all(isinstance(value, str) for value in values):
             return [{"image_id": name, "caption": text} for name, text in content.items()]
-        if values and all(isinstance(one, dict) for one in values):
+        if values and all(isinstance(value, dict) for value in values):
             return [{"key": name, **fields} for name, fields in content.items()]
-        lists = [one for one in values if isinstance(one, list) and one]
+        lists = [value for value in values if isinstance(value, list) and value]
         if len(lists) == 1 and isinstance(lists[0][0], dict):
             return _json_records(lists[0], file)
-        if values and all(isinstance(one, list) for one in values):
+        if values and all(isinstance(value, list) for value in values):
             return [{"image_id": name, "caption": texts} for name, texts in content.items()]
-        found = f"an object with the keys {', '.join(map(repr, list(content)[:8]))}"
+        kind = f"an object with the keys {', '.join(map(repr, list(content)[:8]))}"
     else:
-        found = f"a {type(content).__name__}"
-    raise InputError(f"{file} holds {found}; give a list of records, or an object of id and text")
+        kind = f"a {type(content).__name__}"
+    raise InputError(f"{file} holds {kind}; give a list of records, or an object of id and text")
 
 
 def _record(value: Any, file: Path) -> Record:
     if isinstance(value, dict):
         return value
-    if isinstance(value, list) and len(value) == 2 and all(isinstance(one, str) for one in value):
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value):
         return {"image_id": value[0], "caption": value[1]}
     raise InputError(
         f"{file} holds a record that is {str(value)[:60]!r}; give objects with an id and a text"

@@ -1,4 +1,4 @@
-"""Rows of the caption table: text by the chosen captioner beside what was measured.
+"""Rows of the caption table: text by the chosen captioner beside the measurements.
 
 Reads and writes nothing.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dermaflux.captions.text.label import label_sentence
 from dermaflux.captions.text.prompt_bank import held_out
 from dermaflux.captions.text.quality import faults
 from dermaflux.captions.vlm.prompts import training_caption
@@ -23,7 +24,7 @@ from dermaflux.params import Caption
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dermaflux.captions.vlm.client import Vision
+    from dermaflux.captions.vlm.client import VLM
 
 SCHEMA = pa.schema(
     [
@@ -41,145 +42,149 @@ SCHEMA = pa.schema(
         ("held_out", pa.bool_()),
     ]
 )
-_OPENING = 80  # characters in which a caption names its class, if it does
-_CHUNK = 32  # images per task: enough to hide the cost of handing them over
+_CLASS_WITHIN = 80  # characters; a caption that names its class does so at the start
+_CHUNK = 32  # images per task: enough to hide the cost of sending them to a process
 
 Row = dict[str, Any]
+Labelled = tuple[str, str]
+"""image_id and label."""
 
 
-def rows_of(
+def caption_rows(
     section: Caption,
-    known: pd.DataFrame,
-    images: Sequence[bytes | None],
-    vision: Vision | None = None,
-    texts: dict[str, str] | None = None,
+    images: pd.DataFrame,
+    encoded: Sequence[bytes | None],
+    vlm: VLM | None = None,
+    imported_texts: dict[str, str] | None = None,
     advance: Callable[[int], None] = lambda images: None,
     jobs: int = -1,
 ) -> list[Row]:
-    """Rows of `SCHEMA` for some images, in order; the number of worker processes changes none.
+    """Rows of `SCHEMA`, in order; the number of worker processes does not change them.
 
-    `known` has the columns image_id, label and modality, `images` the encoded pictures of its rows;
-    `vision` is asked by the captioners that need one, `texts` are the imported captions by id.
+    `images` has the columns image_id, label and modality, `encoded` the JPEG or PNG of each row;
+    `vlm` serves the captioners that need a model, `imported_texts` are captions by image_id.
     """
-    from dermaflux.captions.lesion.measured import label_sentence
-
     captioner = section.captioner
-    pairs = list(zip(known["image_id"], known["label"], strict=True))
+    labelled = list(zip(images["image_id"], images["label"], strict=True))
     if captioner == "label":
-        rows = [_row(name, label, label_sentence(label), captioner) for name, label in pairs]
+        rows = [
+            _row(image_id, label, label_sentence(label), captioner) for image_id, label in labelled
+        ]
         advance(len(rows))
         return [row | {"held_out": False} for row in rows]
-    # Worker processes measure while the model is asked.
-    with _measuring(pairs, images, jobs) as measured:
+    # Worker processes measure while the model generates.
+    with _measuring(labelled, encoded, jobs) as measured:
         if captioner == "measured":
             rows = []
             for row in measured:
                 rows.append(row)
                 advance(1)
         elif captioner == "imported":
-            rows = _imported_rows(pairs, measured, texts or {})
+            rows = _imported_rows(labelled, measured, imported_texts or {})
             advance(len(rows))
         else:
-            assert vision is not None
-            found = _described(section, known, images, vision, advance)
+            assert vlm is not None
+            generated = _generated_columns(section, images, encoded, vlm, advance)
             rows = [
-                row | text | {"captioner": captioner}
-                for row, text in zip(measured, found, strict=True)
+                row | columns | {"captioner": captioner}
+                for row, columns in zip(measured, generated, strict=True)
             ]
     return [row | {"held_out": held_out(row["caption"], section.held_out_fraction)} for row in rows]
 
 
 def _imported_rows(
-    pairs: Sequence[tuple[str, str]], measured: Iterator[Row], texts: dict[str, str]
+    labelled: Sequence[Labelled], measured: Iterator[Row], texts: dict[str, str]
 ) -> list[Row]:
     """Captions as they were written; an image without one gets the label sentence and a flag."""
     rows = []
-    for (name, label), row in zip(pairs, measured, strict=True):
-        text = texts.get(name, "")
+    for (image_id, label), row in zip(labelled, measured, strict=True):
+        text = texts.get(image_id, "")
         flags = faults(text, label)
-        # The generator must be told the class, which released captions leave to the label.
-        named = label in text[:_OPENING].lower()
-        written = {"caption": text if named else training_caption(label, text)}
-        rows.append(row | written | {"captioner": "imported", "flags": ",".join(flags) or None})
+        # The generator has to learn the class, which released captions leave to the label.
+        names_class = label in text[:_CLASS_WITHIN].lower()
+        columns = {"caption": text if names_class else training_caption(label, text)}
+        rows.append(row | columns | {"captioner": "imported", "flags": ",".join(flags) or None})
     return rows
 
 
-def _described(
+def _generated_columns(
     section: Caption,
-    known: pd.DataFrame,
-    images: Sequence[bytes | None],
-    vision: Vision,
+    images: pd.DataFrame,
+    encoded: Sequence[bytes | None],
+    vlm: VLM,
     advance: Callable[[int], None],
 ) -> list[Row]:
-    """Caption, flags and tokens by the model."""
-    from dermaflux.captions.vlm.captioner import Lesion, describe
-    from dermaflux.captions.vlm.visual_attributes import Subject
+    """Caption, flags and tokens from the model."""
+    from dermaflux.captions.vlm.captioner import describe
+    from dermaflux.captions.vlm.client import LesionImage
 
     lesions = [
-        Lesion(
-            image_id,
-            label,
-            Subject(sha256(encoded), encoded, str(modality)),
+        LesionImage(content, sha256(content), label, str(modality))
+        for label, modality, content in zip(
+            images["label"], images["modality"], encoded, strict=True
         )
-        for image_id, label, modality, encoded in zip(
-            known["image_id"], known["label"], known["modality"], images, strict=True
-        )
-        if encoded is not None
+        if content is not None
     ]
-    chain: Any = section.captioner
+    protocol: Any = section.captioner
     return [
         {
-            "caption": training_caption(one.label, found.text),
-            "flags": ",".join(found.flags) or None,
-            "prompt_tokens": found.prompt_tokens,
-            "completion_tokens": found.completion_tokens,
+            "caption": training_caption(lesion.label, description.text),
+            "flags": ",".join(description.flags) or None,
+            "prompt_tokens": description.prompt_tokens,
+            "completion_tokens": description.completion_tokens,
         }
-        for one, found in zip(lesions, describe(vision, chain, lesions, advance), strict=True)
+        for lesion, description in zip(
+            lesions, describe(vlm, protocol, lesions, advance), strict=True
+        )
     ]
 
 
 @contextmanager
 def _measuring(
-    pairs: Sequence[tuple[str, str]], images: Sequence[bytes | None], jobs: int
+    labelled: Sequence[Labelled], encoded: Sequence[bytes | None], jobs: int
 ) -> Iterator[Iterator[Row]]:
-    """Rows of the captioner `measured`; the work starts before the first one is asked for."""
+    """Rows of the captioner `measured`; the work starts before the first row is taken."""
     import joblib
 
-    triples = [(name, label, encoded) for (name, label), encoded in zip(pairs, images, strict=True)]
+    triples = [
+        (image_id, label, content)
+        for (image_id, label), content in zip(labelled, encoded, strict=True)
+    ]
     tasks = (
         joblib.delayed(_measured)(triples[start : start + _CHUNK])
         for start in range(0, len(triples), _CHUNK)
     )
-    done = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
     try:
-        yield itertools.chain.from_iterable(done)
+        yield itertools.chain.from_iterable(results)
     finally:
-        with warnings.catch_warnings():  # that work was in vain, after an error said elsewhere
+        with warnings.catch_warnings():  # joblib warns about unused results, after any other error
             warnings.simplefilter("ignore", UserWarning)
-            done.close()
+            results.close()
 
 
-def _measured(images: Sequence[tuple[str, str, bytes]]) -> list[Row]:
+def _measured(triples: Sequence[tuple[str, str, bytes]]) -> list[Row]:
     """Rows of (image_id, label, encoded image) triples."""
     import numpy as np
     from threadpoolctl import threadpool_limits
 
     from dermaflux.captions.lesion.measured import describe, measure
 
-    out = []
+    rows = []
     # One BLAS thread: sums then add up in the same order whatever the number of workers.
     with threadpool_limits(limits=1):
-        for image_id, label, encoded in images:
-            found = measure(np.asarray(decode_image(encoded)))
-            row = _row(image_id, label, describe(found, label, image_id), "measured")
+        for image_id, label, encoded in triples:
+            measurements = measure(np.asarray(decode_image(encoded)))
+            row = _row(image_id, label, describe(measurements, label, image_id), "measured")
+            colours = measurements.colours
             row |= {
-                "asymmetry": found.asymmetry,
-                "border_irregularity": found.border_irregularity,
-                "colours": None if found.colours is None else len(found.colours),
-                "diameter_fraction": found.diameter_fraction,
+                "asymmetry": measurements.asymmetry,
+                "border_irregularity": measurements.border_irregularity,
+                "colours": None if colours is None else len(colours),
+                "diameter_fraction": measurements.diameter_fraction,
             }
-            out.append(row)
-    return out
+            rows.append(row)
+    return rows
 
 
 def _row(image_id: str, label: str, caption: str, captioner: str) -> Row:

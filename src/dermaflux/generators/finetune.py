@@ -183,7 +183,7 @@ def _planned(section: Finetune, backbone: Path, data: TrainingData, processes: P
 def _announce(data: TrainingData, section: Finetune, log: Log) -> None:
     """Print what the captions are like, before anything is loaded."""
     tokens = data.lengths()
-    print(lengths.drawn(tokens), flush=True)
+    print(lengths.bar_chart(tokens), flush=True)
     if (warning := data.clip.warning([one.image_id for one in data.samples])) is not None:
         print(warning, flush=True)
     if section.validation_images and not data.held_out:

@@ -170,11 +170,11 @@ class _Lazy:
 
 
 def _cross_border(section: Synthesize, folder: Path) -> None:
-    """Hold the written shards to the promises of the suite `synthetic`."""
-    from dermaflux.validation import training_suites, validate
+    """Check the written shards with the suite `synthetic`."""
+    from dermaflux.validation import pool_suite
 
-    frame = training_suites.with_derived_synthetic(table.metadata(folder))
-    validate.check("synthetic", frame, training_suites.synthetic_promises(section))
+    sampler = {"steps": section.steps, "guidance": section.guidance}
+    pool_suite.check(table.metadata(folder), section.images, section.scale, sampler)
 
 
 def read_weights(folder: Path, backbone: Path) -> Weights:

@@ -14,6 +14,14 @@ from dermaflux.params import Params
 MOVED = {
     "accelerate": "runtime.accelerate",
     "ingest.executor": "runtime.executor",
+    "caption.endpoint": "runtime.caption.endpoint",
+    "caption.api_key_variable": "runtime.caption.api_key_variable",
+    "caption.concurrency": "runtime.caption.concurrency",
+    "caption.timeout_seconds": "runtime.caption.timeout_seconds",
+    "caption.retries": "runtime.caption.retries",
+    "caption.token_budget": "runtime.caption.token_budget",
+    "caption.price_per_million_tokens": "runtime.caption.price_per_million_tokens",
+    "caption.shard_images": "runtime.caption.shard_images",
 }
 """Old name of a parameter -> its new one, for files written for an earlier version."""
 

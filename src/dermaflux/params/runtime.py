@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from dermaflux.params.fields import Section
+from pydantic import Field
+
+from dermaflux.params.captions import TokenPrice
+from dermaflux.params.fields import Count, Positive, Section
+
+
+class CaptionRuntime(Section):
+    """How `caption` reaches a model at an endpoint, and how often it saves its work."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")] = "http://127.0.0.1:8000/v1"
+    """Address of an OpenAI-compatible server, up to and including `/v1`; never holds a key."""
+    api_key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
+    """Name of the environment variable with the API key; a server without keys needs none."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Requests in flight."""
+    timeout_seconds: Positive = 120.0
+    """Time for one answer."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 6
+    """Further attempts after 429, 5xx, a timeout or a cut connection."""
+    token_budget: Count | None = None
+    """Prompt and completion tokens one run may spend; paid answers are stored."""
+    price_per_million_tokens: TokenPrice = TokenPrice()
+    """For `dermaflux caption --estimate`."""
+    shard_images: Count = 2000
+    """Images after which captions are saved, so that a killed run continues there."""
 
 
 class Runtime(Section):
@@ -15,3 +39,4 @@ class Runtime(Section):
     `--num_processes 8`."""
     executor: Literal["loky", "dask", "ray"] = "loky"
     """Who decodes in `ingest`: processes of this machine, or a cluster."""
+    caption: CaptionRuntime = CaptionRuntime()

@@ -1,1 +1,1 @@
-"""Great Expectations suites over corpus, captions, synthetic pool and mixtures."""
+"""Great Expectations suites over corpus, captions, synthetic pool and training mixtures."""

@@ -1,8 +1,8 @@
-"""What the Great Expectations suite `captions` asks, and the columns it looks at.
+"""The Great Expectations suite `captions`: checks of the caption table and the columns they need.
 
 Limits come from the section `validate` of the parameters. Names that the stage `caption` decides
-are repeated here, because its room comes later; tests hold the two together. Reads and writes
-nothing.
+are repeated here, so that its code is no dependency of the stage `validate`; a test compares the
+two. Reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.params import Params
-from dermaflux.validation.checks import Promise, between, columns, few_of, none_of, present, unique
+from dermaflux.validation.checks import Check, between, columns, few_of, none_of, present, unique
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +34,8 @@ FAULTS = (
     *("refusal", "empty", "truncated", "contradicts label", "no asymmetry", "no border"),
     *("no colour", "no shape", "no size", "no texture", "not English", "repetitive"),
 )
-"""What the quality gate of the stage `caption` flags."""
-_WITHOUT_MODEL = ("measured", "label")
+"""Flags of the quality gate of the stage `caption`."""
+_TEMPLATE_CAPTIONERS = ("measured", "label")
 """Captioners whose sentences come from a template and so repeat by design."""
 _DERIVED = (
     *("corpus_label", "characters", "unknown_flags", "copied"),
@@ -43,7 +43,7 @@ _DERIVED = (
 )
 
 
-def with_derived(captions: pd.DataFrame, corpus: pd.DataFrame) -> pd.DataFrame:
+def with_derived_columns(captions: pd.DataFrame, corpus: pd.DataFrame) -> pd.DataFrame:
     """Captions with the label of their image, their length, faults and copies.
 
     A flagged caption has no length: it counts as a fault, and a refusal is always short.
@@ -61,18 +61,18 @@ def with_derived(captions: pd.DataFrame, corpus: pd.DataFrame) -> pd.DataFrame:
             frame.loc[flags.notna(), "characters"] = None
         parts = flags.dropna().str.split(",").explode().astype("str").str.strip()
         for fault in FAULTS:
-            frame[f"fault {fault}"] = _named_where(frame, parts.index[parts == fault], fault)
+            frame[f"fault {fault}"] = _text_where(frame, parts.index[parts == fault], fault)
         unknown = parts[~parts.isin(FAULTS)]
         frame["unknown_flags"] = unknown.groupby(level=0).first().reindex(frame.index)
     if {"caption", "captioner"} <= present_columns:
         text = frame["caption"].str.lower().str.replace(r"\W+", " ", regex=True).str.strip()
-        written = ~frame["captioner"].isin(_WITHOUT_MODEL) & (text != "")
+        written = ~frame["captioner"].isin(_TEMPLATE_CAPTIONERS) & (text != "")
         copies = written & text.where(written).duplicated(keep=False)
-        frame["copied"] = _named_where(frame, frame.index[copies], "also of another image")
+        frame["copied"] = _text_where(frame, frame.index[copies], "also of another image")
     return frame
 
 
-def _named_where(frame: pd.DataFrame, rows: pd.Index[Any], text: str) -> pd.Series[Any]:
+def _text_where(frame: pd.DataFrame, rows: pd.Index[Any], text: str) -> pd.Series[Any]:
     """`text` in these rows, null elsewhere; a category, which costs a byte a row."""
     import pandas as pd
 
@@ -80,20 +80,20 @@ def _named_where(frame: pd.DataFrame, rows: pd.Index[Any], text: str) -> pd.Seri
     return pd.Series(pd.Categorical.from_codes(codes, [text]), index=frame.index)
 
 
-def promises(params: Params) -> list[Promise]:
-    """What the caption table promises, with the limits of `params.validate_`."""
+def checks(params: Params) -> list[Check]:
+    """Checks of the caption table, with the limits of `params.validate_`."""
     low, high = params.validate_.caption_characters
     return [
         columns((*COLUMNS, *_DERIVED)),
         *present(("image_id", "caption", "captioner", "label")),
         unique("unique ids", "image_id"),
-        Promise(
+        Check(
             "one image per caption",
             "every caption belongs to an image of the corpus",
             "ExpectColumnValuesToNotBeNull",
             {"column": "corpus_label"},
         ),
-        Promise(
+        Check(
             "label of the image",
             "the label a caption was written for is the label of its image",
             "ExpectColumnPairValuesToBeEqual",
@@ -124,18 +124,18 @@ def promises(params: Params) -> list[Promise]:
     ]
 
 
-def _quality(params: Params) -> Iterator[Promise]:
-    """Rates of the faults that the quality gate flagged, and of copies across images."""
+def _quality(params: Params) -> Iterator[Check]:
+    """Fractions of captions with each fault, and of copies across images."""
     limits = params.validate_
     yield none_of("flag vocabulary", "unknown_flags", "every flag is a fault of the quality gate")
     for fault in FAULTS:
-        most = limits.caption_fault_fraction
-        asks = f"at most {most:.1%} of the captions are flagged {fault!r}"
-        yield few_of(f"caption fault {fault}", f"fault {fault}", most, asks)
-    most = limits.caption_repeated_fraction
+        limit = limits.caption_fault_fraction
+        description = f"at most {limit:.1%} of the captions are flagged {fault!r}"
+        yield few_of(f"caption fault {fault}", f"fault {fault}", limit, description)
+    limit = limits.caption_repeated_fraction
     yield few_of(
         "copies across images",
         "copied",
-        most,
-        f"at most {most:.1%} of the captions a model wrote are word for word those of other images",
+        limit,
+        f"at most {limit:.1%} of the captions a model wrote repeat another image's word for word",
     )

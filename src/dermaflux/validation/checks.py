@@ -1,7 +1,7 @@
-"""What a promise about a table is, and the promises that more than one table makes.
+"""A check of a table, and the checks that more than one table uses.
 
-A promise becomes one expectation of Great Expectations. What concerns more than one row or table
-(a lesion in two splits, an image without a caption) is first derived as a column, so that a failure
+A check becomes one expectation of Great Expectations. What concerns more than one row or table (a
+lesion in two splits, an image without a caption) is first derived as a column, so that a failure
 names rows. Reads and writes nothing.
 """
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUPS = {"lesion_id": "lesion", "patient_id": "patient", "duplicate_group": "duplicate group"}
-"""Columns whose images must stay on one side of a border, and what they are called."""
+"""Columns whose groups of images must stay in one split, and what a group is called."""
 
 
-class Promise(NamedTuple):
+class Check(NamedTuple):
     """One expectation."""
 
     name: str
-    """How errors and reports call it, unique in its suite."""
-    asks: str
-    """The sentence Data Docs show."""
-    kind: str
+    """Name in errors and reports, unique in its suite."""
+    description: str
+    """The sentence that Data Docs show."""
+    expectation: str
     """Class of `great_expectations.expectations`."""
     arguments: dict[str, Any]
-    where: Mapping[str, str] | None = None
-    """Only rows with these values are looked at, when given."""
-    stops: bool = True
+    row_condition: Mapping[str, str] | None = None
+    """Column -> value of the rows that are checked; None checks all rows."""
+    blocking: bool = True
     """Whether a failure stops the pipeline; else it is a warning, counted in the report."""
 
 
-def columns(names: Iterable[str]) -> Promise:
+def columns(names: Iterable[str]) -> Check:
     """The table has these columns and no others."""
-    return Promise(
+    return Check(
         "columns",
         "the table has the columns of its contract and those derived from them, and no others",
         "ExpectTableColumnsToMatchSet",
@@ -43,10 +43,10 @@ def columns(names: Iterable[str]) -> Promise:
     )
 
 
-def present(names: Iterable[str]) -> Iterator[Promise]:
-    """No row lacks a value of any of these columns."""
+def present(names: Iterable[str]) -> Iterator[Check]:
+    """No row lacks a value in any of these columns."""
     for column in names:
-        yield Promise(
+        yield Check(
             f"{column} present",
             f"every row has a value of {column}",
             "ExpectColumnValuesToNotBeNull",
@@ -54,47 +54,57 @@ def present(names: Iterable[str]) -> Iterator[Promise]:
         )
 
 
-def unique(name: str, column: str) -> Promise:
+def unique(name: str, column: str) -> Check:
     """No value of the column occurs twice."""
-    return Promise(
+    return Check(
         name, f"no {column} occurs twice", "ExpectColumnValuesToBeUnique", {"column": column}
     )
 
 
-def among(name: str, column: str, values: Sequence[object], asks: str | None = None) -> Promise:
+def among(
+    name: str, column: str, values: Sequence[object], description: str | None = None
+) -> Check:
     """Every value of the column, where there is one, is one of `values`."""
-    return Promise(
+    return Check(
         name,
-        asks or f"every {column} is one of {', '.join(map(str, values))}",
+        description or f"every {column} is one of {', '.join(map(str, values))}",
         "ExpectColumnValuesToBeInSet",
         {"column": column, "value_set": list(values)},
     )
 
 
-def none_of(name: str, column: str, asks: str) -> Promise:
-    """A derived column of short texts is empty everywhere; a text says what is wrong with a row."""
-    return Promise(name, asks, "ExpectColumnValuesToBeNull", {"column": column})
+def none_of(name: str, column: str, description: str) -> Check:
+    """A derived column is empty; a text in it says what is wrong with the row."""
+    return Check(name, description, "ExpectColumnValuesToBeNull", {"column": column})
 
 
-def few_of(name: str, column: str, most: float, asks: str) -> Promise:
-    """As `none_of`, but up to the share `most` of all rows may have a text."""
-    arguments = {"column": column, "mostly": 1.0 - most}
-    return Promise(name, asks, "ExpectColumnValuesToBeNull", arguments)
+def few_of(name: str, column: str, limit: float, description: str) -> Check:
+    """Like `none_of`, but up to the fraction `limit` of all rows may have a text."""
+    arguments = {"column": column, "mostly": 1.0 - limit}
+    return Check(name, description, "ExpectColumnValuesToBeNull", arguments)
 
 
-def between(name: str, column: str, low: float | None, high: float | None, asks: str) -> Promise:
+def between(
+    name: str, column: str, low: float | None, high: float | None, description: str
+) -> Check:
     """Every value of the column lies in [low, high]."""
     limits = {"min_value": low, "max_value": high}
-    given = {key: value for key, value in limits.items() if value is not None}
-    return Promise(name, asks, "ExpectColumnValuesToBeBetween", {"column": column, **given})
+    set_limits = {key: value for key, value in limits.items() if value is not None}
+    arguments = {"column": column, **set_limits}
+    return Check(name, description, "ExpectColumnValuesToBeBetween", arguments)
 
 
 def mean_between(
-    name: str, column: str, low: float, high: float, asks: str, where: Mapping[str, str]
-) -> Promise:
-    """The mean of a column over the rows `where` lies in [low, high]."""
+    name: str,
+    column: str,
+    low: float,
+    high: float,
+    description: str,
+    row_condition: Mapping[str, str],
+) -> Check:
+    """The mean of a column over the rows of `row_condition` lies in [low, high]."""
     arguments = {"column": column, "min_value": low, "max_value": high}
-    return Promise(name, asks, "ExpectColumnMeanToBeBetween", arguments, where)
+    return Check(name, description, "ExpectColumnMeanToBeBetween", arguments, row_condition)
 
 
 def splits_of_groups(frame: pd.DataFrame, column: str) -> pd.Series[str]:

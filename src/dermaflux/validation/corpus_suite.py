@@ -1,7 +1,7 @@
-"""What the Great Expectations suite `corpus` asks, and the columns it looks at.
+"""The Great Expectations suite `corpus`: checks of the image table and the columns they need.
 
 Expectations see metadata only, never pixels. The limits come from the sections `validate` and
-`ingest` of the parameters, and from which sources the corpus holds. Reads and writes nothing.
+`ingest` of the parameters, and from which sources the corpus contains. Reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dermaflux.core.vocabulary import CLASSES, LABELS, LICENCES, SKIN_TONES
 from dermaflux.params import Params
 from dermaflux.validation.checks import (
     GROUPS,
-    Promise,
+    Check,
     among,
     between,
     columns,
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NEVER_NULL = ("image_id", "source", "licence", "label", "split", "scale", "sha256", "phash")
-_MEASURED_AS = ("I-II", "III-IV", "V-VI")
-_WORDS = (
+_MEASURED_TONES = ("I-II", "III-IV", "V-VI")
+_CATEGORIES = (
     *("source", "licence", "modality", "label", "diagnosis", "split"),
     *("skin_tone", "skin_tone_origin", *(f"{column}_splits" for column in GROUPS)),
 )
-"""Columns of few different texts."""
+"""Text columns with few distinct values."""
 _PRESENCE = ("sha256", "phash", *GROUPS)
-"""Columns of which nothing but the presence is asked, once it is derived what they tie together."""
-_DERIVED_CORPUS = (
+"""Columns of which only the presence is checked, once the columns derived from them exist."""
+_DERIVED = (
     "shorter_side",
     "malignant",
     "captions",
@@ -52,10 +52,10 @@ def as_published(params: Params) -> bool:
     return params.ingest.policy == "as_published"
 
 
-def with_derived_corpus(
+def with_derived_columns(
     corpus: pd.DataFrame, captions: pd.DataFrame, published: bool = False
 ) -> pd.DataFrame:
-    """Corpus metadata with the derived columns; one whose sources are absent is left out."""
+    """Corpus metadata with the derived columns, but those whose inputs are absent."""
     frame = corpus.copy(deep=False)
     present_columns = set(frame.columns)
     if {"width", "height"} <= present_columns:
@@ -72,70 +72,70 @@ def with_derived_corpus(
     for column in GROUPS:
         if {column, "split"} <= present_columns:
             frame[f"{column}_splits"] = splits_of_groups(frame, column)
-    # Great Expectations copies and hashes every column again and again: codes instead of text halve
-    # the time of a large corpus.
+    # Great Expectations copies and hashes every column many times: codes instead of text halve the
+    # time of a large corpus.
     for column in _PRESENCE:
         if column in present_columns:
             frame[column] = _presence(frame[column])
-    return frame.astype({name: "category" for name in _WORDS if name in frame})
+    return frame.astype({name: "category" for name in _CATEGORIES if name in frame})
 
 
 def _presence(column: pd.Series[Any]) -> pd.Series[Any]:
-    """The word `given` where the column has a value."""
+    """The word `present` where the column has a value."""
     import pandas as pd
 
     codes = column.notna().to_numpy().astype("int8") - 1
-    return pd.Series(pd.Categorical.from_codes(codes, ["given"]), index=column.index)
+    return pd.Series(pd.Categorical.from_codes(codes, ["present"]), index=column.index)
 
 
 def _wrong_scale(frame: pd.DataFrame, published: bool) -> pd.Series[str]:
     """What is wrong with an image's scale, null where nothing is.
 
-    Natively it is the largest scale that the shorter side fills, the smallest below all. As
-    published it is a constant of the dataset, so the one that most of its images have.
+    By default the right scale is the largest that the shorter side fills, or the smallest of all.
+    As published it is a constant of the dataset: the scale that most of its images have.
     """
     import numpy as np
     import pandas as pd
 
     if published:
         right = frame.groupby("source")["scale"].transform(lambda scales: scales.mode().iloc[0])
-        why = "its dataset has scale "
+        reason = "its dataset has scale "
     else:
         ordered = np.array(sorted(table.SCALES))
-        place = np.searchsorted(ordered, frame["shorter_side"], side="right") - 1
-        right = pd.Series(ordered[np.maximum(place, 0)], index=frame.index)
-        why = "its size asks for scale "
-    return _text_where(frame["scale"] != right, why, right)
+        index = np.searchsorted(ordered, frame["shorter_side"], side="right") - 1
+        right = pd.Series(ordered[np.maximum(index, 0)], index=frame.index)
+        reason = "its size requires scale "
+    return _text_where(frame["scale"] != right, reason, right)
 
 
 def _unclear_tone(frame: pd.DataFrame) -> pd.Series[str]:
-    """What is wrong with where a skin tone comes from, null where nothing is."""
+    """What is wrong with the origin of a skin tone, null where nothing is."""
     import pandas as pd
 
     tone, origin = frame["skin_tone"], frame["skin_tone_origin"]
     out = pd.Series(None, index=frame.index, dtype="str")
     out[tone.notna() & origin.isna()] = "a skin tone without origin"
     out[tone.isna() & origin.notna()] = "an origin without skin tone"
-    fine = (origin == "measured") & tone.notna() & ~tone.isin(_MEASURED_AS)
-    out[fine] = "measured finer than a photograph allows"
+    too_fine = (origin == "measured") & tone.notna() & ~tone.isin(_MEASURED_TONES)
+    out[too_fine] = "measured finer than a photograph allows"
     return out
 
 
-def _text_where(wrong: pd.Series[bool], why: str, values: pd.Series[Any]) -> pd.Series[str]:
+def _text_where(wrong: pd.Series[bool], reason: str, values: pd.Series[Any]) -> pd.Series[str]:
     import pandas as pd
 
     out = pd.Series(None, index=wrong.index, dtype="str")
     if wrong.any():
-        out[wrong] = why + values[wrong].astype(str)
+        out[wrong] = reason + values[wrong].astype(str)
     return out
 
 
-def corpus_promises(params: Params, sources: Iterable[str]) -> list[Promise]:
-    """What the image table promises, with the limits of `params` for the `sources` it holds."""
+def checks(params: Params, sources: Iterable[str]) -> list[Check]:
+    """Checks of the image table, with the limits of `params` for the `sources` it contains."""
     limits, published = params.validate_, as_published(params)
     licences = tuple(params.ingest.licences) or LICENCES
     return [
-        columns((*table.METADATA, *_DERIVED_CORPUS)),
+        columns((*table.METADATA, *_DERIVED)),
         *present(NEVER_NULL),
         unique("unique ids", "image_id"),
         among("licence vocabulary", "licence", licences),
@@ -147,20 +147,20 @@ def corpus_promises(params: Params, sources: Iterable[str]) -> list[Promise]:
             "every skin tone says whether it was published or measured, and none is measured "
             "finer than pairs of Fitzpatrick types",
         ),
-        Promise(
+        Check(
             "split vocabulary",
             f"the splits are {', '.join(table.SPLITS)}, and none is empty",
             "ExpectColumnDistinctValuesToEqualSet",
             {"column": "split", "value_set": list(table.SPLITS)},
         ),
-        # The paper's counts hold smaller images, so there the number is reported and nothing stops.
+        # The paper's counts include smaller images, so that policy reports them and goes on.
         between(
             "minimum side",
             "shorter_side",
             limits.minimum_side,
             None,
             f"the published shorter side is at least {limits.minimum_side} pixels",
-        )._replace(stops=not published),
+        )._replace(blocking=not published),
         among("scale vocabulary", "scale", table.SCALES),
         none_of(
             "scale consistency",
@@ -170,12 +170,12 @@ def corpus_promises(params: Params, sources: Iterable[str]) -> list[Promise]:
             else "the scale of an image is the largest that its published shorter side fills",
         ),
         among("one caption per image", "captions", (1,), "every image has exactly one caption"),
-        *_balanced(params, sources),
-        *_in_one_split(stops=not published),
+        *_label_balances(params, sources),
+        *_in_one_split(blocking=not published),
     ]
 
 
-def _balanced(params: Params, sources: Iterable[str]) -> Iterator[Promise]:
+def _label_balances(params: Params, sources: Iterable[str]) -> Iterator[Check]:
     for split, (low, high) in params.validate_.malignant_fraction.items():
         yield _balance(split, {"split": split}, low, high)
     per_source = params.validate_.source_malignant_fraction
@@ -185,23 +185,23 @@ def _balanced(params: Params, sources: Iterable[str]) -> Iterator[Promise]:
             yield _balance(source, {"source": source}, low, high)
 
 
-def _balance(of: str, where: dict[str, str], low: float, high: float) -> Promise:
+def _balance(part: str, row_condition: dict[str, str], low: float, high: float) -> Check:
     return mean_between(
-        f"label balance of {of}",
+        f"label balance of {part}",
         "malignant",
         low,
         high,
-        f"between {low:.1%} and {high:.1%} of the {of} images are malignant",
-        where,
+        f"between {low:.1%} and {high:.1%} of the {part} images are malignant",
+        row_condition,
     )
 
 
-def _in_one_split(stops: bool) -> Iterator[Promise]:
-    # The published protocol leaks: there the number of leaks is what one wants to read.
+def _in_one_split(blocking: bool) -> Iterator[Check]:
+    # The published protocol leaks: that policy reports how much and goes on.
     for column, name in GROUPS.items():
         yield among(
             f"{name} in one split",
             f"{column}_splits",
             table.SPLITS,
             f"no {name} has images in two splits",
-        )._replace(stops=stops)
+        )._replace(blocking=blocking)

@@ -1,8 +1,8 @@
-"""Great Expectations' Data Docs as a deterministic site that can be read without a network.
+"""Great Expectations' Data Docs as a deterministic site of self-contained pages.
 
-Writes the site into a given folder. Great Expectations prints run times and random ids and loads
-its logo, style sheets and tables from other servers; the pages are rewritten so that equal data
-give equal bytes, nothing is told to the logo's server, and what matters shows offline too.
+Writes the site into a folder. Great Expectations prints run times and random ids and loads style
+sheets, scripts and its logo from other servers; the pages are rewritten so that equal data give
+equal bytes and a page fetches nothing but itself, with a network or without.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import datetime
 import html
 import re
 import shutil
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,24 +26,11 @@ RUN_TIME = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _RUN_FOLDER = "19700101T000000.000000Z"
 _TIME = re.compile(r"1970-01-01[T ]00:00:00(?:\.0+)?(?:Z|\+00:00| UTC)|\b\d{8}T\d{6}\.\d{6}Z")
 _RANDOM_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-_REMOTE_LOGO = re.compile(
-    r"https://great-expectations-web-assets\.s3\.[a-z0-9-]+\.amazonaws\.com/[\w-]+\.png"
-    r"(?:\?d=[\w.]*)?"
+# The scripts do nothing without the remote libraries; the images are logos and a tutorial, and the
+# footer is an advertisement.
+_DROPPED = re.compile(
+    r"<(script|style|footer)\b.*?</\1\s*>|<link\b[^>]*>|<img\b[^>]*>", re.DOTALL | re.IGNORECASE
 )
-# Stands first, so that the remote style sheets win where there is a network. Without one, the
-# icons are letters of a font that is absent, and the breadcrumbs cover the heading. The footer is
-# an advertisement.
-_STYLE = """<style>
-body { font-family: sans-serif; padding-bottom: 40px; }
-footer { display: none !important; }
-table { border-collapse: collapse; }
-td, th { padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
-.breadcrumb { margin: 0 0 50px; }
-.fa-check-circle::before { content: "\\2713"; color: #28a745; }
-.fa-times::before { content: "\\2717"; color: #dc3545; }
-.fa-exclamation-triangle::before { content: "!"; color: #ffc107; }
-</style>
-"""
 
 
 def write(context: EphemeralDataContext, folder: Path) -> None:
@@ -65,53 +53,55 @@ def write(context: EphemeralDataContext, folder: Path) -> None:
     context.build_data_docs()
     for run_folder in list(folder.rglob(_RUN_FOLDER)):
         run_folder.rename(run_folder.with_name("latest"))
+    shutil.rmtree(folder / "static")
+    style = resources.files(__package__).joinpath("data_docs.css").read_text(encoding="utf-8")
     for page in sorted(folder.rglob("*.html")):
-        up = "../" * (len(page.relative_to(folder).parts) - 1)
-        text = _plain(page.read_text(encoding="utf-8"), f"{up}static/images/logo-long.png")
+        text = _self_contained(page.read_text(encoding="utf-8"), style)
         page.write_text(text, encoding="utf-8")
     index = folder / "index.html"
     index.write_text(_with_links(index.read_text(encoding="utf-8"), folder), encoding="utf-8")
 
 
-def _plain(text: str, logo: str) -> str:
-    """A page without times and the remote logo, its random ids numbered, legible unstyled."""
+def _self_contained(text: str, style: str) -> str:
+    """A page with its style sheet inside, without times and scripts, its random ids numbered."""
     numbers: dict[str, str] = {}
 
-    def number(one: re.Match[str]) -> str:
-        return numbers.setdefault(one[0], str(len(numbers)))
+    def number(match: re.Match[str]) -> str:
+        return numbers.setdefault(match[0], str(len(numbers)))
 
-    text = _REMOTE_LOGO.sub(logo, text).replace(_RUN_FOLDER, "latest")
+    text = _DROPPED.sub("", text).replace(_RUN_FOLDER, "latest")
     text = _RANDOM_ID.sub(number, _TIME.sub("not recorded", text))
-    return text.replace("<head>", f"<head>\n{_STYLE}", 1)
+    return text.replace("<head>", f"<head>\n<style>\n{style}</style>", 1)
 
 
 def _with_links(text: str, folder: Path) -> str:
-    """The index with links as plain rows; its script puts its own table there when it loads."""
-    for table, pages, words in (
-        ("ge-index-page-validation-results-table", "validations", _verdict),
-        ("ge-index-page-expectation_suites-table", "expectations", _suite),
+    """The index with links as plain rows, where its script would put a table."""
+    for table, pages, title, describe in (
+        ("ge-index-page-validation-results-table", "validations", "Validation results", _outcome),
+        ("ge-index-page-expectation_suites-table", "expectations", "Expectation suites", _suite),
     ):
         rows = "".join(
             f'<tr><td><a href="{html.escape(page.relative_to(folder).as_posix())}">'
-            f"{html.escape(words(page))}</a></td></tr>"
+            f"{html.escape(describe(page))}</a></td></tr>"
             for page in sorted((folder / pages).rglob("*.html"))
         )
         opening = re.search(rf"<table[^>]*{table}[^>]*>", text)
         if opening:
-            text = text[: opening.end()] + rows + text[opening.end() :]
+            heading = f"<tr><th>{title}</th></tr>"
+            text = text[: opening.end()] + heading + rows + text[opening.end() :]
     return text
 
 
-def _verdict(page: Path) -> str:
-    """Such as ``corpus: 2 of 27 expectations fail``, read off the page's own statistics."""
+def _outcome(page: Path) -> str:
+    """Such as ``corpus: 2 of 27 expectations fail``, from the page's own statistics."""
     text = re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8"))
-    found = [
+    matches = [
         re.search(rf"{kind} Expectations\s+(\d+)", text) for kind in ("Evaluated", "Unsuccessful")
     ]
-    evaluated, failed = (int(one[1]) if one else 0 for one in found)
-    verdict = f"{failed} of {evaluated} expectations fail" if failed else "every expectation holds"
-    return f"{page.stem.removeprefix('tables-')}: {verdict}"
+    evaluated, failed = (int(match[1]) if match else 0 for match in matches)
+    outcome = f"{failed} of {evaluated} expectations fail" if failed else "every expectation holds"
+    return f"{page.stem.removeprefix('tables-')}: {outcome}"
 
 
 def _suite(page: Path) -> str:
-    return f"{page.stem}: what is asked"
+    return f"{page.stem}: expectation suite"

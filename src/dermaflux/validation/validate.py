@@ -1,8 +1,8 @@
-"""Stage `validate`: the promises of corpus and captions, checked by Great Expectations.
+"""Stage `validate`: checks corpus and captions with Great Expectations.
 
 Reads corpus/ and captions/ (metadata only); writes reports/validation/ (Data Docs, a static site)
 and reports/validation.json, both also when an expectation fails. Run with `dermaflux validate`.
-The later borders (synthetic shards, training mixture) call `check` where their stage crosses them.
+The suites of the synthetic pool and of the training mixture call `check`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.validation import caption_suite, corpus_suite, data_docs
-from dermaflux.validation.checks import Promise
+from dermaflux.validation.checks import Check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 _EXAMPLES = 5
-_WARNS = " (a warning under this policy)"
+_WARNING_NOTE = " (a warning under this policy)"
 _HINT = f"; see {paths.DATA_DOCS}/index.html and correct the data or the limits in params.yaml"
 
 
@@ -44,48 +44,50 @@ def run(params: Params) -> None:
     captions = _metadata(paths.CAPTIONS)
     published = corpus_suite.as_published(params)
     frames = {
-        "corpus": corpus_suite.with_derived_corpus(corpus, captions, published),
-        "captions": caption_suite.with_derived(captions, corpus),
+        "corpus": corpus_suite.with_derived_columns(corpus, captions, published),
+        "captions": caption_suite.with_derived_columns(captions, corpus),
     }
     context = _context()
     sources = corpus["source"].dropna().unique() if "source" in corpus else ()
-    promises = {
-        "corpus": corpus_suite.corpus_promises(params, sources),
-        "captions": caption_suite.promises(params),
+    suites = {
+        "corpus": corpus_suite.checks(params, sources),
+        "captions": caption_suite.checks(params),
     }
-    results = {name: _validate(context, name, promises[name], frames[name]) for name in frames}
+    results = {name: _validate(context, name, suites[name], frames[name]) for name in frames}
     with atomic_folder(paths.DATA_DOCS) as partial:
         data_docs.write(context, partial)
-    failures = [one for name in frames for one in _broken(name, results[name], promises[name])]
+    failures = [
+        failure for name in frames for failure in _failures(name, results[name], suites[name])
+    ]
     report = _report(results, failures, frames) | _caption_figures(paths.CAPTIONS)
     write_json(paths.VALIDATION_REPORT, report)
-    for one in report["warnings"]:
-        print(f"warning: {_sentence([one])}")
+    for warning in report["warnings"]:
+        print(f"warning: {_sentence([warning])}")
     if report["failed"]:
         raise InputError(_sentence(report["failed"]) + _HINT)
 
 
-def check(suite: str, frame: pd.DataFrame, promises: Sequence[Promise]) -> int:
-    """Hold one table to its promises; no files. Returns how many gave a warning.
+def check(suite: str, frame: pd.DataFrame, checks: Sequence[Check]) -> int:
+    """Check one table, without writing files. Returns how many checks gave a warning.
 
-    Raises `InputError` naming the first broken promise that stops and example rows; others print.
+    Raises `InputError` naming the first blocking failure and example rows; prints the others.
     """
-    failures = broken(suite, frame, promises)
-    for one in failures:
-        if not one["stops"]:
-            print(f"warning: {_sentence([one])}")
-    if stopping := [one for one in failures if one["stops"]]:
-        raise InputError(_sentence(stopping) + "; run the stages before this one again")
-    return len(failures)
+    failed = failures(suite, frame, checks)
+    for failure in failed:
+        if not failure["blocking"]:
+            print(f"warning: {_sentence([failure])}")
+    if blocking := [failure for failure in failed if failure["blocking"]]:
+        raise InputError(_sentence(blocking) + "; run the stages before this one again")
+    return len(failed)
 
 
-def broken(suite: str, frame: pd.DataFrame, promises: Sequence[Promise]) -> list[dict[str, Any]]:
-    """Every failed expectation: name, what it asks, counts, example rows, whether it stops."""
-    return _broken(suite, _validate(_context(), suite, promises, frame), promises)
+def failures(suite: str, frame: pd.DataFrame, checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """Every failed check: name, description, counts, example rows, whether it is blocking."""
+    return _failures(suite, _validate(_context(), suite, checks, frame), checks)
 
 
 def _metadata(folder: Path) -> pd.DataFrame:
-    """Every column but the pixels; unlike `table.metadata`, of a table that breaks its contract."""
+    """Every column but the pixels, also of a table whose columns are not those of its contract."""
     import pyarrow.parquet as pq
 
     names = pq.read_schema(table.shards(folder)[0]).names
@@ -93,7 +95,7 @@ def _metadata(folder: Path) -> pd.DataFrame:
 
 
 def _context() -> EphemeralDataContext:
-    # Read at import, so it has to be set before.
+    # Great Expectations reads it when imported.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
@@ -105,14 +107,14 @@ def _context() -> EphemeralDataContext:
 
 
 def _validate(
-    context: EphemeralDataContext, name: str, promises: Sequence[Promise], frame: pd.DataFrame
+    context: EphemeralDataContext, name: str, checks: Sequence[Check], frame: pd.DataFrame
 ) -> ExpectationSuiteValidationResult:
     """Run one suite over one table."""
     import great_expectations as gx
     from great_expectations.core.run_identifier import RunIdentifier
 
     asset = context.data_sources.add_or_update_pandas("tables").add_dataframe_asset(name)
-    suite = gx.ExpectationSuite(name=name, expectations=[_expectation(one) for one in promises])
+    suite = gx.ExpectationSuite(name=name, expectations=[_expectation(check) for check in checks])
     definition = gx.ValidationDefinition(
         name=name,
         data=asset.add_batch_definition_whole_dataframe("all rows"),
@@ -129,37 +131,38 @@ def _validate(
     )
 
 
-def _expectation(promise: Promise) -> Expectation:
+def _expectation(check: Check) -> Expectation:
     import great_expectations.expectations as gxe
     from great_expectations.expectations.row_conditions import Column
 
-    arguments = dict(promise.arguments)
-    for column, value in (promise.where or {}).items():
+    arguments = dict(check.arguments)
+    for column, value in (check.row_condition or {}).items():
         arguments["row_condition"] = Column(column) == value
-    expectation: Expectation = getattr(gxe, promise.kind)(
-        description=f"{promise.name}: {promise.asks}" + ("" if promise.stops else _WARNS),
-        meta={"name": promise.name, "asks": promise.asks},
-        severity="critical" if promise.stops else "warning",
+    note = "" if check.blocking else _WARNING_NOTE
+    expectation: Expectation = getattr(gxe, check.expectation)(
+        description=f"{check.name}: {check.description}{note}",
+        meta={"name": check.name, "description": check.description},
+        severity="critical" if check.blocking else "warning",
         **arguments,
     )
     return expectation
 
 
-def _broken(
-    suite: str, result: ExpectationSuiteValidationResult, promises: Sequence[Promise]
+def _failures(
+    suite: str, result: ExpectationSuiteValidationResult, checks: Sequence[Check]
 ) -> list[dict[str, Any]]:
-    """Failures in the order of the promises, each with whether it `stops` the pipeline."""
-    stops = {promise.name: promise.stops for promise in promises}
-    failures = [_failure(suite, one) for one in _in_order(result, promises) if not one.success]
-    return [{**one, "stops": stops[one["name"]]} for one in failures]
+    """Failures in the order of the checks, each with whether it is `blocking`."""
+    blocking = {check.name: check.blocking for check in checks}
+    failed = [_failure(suite, item) for item in _in_order(result, checks) if not item.success]
+    return [{**failure, "blocking": blocking[failure["name"]]} for failure in failed]
 
 
 def _in_order(
-    result: ExpectationSuiteValidationResult, promises: Sequence[Promise]
+    result: ExpectationSuiteValidationResult, checks: Sequence[Check]
 ) -> list[ExpectationValidationResult]:
-    """Results in the order of the promises: Great Expectations groups them by column."""
-    place = {promise.name: number for number, promise in enumerate(promises)}
-    return sorted(result.results, key=lambda one: place[_config(one).meta["name"]])
+    """Results in the order of the checks: Great Expectations groups them by column."""
+    position = {check.name: index for index, check in enumerate(checks)}
+    return sorted(result.results, key=lambda item: position[_config(item).meta["name"]])
 
 
 def _config(result: ExpectationValidationResult) -> ExpectationConfiguration:
@@ -169,12 +172,12 @@ def _config(result: ExpectationValidationResult) -> ExpectationConfiguration:
 
 def _report(
     results: dict[str, ExpectationSuiteValidationResult],
-    broken: list[dict[str, Any]],
+    failures: list[dict[str, Any]],
     frames: dict[str, pd.DataFrame],
 ) -> dict[str, Any]:
     """The content of reports/validation.json."""
     counts = {name: len(result.results) for name, result in results.items()}
-    failed = [one for one in broken if one["stops"]]
+    failed = [failure for failure in failures if failure["blocking"]]
     return {
         "success": not failed,
         "expectations": sum(counts.values()),
@@ -182,33 +185,33 @@ def _report(
         "suites": {
             name: {
                 "expectations": counts[name],
-                "failures": sum(one["suite"] == name for one in failed),
+                "failures": sum(failure["suite"] == name for failure in failed),
             }
             for name in results
         },
         "failed": failed,
-        "warnings": [one for one in broken if not one["stops"]],
+        "warnings": [failure for failure in failures if not failure["blocking"]],
         "observed": _observed(frames["corpus"], frames["captions"]),
     }
 
 
 def _failure(suite: str, result: ExpectationValidationResult) -> dict[str, Any]:
-    """One failed expectation: its name, what it asks, what was found, and example rows."""
-    found, config = result.result, _config(result)
-    rows = found.get("partial_unexpected_index_list") or []
-    details = found.get("details", {}).get("mismatched", {})
+    """One failed expectation: its name, its description, the observed value and example rows."""
+    details, config = result.result, _config(result)
+    rows = details.get("partial_unexpected_index_list") or []
+    mismatched = details.get("details", {}).get("mismatched", {})
     return {
         "suite": suite,
         "name": config.meta["name"],
         "expectation": config.type,
-        "asks": config.meta["asks"],
-        "rows": found.get("unexpected_count", 0),
-        "of": found.get("element_count"),
+        "description": config.meta["description"],
+        "rows": details.get("unexpected_count", 0),
+        "of": details.get("element_count"),
         "examples": sorted({str(row["image_id"]) for row in rows if "image_id" in row}),
-        "values": [str(value) for value in found.get("partial_unexpected_list", [])],
-        "observed": details if details else found.get("observed_value"),
-        # An expectation on a column that is absent cannot be evaluated at all.
-        "evaluated": bool(found),
+        "values": [str(value) for value in details.get("partial_unexpected_list", [])],
+        "observed": mismatched if mismatched else details.get("observed_value"),
+        # An expectation on an absent column cannot be evaluated at all.
+        "evaluated": bool(details),
     }
 
 
@@ -235,7 +238,7 @@ def _observed(corpus: pd.DataFrame, captions: pd.DataFrame) -> dict[str, Any]:
 
 
 def _caption_figures(folder: Path) -> dict[str, Any]:
-    """What the stage `caption` found out about its table: faults, lengths, agreement."""
+    """Figures that the stage `caption` wrote about its table: faults, lengths, agreement."""
     file = folder / "figures.json"
     if not file.is_file():
         return {}
@@ -247,16 +250,16 @@ def _sentence(failed: Sequence[dict[str, Any]]) -> str:
     first = failed[0]
     if first["examples"]:
         values = ", ".join(dict.fromkeys(first["values"]))
-        found = (
+        outcome = (
             f"fails for {first['rows']} of {first['of']} rows, "
             f"such as {', '.join(first['examples'])} ({values})"
         )
     elif not first["evaluated"]:
-        found = "could not be evaluated, because a column it needs is missing"
+        outcome = "could not be evaluated, because a column it needs is missing"
     else:
-        found = f"fails, with {first['observed']} found"
+        outcome = f"fails, with {first['observed']} observed"
     others = f" ({len(failed) - 1} more fail)" if len(failed) > 1 else ""
     return (
-        f"expectation {first['name']!r} of the {first['suite']} suite, that {first['asks']}, "
-        f"{found}{others}"
+        f"expectation {first['name']!r} of the {first['suite']} suite, that "
+        f"{first['description']}, {outcome}{others}"
     )

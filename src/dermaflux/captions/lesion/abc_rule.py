@@ -39,7 +39,7 @@ def asymmetry_index(mask: Mask) -> float:
     Overlap is intersection over union, averaged over two perpendicular axes through the centroid,
     for the pair of axes where it is largest, as the rule chooses them. Principal axes would not do:
     those of a round lesion point anywhere. The shape is blurred by 4 pixels first, so that the
-    fringe, which is the border's affair, does not count.
+    fringe, which belongs to the border, does not count.
     """
     margin = max(mask.shape)
     weight = ndimage.gaussian_filter(np.pad(mask, 12).astype(np.float64), 4.0)
@@ -63,7 +63,7 @@ def border_irregularity(mask: Mask) -> float:
     """1 - length of the smoothed contour / length of the contour (H, W): 0 smooth, below 1 jagged.
 
     The smoothed contour keeps the lowest elliptic Fourier harmonics (Kuhl and Giardina 1982,
-    doi 10.1016/0146-664X(82)90034-X), so the overall shape, which is asymmetry's affair, does not
+    doi 10.1016/0146-664X(82)90034-X), so the overall shape, which belongs to asymmetry, does not
     count.
     """
     from skimage.measure import find_contours
@@ -103,5 +103,5 @@ def colour_shares(lab: Array, skin: Array) -> dict[str, float]:
     adapted = np.concatenate([lab[:, :1] * gain, hue], axis=1)
     nearest = ((adapted[:, None] - references) ** 2).sum(axis=-1).argmin(axis=1)
     shares = np.bincount(nearest, minlength=len(references)) / len(lab)
-    named = sorted(zip(REFERENCE_COLOURS, shares.tolist(), strict=True), key=lambda one: -one[1])
+    named = sorted(zip(REFERENCE_COLOURS, shares.tolist(), strict=True), key=lambda item: -item[1])
     return {name: share for name, share in named if share >= _MINIMUM_SHARE or name == named[0][0]}

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from dermaflux.captions.lesion import abc_rule
 from dermaflux.captions.lesion.segmentation import SIDE, Mask, segment
+from dermaflux.captions.text.label import label_sentence
 from dermaflux.core.hashing import rank
 
 
@@ -30,10 +31,10 @@ class Measurements:
     colours: tuple[str, ...] | None = None
     """Names from `abc_rule.REFERENCE_COLOURS`, the largest share first; None without a lesion."""
     diameter_fraction: float | None = None
-    """Diameter of the circle of the lesion's area, per shorter side of the picture."""
+    """Diameter of the circle of the lesion's area, per shorter side of the image."""
 
 
-_CUT_OFF = 0.2  # share of the outline on the edge of the picture above which the shape is unknown
+_CUT_OFF = 0.2  # share of the outline on the edge of the image above which the shape is unknown
 ASYMMETRY_LIMITS = (0.10, 0.17)
 """Indices at which the words change: symmetrical, slight, notable asymmetry."""
 BORDER_LIMITS = (0.04, 0.08, 0.135)
@@ -92,20 +93,20 @@ _COUNTS = ("no", "one", "two", "three", "four", "five", "six")
 
 
 def measure(image: np.ndarray[Any, np.dtype[np.uint8]]) -> Measurements:
-    """Measure the lesion in an sRGB picture (H, W, 3) of any size."""
+    """Measure the lesion in an sRGB image (H, W, 3) of any size."""
     from PIL import Image
 
-    picture = Image.fromarray(image)
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
-    found = segment(np.asarray(picture))
-    if found is None:
+    thumbnail = Image.fromarray(image)
+    thumbnail.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    lesion = segment(np.asarray(thumbnail))
+    if lesion is None:
         return Measurements()
-    mask = found.mask
+    mask = lesion.mask
     inner = ndimage.binary_erosion(mask, iterations=3)
-    # The rim of a lesion is a blend of pigment and skin; a lesion of nothing but rim has to do.
+    # The rim of a lesion is a blend of pigment and skin; a lesion that is all rim is used whole.
     core = inner if inner.sum() >= 30 else mask
-    lab = ndimage.gaussian_filter(found.lab, (0.7, 0.7, 0.0))
-    colours = tuple(abc_rule.colour_shares(lab[core], found.skin[core]))
+    lab = ndimage.gaussian_filter(lesion.lab, (0.7, 0.7, 0.0))
+    colours = tuple(abc_rule.colour_shares(lab[core], lesion.skin[core]))
     diameter = 2 * np.sqrt(mask.sum() / np.pi) / min(mask.shape)
     whole = _edge_share(mask) <= _CUT_OFF
     return Measurements(
@@ -117,16 +118,11 @@ def measure(image: np.ndarray[Any, np.dtype[np.uint8]]) -> Measurements:
 
 
 def _edge_share(mask: Mask) -> float:
-    """Share of a mask's outline pixels that lie on the edge of the picture."""
+    """Share of a mask's outline pixels that lie on the edge of the image."""
     outline = mask & ~ndimage.binary_erosion(mask)
     edge = np.ones_like(mask)
     edge[1:-1, 1:-1] = False
     return float((outline & edge).sum() / outline.sum())
-
-
-def label_sentence(label: str) -> str:
-    """The sentence every training caption starts with (paper, section 2.1)."""
-    return f"This is an image containing a{'n' * (label[0] in 'aeiou')} {label} lesion."
 
 
 def describe(measurements: Measurements, label: str, image_id: str) -> str:

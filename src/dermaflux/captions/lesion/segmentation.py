@@ -2,7 +2,7 @@
 
 Otsu's threshold (doi 10.1109/TSMC.1979.4310076) on the Mahalanobis distance from a smooth model of
 the surrounding skin, after hair is painted over (closing, as DullRazor: Lee et al. 1997,
-doi 10.1016/S0010-4825(97)00020-6). Constants in pixels hold for pictures whose longer side is
+doi 10.1016/S0010-4825(97)00020-6). Constants in pixels hold for images whose longer side is
 `SIDE`. Reads and writes nothing.
 """
 
@@ -21,13 +21,13 @@ SIDE = 128
 _DARK = 0.16  # HSV value under which a pixel joined to the frame is vignette or letterbox
 _HAIR_CONTRAST = 6.0  # CIELAB lightness by which closing lifts a hair
 _HAIR_LENGTH = 16  # pixels; shorter dark strokes are structure of the lesion
-_MINIMUM_AREA = 0.004  # of the picture; smaller finds are specks
+_MINIMUM_AREA = 0.004  # of the image; smaller regions are specks
 _MINIMUM_CONTRAST = 3.0  # CIELAB difference between lesion and ring; mottling reaches less
 _NOISE = 1.2  # CIELAB units of difference from skin that mean nothing however even the skin is
 _GLARE_WEIGHT = 0.7  # of being lighter than skin, which glare is more often than lesions are
 _NOT_DARKER = (
     -3.0
-)  # CIELAB lightness above skin at which a find is doubted; most lesions are darker
+)  # CIELAB lightness above skin at which a region is doubted; most lesions are darker
 _BRIGHTER = 3.0  # likewise, at which it is glare, cloth or light skin among pigment
 _TIGHTEN = 1.1  # Otsu's threshold leaves a halo round soft edges
 _DISC = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 2)
@@ -35,7 +35,7 @@ _DISC = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 2)
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A lesion in a picture of at most `SIDE` pixels."""
+    """A lesion in an image of at most `SIDE` pixels."""
 
     mask: Mask
     """(H, W), True on the lesion; holes are filled."""
@@ -46,7 +46,7 @@ class Segmentation:
 
 
 def segment(image: np.ndarray[Any, np.dtype[np.uint8]]) -> Segmentation | None:
-    """Lesion of an sRGB picture (H, W, 3), sides at most `SIDE`; None when no lesion stands out."""
+    """Lesion of an sRGB image (H, W, 3), sides at most `SIDE`; None when no lesion stands out."""
     from skimage.color import rgb2lab
 
     frame = _frame(image)
@@ -54,44 +54,44 @@ def segment(image: np.ndarray[Any, np.dtype[np.uint8]]) -> Segmentation | None:
     outside = ~frame
     if outside.sum() < 0.1 * outside.size:
         return None
-    found = _found(lab, frame, _GLARE_WEIGHT)
-    if found is not None and _lightness(found) > _NOT_DARKER:
+    lesion = _locate(lab, frame, _GLARE_WEIGHT)
+    if lesion is not None and _lightness(lesion) > _NOT_DARKER:
         # Lamps light the middle more, and the bright patch outweighs a small lesion inside it.
-        found = _found(lab, frame, None) or (found if _lightness(found) < _BRIGHTER else None)
-    return found
+        lesion = _locate(lab, frame, None) or (lesion if _lightness(lesion) < _BRIGHTER else None)
+    return lesion
 
 
-def _lightness(found: Segmentation) -> float:
+def _lightness(lesion: Segmentation) -> float:
     """Mean difference of CIELAB lightness between a lesion and the skin expected there."""
-    return float((found.lab - found.skin)[found.mask][:, 0].mean())
+    return float((lesion.lab - lesion.skin)[lesion.mask][:, 0].mean())
 
 
-def _found(lab: Array, frame: Mask, lighter: float | None) -> Segmentation | None:
-    """The lesion; `lighter` weighs what is lighter than skin, None leaves it out altogether."""
-    found: Segmentation | None = None
+def _locate(lab: Array, frame: Mask, lighter: float | None) -> Segmentation | None:
+    """The lesion; `lighter` weighs what is lighter than skin, None ignores it altogether."""
+    lesion: Segmentation | None = None
     outside = ~frame
-    # The first skin model takes the rim of the picture for skin, the later ones what is not lesion.
+    # The first skin model takes the rim of the image for skin, the later ones what is not lesion.
     around = outside & _rim(outside)
     skin = _skin(lab, around)
     for _ in range(2):
-        found = _threshold(lab, skin, around, frame, lighter)
-        if found is None:
+        lesion = _threshold(lab, skin, around, frame, lighter)
+        if lesion is None:
             return None
-        beyond = outside & ~_grown(found.mask, 6)
+        beyond = outside & ~_grown(lesion.mask, 6)
         if beyond.sum() < 0.08 * beyond.size:
             break
         around = beyond
         skin = _skin(lab, around)
-    return found
+    return lesion
 
 
 def _frame(image: np.ndarray[Any, np.dtype[np.uint8]]) -> Mask:
-    """True on black corners and bars: dark regions joined to the edge of the picture."""
+    """True on black corners and bars: dark regions joined to the edge of the image."""
     dark = image.max(axis=2) < 255 * _DARK
     labels, _ = ndimage.label(dark)
     corners = {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
     sizes = np.bincount(labels.ravel())
-    frame = np.isin(labels, [one for one in corners if sizes[one] > 0.005 * dark.size])
+    frame = np.isin(labels, [corner for corner in corners if sizes[corner] > 0.005 * dark.size])
     return ndimage.binary_dilation(frame, _DISC, iterations=2) if frame.any() else frame
 
 
@@ -129,7 +129,7 @@ def _grown(mask: Mask, margin: int) -> Mask:
 
 
 def _rim(outside: Mask) -> Mask:
-    """The outermost 8 % of the visible picture."""
+    """The outermost 8 % of the visible image."""
     return _grown(np.pad(~outside, 1, constant_values=True), SIDE // 12)[1:-1, 1:-1]
 
 
@@ -144,13 +144,13 @@ def _skin(lab: Array, where: Mask) -> Array:
     keep = np.ones(len(rows), dtype=bool)
     # A weak pull to the median keeps the surface sane where no skin was seen.
     pull = np.diag([0.0, 0.02, 0.02, 0.05, 0.05, 0.05])
-    fitted = np.zeros((6, 3))
+    coefficients = np.zeros((6, 3))
     for _ in range(2):
         a, b = rows[keep], colours[keep] - middle
-        fitted = np.linalg.solve(a.T @ a + len(a) * pull + 1e-6 * np.eye(6), a.T @ b)
-        off = np.linalg.norm(colours - middle - rows @ fitted, axis=1)
+        coefficients = np.linalg.solve(a.T @ a + len(a) * pull + 1e-6 * np.eye(6), a.T @ b)
+        off = np.linalg.norm(colours - middle - rows @ coefficients, axis=1)
         keep = off <= max(2.5 * float(np.median(off)), 1e-6)
-    return np.asarray(basis @ fitted + middle)
+    return np.asarray(basis @ coefficients + middle)
 
 
 def _threshold(

@@ -1,1 +1,1 @@
-"""Captions as text: prompts, length, quality, agreement with the picture."""
+"""Captions as text: prompts, length, quality, agreement with the image."""

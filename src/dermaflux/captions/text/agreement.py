@@ -1,8 +1,8 @@
 """Whether a caption's words on A, B and C agree with what the pixels measure.
 
 An indicator of hallucination: a model that writes "irregular border" whatever it sees agrees with
-the measurement no better than chance, which is a kappa of 0. The measurement errs too, so the
-figure compares captioners with each other and bounds nothing. Reads and writes nothing.
+the measurement no better than chance, which is a kappa of 0. The measurement has errors of its own,
+so kappa compares captioners with each other and is no accuracy. Reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _denied(before: str) -> bool:
 
 
 def asymmetry_level(text: str) -> int | None:
-    """0 symmetrical, 1 slight, 2 notable asymmetry; None when the text does not say.
+    """0 symmetrical, 1 slight, 2 notable asymmetry; None when the text states none.
 
     Adjectives are statements; the noun alone ("in terms of asymmetry") is a topic unless a word of
     degree, a denial or a verb comes with it.
@@ -155,9 +155,9 @@ def colour_level(text: str) -> int | None:
         if counted := _COUNTED.search(sentence):
             return min(_NUMBERS[counted[1]], LEVELS["colours"])
         lesion = re.split(r"\b(?:surrounding|background|skin)\b", sentence)[0]
-        found = {name for name, words in _COLOURS.items() if re.search(rf"\b(?:{words})\b", lesion)}
-        if found or re.search(r"colou?r|pigment|shade|hue", lesion):
-            named |= found
+        here = {name for name, words in _COLOURS.items() if re.search(rf"\b(?:{words})\b", lesion)}
+        if here or re.search(r"colou?r|pigment|shade|hue", lesion):
+            named |= here
             uniform |= bool(_UNIFORM.search(lesion))
             many |= bool(_MANY.search(lesion)) and not _denied_many(lesion)
     if uniform and not many:
@@ -173,21 +173,21 @@ def _denied_many(sentence: str) -> bool:
 
 
 def figures(captions: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Per attribute: quadratic-weighted kappa, captions compared and captions that do not say.
+    """Per attribute: quadratic-weighted kappa, captions compared and captions that state no level.
 
     Columns caption, image_id, asymmetry, border_irregularity, colours. Kappa is Cohen's (1968,
     doi 10.1037/h0026256): 1 equal, 0 chance; None when either side has one level only. Of more than
-    20,000 captions an even choice over the sorted ids is read.
+    20,000 captions, every n-th in the order of their ids is read.
     """
     rows = captions.sort_values("image_id")
     rows = rows.iloc[:: max(1, -(-len(rows) // _MOST))]
     out = {}
-    said = {
+    readers = {
         "asymmetry": asymmetry_level,
         "border_irregularity": border_level,
         "colours": colour_level,
     }
-    for name, level in said.items():
+    for name, level in readers.items():
         known = rows[rows[name].notna()]
         pairs = [
             (level(text), _measured_level(name, value))
@@ -197,7 +197,7 @@ def figures(captions: pd.DataFrame) -> dict[str, dict[str, Any]]:
         out[name] = {
             "kappa": kappa(compared),
             "captions": len(compared),
-            "not_said": len(pairs) - len(compared),
+            "not_stated": len(pairs) - len(compared),
         }
     return out
 
@@ -210,12 +210,12 @@ def _measured_level(name: str, value: float) -> int:
 
 
 def kappa(pairs: list[tuple[int, int]]) -> float | None:
-    """Quadratic-weighted kappa of (said, measured) levels; None where it is not defined."""
+    """Quadratic-weighted kappa of (stated, measured) levels; None where it is not defined."""
     from sklearn.metrics import cohen_kappa_score
 
-    if min(len({said for said, _ in pairs}), len({seen for _, seen in pairs})) < 2:
+    if min(len({words for words, _ in pairs}), len({pixels for _, pixels in pairs})) < 2:
         return None
-    said, seen = zip(*pairs, strict=True)
-    # All levels between, or the weights would count the ranks that happen to occur.
-    levels = list(range(min(*said, *seen), max(*said, *seen) + 1))
-    return round(float(cohen_kappa_score(said, seen, labels=levels, weights="quadratic")), 4)
+    stated, measured = zip(*pairs, strict=True)
+    # All levels in between, or the weights would be of the ranks that happen to occur.
+    levels = list(range(min(*stated, *measured), max(*stated, *measured) + 1))
+    return round(float(cohen_kappa_score(stated, measured, labels=levels, weights="quadratic")), 4)

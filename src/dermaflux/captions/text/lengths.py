@@ -1,7 +1,7 @@
 """How long captions are in tokens of the generator's text encoder.
 
 Training puts captions of one length, rounded up to 16 tokens, into one bucket, so the histogram is
-that of the buckets and tells what a step costs; a caption beyond 512 tokens is cut. The tokenizer
+that of the buckets and shows what a step costs; a caption beyond 512 tokens is cut. The tokenizer
 belongs to the backbone, which does not exist yet when the stage `caption` runs: that stage counts
 words, and `finetune`, which reads both, counts tokens. Reads and writes nothing.
 """
@@ -23,9 +23,9 @@ def in_tokens(tokenizer: Callable[..., Any], captions: Sequence[str]) -> list[in
     """Tokens of each caption, its end token included, as training counts them."""
     counts: list[int] = []
     for start in range(0, len(captions), _CHUNK):
-        # Without `verbose` a length beyond the model's own is announced as an error to come.
-        found = tokenizer(list(captions[start : start + _CHUNK]), verbose=False)
-        counts += map(len, found.input_ids)
+        # With `verbose` the tokenizer warns about lengths beyond the model's limit.
+        encoded = tokenizer(list(captions[start : start + _CHUNK]), verbose=False)
+        counts += map(len, encoded.input_ids)
     return counts
 
 
@@ -56,19 +56,19 @@ def figures(counts: Sequence[int], limit: int | None = None) -> dict[str, Any]:
     return out
 
 
-def drawn(found: dict[str, Any], unit: str = "T5 tokens") -> str:
-    """The histogram as text, with a line that sums it up."""
-    histogram: dict[str, int] = found["histogram"]
+def bar_chart(lengths: dict[str, Any], unit: str = "T5 tokens") -> str:
+    """The histogram of `figures` as text, after a line that sums it up."""
+    histogram: dict[str, int] = lengths["histogram"]
     most = max(histogram.values())
     lines = [
         f"{'to ' + end:>8} {'█' * max(1, round(_WIDEST * count / most)):<{_WIDEST}} {count:,}"
         for end, count in histogram.items()
     ]
     summary = (
-        f"{unit} per caption: median {found['median']:g}, 95 % within {found['p95']}, "
-        f"longest {found['longest']}"
+        f"{unit} per caption: median {lengths['median']:g}, 95 % within {lengths['p95']}, "
+        f"longest {lengths['longest']}"
     )
-    if "cut" in found:
-        every = sum(histogram.values())
-        summary += f"; {found['cut']:,} of {every:,} exceed {found['limit']} and are cut there"
+    if "cut" in lengths:
+        total = sum(histogram.values())
+        summary += f"; {lengths['cut']:,} of {total:,} exceed {lengths['limit']} and are cut there"
     return "\n".join([summary, *lines])

@@ -1,7 +1,7 @@
 """The quality gate: what is wrong with one description of one lesion.
 
-Rules over words, after the failures the papers leave uncounted (refusals, hallucinated class, cut
-answers). A caption with a fault is asked for once more and then flagged, never dropped. Reads and
+Rules over words, for failures that the papers do not count (refusals, hallucinated class, truncated
+answers). A caption with a fault is generated once more and then flagged, never dropped. Reads and
 writes nothing.
 """
 
@@ -27,17 +27,17 @@ Fault = Literal[
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 """In the order in which `faults` names them; none holds a comma, which separates them in tables."""
 UNUSABLE: tuple[Fault, ...] = ("refusal", "empty", "contradicts label", "not English")
-"""Faults of texts that say nothing about the image, or the wrong thing."""
+"""Faults of texts that carry no information about the image, or wrong information."""
 ABC: tuple[Fault, ...] = ("no asymmetry", "no border", "no colour")
-"""What DermaFlux's question asks for; an answer that leaves one out lacks it."""
+"""Attributes that DermaFlux's prompt asks for, as the faults of not mentioning them."""
 VISUAL_ATTRIBUTES: tuple[Fault, ...] = ("no shape", "no size", "no texture", "no colour")
-"""Likewise VAP-Diffusion's, which asks for neither asymmetry nor border."""
+"""Likewise for VAP-Diffusion's, which asks for neither asymmetry nor border."""
 
 COLOUR_WORDS = (
     r"browns?|tans?|black(?:ish)?|reds?|reddish|pink(?:ish)?|blues?|bluish|gr[ae]y(?:ish)?|whit(?:e|ish)"
     r"|yellow(?:ish)?|purpl(?:e|ish)|violet|orange|beige|flesh"
 )
-_NAMES_ATTRIBUTE: dict[Fault, re.Pattern[str]] = {
+_MENTIONS: dict[Fault, re.Pattern[str]] = {
     "no asymmetry": re.compile(r"symmetr|\bhal(?:f|ves)\b|lopsided"),
     "no border": re.compile(
         r"\b(?:borders?|edges?|margins?|outlines?|contours?|boundar|perimeter)"
@@ -73,7 +73,7 @@ _ENDED = re.compile(r"[.!?:;)\]\"'”’*`|]\s*$")
 _FOREIGN_LETTERS = (
     0.05  # of all letters outside the Latin script; a Greek alpha now and then is less
 )
-# Frequent words that are no English ones, of the languages Llama 3.2 was trained for besides.
+# Frequent words that are not English, of the other languages Llama 3.2 was trained for.
 _FOREIGN = (
     "el la los las una del que es y con por para lesión piel muestra se su más"  # Spanish
     " le les des est une dans avec pour et qui sur lésion peau cette du au ses"  # French
@@ -90,31 +90,30 @@ _FOREIGN_WORDS, _ENGLISH_WORDS = frozenset(_FOREIGN.split()), frozenset(_ENGLISH
 
 
 def faults(
-    text: str, label: str, finish: str | None = None, asked: tuple[Fault, ...] = ABC
+    text: str, label: str, finish: str | None = None, required: tuple[Fault, ...] = ABC
 ) -> tuple[Fault, ...]:
     """Faults of a text written for an image of class `label`, in the order of `FAULTS`.
 
-    `asked` are the attributes the question asked for, as the faults of leaving them out.
-
-    `finish` is why the model stopped: `stop`, `length`, `refusal`, or None where nobody knows, as
-    for imported captions; then a text that ends inside a sentence counts as truncated.
+    `finish` is why the model stopped: `stop`, `length`, `refusal`, or None where it is unknown, as
+    for imported captions; then a text that ends inside a sentence counts as truncated. `required`
+    are the attributes the prompt asked for, as the faults of not mentioning them.
     """
     plain = _plain(text)
     if not _WORD.search(plain):
-        # No word means no language and no attribute either; one name is enough.
+        # Without words there is no language and no attribute either; one fault is enough.
         return ("refusal", "empty") if finish == "refusal" else ("empty",)
-    found: set[Fault] = {name for name in asked if not _NAMES_ATTRIBUTE[name].search(plain)}
+    result: set[Fault] = {name for name in required if not _MENTIONS[name].search(plain)}
     if finish == "refusal" or _REFUSAL.search(plain[:_REFUSAL_WITHIN]):
-        found.add("refusal")
+        result.add("refusal")
     if finish == "length" or (finish is None and not _ENDED.search(text)):
-        found.add("truncated")
+        result.add("truncated")
     if contradicts(text, label):
-        found.add("contradicts label")
+        result.add("contradicts label")
     if not _english(plain):
-        found.add("not English")
+        result.add("not English")
     if _repetitive(plain):
-        found.add("repetitive")
-    return tuple(name for name in FAULTS if name in found)
+        result.add("repetitive")
+    return tuple(name for name in FAULTS if name in result)
 
 
 def _plain(text: str) -> str:
@@ -125,7 +124,7 @@ _CLASS_WORDS = re.compile(
     r"\b(?P<no>non-?\s?)?(?:(?P<malignant>malignan(?:t|cy|cies)|cancer(?:ous)?|melanomas?|carcinomas?)"
     r"|(?P<benign>benign|harmless))\b"
 )
-# A statement about lesions as such, or of what might be, says nothing about this one.
+# A general or a hypothetical statement asserts nothing about this lesion.
 _NOT_ASSERTED = re.compile(
     r"\b(?:may|might|could|can|would|should|possibl[ey]|perhaps|potential(?:ly)?|if|whether|unless"
     r"|often|typical(?:ly)?|usually|commonly|generally associated|tends?|recommend\w*|consult\w*"
@@ -147,7 +146,7 @@ _DENIED_AFTER = re.compile(
 
 
 def contradicts(text: str, label: str) -> bool:
-    """Whether a text asserts a class other than `label` of its lesion."""
+    """Whether a text asserts that its lesion has a class other than `label`."""
     for sentence in _SENTENCE.split(_plain(text)):
         if _NOT_ASSERTED.search(sentence):
             continue
@@ -162,10 +161,9 @@ def contradicts(text: str, label: str) -> bool:
 def _negated(sentence: str, start: int, end: int) -> bool:
     """Whether a negation before or after reaches the words at [start, end)."""
     before = sentence[:start]
-    last = None
-    for last in _NEGATION.finditer(before):  # noqa: B007 - the last one counts
-        pass
-    if last is not None:
+    negations = list(_NEGATION.finditer(before))
+    if negations:
+        last = negations[-1]
         between = before[last.end() :]
         if _NO_SIGN.search(before[last.start() :]) or not _SCOPE_ENDS.search(between):
             return True
@@ -184,8 +182,8 @@ def _english(plain: str) -> bool:
 
 def _repetitive(plain: str) -> bool:
     """A sentence of four words or more occurs twice, or a third of all word triples do."""
-    sentences = [" ".join(_WORD.findall(one)) for one in _SENTENCE.split(plain)]
-    long = [one for one in sentences if one.count(" ") >= 3]
+    sentences = [" ".join(_WORD.findall(part)) for part in _SENTENCE.split(plain)]
+    long = [sentence for sentence in sentences if sentence.count(" ") >= 3]
     if len(set(long)) < len(long):
         return True
     words = _WORD.findall(plain)
@@ -196,5 +194,5 @@ def _repetitive(plain: str) -> bool:
 
 
 def normalised(text: str) -> str:
-    """A text without case, punctuation and space, by which copies across images are found."""
+    """A text without case and punctuation: equal for captions copied from image to image."""
     return " ".join(_WORD.findall(_plain(text)))

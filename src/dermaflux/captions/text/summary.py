@@ -1,7 +1,6 @@
-"""What a finished caption table is worth: faults, repetition, lengths and agreement.
+"""Figures of a finished caption table: faults, repetition, lengths and agreement.
 
-Reads a caption table; writes `figures.json` beside its shards, where the stage `validate`, which
-belongs to an earlier room, finds it and reports it.
+Reads a caption table; writes `figures.json` beside its shards, where the stage `validate` reads it.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "figures.json"
-_READ = ("image_id", "caption", "captioner", "label", "flags")
+_COLUMNS = ("image_id", "caption", "captioner", "label", "flags")
 _MEASURED = ("asymmetry", "border_irregularity", "colours")
 
 
 def write(folder: Path) -> dict[str, Any]:
     """Write the figures of a table folder into it and return them."""
-    found = of(table.metadata(folder, [*_READ, *_MEASURED, "held_out"]))
-    write_json(folder / FILE, found)
-    return found
+    figures = summarise(table.metadata(folder, [*_COLUMNS, *_MEASURED, "held_out"]))
+    write_json(folder / FILE, figures)
+    return figures
 
 
-def of(captions: pd.DataFrame) -> dict[str, Any]:
+def summarise(captions: pd.DataFrame) -> dict[str, Any]:
     """Figures of all captions; agreement only where words and numbers have different origins."""
     flags = captions["flags"].dropna().str.split(",")
     counts = flags.explode().value_counts()

@@ -1,7 +1,7 @@
-"""Answers of vision-language models that are already paid for, and the model that recalls them.
+"""Responses of vision-language models that are paid for, and a model that reuses them.
 
 Reads and writes `.dermaflux/answers/answers.sqlite` of the main checkout. Rows are only ever added,
-each in a transaction of its own, so an answer that was received survives whatever happens next.
+each in its own transaction, so a response that was received survives whatever happens next.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dermaflux.captions.vlm.client import Answer, Question, Vision
+from dermaflux.captions.vlm.client import VLM, Request, Response
 from dermaflux.errors import InputError
 from dermaflux.paths import project_root
 
-_AHEAD = 4096  # questions looked at beyond the answer that is due; more than any model has open
-_CHARACTERS_PER_TOKEN = 3  # fewer than English has, so that costs are not foreseen too low
+_LOOKAHEAD = 4096  # requests read beyond the response that is due; more than any model has open
+_CHARACTERS_PER_TOKEN = 3  # fewer than English has, so that costs are never underestimated
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, model TEXT, text TEXT, "
     "prompt_tokens INTEGER, completion_tokens INTEGER, finish TEXT) WITHOUT ROWID"
@@ -28,62 +28,68 @@ _TABLE = (
 
 
 def default_file() -> Path:
-    """The store of this checkout; queued experiments share it."""
+    """The cache of this checkout; queued experiments share it."""
     return project_root() / ".dermaflux" / "answers" / "answers.sqlite"
 
 
-class Paid:
-    """Answers by sha256 of content hash, prompt, model and sampling settings."""
+class AnswerCache:
+    """Responses by SHA-256 of content hash, prompt, model and sampling settings."""
 
     def __init__(self, file: Path, model: str, settings: Mapping[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._about = json.dumps([model, dict(settings)], sort_keys=True)
+        self._key_suffix = json.dumps([model, dict(settings)], sort_keys=True)
         self._model = model
         self._lock = threading.Lock()
-        # Answers arrive on the thread of the network; the lock serialises both.
-        self._store = sqlite3.connect(
+        # Responses arrive on the network thread; the lock serialises both.
+        self._database = sqlite3.connect(
             file, timeout=60, isolation_level=None, check_same_thread=False
         )
-        # A write-ahead log: a commit costs no wait for the disk, and kill -9 loses none.
-        self._store.execute("PRAGMA journal_mode=WAL")
-        self._store.execute("PRAGMA synchronous=NORMAL")
-        self._store.execute(_TABLE)
+        # A write-ahead log: a commit does not wait for the disk, and kill -9 loses nothing.
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.execute(_TABLE)
         self.tokens = 0
-        """Prompt and completion tokens of the answers this object has added."""
+        """Prompt and completion tokens of the responses this object has added."""
 
-    def key(self, question: Question) -> bytes:
-        """Key under which the answer to a question is kept."""
-        return hashlib.sha256(f"{question.key}\0{question.text}\0{self._about}".encode()).digest()
+    def key(self, request: Request) -> bytes:
+        """Key under which the response to a request is stored."""
+        parts = f"{request.key}\0{request.text}\0{self._key_suffix}"
+        return hashlib.sha256(parts.encode()).digest()
 
-    def get(self, key: bytes) -> Answer | None:
-        """The answer, or None when it was never received."""
+    def get(self, key: bytes) -> Response | None:
+        """The response, or None when it was never received."""
         with self._lock:
-            row = self._store.execute(
+            row = self._database.execute(
                 "SELECT text, prompt_tokens, completion_tokens, finish FROM answers WHERE key = ?",
                 (key,),
             ).fetchone()
-        return None if row is None else Answer(*row)
+        return None if row is None else Response(*row)
 
-    def keep(self, question: Question, answer: Answer) -> None:
-        """Add an answer; the first one to a question stays."""
-        self.keep_as(self.key(question), answer)
+    def add(self, request: Request, response: Response) -> None:
+        """Store a response; the first one to a request stays."""
+        self.add_by_key(self.key(request), response)
 
-    def keep_as(self, key: bytes, answer: Answer) -> None:
-        """`keep` for a key that is known already."""
-        if answer.finish == "refusal" and not answer.completion_tokens:
-            return  # the server answered nothing, so nothing was paid and it may be asked again
-        row = (answer.text, answer.prompt_tokens, answer.completion_tokens, answer.finish)
+    def add_by_key(self, key: bytes, response: Response) -> None:
+        """`add` for a key that is known already."""
+        if response.finish == "refusal" and not response.completion_tokens:
+            return  # the server generated nothing, so nothing was paid and a retry is free
+        row = (
+            response.text,
+            response.prompt_tokens,
+            response.completion_tokens,
+            response.finish,
+        )
         with self._lock:
-            added = self._store.execute(
+            added = self._database.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", (key, self._model, *row)
             ).rowcount
             if added:
-                self.tokens += answer.prompt_tokens + answer.completion_tokens
+                self.tokens += response.prompt_tokens + response.completion_tokens
 
     def means(self) -> tuple[int, float, float]:
-        """(answers of this model, their mean prompt tokens, their mean completion tokens)."""
+        """(responses of this model, mean prompt tokens, mean completion tokens)."""
         with self._lock:
-            count, prompt, completion = self._store.execute(
+            count, prompt, completion = self._database.execute(
                 "SELECT count(*), avg(prompt_tokens), avg(completion_tokens) FROM answers "
                 "WHERE model = ?",
                 (self._model,),
@@ -93,86 +99,87 @@ class Paid:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            self._store.close()
+            self._database.close()
 
 
-class Remembered:
-    """A `Vision` that asks another only what was never answered, within a token budget."""
+class CachedVLM:
+    """A `VLM` that passes on only requests without a cached response, within a token budget."""
 
-    def __init__(self, vision: Vision, paid: Paid, maximum_tokens: int, budget: int | None) -> None:
-        self.name = vision.name
-        self._vision, self._paid = vision, paid
+    def __init__(self, vlm: VLM, cache: AnswerCache, maximum_tokens: int, budget: int | None):
+        self.name = vlm.name
+        self._vlm, self._cache = vlm, cache
         self._checked = False
         self._maximum, self._budget = maximum_tokens, budget
         self._overhead: int | None = None  # most prompt tokens beyond those of the text
 
     def check(self) -> None:
-        """Preflight of the model behind, once."""
+        """Preflight of the wrapped model, once."""
         if not self._checked:
-            self._vision.check()
+            self._vlm.check()
             self._checked = True
 
-    def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answers in order; the model is checked before the first question that is new to it.
+    def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
+        """Responses in order; the model is checked before the first request that is not cached.
 
-        Raises `InputError` when the check fails, and at the budget after all that was asked is
-        kept.
+        Raises `InputError` when the check fails, and at the budget once every response that was
+        requested is stored.
         """
-        stream = iter(questions)
-        waiting: deque[tuple[bytes, int | None]] = deque()  # length of the text, if asked
-        asked: set[bytes] = set()
-        held: Question | None = None
+        stream = iter(requests)
+        waiting: deque[tuple[bytes, int | None]] = deque()  # length of the text, if passed on
+        pending: set[bytes] = set()
+        postponed: Request | None = None
         ended = spent = False
 
-        def unknown() -> Iterator[Question]:
-            # Ends early after a long row of known answers, so that they can be handed out.
-            nonlocal ended, spent, held
-            while len(waiting) < _AHEAD:
-                question, held = held or next(stream, None), None
-                if question is None:
+        def uncached() -> Iterator[Request]:
+            # Ends early after a long run of cached responses, so that they can be handed out.
+            nonlocal ended, spent, postponed
+            while len(waiting) < _LOOKAHEAD:
+                request, postponed = postponed or next(stream, None), None
+                if request is None:
                     ended = True
                     return
-                key = self._paid.key(question)
-                ask = key not in asked and self._paid.get(key) is None
-                if ask and not self._affords(question, len(asked)):
-                    # Only when nothing is open is it known what the answers have cost.
-                    held, spent = question, not asked
+                key = self._cache.key(request)
+                new = key not in pending and self._cache.get(key) is None
+                if new and not self._affords(request, len(pending)):
+                    # The cost of the responses is known only when none is pending.
+                    postponed, spent = request, not pending
                     return
-                waiting.append((key, len(question.text) if ask else None))
-                if ask:
+                waiting.append((key, len(request.text) if new else None))
+                if new:
                     self.check()
-                    asked.add(key)
-                    yield question
+                    pending.add(key)
+                    yield request
 
-        fresh: dict[bytes, Answer] = {}  # refusals, which are not kept, for a repeated question
+        uncacheable: dict[bytes, Response] = {}  # refusals, for a request that is repeated
         while not (ended or spent) or waiting:
-            for answer in self._vision.answers(unknown()):
+            for response in self._vlm.generate(uncached()):
                 while waiting[0][1] is None:
-                    yield self._known(waiting.popleft()[0], fresh)
+                    yield self._cached(waiting.popleft()[0], uncacheable)
                 key, characters = waiting.popleft()
                 text_tokens = (characters or 0) // _CHARACTERS_PER_TOKEN
-                self._overhead = max(self._overhead or 0, answer.prompt_tokens - text_tokens)
-                self._paid.keep_as(key, answer)
-                asked.discard(key)
-                if self._paid.get(key) is None:
-                    fresh[key] = answer
-                yield answer
+                self._overhead = max(self._overhead or 0, response.prompt_tokens - text_tokens)
+                self._cache.add_by_key(key, response)
+                pending.discard(key)
+                if self._cache.get(key) is None:
+                    uncacheable[key] = response
+                yield response
             while waiting:
-                yield self._known(waiting.popleft()[0], fresh)
+                yield self._cached(waiting.popleft()[0], uncacheable)
         if spent:
             raise InputError(
-                f"caption.token_budget {self._budget:,} is spent ({self._paid.tokens:,} tokens "
-                "paid, all answers kept); raise it or run again to continue where this run stopped"
+                f"runtime.caption.token_budget {self._budget:,} is spent ({self._cache.tokens:,} "
+                "tokens paid, all responses stored); raise it or run again to continue where this "
+                "run stopped"
             )
 
-    def _known(self, key: bytes, fresh: Mapping[bytes, Answer]) -> Answer:
-        return self._paid.get(key) or fresh[key]
+    def _cached(self, key: bytes, uncacheable: Mapping[bytes, Response]) -> Response:
+        return self._cache.get(key) or uncacheable[key]
 
-    def _affords(self, question: Question, open_requests: int) -> bool:
-        """Whether one more request fits, when all that are open cost what this one may."""
+    def _affords(self, request: Request, pending: int) -> bool:
+        """Whether one more request fits if every pending one costs what this one may."""
         if self._budget is None:
             return True
         if self._overhead is None:
-            return open_requests == 0  # the first one tells what an image costs
-        each = len(question.text) // _CHARACTERS_PER_TOKEN + self._overhead + self._maximum
-        return self._paid.tokens + (open_requests + 1) * each <= self._budget
+            return pending == 0  # the first response shows what an image costs
+        each = len(request.text) // _CHARACTERS_PER_TOKEN + self._overhead + self._maximum
+        return self._cache.tokens + (pending + 1) * each <= self._budget

@@ -1,6 +1,6 @@
-"""Descriptions by a vision-language model, through the quality gate: asked, asked again, flagged.
+"""Descriptions by a vision-language model: generate, check, retry faulty ones once, then flag.
 
-Reads and writes nothing; what the model costs and keeps is the business of the `Vision` behind.
+Reads and writes nothing; cost and caching belong to the `VLM` passed in.
 """
 
 from __future__ import annotations
@@ -11,113 +11,114 @@ from typing import Literal
 
 from dermaflux.captions.text.quality import ABC, VISUAL_ATTRIBUTES, Fault, faults
 from dermaflux.captions.vlm import prompts
-from dermaflux.captions.vlm.client import Answer, Question, Vision
-from dermaflux.captions.vlm.visual_attributes import Subject, VisualAttributes
+from dermaflux.captions.vlm.client import VLM, LesionImage, Request, Response
+from dermaflux.captions.vlm.visual_attributes import VisualAttributes
 
-Chain = Literal["llama", "visual_attributes"]
+PromptProtocol = Literal["llama", "visual_attributes"]
+"""DermaFlux's single prompt, or VAP-Diffusion's three."""
 
-INSIST = (
+RETRY_INSTRUCTION = (
     "Answer in English, in at most six complete sentences. Describe the asymmetry, the border and "
     "the color, and do not name a diagnosis."
 )
-"""Follows the published question on the second try. The second try has to differ: at temperature 0
-the same question has the same answer."""
-INSIST_ATTRIBUTES = INSIST.replace(
+"""Appended to the published prompt on the second try. The second try has to differ: at temperature
+0 the same prompt has the same response."""
+RETRY_ATTRIBUTES = RETRY_INSTRUCTION.replace(
     "asymmetry, the border and the color", "shape, the size, the texture and the color"
 )
-_INSISTING = {prompts.DESCRIBE: INSIST, prompts.FINAL_DESCRIPTION: INSIST_ATTRIBUTES}
-_ASKED: dict[Chain, tuple[Fault, ...]] = {"llama": ABC, "visual_attributes": VISUAL_ATTRIBUTES}
-"""What the question of a chain asks for, and its answer has to name."""
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """An image of the corpus and what is known of it."""
-
-    image_id: str
-    label: str
-    subject: Subject
+_RETRY_INSTRUCTIONS = {
+    prompts.DESCRIBE: RETRY_INSTRUCTION,
+    prompts.FINAL_DESCRIPTION: RETRY_ATTRIBUTES,
+}
+_REQUIRED: dict[PromptProtocol, tuple[Fault, ...]] = {
+    "llama": ABC,
+    "visual_attributes": VISUAL_ATTRIBUTES,
+}
+"""Attributes that each protocol's prompt asks for and its response has to mention."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is written down for an image."""
+    """The text chosen for an image."""
 
     text: str
     flags: tuple[str, ...]
-    """Faults that the second try did not mend."""
+    """Faults that the second try did not fix."""
     prompt_tokens: int
-    """Of both tries; what the image cost."""
+    """Of both tries: what the image cost."""
     completion_tokens: int
 
 
-class Insisting:
-    """A `Vision` that insists in the question whose answer becomes the caption."""
+class RetryPrompt:
+    """A `VLM` that adds the retry instruction to the prompt whose response becomes the caption."""
 
-    def __init__(self, vision: Vision) -> None:
-        self.name = vision.name
-        self._vision = vision
+    def __init__(self, vlm: VLM) -> None:
+        self.name = vlm.name
+        self._vlm = vlm
 
     def check(self) -> None:
-        """Preflight of the model behind."""
-        self._vision.check()
+        """Preflight of the wrapped model."""
+        self._vlm.check()
 
-    def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answers in order."""
-        return self._vision.answers(map(_insisting, questions))
+    def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
+        """Responses in order."""
+        return self._vlm.generate(map(_with_retry_instruction, requests))
 
 
-def _insisting(question: Question) -> Question:
-    for last, addition in _INSISTING.items():
-        if question.text.endswith(last):
-            return replace(question, text=f"{question.text} {addition}")
-    return question
+def _with_retry_instruction(request: Request) -> Request:
+    for prompt, instruction in _RETRY_INSTRUCTIONS.items():
+        if request.text.endswith(prompt):
+            return replace(request, text=f"{request.text} {instruction}")
+    return request
 
 
 def describe(
-    vision: Vision,
-    chain: Chain,
-    lesions: Sequence[Lesion],
+    vlm: VLM,
+    protocol: PromptProtocol,
+    images: Sequence[LesionImage],
     advance: Callable[[int], None] = lambda images: None,
 ) -> list[Description]:
-    """One description per lesion, in order; those with faults were asked for twice.
+    """One description per image, in order; faulty ones were requested twice.
 
-    `advance(1)` is called for each first answer.
+    `advance(1)` is called for each first response.
     """
-    firsts = []
-    for answer in _answers(vision, chain, lesions):
-        firsts.append(answer)
+    first_tries = []
+    for response in _generate(vlm, protocol, images):
+        first_tries.append(response)
         advance(1)
-    found = [
-        _checked(answer, one.label, chain) for answer, one in zip(firsts, lesions, strict=True)
+    descriptions = [
+        _checked(response, image.label, protocol)
+        for response, image in zip(first_tries, images, strict=True)
     ]
-    faulty = [place for place, one in enumerate(found) if one.flags]
-    seconds = _answers(Insisting(vision), chain, [lesions[place] for place in faulty])
-    for place, answer in zip(faulty, seconds, strict=True):
-        found[place] = _better(found[place], _checked(answer, lesions[place].label, chain))
-    return found
+    faulty = [index for index, description in enumerate(descriptions) if description.flags]
+    second_tries = _generate(RetryPrompt(vlm), protocol, [images[index] for index in faulty])
+    for index, response in zip(faulty, second_tries, strict=True):
+        second = _checked(response, images[index].label, protocol)
+        descriptions[index] = _better(descriptions[index], second)
+    return descriptions
 
 
-def _answers(vision: Vision, chain: Chain, lesions: Sequence[Lesion]) -> Iterator[Answer]:
-    if chain == "visual_attributes":
-        return VisualAttributes(vision).answers(one.subject for one in lesions)
-    return vision.answers(
-        Question(prompts.abc_question(one.label), one.subject.image, one.subject.key)
-        for one in lesions
+def _generate(
+    vlm: VLM, protocol: PromptProtocol, images: Sequence[LesionImage]
+) -> Iterator[Response]:
+    if protocol == "visual_attributes":
+        return VisualAttributes(vlm).generate(images)
+    return vlm.generate(
+        Request(prompts.abc_prompt(image.label), image.encoded, image.key) for image in images
     )
 
 
-def _checked(answer: Answer, label: str, chain: Chain) -> Description:
+def _checked(response: Response, label: str, protocol: PromptProtocol) -> Description:
     return Description(
-        answer.text,
-        faults(answer.text, label, answer.finish, _ASKED[chain]),
-        answer.prompt_tokens,
-        answer.completion_tokens,
+        response.text,
+        faults(response.text, label, response.finish, _REQUIRED[protocol]),
+        response.prompt_tokens,
+        response.completion_tokens,
     )
 
 
 def _better(first: Description, second: Description) -> Description:
-    """The one with fewer faults, the first of equals, at the price of both."""
+    """The one with fewer faults, the first if equal, at the price of both."""
     chosen = second if len(second.flags) < len(first.flags) else first
     return replace(
         chosen,

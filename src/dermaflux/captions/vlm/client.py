@@ -1,6 +1,6 @@
-"""What every vision-language model is to the captioners: questions in, answers out, in order.
+"""The interface of a vision-language model: requests in, responses out, in the same order.
 
-`llama` answers in process, `endpoint` through a server. Reads and writes nothing.
+`transformers_vlm` runs one in process, `endpoint` calls one on a server. Reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ Finish = Literal["stop", "length", "refusal"]
 
 
 @dataclass(frozen=True)
-class Question:
-    """One turn of a user."""
+class Request:
+    """One user turn."""
 
     text: str
     image: bytes | None
-    """Encoded JPEG or PNG; None asks without a picture."""
+    """Encoded JPEG or PNG; None sends text only."""
     key: str
-    """Hex sha256 of what is asked about: of the image, or of the subject's name without one."""
+    """Hex SHA-256 of the image, or of the subject's name when there is no image."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model said."""
+class Response:
+    """What the model wrote."""
 
     text: str
     prompt_tokens: int
@@ -39,28 +39,42 @@ class Answer:
     """`length`: cut off at `caption.maximum_tokens`; `refusal`: the server itself refused."""
 
 
-class Vision(Protocol):
+@dataclass(frozen=True)
+class LesionImage:
+    """An image to describe and what is known about it."""
+
+    encoded: bytes
+    """JPEG or PNG."""
+    key: str
+    """Hex SHA-256 of `encoded`."""
+    label: str
+    modality: str
+    """As in the table: dermoscopic, clinical or tile."""
+
+
+class VLM(Protocol):
     """A vision-language model, wherever it runs."""
 
-    name: str
-    """Model and revision; part of the key under which an answer is kept."""
+    @property
+    def name(self) -> str:
+        """Model and revision; part of the key under which a response is cached."""
 
     def check(self) -> None:
-        """Preflight, before any bulk work; `InputError` when the model cannot answer."""
+        """Preflight, before any bulk work; `InputError` when the model cannot respond."""
 
-    def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """One answer per question, in order, lazily and in bounded memory."""
+    def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
+        """One response per request, in order, lazily and in bounded memory."""
 
 
 def refuse_oversize(image: bytes) -> None:
-    """Raise `InputError` for a side beyond `LONGEST_SIDE` or a header that says no size."""
+    """Raise `InputError` for an image that cannot be opened or has a side over `LONGEST_SIDE`."""
     import io
 
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(image)) as picture:
-            width, height = picture.size
+        with Image.open(io.BytesIO(image)) as opened:
+            width, height = opened.size
     except (OSError, Image.DecompressionBombError) as error:
         raise InputError(
             f"an image to caption cannot be opened ({error}); let the stage `ingest` check it"

@@ -1,90 +1,70 @@
 """A vision-language model behind an OpenAI-compatible server: vLLM, `transformers serve`, Ollama...
 
-Many requests are open at a time, answers come back in the order of the questions, and memory is
-bounded by the number of open requests. Reads the key from the environment; writes nothing.
+Many requests are in flight at a time, responses come back in the order of the requests, and memory
+is bounded by the number in flight. Writes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
 import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from dermaflux.captions.vlm import chat_completions as wire
 from dermaflux.captions.vlm import preflight
-from dermaflux.captions.vlm.client import Answer, Question
+from dermaflux.captions.vlm.chat_completions import (
+    ChatCompletions,
+    Rejected,
+    Retriable,
+    Unreachable,
+)
+from dermaflux.captions.vlm.client import Request, Response
 from dermaflux.errors import InputError
 from dermaflux.params import Caption
+from dermaflux.params.runtime import CaptionRuntime
 
-if TYPE_CHECKING:
-    import aiohttp
+OnResponse = Callable[[Request, Response], None]
 
-Received = Callable[[Question, Answer], None]
-
-_LONGEST_DELAY = 60.0  # seconds of back-off; a longer Retry-After is honoured
-_LONGEST_WAIT = 3600.0  # seconds of Retry-After above which waiting is no use
+_LONGEST_BACKOFF = 60.0  # seconds; a longer Retry-After is honoured
+_LONGEST_RETRY_AFTER = 3600.0  # seconds; beyond it the run ends instead of waiting
 _PREFLIGHT_TOKENS = 16  # the least that hosted interfaces accept
-_REFUSALS_IN_A_ROW = 50  # requests refused one by one, after which all will be
-_TRY_AGAIN = {408, 409, 425, 429}
+_REJECTIONS_IN_A_ROW = 50  # after as many, every further request is expected to be rejected
 
 
-class _Again(Exception):
-    """An attempt that may be repeated, after the seconds the server asks for."""
-
-    def __init__(self, why: str, after: float | None = None) -> None:
-        super().__init__(why)
-        self.after = after
-
-
-class _Refused(Exception):
-    """Status and message of a request that no repetition will mend."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"HTTP {status}: {message}")
-        self.status, self.message = status, message
-
-
-class Endpoint:
-    """A `Vision` over HTTP. Use it as a context manager: it owns a thread and connections."""
+class EndpointVLM:
+    """A `VLM` over HTTP. Use it as a context manager: it owns a thread and connections."""
 
     def __init__(
         self,
+        name: str,
         section: Caption,
+        runtime: CaptionRuntime,
         sample: bytes | None = None,
-        received: Received = lambda question, answer: None,
+        on_response: OnResponse = lambda request, response: None,
         first_delay: float = 0.5,
     ) -> None:
-        """`sample` is an image for the preflight, the larger the better; `received` is called on
-        another thread as soon as an answer is there, out of order; `first_delay` in seconds."""
-        self.name = self.name_of(section)
-        self._section, self._sample, self._received = section, sample, received
-        self._first_delay = first_delay
-        self._url = section.endpoint.rstrip("/")
-        self._key = os.environ.get(section.api_key_variable) or None
-        self._open_until = 0.0  # loop time before which no request starts, after a 429
-        self._refused = 0
+        """`sample` is an image for the preflight, the larger the better; `on_response` is called
+        on another thread as soon as a response arrives, out of order; `first_delay` in seconds.
+
+        Raises `InputError` for an address that no connection can be opened to.
+        """
+        self.name = name
+        self._section, self._runtime, self._sample = section, runtime, sample
+        self._on_response, self._first_delay = on_response, first_delay
+        self._server = ChatCompletions(section, runtime)
+        self._paused_until = 0.0  # loop time before which no request starts
+        self._rejections = 0
         self._stopping = False
         self._jitter = random.Random()
-        self._session: aiohttp.ClientSession | None = None
         self._loop = asyncio.new_event_loop()
-        self._slots = asyncio.Semaphore(section.concurrency)
+        self._slots = asyncio.Semaphore(runtime.concurrency)
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)
         self._thread.start()
 
-    @staticmethod
-    def name_of(section: Caption) -> str:
-        """Model and revision as the parameters state them; a server does not tell."""
-        return f"{section.model}@{section.revision or 'unpinned'}"
-
-    def __enter__(self) -> Endpoint:
+    def __enter__(self) -> EndpointVLM:
         return self
 
     def __exit__(
@@ -93,8 +73,7 @@ class Endpoint:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._session is not None:
-            asyncio.run_coroutine_threadsafe(self._session.close(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -103,21 +82,21 @@ class Endpoint:
         """One small request with an image; `InputError` in one sentence when bulk would fail."""
         asyncio.run_coroutine_threadsafe(self._check(), self._loop).result()
 
-    def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answers in order. On an error, requests that are open still finish and are received."""
-        # Twice as many as are sent at a time, so that one slow answer does not hold up the others.
-        limit = 2 * self._section.concurrency + 16
-        window: deque[Future[Answer]] = deque()
+    def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
+        """Responses in order. On an error, requests in flight still finish and are passed on."""
+        # Twice as many as are sent at a time, so that one slow response does not block the others.
+        limit = 2 * self._runtime.concurrency + 16
+        window: deque[Future[Response]] = deque()
         self._stopping = False
         try:
-            for question in questions:
-                window.append(asyncio.run_coroutine_threadsafe(self._ask(question), self._loop))
+            for request in requests:
+                window.append(asyncio.run_coroutine_threadsafe(self._send(request), self._loop))
                 if len(window) >= limit:
                     yield window.popleft().result()
             while window:
                 yield window.popleft().result()
         except InputError:
-            self._stopping = True  # no further attempt; what is open is paid for and is awaited
+            self._stopping = True  # no further attempt; what is in flight is paid for and awaited
             for future in window:
                 future.exception()
             raise
@@ -125,168 +104,88 @@ class Endpoint:
             for future in window:
                 future.cancel()
 
-    async def _ask(self, question: Question) -> Answer:
-        section = self._section
-        body: bytes | None = None
-        for attempt in range(section.retries + 1):
+    async def _send(self, request: Request) -> Response:
+        retries = self._runtime.retries
+        for attempt in range(retries + 1):
             async with self._slots:
-                await self._pause()
+                await self._wait_for_pause()
                 if self._stopping:
                     raise InputError("stopped")
-                body = body or wire.request_body(
-                    question, section.model, section.maximum_tokens, section.temperature
-                )
                 try:
-                    answer = await self._attempt(question, body)
-                except _Refused as refused:
-                    return self._one_refused(refused)
-                except _Again as again:
-                    self._slow_down(again)
-                    why, delay = again, self._delay(attempt)
+                    response = await self._server.complete(request, self._section.maximum_tokens)
+                except Rejected as rejection:
+                    return self._reject(rejection)
+                except Retriable as failure:
+                    self._pause(failure)
+                    reason, delay = failure, self._backoff(attempt)
                 else:
-                    self._refused = 0
-                    self._received(question, answer)
-                    return answer
-            if attempt < section.retries:
+                    self._rejections = 0
+                    self._on_response(request, response)
+                    return response
+            if attempt < retries:
                 await asyncio.sleep(delay)
         raise InputError(
-            f"{self._url} failed {section.retries + 1} times in a row for one image ({why}); "
-            "see to the server or raise caption.retries, and run again: all answers so far are kept"
+            f"{self._runtime.endpoint} failed {retries + 1} times in a row for one image "
+            f"({reason}); check the server or raise runtime.caption.retries, and run again: all "
+            "answers so far are stored"
         )
 
-    async def _attempt(self, question: Question, body: bytes) -> Answer:
-        """One request. Raises `_Again`, `_Refused`, or `InputError` where all would fail."""
-        import aiohttp
-
-        try:
-            async with self._connected().post(
-                f"{self._url}/chat/completions", data=body, allow_redirects=False
-            ) as response:
-                reply = await response.read()
-                status, headers = response.status, response.headers
-        except TimeoutError:
-            seconds = self._section.timeout_seconds
-            raise _Again(f"no answer within caption.timeout_seconds {seconds:g}") from None
-        except aiohttp.ClientError as error:
-            raise _Again(_reason(error)) from error
-        if status == 200:
-            try:
-                return wire.answer_of(reply, question)
-            except wire.Malformed as error:
-                raise _Again(f"an unreadable answer ({error})") from None
-        message = wire.message_of(reply, self._key)
-        if status == 429 and "insufficient_quota" in reply.decode(errors="replace"):
-            raise InputError(
-                f"the account at {self._url} has no credit left ({message}); top it up and run "
-                "again: all answers so far are kept"
-            )
-        if status in _TRY_AGAIN or status >= 500:
-            after = wire.retry_after(headers.get("Retry-After"))
-            raise _Again(f"HTTP {status}: {message}", after)
-        if status in (401, 403):
-            raise InputError(preflight.wrong_key(self._section, bool(self._key), status, message))
-        raise _Refused(status, message)
-
-    def _connected(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            import aiohttp
-
-            headers = {"Content-Type": "application/json"}
-            if self._key:
-                headers["Authorization"] = f"Bearer {self._key}"
-            self._session = aiohttp.ClientSession(
-                headers=headers,
-                connector=aiohttp.TCPConnector(limit=0),  # the semaphore is the limit
-                timeout=aiohttp.ClientTimeout(total=self._section.timeout_seconds),
-                trust_env=not _is_loopback(self._url),  # a proxy cannot reach this machine
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
-
-    async def _pause(self) -> None:
-        while (left := self._open_until - self._loop.time()) > 0:
-            # Spread over a tenth of the wait, so that not all come back in one moment.
+    async def _wait_for_pause(self) -> None:
+        while (left := self._paused_until - self._loop.time()) > 0:
+            # Spread over a tenth of the wait, so that not all requests restart at once.
             await asyncio.sleep(left * (1 + 0.1 * self._jitter.random()))
 
-    def _slow_down(self, again: _Again) -> None:
+    def _pause(self, failure: Retriable) -> None:
         """A Retry-After is meant for the client, not for one request: nothing starts before it."""
-        if again.after is None:
+        wait = failure.retry_after
+        if wait is None:
             return
-        if again.after > _LONGEST_WAIT:
+        if wait > _LONGEST_RETRY_AFTER:
             raise InputError(
-                f"{self._url} asks to wait {again.after / 3600:.1f} h ({again}), more than 1 h; "
-                "run again after that: all answers so far are kept"
+                f"{self._runtime.endpoint} asks to wait {wait / 3600:.1f} h ({failure}), over the "
+                "limit of 1 h; run again after that: all answers so far are stored"
             )
-        self._open_until = max(self._open_until, self._loop.time() + again.after)
+        self._paused_until = max(self._paused_until, self._loop.time() + wait)
 
-    def _delay(self, attempt: int) -> float:
+    def _backoff(self, attempt: int) -> float:
         """Exponential back-off in seconds with jitter between a half and the whole."""
-        longest = min(_LONGEST_DELAY, self._first_delay * 2.0**attempt)
+        longest = min(_LONGEST_BACKOFF, self._first_delay * 2.0**attempt)
         return longest * (0.5 + 0.5 * self._jitter.random())
 
-    def _one_refused(self, refused: _Refused) -> Answer:
-        """An image that the server will not take is flagged by the gate, unless none is taken."""
-        self._refused += 1
-        if self._refused >= _REFUSALS_IN_A_ROW:
+    def _reject(self, rejection: Rejected) -> Response:
+        """The quality gate flags an image that the server rejects, unless it rejects them all."""
+        self._rejections += 1
+        if self._rejections >= _REJECTIONS_IN_A_ROW:
             raise InputError(
-                f"{self._url} refused {self._refused} requests in a row ({refused}); see to the "
-                "server and run again: all answers so far are kept"
+                f"{self._runtime.endpoint} refused {self._rejections} requests in a row "
+                f"({rejection}); check the server and run again: all answers so far are stored"
             )
-        return Answer("", 0, 0, "refusal")
+        return Response("", 0, 0, "refusal")
 
     async def _check(self) -> None:
         image = self._sample or _tiny_image()
-        question = Question("What is in this image? One word.", image, "preflight")
-        section = self._section
-        body = wire.request_body(question, section.model, _PREFLIGHT_TOKENS, section.temperature)
-        for attempt in range(section.retries + 1):
+        request = Request("What is in this image? One word.", image, "preflight")
+        section, runtime = self._section, self._runtime
+        for attempt in range(runtime.retries + 1):
             try:
-                await self._attempt(question, body)
+                await self._server.complete(request, _PREFLIGHT_TOKENS)
                 return
-            except _Refused as refused:
-                status, message = refused.status, refused.message
-                models = await self._models() if preflight.is_no_model(status, message) else None
-                sentence = preflight.refused(section, status, message, len(image), models)
-                raise InputError(sentence) from None
-            except _Again as again:
-                if isinstance(again.__cause__, _unreachable()):
-                    raise InputError(preflight.unreachable(section, str(again))) from None
-                self._slow_down(again)
-                why, delay = again, max(self._delay(attempt), again.after or 0.0)
-            if attempt < section.retries:
+            except Rejected as rejection:
+                status, message = rejection.status, rejection.message
+                unknown = preflight.is_unknown_model(status, message)
+                models = await self._server.models() if unknown else None
+                raise InputError(
+                    preflight.rejected(section, runtime, status, message, len(image), models)
+                ) from None
+            except Unreachable as failure:
+                raise InputError(preflight.unreachable(runtime, str(failure))) from None
+            except Retriable as failure:
+                self._pause(failure)
+                reason = str(failure)
+                delay = max(self._backoff(attempt), failure.retry_after or 0.0)
+            if attempt < runtime.retries:
                 await asyncio.sleep(delay)
-        raise InputError(preflight.failed(section, str(why)))
-
-    async def _models(self) -> list[str] | None:
-        """What the server offers; None where it does not say."""
-        import aiohttp
-
-        try:
-            async with self._connected().get(f"{self._url}/models") as response:
-                content: Any = await response.json(content_type=None)
-            return [str(one["id"]) for one in content["data"]]
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError):
-            return None
-
-
-def _unreachable() -> tuple[type[Exception], ...]:
-    import aiohttp
-
-    return (aiohttp.ClientConnectorError, aiohttp.InvalidURL)
-
-
-def _reason(error: Exception) -> str:
-    # Of a connection that failed, what the operating system said is enough.
-    text = " ".join(str(getattr(error, "os_error", error)).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        raise InputError(preflight.failed(section, runtime, reason))
 
 
 def _tiny_image() -> bytes:

@@ -1,4 +1,4 @@
-"""Opens a vision-language repository, a hub id or a local folder, and says early why it cannot.
+"""Opens a vision-language repository, a hub id or a local folder; fails early with the reason.
 
 Reads the hub's cache or the folder. Writes nothing of its own.
 """
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SUGGESTION = "meta-llama/Llama-3.2-11B-Vision-Instruct"
-# Without a word on it, transformers asks on the terminal whether to run a repository's code.
+# Left unset, transformers asks on the terminal whether to run a repository's code.
 _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 _HEADROOM = 1.1  # of the weights, for activations and the keys and values of one small batch
 
 
 def _opening(model: str, revision: str | None) -> AbstractContextManager[None]:
-    instead = (
+    fix = (
         "set caption.model to a folder saved by transformers, or to a hub id such as "
         f"{SUGGESTION} while the hub can be reached"
     )
-    return hub.opening("caption.model", model, revision, "folder", instead)
+    return hub.opening("caption.model", model, revision, "folder", fix)
 
 
 def configuration(model: str, revision: str | None) -> PreTrainedConfig:
@@ -50,27 +50,27 @@ def configuration(model: str, revision: str | None) -> PreTrainedConfig:
 def processor(model: str, revision: str | None) -> ProcessorMixin:
     """Tokenizer, image processor and chat template, set to pad on the left.
 
-    A decoder continues at the right end of the prompt, so the padding has to stand on the left.
+    A decoder continues at the right end of the prompt, so the padding has to be on the left.
     """
     from transformers import AutoProcessor
 
     with _opening(model, revision):
         opener: Any = AutoProcessor
-        found: ProcessorMixin = opener.from_pretrained(model, revision=revision, **_NO_CODE)
-    if getattr(found, "image_processor", None) is None:
+        loaded: ProcessorMixin = opener.from_pretrained(model, revision=revision, **_NO_CODE)
+    if getattr(loaded, "image_processor", None) is None:
         raise InputError(
             f"caption.model {model} has no image processor; name a vision-language model such as "
             f"{SUGGESTION}"
         )
-    if not found.chat_template:
+    if not loaded.chat_template:
         raise InputError(
             f"caption.model {model} has no chat template, as base models have none; name an "
             f"instruction-tuned one such as {SUGGESTION}"
         )
-    found.tokenizer.padding_side = "left"
-    if found.tokenizer.pad_token is None:
-        found.tokenizer.pad_token = found.tokenizer.eos_token
-    return found
+    loaded.tokenizer.padding_side = "left"
+    if loaded.tokenizer.pad_token is None:
+        loaded.tokenizer.pad_token = loaded.tokenizer.eos_token
+    return loaded
 
 
 def identity(model: str, config: PreTrainedConfig) -> str:

@@ -1,39 +1,44 @@
-"""The vision-language model that the parameters name, with the memory of what was paid for.
+"""Opens the vision-language model that the parameters name, with its cache of paid responses.
 
-Reads and writes the store of answers, see `paid`.
+Reads and writes the cache, see `answer_cache`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dermaflux.captions.vlm.answer_cache import Paid, Remembered, default_file
+from dermaflux.captions.vlm.answer_cache import AnswerCache, CachedVLM, default_file
 from dermaflux.params import Caption
+from dermaflux.params.runtime import CaptionRuntime
 
 if TYPE_CHECKING:
-    from dermaflux.captions.vlm.transformers_vlm import InProcessVision
+    from dermaflux.captions.vlm.transformers_vlm import TransformersVLM
 
 
-def sampling(section: Caption) -> dict[str, Any]:
-    """Settings that decide an answer beside question and model."""
+def sampling_settings(section: Caption) -> dict[str, Any]:
+    """Settings that decide a response beside prompt and model."""
     return {"maximum_tokens": section.maximum_tokens, "temperature": section.temperature}
 
 
-def name_of(section: Caption) -> str:
-    """Name under which answers of the model are kept; reads its configuration at most."""
-    if section.route == "endpoint":
-        from dermaflux.captions.vlm.endpoint import Endpoint
+def model_name(section: Caption) -> str:
+    """Name under which the model's responses are cached; reads its configuration at most.
 
-        return Endpoint.name_of(section)
-    return _in_process(section).name
+    Raises `InputError` when an in-process model cannot be opened.
+    """
+    return _endpoint_name(section) if section.route == "endpoint" else _in_process(section).name
 
 
-def _in_process(section: Caption) -> InProcessVision:
-    from dermaflux.captions.vlm.transformers_vlm import InProcessVision
+def _endpoint_name(section: Caption) -> str:
+    # As the parameters state them: a server does not report its model's revision.
+    return f"{section.model}@{section.revision or 'unpinned'}"
 
-    return InProcessVision(
+
+def _in_process(section: Caption) -> TransformersVLM:
+    from dermaflux.captions.vlm.transformers_vlm import TransformersVLM
+
+    return TransformersVLM(
         section.model,
         section.revision,
         section.precision,
@@ -44,24 +49,28 @@ def _in_process(section: Caption) -> InProcessVision:
 
 
 @contextmanager
-def opened(section: Caption, sample: bytes | None = None) -> Iterator[tuple[Remembered, Paid]]:
-    """The model of `section.route` and its store of answers.
+def open_vlm(
+    section: Caption, runtime: CaptionRuntime, sample: bytes | None = None
+) -> Iterator[tuple[CachedVLM, AnswerCache]]:
+    """The model of `section.route` and its cache.
 
     `sample` is a large image of those to come; the preflight of an endpoint sends it.
     """
-    from dermaflux.captions.vlm.endpoint import Endpoint
+    settings = sampling_settings(section)
+    if section.route == "in_process":
+        local = _in_process(section)
+        cache = AnswerCache(default_file(), local.name, settings)
+        try:
+            yield CachedVLM(local, cache, section.maximum_tokens, runtime.token_budget), cache
+        finally:
+            cache.close()
+        return
+    from dermaflux.captions.vlm.endpoint import EndpointVLM
 
-    vision: Any
-    open_: Any = nullcontext()
-    if section.route == "endpoint":
-        # The store wants the model's name and the endpoint the store, to keep answers on receipt.
-        paid = Paid(default_file(), Endpoint.name_of(section), sampling(section))
-        vision = open_ = Endpoint(section, sample, paid.keep)
-    else:
-        vision = _in_process(section)
-        paid = Paid(default_file(), vision.name, sampling(section))
+    name = _endpoint_name(section)
+    cache = AnswerCache(default_file(), name, settings)
     try:
-        with open_:
-            yield Remembered(vision, paid, section.maximum_tokens, section.token_budget), paid
+        with EndpointVLM(name, section, runtime, sample, on_response=cache.add) as remote:
+            yield CachedVLM(remote, cache, section.maximum_tokens, runtime.token_budget), cache
     finally:
-        paid.close()
+        cache.close()

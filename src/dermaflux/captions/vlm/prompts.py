@@ -1,9 +1,11 @@
-"""The published prompts, word for word, and how answers go into the next question.
+"""The published prompts, word for word, and how responses go into the next prompt.
 
 Reads and writes nothing.
 """
 
 from __future__ import annotations
+
+from dermaflux.captions.text.label import label_sentence
 
 DESCRIBE = (
     "Give me a description of this mole regarding its asymmetry, border irregularity, and color."
@@ -14,7 +16,7 @@ FIRST_IMPRESSION = (
     "You are an AI visual assistant observing a skin lesion image. Describe the information you "
     "observe from the image without providing any conclusions."
 )
-"""VAP-Diffusion, section 2.2, Question 1: asked with the image."""
+"""VAP-Diffusion, section 2.2, Question 1: sent with the image."""
 
 THINK_TWICE = (
     "Skin lesions may present with diverse shapes, colors, sizes, and texture features. The "
@@ -22,7 +24,7 @@ THINK_TWICE = (
     "changes. Can you provide the specific aspects of these features and how they manifest in "
     "different ways?"
 )
-"""VAP-Diffusion, section 2.2, Question 2: asked without the image."""
+"""VAP-Diffusion, section 2.2, Question 2: sent without the image."""
 
 FINAL_DESCRIPTION = (
     "Based on this image itself, please describe it shortly and concisely, according to the "
@@ -30,20 +32,18 @@ FINAL_DESCRIPTION = (
     "describe their approximate proportion in the whole image), and texture of the lesion and "
     "skin background."
 )
-"""VAP-Diffusion, section 2.2, Question 3: asked with the image and both answers."""
+"""VAP-Diffusion, section 2.2, Question 3: sent with the image and both answers."""
 
 
-def abc_question(label: str) -> str:
+def abc_prompt(label: str) -> str:
     """The prompt of DermaFlux, Figure 2, for an image of class `label`."""
-    from dermaflux.captions.lesion.measured import label_sentence
-
     return f"{label_sentence(label)} {DESCRIBE}"
 
 
-def final_question(first_impression: str, second_thought: str) -> str:
+def final_prompt(first_impression: str, second_thought: str) -> str:
     """Question 3 after the two earlier answers.
 
-    The paper gives MLLM(t1, t2, X0, Question 3) and not how the texts are joined; the headings are
+    The paper gives MLLM(t1, t2, X0, Question 3) but not how the texts are joined; the headings are
     ours.
     """
     return (
@@ -53,12 +53,10 @@ def final_question(first_impression: str, second_thought: str) -> str:
     )
 
 
-def training_caption(label: str, answer: str) -> str:
-    """The caption an answer becomes: the label sentence, then the answer on one line.
+def training_caption(label: str, description: str) -> str:
+    """The caption of an image: the label sentence, then the description on one line.
 
-    The models are not asked to repeat the class, and the generator must be told it; `measured`
-    captions start alike.
+    The models are not asked to repeat the class, but the generator has to learn it; `measured`
+    captions start the same way.
     """
-    from dermaflux.captions.lesion.measured import label_sentence
-
-    return " ".join(f"{label_sentence(label)} {answer}".split())
+    return " ".join(f"{label_sentence(label)} {description}".split())

@@ -1,4 +1,4 @@
-"""The captioner in process: batched generation by a transformers vision-language model.
+"""The in-process captioner: batched generation by a transformers vision-language model.
 
 Made for meta-llama/Llama-3.2-11B-Vision-Instruct (`MllamaForConditionalGeneration`); any
 repository of the image-text-to-text kind with a chat template works. Reads the hub's cache or a
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dermaflux.captions.vlm import loading
-from dermaflux.captions.vlm.client import Answer, Question, refuse_oversize
+from dermaflux.captions.vlm.client import Request, Response, refuse_oversize
 from dermaflux.core.devices import automatic_device
 from dermaflux.core.images import decode_image
 from dermaflux.core.seeds import derived_seed
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 TEMPLATE_DATE = "26 Jul 2024"
-"""Llama's template writes today's date into prompts without an image, which would make the answer
+"""Llama's template writes today's date into prompts without an image, which would make the response
 depend on the day; this is the date the template itself falls back to."""
 
 
 @dataclass
 class _Repository:
-    """What is opened once, on first use."""
+    """Parts of a repository, each opened once, on first use."""
 
     model: str
     revision: str | None
@@ -62,8 +62,8 @@ class _Repository:
         return loading.load(self.model, self.revision, self.precision, self.device)
 
 
-class InProcessVision:
-    """A `Vision` that generates on this machine's GPU, or its CPU without one."""
+class TransformersVLM:
+    """A `VLM` that generates on this machine's GPU, or on its CPU without one."""
 
     def __init__(
         self,
@@ -89,30 +89,31 @@ class InProcessVision:
     def check(self) -> None:
         """Open configuration, processor and template, and compare memory; loads no weights."""
         _ = self._repository.memory
-        self.prompt(Question("Describe.", b"", ""))
+        self.prompt(Request("Describe.", b"", ""))
 
-    def answers(self, questions: Iterable[Question]) -> Iterator[Answer]:
-        """Answers in order; memory holds `batch` questions.
+    def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
+        """Responses in order; memory holds `batch` requests.
 
-        At temperature 0 decoding is greedy. Above it, each question draws from a generator of its
-        own, so that an answer never depends on its neighbours in the batch. Raises `InputError`
-        for an image beyond `vision.LONGEST_SIDE`; smaller ones the model's own image processor
-        resizes to its tiles (four of 560 x 560 at most for Llama 3.2).
+        At temperature 0 decoding is greedy. Above it, each request has its own random generator,
+        so that a response never depends on its neighbours in the batch. Raises `InputError` for an
+        image with a side over `client.LONGEST_SIDE`; the model's image processor resizes smaller
+        ones to its tiles (at most four of 560 x 560 for Llama 3.2).
         """
-        for _, alike in itertools.groupby(questions, lambda one: one.image is None):
-            while group := list(itertools.islice(alike, self._batch)):
-                yield from self._generate(group)
+        # With and without image apart: the processor takes no batch of both.
+        for _, same_kind in itertools.groupby(requests, lambda request: request.image is None):
+            while batch := list(itertools.islice(same_kind, self._batch)):
+                yield from self._generate_batch(batch)
 
-    def prompt(self, question: Question) -> str:
+    def prompt(self, request: Request) -> str:
         """The rendered chat: one user turn, image first.
 
-        Instructions stand in the user's turn because the template refuses a system message beside
+        Instructions are part of the user turn because the template refuses a system message beside
         an image ("Prompting with images is incompatible with system messages.").
         """
         from jinja2 import TemplateError
 
-        content: Any = [{"type": "text", "text": question.text}]
-        if question.image is not None:
+        content: Any = [{"type": "text", "text": request.text}]
+        if request.image is not None:
             content.insert(0, {"type": "image"})
         try:
             return str(
@@ -125,41 +126,42 @@ class InProcessVision:
             )
         except TemplateError as error:
             raise InputError(
-                f"the chat template of caption.model {self._repository.model} refuses a question "
+                f"the chat template of caption.model {self._repository.model} refuses a prompt "
                 f"({error}); name another model or revision"
             ) from None
 
-    def encode(self, questions: Sequence[Question]) -> Any:
-        """Model inputs of questions that all have an image, or all have none.
+    def encode(self, requests: Sequence[Request]) -> Any:
+        """Model inputs of requests that all have an image, or all have none.
 
         The rendered chat already starts with the begin-of-text token, hence
         `add_special_tokens=False`.
         """
-        pictures = []
-        for one in questions:
-            if one.image is not None:
-                refuse_oversize(one.image)
-                pictures.append([decode_image(one.image)])
+        images = []
+        for request in requests:
+            if request.image is not None:
+                refuse_oversize(request.image)
+                images.append([decode_image(request.image)])
         return self._repository.processor(
-            images=pictures or None,
-            text=[self.prompt(one) for one in questions],
+            images=images or None,
+            text=[self.prompt(request) for request in requests],
             padding=True,
             add_special_tokens=False,
             return_tensors="pt",
         )
 
-    def _generate(self, group: Sequence[Question]) -> Iterator[Answer]:
-        opened = self._repository
-        model: Any = opened.weights
-        inputs = self.encode(group).to(opened.device, loading.DTYPES[opened.precision])
-        rules = []
+    def _generate_batch(self, batch: Sequence[Request]) -> Iterator[Response]:
+        repository = self._repository
+        model: Any = repository.weights
+        dtype = loading.DTYPES[repository.precision]
+        inputs = self.encode(batch).to(repository.device, dtype)
+        processors = []
         if self._temperature > 0.0:
-            seeds = [derived_seed(self._seed, one.key, one.text) for one in group]
-            rules.append(GumbelSampling(self._temperature, seeds, opened.device))
-        tokenizer = opened.processor.tokenizer
+            seeds = [derived_seed(self._seed, request.key, request.text) for request in batch]
+            processors.append(GumbelSampling(self._temperature, seeds, repository.device))
+        tokenizer = repository.processor.tokenizer
         try:
             with torch.inference_mode():
-                # The repository's own generation settings sample; these overrule them.
+                # The repository's generation settings sample; these override them.
                 output = model.generate(
                     **inputs,
                     max_new_tokens=self._maximum_tokens,
@@ -168,41 +170,41 @@ class InProcessVision:
                     top_p=None,
                     top_k=None,
                     pad_token_id=tokenizer.pad_token_id,
-                    logits_processor=rules,
+                    logits_processor=processors,
                 )
         except torch.cuda.OutOfMemoryError:
             raise InputError(
-                f"caption.batch {self._batch} does not fit the GPU's memory beside "
-                f"{opened.model}; lower it"
+                f"caption.batch {self._batch} does not fit into GPU memory beside "
+                f"{repository.model}; lower it"
             ) from None
         generated = output[:, inputs["input_ids"].shape[1] :].tolist()
         ends = end_tokens(model)
         for row, mask in zip(generated, inputs["attention_mask"].sum(dim=1).tolist(), strict=True):
-            said, finished = until_end(row, ends)
-            text = tokenizer.decode(said, skip_special_tokens=True).strip()
-            yield Answer(text, mask, len(said), "stop" if finished else "length")
+            tokens, finished = until_end(row, ends)
+            text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            yield Response(text, mask, len(tokens), "stop" if finished else "length")
 
 
 def end_tokens(model: PreTrainedModel) -> set[int]:
-    """Ids of the tokens that end an answer."""
+    """Ids of the tokens that end a response."""
     ends = model.generation_config.eos_token_id
     return set() if ends is None else set(ends) if isinstance(ends, list) else {ends}
 
 
 def until_end(row: Sequence[int], ends: set[int]) -> tuple[list[int], bool]:
-    """Tokens of one answer up to and with its end token, and whether there was one."""
-    for place, token in enumerate(row):
+    """Tokens of one response up to and including its end token, and whether there was one."""
+    for index, token in enumerate(row):
         if token in ends:
-            return list(row[: place + 1]), True
+            return list(row[: index + 1]), True
     return list(row), False
 
 
 class GumbelSampling:
-    """Logits processor (B, V): makes the arg max a draw from softmax(logits / temperature).
+    """Logits processor (B, V): makes the argmax a sample from softmax(logits / temperature).
 
-    The arg max of logits / temperature + Gumbel noise is such a draw (Maddison et al. 2014,
-    arXiv 1411.0030). transformers samples a whole batch from one stream, in which each answer
-    depends on its neighbours; here each row has a generator of its own.
+    The argmax of logits / temperature + Gumbel noise is such a sample (Maddison et al. 2014,
+    arXiv 1411.0030). transformers samples a whole batch from one stream, so that each response
+    depends on its neighbours; here each row has its own generator.
     """
 
     def __init__(self, temperature: float, seeds: Sequence[int], device: torch.device) -> None:

@@ -19,7 +19,7 @@ from dermaflux.classifiers.data.samples import Samples
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED, Params
-from dermaflux.validation.training_suites import HELD_OUT, MIXTURE
+from dermaflux.validation.mixture_suite import HELD_OUT, MIXTURE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,20 +128,20 @@ def _of(rows: pd.DataFrame, image_ids: Sequence[str]) -> pd.DataFrame:
 def _cross_border(
     params: Params, real: pd.DataFrame, synthetic: pd.DataFrame, rejected: Sequence[str]
 ) -> None:
-    """Hold the drawn images to the promises of the suite `mixture`, before any is decoded."""
+    """Check the drawn images with the suite `mixture`, before any is decoded."""
     import pandas as pd
 
-    from dermaflux.validation import cached_check, corpus_suite, training_suites
+    from dermaflux.validation import cached_check, corpus_suite, mixture_suite
 
     held_out = [table.metadata(paths.CORPUS, HELD_OUT, split) for split in ("validation", "test")]
-    frame = training_suites.with_derived_mixture(real, synthetic, pd.concat(held_out), rejected)
-    promises = training_suites.mixture_promises(
+    frame = mixture_suite.with_derived_columns(real, synthetic, pd.concat(held_out), rejected)
+    checks = mixture_suite.checks(
         params,
         "mixture" if len(synthetic) else "real",
         corpus_suite.as_published(params),
         {"real": len(real), "synthetic": len(synthetic)} if params.real_fraction else None,
     )
-    cached_check.check("mixture", frame, promises)
+    cached_check.check("mixture", frame, checks)
 
 
 def _rejected() -> list[str]:

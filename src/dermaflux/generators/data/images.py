@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermaflux.captions.lesion.measured import label_sentence
+from dermaflux.captions.text.label import label_sentence
 from dermaflux.captions.text.quality import UNUSABLE
 from dermaflux.core import table
 from dermaflux.core.hashing import rank

@@ -87,11 +87,10 @@ def take(section: Synthesize, folder: Path, output: Path, report: Path) -> None:
 
 
 def _cross_border(section: Synthesize, folder: Path) -> None:
-    """Hold the written shards to the promises of the suite `synthetic`."""
-    from dermaflux.validation import training_suites, validate
+    """Check the written shards with the suite `synthetic`."""
+    from dermaflux.validation import pool_suite
 
-    frame = training_suites.with_derived_synthetic(table.metadata(folder))
-    validate.check("synthetic", frame, training_suites.released_promises(section))
+    pool_suite.check(table.metadata(folder), section.images, section.scale, None)
 
 
 def _digest(found: Sequence[Found]) -> str:

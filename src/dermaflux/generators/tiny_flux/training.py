@@ -55,7 +55,8 @@ def caption(lesion: Lesion) -> str:
 
     A general model knows borders and colours, not diagnoses; those are for `finetune` to teach.
     """
-    from dermaflux.captions.lesion.measured import describe, label_sentence
+    from dermaflux.captions.lesion.measured import describe
+    from dermaflux.captions.text.label import label_sentence
 
     sentence = describe(truth(lesion), lesion.label, lesion.key)
     return sentence.replace(label_sentence(lesion.label), "This is an image containing a lesion.")

@@ -1,4 +1,4 @@
-"""Borders `synthetic` and `mixture`: good tables pass, and each expectation has data it refuses."""
+"""Suites `synthetic` and `mixture`: good tables pass, and each check has data that fails it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.params.load import load
-from dermaflux.validation import cached_check, training_suites, validate
+from dermaflux.validation import cached_check, mixture_gate, mixture_suite, pool_suite, validate
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,16 +44,15 @@ def _pool(params: Params) -> pd.DataFrame:
     return frame
 
 
-def _check_pool(frame: pd.DataFrame, params: Params) -> None:
-    derived = training_suites.with_derived_synthetic(frame)
-    promises = training_suites.synthetic_promises(params.synthesize)
-    validate.check("synthetic", derived, promises)
+def _settings(params: Params) -> tuple[int, int, dict[str, float]]:
+    section = params.synthesize
+    return section.images, section.scale, {"steps": section.steps, "guidance": section.guidance}
 
 
-def _with(frame: pd.DataFrame, places: list[int], **values: object) -> pd.DataFrame:
+def _with(frame: pd.DataFrame, indices: list[int], **values: object) -> pd.DataFrame:
     frame = frame.copy()
     for name, value in values.items():
-        frame.loc[places, name] = value
+        frame.loc[indices, name] = value
     return frame
 
 
@@ -61,7 +61,7 @@ BROKEN_POOL: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "pool size": lambda f: f[:38],
     "unique ids": lambda f: _with(f, [3], image_id="synthetic/000004"),
     "unique seeds": lambda f: _with(f, [3], seed=4),
-    "unique pictures": lambda f: _with(f, [3], sha256=f"{4:064x}"),
+    "unique images": lambda f: _with(f, [3], sha256=f"{4:064x}"),
     "label vocabulary": lambda f: _with(f, [3], label="indeterminate"),
     "split vocabulary": lambda f: _with(f, [3], split="test"),
     "side": lambda f: _with(f, [3], width=64, height=64),
@@ -73,25 +73,29 @@ BROKEN_POOL: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "label balance": lambda f: _with(f, [3, 5], label="benign"),
     **{
         f"{name} present": lambda f, name=name: _with(f, [3], **{name: None})
-        for name in training_suites.PROVENANCE
+        for name in (*pool_suite.PROVENANCE, "steps", "guidance")
     },
 }
 
 
-def test_good_pool_and_an_odd_one_pass(params):
+def test_good_pools_of_even_and_odd_size_and_of_released_images_pass(params):
     pool = _pool(params)
-    _check_pool(pool, params)
-    odd = params.synthesize.model_copy(update={"images": 39})
-    _check_pool(pool[:39], params.model_copy(update={"synthesize": odd}))
+    images, scale, sampler = _settings(params)
+    pool_suite.check(pool, images, scale, sampler)
+    pool_suite.check(pool[:39], 39, scale, sampler)
+    # Of released images neither prompt nor sampler is known.
+    unknown = pool.assign(prompt=None, seed=None, steps=None, guidance=None, batch=None)
+    pool_suite.check(unknown, images, scale, None)
 
 
 @pytest.mark.parametrize("name", BROKEN_POOL)
 def test_a_broken_pool_is_refused(name, params):
-    frame = training_suites.with_derived_synthetic(BROKEN_POOL[name](_pool(params)))
-    promises = training_suites.synthetic_promises(params.synthesize)
-    assert name in {one["name"] for one in validate.broken("synthetic", frame, promises)}
+    pool = BROKEN_POOL[name](_pool(params))
+    frame, checks = pool_suite.with_derived_columns(pool), pool_suite.checks(*_settings(params))
+    failures = validate.failures("synthetic", frame, checks)
+    assert name in {failure["name"] for failure in failures}
     with pytest.raises(InputError, match="of the synthetic suite"):
-        validate.check("synthetic", frame, promises)
+        pool_suite.check(pool, *_settings(params))
 
 
 def _rows(prefix: str, count: int, split: str) -> pd.DataFrame:
@@ -117,7 +121,7 @@ def _mixture(**changes: pd.DataFrame | list[str]) -> pd.DataFrame:
         "rejected": [],
         **changes,
     }
-    return training_suites.with_derived_mixture(**parts)
+    return mixture_suite.with_derived_columns(**parts)
 
 
 REAL, HELD_OUT = _rows("isic2019", 20, "train"), _rows("isic2020", 6, "test")
@@ -132,7 +136,7 @@ BROKEN_MIXTURE: dict[str, pd.DataFrame] = {
         synthetic=_with(_rows("synthetic", 20, "train"), [2], label="malignant")
     ),
     "not memorised": _mixture(rejected=["synthetic/7", "synthetic/999"]),
-    "picture not held out": _mixture(held_out=_with(HELD_OUT, [0], sha256="isic2019-5")),
+    "image not held out": _mixture(held_out=_with(HELD_OUT, [0], sha256="isic2019-5")),
     "lesion not held out": _mixture(held_out=_with(HELD_OUT, [0], lesion_id="isic2019-lesion-5")),
     "patient not held out": _mixture(
         real=_with(REAL, [5], patient_id="IP_1"), held_out=_with(HELD_OUT, [0], patient_id="IP_1")
@@ -149,58 +153,82 @@ BROKEN_MIXTURE: dict[str, pd.DataFrame] = {
 
 
 def test_good_mixtures_pass(params):
-    validate.check(
-        "mixture", _mixture(), training_suites.mixture_promises(params, "mixture", False)
-    )
+    validate.check("mixture", _mixture(), mixture_suite.checks(params, "mixture", False))
     alone = _mixture(synthetic=_rows("synthetic", 0, "train"))
-    validate.check("mixture", alone, training_suites.mixture_promises(params, "real", False))
-    odd = params.model_copy(update={"n_synthetic": 21})  # an odd one out is not drawn
-    validate.check("mixture", _mixture(), training_suites.mixture_promises(odd, "mixture", False))
+    validate.check("mixture", alone, mixture_suite.checks(params, "real", False))
+    odd = params.model_copy(update={"n_synthetic": 21})  # of an odd number one image is left out
+    validate.check("mixture", _mixture(), mixture_suite.checks(odd, "mixture", False))
 
 
 @pytest.mark.parametrize("name", BROKEN_MIXTURE)
 def test_a_broken_mixture_is_refused(name, params):
-    promises = training_suites.mixture_promises(params, "mixture", False)
+    checks = mixture_suite.checks(params, "mixture", False)
     with pytest.raises(InputError):
-        validate.check("mixture", BROKEN_MIXTURE[name], promises)
-    broken = {
-        one["name"]: one for one in validate.broken("mixture", BROKEN_MIXTURE[name], promises)
+        validate.check("mixture", BROKEN_MIXTURE[name], checks)
+    failures = {
+        failure["name"]: failure
+        for failure in validate.failures("mixture", BROKEN_MIXTURE[name], checks)
     }
-    assert name in broken
+    assert name in failures
     if name == "lesion not held out":
-        assert broken[name]["examples"] == ["isic2019/5"]
-        assert broken[name]["values"] == ["isic2020/0"]
+        assert failures[name]["examples"] == ["isic2019/5"]
+        assert failures[name]["values"] == ["isic2020/0"]
 
 
-def test_every_expectation_has_data_that_breaks_it(params):
-    names = {one.name for one in training_suites.synthetic_promises(params.synthesize)}
+def test_every_check_has_data_that_fails_it(params):
+    names = {check.name for check in pool_suite.checks(*_settings(params))}
     assert names == set(BROKEN_POOL)
-    names = {one.name for one in training_suites.mixture_promises(params, "mixture", False)}
+    names = {check.name for check in mixture_suite.checks(params, "mixture", False)}
     assert names == set(BROKEN_MIXTURE)
 
 
 def test_a_leak_of_the_published_protocol_only_warns(params, capsys):
-    promises = training_suites.mixture_promises(params, "mixture", True)
-    validate.check("mixture", BROKEN_MIXTURE["lesion not held out"], promises)
+    checks = mixture_suite.checks(params, "mixture", True)
+    validate.check("mixture", BROKEN_MIXTURE["lesion not held out"], checks)
     assert "'lesion not held out'" in capsys.readouterr().out
 
 
-def test_a_border_is_crossed_once_and_a_broken_promise_never(params, tmp_path, monkeypatch, capsys):
+def test_a_passed_check_is_not_repeated_and_a_failed_one_is(params, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    promises = training_suites.mixture_promises(params, "mixture", False)
-    checked = []
-    plain = validate.check
-    monkeypatch.setattr(validate, "check", lambda *given: checked.append(given[0]) or plain(*given))
+    checks = mixture_suite.checks(params, "mixture", False)
+    runs = []
+    check = validate.check
+    monkeypatch.setattr(validate, "check", lambda *args: runs.append(args[0]) or check(*args))
     for _ in range(2):
-        cached_check.check("mixture", _mixture(), promises)
-    assert len(checked) == 1
-    cached_check.check("mixture", _mixture(), promises[1:])
-    assert len(checked) == 2, "other promises are checked"
+        cached_check.check("mixture", _mixture(), checks)
+    assert len(runs) == 1
+    cached_check.check("mixture", _mixture(), checks[1:])
+    assert len(runs) == 2, "other checks of the same table are run"
     leak = BROKEN_MIXTURE["lesion not held out"]
     for _ in range(2):
         with pytest.raises(InputError, match="lesion not held out"):
-            cached_check.check("mixture", leak, promises)
-    lenient = training_suites.mixture_promises(params, "mixture", True)
+            cached_check.check("mixture", leak, checks)
+    lenient = mixture_suite.checks(params, "mixture", True)
     for _ in range(2):
         cached_check.check("mixture", leak, lenient)
         assert "'lesion not held out'" in capsys.readouterr().out
+
+
+def _write(rows: pd.DataFrame, folder: Path) -> None:
+    frame = rows.reindex(columns=[name for name in table.SCHEMA.names if name != "image"])
+    records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    table.write([{"image": None, **record} for record in records], folder, 64)
+
+
+def test_the_gate_reads_the_tables_and_refuses_what_leaks(params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cached_check, "project_root", lambda: tmp_path)
+    held_out = [_rows("isic2020", 6, "test"), _rows("ddi", 4, "validation")]
+    # Two more training images than the arm draws; one of them shares a lesion with the test split.
+    train = _rows("isic2019", 22, "train")
+    train.loc[21, "lesion_id"] = "isic2020-lesion-0"
+    _write(pd.concat([train, *held_out]), paths.CORPUS)
+    _write(_rows("synthetic", 30, "train"), paths.SYNTHETIC)
+    real = [f"isic2019/{index}" for index in range(20)]
+    synthetic = [f"synthetic/{index}" for index in range(20)]
+    mixture_gate.check(params, real, synthetic, ["synthetic/25"])
+    mixture_gate.check(params, real, [], [])
+    with pytest.raises(InputError, match=r"'lesion not held out'.*isic2019/21 \(isic2020/0\)"):
+        mixture_gate.check(params, [*real[:19], "isic2019/21"], synthetic, [])
+    with pytest.raises(InputError, match="'not memorised'.*synthetic/7"):
+        mixture_gate.check(params, real, synthetic, ["synthetic/7"])
