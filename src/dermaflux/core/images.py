@@ -1,4 +1,4 @@
-"""Image bytes of the table to pixels and back."""
+"""Encoded image bytes to pixels and back."""
 
 from __future__ import annotations
 
