@@ -18,7 +18,7 @@ from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
 
 
-def picture(value: int) -> bytes:
+def png(value: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (128, 128), (value, 10, 20)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -26,7 +26,7 @@ def picture(value: int) -> bytes:
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
     for index in range(count):
-        content = picture(index % 256)
+        content = png(index % 256)
         yield {
             "image": {"bytes": content, "path": f"{index:04d}.png"},
             "image_id": f"toy/{index:04d}",
@@ -71,9 +71,9 @@ def test_metadata_never_reads_the_image_column(
 
 def test_pixels_are_found_by_id_and_missing_ids_are_named(tmp_path: Path) -> None:
     table.write(rows(250), tmp_path / "corpus", megabytes=0.02)
-    found = table.pixels(tmp_path / "corpus", ["toy/0201", "toy/0003"])
-    assert found["toy/0201"].shape == (128, 128, 3)
-    assert (found["toy/0201"][0, 0] == np.array([201, 10, 20])).all()
+    pixels = table.pixels(tmp_path / "corpus", ["toy/0201", "toy/0003"])
+    assert pixels["toy/0201"].shape == (128, 128, 3)
+    assert (pixels["toy/0201"][0, 0] == np.array([201, 10, 20])).all()
     with pytest.raises(InputError, match="toy/9999"):
         table.pixels(tmp_path / "corpus", ["toy/9999"])
 
