@@ -20,8 +20,16 @@ def noise(step: int) -> torch.Tensor:
 
 def test_order_and_draws_are_those_of_a_plain_loop() -> None:
     for depth in (1, 3, 50):
-        results = list(Prefetched(noise, range(20), depth))
+        threads: list[int] = []
+
+        def prepare(step: int, threads: list[int] = threads) -> torch.Tensor:
+            threads.append(threading.get_ident())
+            return noise(step)
+
+        results = list(Prefetched(prepare, range(20), depth))
         assert len(results) == 20
+        assert len(set(threads)) == 1
+        assert threading.get_ident() not in threads
         assert all(torch.equal(result, noise(step)) for step, result in enumerate(results))
     assert list(Prefetched(noise, [])) == []
     assert torch.equal(moved(noise(0), torch.device("cpu")), noise(0))
