@@ -1,4 +1,4 @@
-"""What every test shares: quiet libraries, and no store or cache outside the test's own folder."""
+"""For all tests: quiet libraries, and no store or cache outside the folder of the test."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
 @pytest.fixture(autouse=True)
-def own_store() -> Iterator[None]:
-    """MLflow writes its address into the environment, where the next test would find it."""
+def no_store_left_over() -> Iterator[None]:
+    """MLflow writes its address into the environment, which the next test would use."""
     names = ("DVC_ROOT", "DVC_EXP_NAME", "DVC_STAGE", "MLFLOW_TRACKING_URI")
     for name in names:
         os.environ.pop(name, None)
@@ -25,5 +25,5 @@ def own_store() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest file: with two workers the other files fit beside it."""
+    """Start with the longest file: with two workers the other files run beside it."""
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")

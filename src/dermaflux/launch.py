@@ -1,4 +1,4 @@
-"""Starts a stage on several processes: `accelerate launch` with the arguments of the parameters.
+"""Starts a stage in several processes: `accelerate launch` with the arguments in `params.yaml`.
 
 Called in this process rather than as a command, so that a wrong argument or a stage that stopped
 ends in one sentence. `accelerate launch [...] -m dermaflux finetune` does the same by hand.
@@ -30,7 +30,7 @@ def launch(arguments: str, stage: str) -> int:
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // _processes(arguments))))
     args = _parsed(arguments, stage)
-    # The stage has said in one sentence why it stopped; the launcher's report adds a traceback.
+    # The stage has printed its own error; the launcher's report would add a traceback.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     logging.getLogger("torch.distributed.run").setLevel(logging.CRITICAL)
     from accelerate.commands.launch import launch_command
@@ -57,12 +57,12 @@ def _words(arguments: str) -> list[str]:
 
 
 def _processes(arguments: str) -> int:
-    """Processes asked for; accelerate's own choice is one per GPU."""
+    """Number of processes requested; accelerate's default is one per GPU."""
     words = _words(arguments)
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         name, _, value = word.partition("=")
         if name in ("--num_processes", "--num-processes"):
-            value = value or (words[place + 1] if place + 1 < len(words) else "")
+            value = value or (words[index + 1] if index + 1 < len(words) else "")
             return int(value) if value.isdigit() and int(value) else 1
     from torch import cuda
 
@@ -87,7 +87,7 @@ def _parsed(arguments: str, stage: str) -> argparse.Namespace:
             arguments, "--cpu starts one process; processes use the CPU where there is no GPU"
         )
     several = (args.num_processes or 1) > 1 and not (args.use_fsdp or args.config_file)
-    # Without a GPU accelerate starts one process unless told that there are several.
+    # Without a GPU accelerate starts one process unless this flag says that there are several.
     args.multi_gpu = args.multi_gpu or several
     # Values accelerate would otherwise list in a warning.
     args.num_machines = args.num_machines or (None if args.config_file else 1)

@@ -14,10 +14,10 @@ from dermaflux.core.checkpoints import checkpoint, fingerprint
 HOLDER = """
 import sys, time
 from dermaflux.core.checkpoints import checkpoint
-with checkpoint("train", "key") as held:
-    print("held", flush=True)
+with checkpoint("train", "key") as saved:
+    print("locked", flush=True)
     sys.stdin.readline()
-    held.save({"step": 5})
+    saved.save({"step": 5})
 """
 KILLED = """
 import os, signal, torch
@@ -26,10 +26,10 @@ def killed_write(state, file):
     file.write(b"half a state")
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
-with checkpoint("train", "key") as held:
-    held.save({"step": 1})
+with checkpoint("train", "key") as saved:
+    saved.save({"step": 1})
     torch.save = killed_write
-    held.save({"step": 2})
+    saved.save({"step": 2})
 """
 
 
@@ -62,11 +62,11 @@ def test_state_survives_bit_for_bit_and_can_be_discarded() -> None:
         assert saved.load() is None
         saved.save(state)
     with checkpoint("train", "key") as saved:
-        found = saved.load()
-        assert found is not None
-        assert found["step"] == 3
-        assert torch.equal(found["weights"]["w"], state["weights"]["w"])
-        assert torch.equal(found["generator"], state["generator"])
+        loaded = saved.load()
+        assert loaded is not None
+        assert loaded["step"] == 3
+        assert torch.equal(loaded["weights"]["w"], state["weights"]["w"])
+        assert torch.equal(loaded["generator"], state["generator"])
         saved.discard()
         assert saved.load() is None
     with checkpoint("train", "other") as saved:
@@ -93,17 +93,17 @@ def test_a_second_process_with_the_same_key_waits() -> None:
     )
     assert holder.stdin is not None
     assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    found: list[object] = []
+    assert holder.stdout.readline() == "locked\n"
+    states: list[object] = []
 
     def second() -> None:
         with checkpoint("train", "key") as saved:
-            found.append(saved.load())
+            states.append(saved.load())
 
     waiting = threading.Thread(target=second)
     waiting.start()
     time.sleep(0.5)
-    assert found == []
+    assert states == []
     holder.communicate("\n", timeout=120)
     waiting.join(timeout=120)
-    assert found == [{"step": 5}]
+    assert states == [{"step": 5}]

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 from layouts import jpeg, png_claiming, random_image
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dermaflux.core import images
-from dermaflux.core.images import ImageError, upright, upright_rgb
+from dermaflux.core.images import ImageError, decode_image, encode_png, upright, upright_rgb
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -85,3 +85,29 @@ def test_no_file_takes_longer_than_its_time(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(images, "_SECONDS", -1.0)
     assert "more than" in refusal(jpeg(random_image(714))).reason
     assert time.monotonic() - start < 5
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def test_png_keeps_every_pixel_and_equal_pixels_have_equal_bytes() -> None:
+    encoded = encode_png(PIXELS)
+    assert encoded[:8] == b"\x89PNG\r\n\x1a\n"
+    assert np.array_equal(np.asarray(decode_image(encoded)), PIXELS)
+    assert encode_png(PIXELS.copy(order="F")) == encoded
+
+
+def test_a_table_image_of_every_mode_becomes_rgb() -> None:
+    grey = Image.fromarray(PIXELS[..., 0])
+    for image in (grey, grey.convert("P"), Image.fromarray(PIXELS).convert("RGBA")):
+        decoded = decode_image(encoded(image, "PNG"))
+        assert decoded.mode == "RGB"
+        assert np.array_equal(np.asarray(decoded), np.asarray(image.convert("RGB")))
+
+
+def test_damaged_bytes_raise_what_pillow_raises() -> None:
+    whole = encode_png(np.zeros((64, 64, 3), dtype=np.uint8))
+    with pytest.raises(OSError, match="truncated"):
+        decode_image(whole[: len(whole) // 2])
+    with pytest.raises(UnidentifiedImageError):
+        decode_image(b"no image")

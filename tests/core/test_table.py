@@ -18,7 +18,7 @@ from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
 
 
-def picture(value: int) -> bytes:
+def png(value: int) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (128, 128), (value, 10, 20)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -26,7 +26,7 @@ def picture(value: int) -> bytes:
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
     for index in range(count):
-        content = picture(index % 256)
+        content = png(index % 256)
         yield {
             "image": {"bytes": content, "path": f"{index:04d}.png"},
             "image_id": f"toy/{index:04d}",
@@ -71,11 +71,59 @@ def test_metadata_never_reads_the_image_column(
 
 def test_pixels_are_found_by_id_and_missing_ids_are_named(tmp_path: Path) -> None:
     table.write(rows(250), tmp_path / "corpus", megabytes=0.02)
-    found = table.pixels(tmp_path / "corpus", ["toy/0201", "toy/0003"])
-    assert found["toy/0201"].shape == (128, 128, 3)
-    assert (found["toy/0201"][0, 0] == np.array([201, 10, 20])).all()
+    pixels = table.pixels(tmp_path / "corpus", ["toy/0201", "toy/0003"])
+    assert pixels["toy/0201"].shape == (128, 128, 3)
+    assert (pixels["toy/0201"][0, 0] == np.array([201, 10, 20])).all()
     with pytest.raises(InputError, match="toy/9999"):
         table.pixels(tmp_path / "corpus", ["toy/9999"])
+
+
+def test_only_the_wanted_images_of_the_split_stream_in_shard_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.write(rows(250), tmp_path / "corpus", megabytes=0.02)
+    expected = {row["image_id"]: row for row in rows(250)}
+    everything = dict(table.images(tmp_path / "corpus"))
+    assert everything == {name: row["image"]["bytes"] for name, row in expected.items()}
+    held_out = [name for name, _ in table.images(tmp_path / "corpus", split="test")]
+    assert held_out == [name for name, row in expected.items() if row["split"] == "test"]
+    read: list[tuple[int, str]] = []
+    row_group = pq.ParquetFile.read_row_group
+
+    def spy(file: pq.ParquetFile, group: int, columns: list[str]) -> Any:
+        read.append((group, columns[0]))
+        return row_group(file, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+    wanted = ["toy/0201", "toy/0003"]
+    assert [name for name, _ in table.images(tmp_path / "corpus", wanted)] == wanted[::-1]
+    groups = len([column for _, column in read if column == "image_id"])
+    assert groups > 3
+    assert len([column for _, column in read if column == "image"]) == 2
+
+
+def test_decoded_images_are_resized_only_where_their_size_differs(tmp_path: Path) -> None:
+    table.write(rows(3), tmp_path / "corpus", megabytes=64)
+    for side, expected in ((None, 128), (128, 128), (32, 32)):
+        decoded = list(table.decoded(tmp_path / "corpus", side=side))
+        assert [name for name, _ in decoded] == [f"toy/{index:04d}" for index in range(3)]
+        for index, (_, pixels) in enumerate(decoded):
+            assert pixels.dtype == np.uint8
+            # Of one colour, which resizing keeps.
+            assert np.array_equal(pixels, np.tile([index, 10, 20], (expected, expected, 1)))
+
+
+def test_a_single_shard_has_the_schema_and_nulls_where_a_row_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "train-00000-of-00001.parquet"
+    table.write_shard(list(rows(205)), path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    file = pq.ParquetFile(path)
+    assert file.schema_arrow.equals(table.SCHEMA)
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    assert sizes == [100, 100, 5]  # a page of the Hub's viewer
+    frame = table.metadata(tmp_path)
+    assert frame["prompt"].isna().all()
+    assert frame["width"].eq(128).all()
 
 
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:

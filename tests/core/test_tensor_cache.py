@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,9 +28,9 @@ def fill(cache: TensorCache, numbers: range) -> None:
 
 def holds(cache: TensorCache, numbers: range) -> None:
     for number in numbers:
-        found = cache.read([key("image", number)])
+        stored = cache.read([key("image", number)])
         for name, expected in entry(number, 4 + number % 2).items():
-            assert torch.equal(found[name][0], expected)
+            assert torch.equal(stored[name][0], expected)
 
 
 def test_entries_come_back_by_key_whatever_their_order_and_shape(tmp_path: Path) -> None:
@@ -152,8 +153,20 @@ def test_memory_does_not_grow_with_the_number_of_entries(tmp_path: Path) -> None
     assert grown[1] - grown[0] < 20
 
 
-def test_a_full_disk_is_refused_before_the_work(tmp_path: Path) -> None:
-    reserve(tmp_path, 1000, "free some")
-    with pytest.raises(InputError, match=r"needs 1,000,000,000.0 GB but .* free; free some"):
-        reserve(tmp_path, 10**18, "free some")
-    assert tensor_cache.SHARD_BYTES < 10**9
+def test_a_disk_without_room_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000_000)
+    monkeypatch.setattr(tensor_cache.shutil, "disk_usage", lambda folder: usage)
+    reserve(tmp_path / "cache", 3_000_000_000, "free some")
+    assert (tmp_path / "cache").is_dir()
+    with pytest.raises(InputError, match=r"cache needs 3.1 GB but .* 3.0 GB free; free some$"):
+        reserve(tmp_path / "cache", 3_100_000_000, "free some")
+
+
+def test_a_shard_is_written_once_it_reaches_its_size(tmp_path: Path) -> None:
+    with TensorCache(tmp_path, shard_bytes=10_000).writer() as writer:
+        for number in range(0, 26, 2):  # 1,536 bytes each
+            writer.add(key("image", number), entry(number))
+            assert len(list(tmp_path.glob("*.safetensors"))) == (number // 2 + 1) // 7
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2

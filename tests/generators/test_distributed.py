@@ -56,7 +56,9 @@ NOT_FINITE = """
 import torch
 from dermaflux import cli
 from dermaflux.core.checkpoints import checkpoint
-from dermaflux.training.fit import Settings, Step, fit
+from dermaflux.training.fit import fit
+from dermaflux.training.protocol import FunctionObjective, Step
+from dermaflux.training.state import Settings
 from dermaflux.training.distributed import join
 from dermaflux.tracking.runs import Silent
 
@@ -71,7 +73,8 @@ def work():
     settings = Settings(steps=3, learning_rate=0.1, warmup_steps=0, maximum_gradient_norm=1.0,
                         checkpoint_steps=9)
     with checkpoint("test", "two", processes.main) as saved:
-        fit("test", {"weight": weight}, settings, step_of, saved, Silent(), (), processes)
+        objective = FunctionObjective({"weight": weight}, step_of)
+        fit("test", objective, settings, saved, Silent(), (), processes)
 
 cli.app = work
 cli.main()

@@ -19,7 +19,9 @@ from dermaflux.generators.flux_lora.training import sharding
 from dermaflux.params.load import load
 from dermaflux.tracking.runs import Silent
 from dermaflux.training.distributed import Processes
-from dermaflux.training.fit import Settings, Step, fit
+from dermaflux.training.fit import fit
+from dermaflux.training.protocol import FunctionObjective, Step
+from dermaflux.training.state import Settings
 
 _KILLED = """
 import os, signal, sys
@@ -127,7 +129,7 @@ def test_a_loss_that_is_not_finite_names_its_images(here) -> None:
         checkpoint("test", "nonfinite") as saved,
         pytest.raises(InputError, match="step 2 is inf on images isic/1"),
     ):
-        fit("test", {"weight": weight}, settings, step_of, saved, Silent())
+        fit("test", FunctionObjective({"weight": weight}, step_of), settings, saved, Silent())
 
 
 def test_low_precision_and_gradient_checkpointing_run_and_keep_an_fp32_adapter(here) -> None:

@@ -39,9 +39,9 @@ def opened(here: Workspace):  # type: ignore[no-untyped-def]
 
 
 def objective(opened, processes: Processes = SINGLE) -> Objective:  # type: ignore[no-untyped-def]
-    pipe, _, data, latents = opened
+    pipe, weights, data, latents = opened
     return Objective(
-        pipe.transformer, data.samples, data.caption_tokens, data.order, latents,
+        pipe.transformer, weights, data.samples, data.caption_tokens, data.order, latents,
         ResidentText(pipe), SECTION, 0, 9, processes,
     )  # fmt: skip
 
@@ -127,7 +127,7 @@ def test_work_counts_captions_and_nothing_twice(opened) -> None:  # type: ignore
 
 
 def test_validation_loss_is_that_of_plain_diffusers_calls_and_always_the_same(opened) -> None:  # type: ignore[no-untyped-def]
-    pipe, _, data, latents = opened
+    pipe, weights, data, latents = opened
 
     def validation(order: Sequence[int]) -> Validation:
         return Validation(

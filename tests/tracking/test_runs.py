@@ -32,15 +32,15 @@ def test_dvc_hash_is_what_dvc_add_writes(root: Path) -> None:
     for name, text in (("b.txt", "b"), ("a/z.bin", "\0\1"), ("a/é ü.csv", "x,y\n"), ("a.b/c", "")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-    (root / "one.txt").write_text("a file\r\nof two lines\n")
+    (root / "single.txt").write_text("a file\r\nof two lines\n")
     (root / ".dvc").rmdir()
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    for command in (("init", "-q", "--no-scm"), ("add", "-q", "data", "one.txt")):
+    for command in (("init", "-q", "--no-scm"), ("add", "-q", "data", "single.txt")):
         done = subprocess.run(
             [sys.executable, "-m", "dvc", *command], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    for name in ("data", "one.txt"):
+    for name in ("data", "single.txt"):
         written = YAML(typ="safe").load((root / f"{name}.dvc").read_text())["outs"][0]["md5"]
         assert runs.dvc_hash(Path(name)) == written
 
@@ -49,23 +49,23 @@ def test_run_carries_lineage_and_batches_metrics(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "boned-lung")
-    source, made = Path("in.txt"), Path("out.txt")
+    source, output = Path("in.txt"), Path("out.txt")
     source.write_text("in")
     parameters = {"ratio": 1.0, "tiny": {"images": 3}}
     with runs.start("generator", "finetune", parameters, [source]) as run:
         for step in range(1200):
             run.metrics({"loss": step / 2}, step)
-        made.write_text("out")
-        run.artifact(made, "grids")
-        run.outputs(made)
-    found = run.client.get_run(run.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.data.params == {"ratio": "1.0", "tiny.images": "3"}
-    tags = found.data.tags
+        output.write_text("out")
+        run.artifact(output, "grids")
+        run.outputs(output)
+    stored = run.client.get_run(run.run_id)
+    assert stored.info.status == "FINISHED"
+    assert stored.data.params == {"ratio": "1.0", "tiny.images": "3"}
+    tags = stored.data.tags
     assert tags["DVC_EXP_NAME"] == "boned-lung"
     assert tags["stage"] == "finetune"
     assert tags["input.in.txt"] == runs.dvc_hash(source)
-    assert tags["output.out.txt"] == runs.dvc_hash(made)
+    assert tags["output.out.txt"] == runs.dvc_hash(output)
     history = run.client.get_metric_history(run.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(step, step / 2) for step in range(1200)]
     assert list((root / "mlruns" / "artifacts" / "generator").rglob("grids/out.txt"))
@@ -83,9 +83,9 @@ def test_a_run_that_raises_is_failed_and_keeps_its_metrics(root: Path) -> None:
     with pytest.raises(ValueError, match="stop"):
         fail()
     run = opened[0]
-    found = run.client.get_run(run.run_id)
-    assert found.info.status == "FAILED"
-    assert found.data.metrics["loss"] == 2.0
+    stored = run.client.get_run(run.run_id)
+    assert stored.info.status == "FAILED"
+    assert stored.data.metrics["loss"] == 2.0
 
 
 def test_a_copy_of_the_checkout_logs_to_the_main_store(
@@ -103,11 +103,11 @@ def test_a_copy_of_the_checkout_logs_to_the_main_store(
 
 CHILD = """
 import sys
-from dermaflux import tracking
-parent = tracking.Parent("key", "vit real", {"arm": "real"}, headline="AUC")
+from dermaflux.tracking import runs
+parent = runs.Parent("key", "vit real", {"arm": "real"}, headline="AUC")
 seed = sys.argv[1]
 name = f"vit real seed {seed}"
-with tracking.start("classifier", name, {"seed": seed}, [], parent=parent, stage="evaluate") as run:
+with runs.start("classifier", name, {"seed": seed}, [], parent=parent, stage="evaluate") as run:
     run.metrics({"AUC": 0.5 + int(seed) / 10, "AUC_low": 0.1})
     if len(sys.argv) > 2:
         run.flush()
@@ -120,12 +120,12 @@ def family(client: MlflowClient) -> tuple[Any, list[Any]]:
     """The only parent of the experiment, and its children."""
     experiment = [runs.experiment_id(client, "classifier")]
     (parent,) = client.search_runs(experiment, "tags.over = 'seeds'")
-    asked = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    return parent, client.search_runs(experiment, asked)
+    of_parent = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    return parent, client.search_runs(experiment, of_parent)
 
 
 @pytest.mark.slow
-def test_seeds_that_start_at_once_share_a_parent_and_a_killed_one_counts_nowhere(
+def test_seeds_that_start_at_once_share_a_parent_and_a_killed_one_is_ignored(
     root: Path,
 ) -> None:
     def start(*arguments: str) -> subprocess.Popen[str]:
@@ -167,29 +167,31 @@ def test_a_parent_fails_with_its_seed_and_recovers_with_it(root: Path) -> None:
     with pytest.raises(ValueError, match="stop"):
         cell(0.9, fails=True)
     client = runs.connect()
-    found, _ = family(client)
-    assert (found.info.status, found.data.metrics) == ("FAILED", {"seeds": 0.0})
+    stored, _ = family(client)
+    assert (stored.info.status, stored.data.metrics) == ("FAILED", {"seeds": 0.0})
     cell(0.6, fails=False)
     cell(0.7, fails=False)  # an evaluation repeated: the latest of a seed counts, once
-    found, _ = family(client)
-    assert (found.info.status, found.data.metrics) == ("FINISHED", {"AUC": 0.7, "seeds": 1.0})
+    stored, _ = family(client)
+    assert (stored.info.status, stored.data.metrics) == ("FINISHED", {"AUC": 0.7, "seeds": 1.0})
 
 
 def test_datasets_are_named_by_the_hash_of_their_folder(root: Path) -> None:
     (root / "corpus").mkdir()
     (root / "corpus" / "train.parquet").write_bytes(b"rows")
     parent = runs.Parent("key", "vit real", {})
-    used = [
+    datasets = [
         runs.Dataset(f"corpus {split}", Path("corpus"), {"benign": 3, "malignant": 2}, context)
         for split, context in (("train", "training"), ("validation", "validation"))
     ]
     for seed in (0, 1):
         name, parameters = f"vit real seed {seed}", {"seed": seed}
-        with runs.start("classifier", name, parameters, [], parent=parent, datasets=used) as run:
+        with runs.start(
+            "classifier", name, parameters, [], parent=parent, datasets=datasets
+        ) as run:
             pass
     above, _ = family(run.client)
-    for found in (run.client.get_run(run.run_id), above):
-        inputs = {given.dataset.name: given for given in found.inputs.dataset_inputs}
+    for stored in (run.client.get_run(run.run_id), above):
+        inputs = {entry.dataset.name: entry for entry in stored.inputs.dataset_inputs}
         assert sorted(inputs) == ["corpus train", "corpus validation"]
         training = inputs["corpus train"]
         assert training.dataset.digest == runs.dvc_hash(Path("corpus"))

@@ -1,13 +1,17 @@
+"""Prefetching against a plain loop; who waits for whom is arranged with events, not with time."""
+
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 import torch
 
 from dermaflux.core.seeds import generator
+from dermaflux.training import prefetch
 from dermaflux.training.prefetch import Prefetched, moved
+
+PATIENCE = 60.0  # seconds until a test that would hang fails instead
 
 
 def noise(step: int) -> torch.Tensor:
@@ -16,40 +20,79 @@ def noise(step: int) -> torch.Tensor:
 
 def test_order_and_draws_are_those_of_a_plain_loop() -> None:
     for depth in (1, 3, 50):
-        made = list(Prefetched(noise, range(20), depth))
-        assert len(made) == 20
-        assert all(torch.equal(one, noise(step)) for step, one in enumerate(made))
+        threads: list[int] = []
+
+        def prepare(step: int, threads: list[int] = threads) -> torch.Tensor:
+            threads.append(threading.get_ident())
+            return noise(step)
+
+        results = list(Prefetched(prepare, range(20), depth))
+        assert len(results) == 20
+        assert len(set(threads)) == 1
+        assert threading.get_ident() not in threads
+        assert all(torch.equal(result, noise(step)) for step, result in enumerate(results))
     assert list(Prefetched(noise, [])) == []
     assert torch.equal(moved(noise(0), torch.device("cpu")), noise(0))
 
 
-def test_preparing_overlaps_with_computing_and_waiting_is_measured() -> None:
-    def slow(step: int) -> int:
-        time.sleep(0.05)
+def test_the_next_result_is_prepared_while_the_loop_computes() -> None:
+    prepared = [threading.Event() for _ in range(6)]
+
+    def prepare(step: int) -> int:
+        prepared[step].set()
         return step
 
-    made, waits = Prefetched(slow, range(6)), []
-    started = time.perf_counter()
-    for _ in made:
-        waits.append(made.waited)
-        time.sleep(0.08)
-    assert time.perf_counter() - started < 6 * 0.13 - 0.1
-    assert waits[0] > 0.04
-    assert max(waits[1:]) < 0.04
-    starved = Prefetched(slow, range(4))
-    assert sum(starved.waited for _ in starved) > 0.15
+    for step in Prefetched(prepare, range(6)):
+        # The loop has not asked for step + 1 yet: without a thread this would wait for ever.
+        assert step == 5 or prepared[step + 1].wait(PATIENCE)
 
 
-def test_at_most_depth_results_are_made_ahead_and_leaving_early_ends_the_thread() -> None:
+def test_waiting_is_the_time_between_asking_and_getting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that moves only while something is prepared or computed."""
+    seconds = 0.0
+    turn = threading.Semaphore(0)
+
+    class Clock:
+        @staticmethod
+        def perf_counter() -> float:
+            return seconds
+
+    def prepare(step: int) -> int:
+        nonlocal seconds
+        if step == 1:
+            assert turn.acquire(timeout=PATIENCE)
+        seconds += 5
+        return step
+
+    monkeypatch.setattr(prefetch, "time", Clock)
+    results = Prefetched(prepare, range(2))
+    first = iter(results)
+    assert next(first) == 0
+    assert results.waited == 5  # the loop asked before anything was prepared
+    turn.release()
+    while seconds < 10:  # the second is prepared while the loop computes
+        threading.Event().wait(0.001)
+    assert next(first) == 1
+    assert results.waited == 0
+
+
+def test_at_most_depth_results_are_prepared_ahead_and_leaving_early_ends_the_thread() -> None:
     begun: list[int] = []
-    made = Prefetched(begun.append, range(100), depth=2)
-    next(made)
-    next(made)
-    time.sleep(0.05)
+    fourth = threading.Event()
+
+    def prepare(step: int) -> None:
+        begun.append(step)
+        if step == 3:
+            fourth.set()
+
+    results = Prefetched(prepare, range(100), depth=2)
+    threads = threading.active_count()
+    next(results)
+    next(results)
+    assert fourth.wait(PATIENCE)
+    results.close()  # waits for what has begun
     assert begun == [0, 1, 2, 3]
-    made.close()
-    assert not [one for one in threading.enumerate() if one.name.startswith("prefetch")]
-    assert len(begun) == 4
+    assert threading.active_count() == threads
 
 
 def test_an_error_is_raised_where_its_result_would_have_come() -> None:
@@ -58,7 +101,7 @@ def test_an_error_is_raised_where_its_result_would_have_come() -> None:
             raise ValueError("the third")
         return step
 
-    made = Prefetched(failing, range(9), depth=4)
-    assert [next(made), next(made)] == [0, 1]
+    results = Prefetched(failing, range(9), depth=4)
+    assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="the third"):
-        next(made)
+        next(results)

@@ -31,8 +31,8 @@ def test_compiled_blocks_give_the_same_gradients_from_one_graph_a_shape(eight_bi
     wanted = [tiny_flux.gradients(model, weights, *shape) for shape in shapes]
     compile_blocks(model, len(shapes), backend="aot_eager")
     for shape, gradient in zip(shapes, wanted, strict=True):
-        found = tiny_flux.gradients(model, weights, *shape)
-        torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-7)
+        compiled = tiny_flux.gradients(model, weights, *shape)
+        torch.testing.assert_close(compiled, gradient, rtol=1e-4, atol=1e-7)
     graphs = counters["stats"]["unique_graphs"]
     assert graphs == 4 * len(shapes)
     for shape in shapes:

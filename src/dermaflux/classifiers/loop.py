@@ -33,8 +33,8 @@ from dermaflux.metrics.multiclass import mauc
 from dermaflux.params import Model, Train
 from dermaflux.progress import progress
 from dermaflux.tracking.runs import Log
-from dermaflux.training import freed_memory
-from dermaflux.training.schedule import rate
+from dermaflux.training.freed_memory import retain_freed_memory
+from dermaflux.training.schedule import lr_scale
 from dermaflux.training.torch_compile import compiled_forward
 
 _MOMENTUM = 0.9  # of SGD: torchvision's and timm's recipes
@@ -112,7 +112,7 @@ class _Training:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         else:
-            freed_memory.keep()
+            retain_freed_memory()
         torch.manual_seed(derived_seed(seed, "weights"))
         network = supervised.build(config, weights)
         if recipe.last_layer_only:
@@ -203,7 +203,7 @@ class _Training:
         return mean
 
     def _set_rate(self, step: int) -> None:
-        share = rate(
+        share = lr_scale(
             step, self.settings.epochs * self.steps, self.settings.warmup_epochs * self.steps
         )
         for group in self.optimizer.param_groups:

@@ -1,1 +1,1 @@
-"""What every room stands on: the one table, images, files, hashes, seeds, caches."""
+"""What all rooms share: the image table, images, files, hashes, seeds, caches."""

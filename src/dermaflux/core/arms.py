@@ -1,4 +1,4 @@
-"""How the arms of a cell are called and coloured, wherever people see them."""
+"""Names and colours of the arms of a cell, wherever people see them."""
 
 from __future__ import annotations
 

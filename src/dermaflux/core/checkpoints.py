@@ -1,8 +1,8 @@
 """Atomic checkpoints keyed by a fingerprint of inputs and parameters.
 
 They live in `.dermaflux/checkpoints/<stage>/<fingerprint>` of the main checkout, because DVC
-removes a stage's outputs before it runs the stage again. A changed input or parameter changes the
-fingerprint, so stale work is never resumed.
+removes a stage's outputs before it runs the stage again. The fingerprint covers inputs, parameters
+and, through `code_digest.stage_digest`, the code, so stale work is never resumed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dermaflux.paths import project_root
 
 
 def fingerprint(**parts: Any) -> str:
-    """Hex digest of JSON-serialisable parts: input hashes, parameters, whatever else decides."""
+    """Hex digest of JSON-serialisable parts: input hashes, parameters, the code's digest."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 class Checkpoint:
-    """One resumable state in a folder of its own."""
+    """One resumable state and the files beside it, in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,17 +53,17 @@ class Checkpoint:
         return state
 
     def part(self, name: str) -> Checkpoint:
-        """A state of its own for one part of the work; it goes when the whole is discarded."""
+        """A separate state for one part of the work; discarded with the whole."""
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
         return Checkpoint(folder)
 
     def file(self, name: str) -> Path:
-        """Place for a part of the work in a format of its own; the caller writes it whole."""
+        """Path for a part of the work in another format, written by the caller."""
         return self._folder / name
 
     def discard(self) -> None:
-        """Forget the state: the stage's output has taken its place."""
+        """Delete the folder: the stage's output has replaced it."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

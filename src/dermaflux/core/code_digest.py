@@ -109,8 +109,8 @@ def stage_digest(stage: str, **choices: str) -> str:
     """
     digest = hashlib.sha256()
     for entry in STAGE_CODE[stage]:
-        place = _PACKAGE / entry.format(**choices)
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        code = _PACKAGE / entry.format(**choices)
+        for path in sorted(code.rglob("*.py")) if code.is_dir() else [code]:
             digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

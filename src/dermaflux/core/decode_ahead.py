@@ -1,4 +1,4 @@
-"""Work on a stream by several threads, results in the order of the stream."""
+"""Process a stream in several threads, with results in the order of the stream."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def decode_ahead(
     ahead: int = 256,
     threads: int | None = None,
 ) -> Generator[Result, None, None]:
-    """Yield `work(item)` in the order of the items, at most `ahead` of them made in advance.
+    """Yield `work(item)` in the order of the items, at most `ahead` of them computed in advance.
 
-    `threads` is the number of cores when None. Pays where `work` releases the interpreter's lock,
+    `threads` is the number of cores when None. Useful where `work` releases the interpreter's lock,
     as Pillow's decoders do. What `work` raises is raised where its result would have come; closing
-    the generator drops what was not taken.
+    the generator drops the results that were not taken.
     """
     pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="decode-ahead")
     try:

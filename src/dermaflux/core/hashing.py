@@ -1,4 +1,4 @@
-"""Hashes of contents, by which caches, latents, captions and models are known."""
+"""Content hashes, which identify cache entries, latents, captions and models."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def sha256(content: bytes) -> str:
 
 
 def rank(*parts: object) -> bytes:
-    """Sort key of a name that looks random and depends on nothing but the parts: a fixed draw."""
+    """Sort key that looks random but depends on the parts alone: sha256 of "part/part/..."."""
     return hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 hex digest over all file names and contents, independent of where the folder lies."""
+    """SHA-256 hex digest over all file names and contents, whatever the folder's path."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():

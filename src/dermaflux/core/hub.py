@@ -1,4 +1,4 @@
-"""What went wrong when a repository of the Hugging Face hub, or a folder like one, was opened.
+"""Errors on opening a repository of the Hugging Face hub or a local copy, as one sentence.
 
 Reads and writes nothing.
 """
@@ -18,8 +18,8 @@ def opening(
 ) -> Iterator[None]:
     """Turn what the hub's client and the loaders raise into one sentence that names the fix.
 
-    `parameter` is the one that names `repository`; `local` is what else it may name, file or
-    folder; `instead` is what to do when the reason is none of the hub's.
+    `parameter` is the setting that names `repository`; `local` is what else it may name, file or
+    folder; `instead` is the fix when the hub reports no reason of its own.
     """
     from huggingface_hub import errors
     from safetensors import SafetensorError
@@ -27,7 +27,7 @@ def opening(
     try:
         yield
     except (OSError, ValueError, ImportError, SafetensorError, errors.HfHubHTTPError) as error:
-        kinds = {type(one) for one in _causes(error)}
+        kinds = {type(cause) for cause in _causes(error)}
         if errors.GatedRepoError in kinds:
             reason = (
                 f"is gated; accept its licence on https://huggingface.co/{repository} and run "
@@ -42,13 +42,13 @@ def opening(
             )
         else:
             first = str(error).split(". ")[0]
-            said = textwrap.shorten(first, 200, placeholder=" ...")
-            reason = f"cannot be opened ({said}); {instead}"
+            summary = textwrap.shorten(first, 200, placeholder=" ...")
+            reason = f"cannot be opened ({summary}); {instead}"
         raise InputError(f"{parameter} {repository} {reason}") from None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    # The loaders wrap the hub client's own exceptions, which alone tell gated from missing.
+    # The loaders wrap the hub client's exceptions, and only those distinguish gated from missing.
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -1,4 +1,4 @@
-"""Seeds by name: one draw of one purpose depends on nothing that was drawn before it."""
+"""Seeds by name, so that no random draw depends on the draws before it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The one table of the project: every image, real or synthetic, is a row of these Parquet shards.
+"""The table of the project: every image, real or synthetic, is a row of these Parquet shards.
 
 ``datasets.load_dataset("parquet", data_dir="corpus")`` opens the shards as they are, with the
-``image`` column decoded and the splits read off the file names. Captions live in a table of their
-own, keyed by ``image_id``, so that captioning again never rewrites images (design, section 3).
+``image`` column decoded and the splits taken from the file names. Captions live in a separate
+table, keyed by ``image_id``, so that captioning again never rewrites images.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
+
+    from dermaflux.core.arrays import Pixels
 
 SPLITS = ("train", "validation", "test")
 SCALES = (128, 256, 512)
@@ -82,7 +83,7 @@ _ROWS_PER_GROUP = 100  # the Hub viewer's own size: a page of images reads one r
 class ShardWriter:
     """Writes rows of one split as `<split>-00000-of-0000N.parquet`, in the order they come.
 
-    A shard is closed once its images exceed `megabytes` (10^6 bytes); memory holds one row group.
+    A shard is closed once its images exceed `megabytes` (10^6 bytes). Memory holds one row group.
     """
 
     def __init__(
@@ -166,11 +167,11 @@ def shards(folder: Path, split: str | None = None) -> list[Path]:
 
     Raises `InputError` when there are none.
     """
-    found = sorted(folder.glob(f"{split or ''}*.parquet"))
-    if not found:
+    paths = sorted(folder.glob(f"{split or ''}*.parquet"))
+    if not paths:
         which = f" of split {split}" if split else ""
         raise InputError(f"{folder} holds no Parquet shards{which}; run the stage that writes it")
-    return found
+    return paths
 
 
 def metadata(
@@ -184,21 +185,21 @@ def metadata(
 def images(
     folder: Path, wanted: Iterable[str] | None = None, split: str | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """Stream (image_id, encoded bytes) in shard order; `wanted` ids or one split only, when given.
+    """Stream (image_id, encoded bytes) in shard order: all, the `wanted` ids or one split.
 
     Row groups that hold no wanted id and shards of other splits are not read.
     """
-    keep = None if wanted is None else set(wanted)
+    selected = None if wanted is None else set(wanted)
     for path in shards(folder, split):
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=["image_id"])["image_id"].to_pylist()
-                if keep is not None and keep.isdisjoint(ids):
+                if selected is not None and selected.isdisjoint(ids):
                     continue
-                pictures = file.read_row_group(group, columns=["image"])["image"].to_pylist()
-                for image_id, picture in zip(ids, pictures, strict=True):
-                    if keep is None or image_id in keep:
-                        yield image_id, picture["bytes"]
+                encoded = file.read_row_group(group, columns=["image"])["image"].to_pylist()
+                for image_id, image in zip(ids, encoded, strict=True):
+                    if selected is None or image_id in selected:
+                        yield image_id, image["bytes"]
 
 
 def decoded(
@@ -206,7 +207,7 @@ def decoded(
     wanted: Iterable[str] | None = None,
     split: str | None = None,
     side: int | None = None,
-) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+) -> Iterator[tuple[str, Pixels]]:
     """Stream (image_id, uint8 array (H, W, 3)) like `images`, decoded on all cores.
 
     With `side`, images of another size are resized to (side, side) with antialiasing.
@@ -214,24 +215,22 @@ def decoded(
     import numpy as np
     from PIL import Image
 
-    def pixels_of(item: tuple[str, bytes]) -> tuple[str, np.ndarray[Any, Any]]:
-        picture = decode_image(item[1])
-        if side is not None and picture.size != (side, side):
-            picture = picture.resize((side, side), Image.Resampling.BICUBIC)
-        return item[0], np.asarray(picture)
+    def pixels_of(item: tuple[str, bytes]) -> tuple[str, Pixels]:
+        image = decode_image(item[1])
+        if side is not None and image.size != (side, side):
+            image = image.resize((side, side), Image.Resampling.BICUBIC)
+        return item[0], np.asarray(image)
 
     yield from decode_ahead(pixels_of, images(folder, wanted, split))
 
 
-def pixels(
-    folder: Path, wanted: Sequence[str], side: int | None = None
-) -> dict[str, np.ndarray[Any, Any]]:
+def pixels(folder: Path, wanted: Sequence[str], side: int | None = None) -> dict[str, Pixels]:
     """image_id -> uint8 array (H, W, 3); resized to (side, side) with antialiasing when given."""
-    found = dict(decoded(folder, wanted, side=side))
-    missing = [name for name in wanted if name not in found]
+    arrays = dict(decoded(folder, wanted, side=side))
+    missing = [name for name in wanted if name not in arrays]
     if missing:
         raise InputError(
             f"{len(missing)} images such as {missing[0]} are not in {folder}; "
             "run the stages in order"
         )
-    return found
+    return arrays

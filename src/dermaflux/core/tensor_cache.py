@@ -1,9 +1,10 @@
-"""Tensors on disk under content hashes: what is expensive to compute and the same in every epoch.
+"""Tensors on disk by content hash: what is expensive to compute and the same in every epoch.
 
 A folder of safetensors shards. A shard holds many entries of equal shapes, stacked: `keys`, uint8
 (N, 32), and one tensor (N, ...) per name. Shards appear whole and are never changed, so any number
 of processes may write into one folder at once, and a killed one loses only its unfinished shard.
-Reading maps the files into memory; per entry the index takes 40 bytes.
+Reading maps the files into memory; the index takes 40 bytes an entry. Not LMDB, which
+forbids network disks that several machines share, nor Arrow files, which have one writer.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Signature = tuple[tuple[str, torch.dtype, torch.Size], ...]
 
 
 def key(*parts: object) -> bytes:
-    """sha256 of the parts: everything that decides an entry, its content before all."""
+    """sha256 of the parts: everything that decides an entry, above all its content hash."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
 
 
@@ -64,10 +65,10 @@ class TensorCache:
         self._paths: list[Path] = []
         keys = [np.empty(0, dtype=f"S{_KEY_BYTES}")]
         for path in sorted(self.folder.glob("*.safetensors")):
-            found = _keys_of(path)
-            if found is not None:
+            stored = _keys_of(path)
+            if stored is not None:
                 self._paths.append(path)
-                keys.append(found)
+                keys.append(stored)
         together = np.concatenate(keys)
         # Stable, so that of an entry written twice every process reads the same copy.
         order = np.argsort(together, kind="stable")
@@ -81,11 +82,11 @@ class TensorCache:
         return len(self._keys)
 
     def missing(self, keys: Sequence[bytes]) -> list[int]:
-        """Places in `keys` of entries that are not there; of equal keys only the first."""
-        first = {one: place for place, one in reversed(list(enumerate(keys)))}
-        _, present = self._places(list(first))
+        """Indices in `keys` of entries that are absent; of equal keys only the first."""
+        first = {entry: index for index, entry in reversed(list(enumerate(keys)))}
+        _, present = self._look_up(list(first))
         return sorted(
-            place for place, there in zip(first.values(), present, strict=True) if not there
+            index for index, there in zip(first.values(), present, strict=True) if not there
         )
 
     def read(self, keys: Sequence[bytes]) -> dict[str, Tensor]:
@@ -93,42 +94,42 @@ class TensorCache:
 
         What is returned is a copy; the maps stay private to the cache.
         """
-        places, present = self._places(keys)
+        indices, present = self._look_up(keys)
         if not present.all():
             raise KeyError(keys[int(np.argmin(present))].hex())
-        rows = [self._entry(int(place)) for place in places]
+        rows = [self._entry(int(index)) for index in indices]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def discard(self, keys: Sequence[bytes]) -> None:
         """Remove the shards that hold these entries, and with them what else those hold."""
-        places, present = self._places(keys)
-        for shard in np.unique(self._shard_of[places[present]]):
+        indices, present = self._look_up(keys)
+        for shard in np.unique(self._shard_of[indices[present]]):
             self._paths[shard].unlink(missing_ok=True)
         self._shard.cache_clear()  # a shard written again may get its old name
         self.refresh()
 
-    def _places(self, keys: Sequence[bytes]) -> tuple[Array, Array]:
-        """Place of each key in the index, and whether it is there."""
-        # As arrays: a single key would lose its zeros at the end before it is compared.
+    def _look_up(self, keys: Sequence[bytes]) -> tuple[Array, Array]:
+        """Position of each key in the index, and whether it is there."""
+        # As arrays: numpy strips trailing zero bytes from a single key before it compares.
         wanted = np.array(keys, dtype=f"S{_KEY_BYTES}")
         if not len(self._keys):
             return np.zeros(len(keys), dtype=np.int64), np.zeros(len(keys), dtype=bool)
-        places = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
-        return places, self._keys[places] == wanted
+        indices = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
+        return indices, self._keys[indices] == wanted
 
-    def _entry(self, place: int) -> dict[str, Tensor]:
-        row = int(self._row_of[place])
-        shard = self._shard(self._paths[self._shard_of[place]])
+    def _entry(self, index: int) -> dict[str, Tensor]:
+        row = int(self._row_of[index])
+        shard = self._shard(self._paths[self._shard_of[index]])
         return {name: part[row] for name, part in shard.items()}
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:
         """Add entries; what was added is kept when the work ends early, and readable afterwards."""
-        opened = Writer(self.folder, self._shard_bytes)
+        writer = Writer(self.folder, self._shard_bytes)
         try:
-            yield opened
+            yield writer
         finally:
-            opened.close()
+            writer.close()
             self.refresh()
 
 
@@ -142,12 +143,12 @@ class Writer:
         self._folder, self._limit = folder, shard_bytes
         self._waiting: dict[Signature, dict[bytes, Mapping[str, Tensor]]] = {}
 
-    def add(self, one: bytes, tensors: Mapping[str, Tensor]) -> None:
+    def add(self, key: bytes, tensors: Mapping[str, Tensor]) -> None:
         """One entry; the tensors may be on any device."""
         parts = {name: tensors[name].detach().cpu() for name in sorted(tensors)}
         signature = tuple((name, part.dtype, part.shape) for name, part in parts.items())
         group = self._waiting.setdefault(signature, {})
-        group[one] = parts
+        group[key] = parts
         if len(group) * sum(part.nbytes for part in parts.values()) >= self._limit:
             self._write(self._waiting.pop(signature))
 
@@ -160,7 +161,9 @@ class Writer:
         from safetensors.torch import save_file
 
         keys = sorted(group)
-        columns = {name: torch.stack([group[one][name] for one in keys]) for name in group[keys[0]]}
+        columns = {
+            name: torch.stack([group[entry][name] for entry in keys]) for name in group[keys[0]]
+        }
         numbers = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, _KEY_BYTES)
         columns[_KEYS] = torch.from_numpy(numbers.copy())
         name = hashlib.sha256(b"".join(keys)).hexdigest()[:32]

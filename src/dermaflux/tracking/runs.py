@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _FLUSH_SECONDS = 5.0
 _SYSTEM_SECONDS = 10.0
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it the UI takes an experiment for one about language models and opens on their page."""
+"""Without it the UI mistakes an experiment for one about language models and opens their page."""
 
 
 class Log(Protocol):
@@ -45,7 +45,7 @@ class Log(Protocol):
 
 
 class Silent:
-    """A `Log` that keeps nothing, for tests and benchmarks."""
+    """A `Log` that discards everything: for tests, benchmarks and other than main processes."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Drop the numbers."""
@@ -71,7 +71,7 @@ class Dataset:
     context: Literal["training", "validation", "testing"]
 
     def entity(self) -> DatasetInput:
-        """What MLflow stores. A digest has room for 36 characters, which a DVC hash just fills."""
+        """What MLflow stores. Its digest column holds 36 characters, as long as a DVC hash."""
         from mlflow.entities import Dataset as Entity
         from mlflow.entities import DatasetInput, InputTag
 
@@ -114,16 +114,16 @@ def connect() -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Id of an experiment, made when absent."""
+    """Id of an experiment, created when absent."""
     from filelock import FileLock
 
     root = project_root()
     with FileLock(root / "mlruns" / ".initialise.lock"):
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            for key in _KIND.keys() - found.tags.keys():
-                client.set_experiment_tag(found.experiment_id, key, _KIND[key])
-            return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None:
+            for key in _KIND.keys() - experiment.tags.keys():
+                client.set_experiment_tag(experiment.experiment_id, key, _KIND[key])
+            return str(experiment.experiment_id)
         location = None
         if tracking_uri().startswith("sqlite:"):
             location = (root / "mlruns" / "artifacts" / name).as_uri()
@@ -138,11 +138,11 @@ def git_revision() -> str:
 
 def writer(client: MlflowClient, experiment: str, path: Path, value: str) -> str | None:
     """Id of the latest run that wrote `path` with the DVC hash `value`; None when there is none."""
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
+    entity = client.get_experiment_by_name(experiment)
+    if entity is None:
         return None
     wrote = f"tags.`output.{path.as_posix()}` = '{value}'"
-    runs = client.search_runs([found.experiment_id], wrote, max_results=1)
+    runs = client.search_runs([entity.experiment_id], wrote, max_results=1)
     return str(runs[0].info.run_id) if runs else None
 
 
@@ -164,7 +164,7 @@ class Run:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is pending."""
+        """Send the metrics that are pending."""
         while self._pending:
             self.client.log_batch(self.run_id, metrics=self._pending[:1000])
             self._pending = self._pending[1000:]
@@ -174,16 +174,16 @@ class Run:
         """Copy a file into the run's artefacts."""
         self.client.log_artifact(self.run_id, str(path), folder or None)
 
-    def figure(self, drawn: Figure, name: str) -> None:
-        """Keep a picture as an artefact."""
-        self.client.log_figure(self.run_id, drawn, name)
+    def figure(self, figure: Figure, name: str) -> None:
+        """Log a figure as an image file called `name`."""
+        self.client.log_figure(self.run_id, figure, name)
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag."""
         self.client.set_tag(self.run_id, name, value)
 
     def outputs(self, *paths: Path) -> None:
-        """Tag the run with the DVC hash of what it wrote."""
+        """Tag the run with the DVC hashes of what it wrote, by which `writer` finds it."""
         for path in paths:
             self.tag(f"output.{path.as_posix()}", dvc_hash(path))
 
@@ -200,12 +200,12 @@ def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 @contextmanager
-def _system_metrics(run_id: str, wanted: bool) -> Iterator[None]:
+def _system_metrics(run_id: str, enabled: bool) -> Iterator[None]:
     """MLflow's own monitor: CPU, memory, disk, network and GPU as `system/...`, every 10 s.
 
-    It takes less than 1 % of a core. It has stopped when the run is closed.
+    It takes less than 1 % of a core and stops before the run is closed.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -231,9 +231,10 @@ def start(
 ) -> Iterator[Run]:
     """Open a run; it ends FINISHED, or FAILED when the block raises.
 
-    `experiment` is the room (`generator`, `classifier`); `stage` is the name's start when not
-    given. `system_metrics` adds load and memory of the machine over time. A run with a `parent` is
-    its child; its parameter `seed` tells it from its siblings.
+    `experiment` is the MLflow experiment (`generator`, `classifier`); `inputs` are tagged with
+    their DVC hashes; `stage` is what comes before the name's first slash when None.
+    `system_metrics` adds load and memory of the machine over time. A run with a `parent` is its
+    child, distinguished from its siblings by the parameter `seed`.
     """
     client = connect()
     from mlflow.entities import Param, RunTag  # after `connect` has set what MLflow reads on import
@@ -245,22 +246,22 @@ def start(
         **{key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_STAGE") if key in os.environ},
         **{f"input.{path.as_posix()}": dvc_hash(path) for path in inputs},
     }
-    room = experiment_id(client, experiment)
+    experiment_key = experiment_id(client, experiment)
     parent_id = None
     if parent is not None:
-        parent_id = seed_runs.adopt(client, room, parent, name)
+        parent_id = seed_runs.adopt(client, experiment_key, parent, name)
         tags |= {seed_runs.PARENT: parent_id, **parent.tags}
-    created = client.create_run(room, run_name=name)
-    run = Run(client, created.info.run_id, room)
+    created = client.create_run(experiment_key, run_name=name)
+    run = Run(client, created.info.run_id, experiment_key)
     client.log_batch(
         run.run_id,
         params=[Param(key, value) for key, value in flat(parameters).items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
     if datasets:
-        used = [dataset.entity() for dataset in datasets]
+        entities = [dataset.entity() for dataset in datasets]
         for owner in filter(None, (run.run_id, parent_id)):
-            client.log_inputs(owner, datasets=used)
+            client.log_inputs(owner, datasets=entities)
     status = "FAILED"
     try:
         with _system_metrics(run.run_id, system_metrics):
@@ -270,4 +271,4 @@ def start(
         run.flush()
         client.set_terminated(run.run_id, status)
         if parent is not None and parent_id is not None:
-            seed_runs.summarise(client, room, parent, parent_id)
+            seed_runs.summarise(client, experiment_key, parent, parent_id)

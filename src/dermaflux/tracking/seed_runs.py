@@ -1,9 +1,9 @@
 """Parent runs in MLflow: one for all seeds of the same thing, the seeds its children.
 
-The cells of a matrix are processes of their own, queue workers run side by side in copies of the
-checkout. Whichever comes first makes the parent, under a file lock of the main checkout; the others
-find it by the tag `seeds_key`. A parent does nothing itself, so it is never left running: it is
-closed when made, and brought up to date whenever a child ends.
+The cells of a matrix are separate processes, and queue workers run side by side in copies of the
+checkout. Whichever comes first creates the parent, under a file lock of the main checkout; the
+others find it by the tag `seeds_key`. A parent does nothing itself, so it is never left running: it
+is closed when created, and updated whenever a child ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST_CHILDREN = 10_000
 
 @dataclass(frozen=True)
 class Parent:
-    """The run above the seeds. Equal `key` within an MLflow experiment means the same parent."""
+    """The run above the seeds, identified by `key` within its MLflow experiment."""
 
     key: str
     name: str
@@ -37,7 +37,7 @@ class Parent:
 
 
 @contextmanager
-def _taking_turns() -> Iterator[None]:
+def _lock() -> Iterator[None]:
     from filelock import FileLock
 
     with FileLock(project_root() / "mlruns" / ".seed_runs.lock"):
@@ -45,46 +45,46 @@ def _taking_turns() -> Iterator[None]:
 
 
 def adopt(client: MlflowClient, experiment_id: str, parent: Parent, child_name: str) -> str:
-    """Id of the parent, made when absent.
+    """Id of the parent, created when absent.
 
-    A run of the same child that is still open was killed: its seed starts again. It is closed as
-    KILLED.
+    A run of the same child that is still open belongs to a killed process whose seed starts again;
+    it is closed as KILLED.
     """
     from mlflow.entities import ViewType
 
-    with _taking_turns():
-        found = client.search_runs(
+    with _lock():
+        parents = client.search_runs(
             [experiment_id], f"tags.seeds_key = '{parent.key}'", ViewType.ACTIVE_ONLY, 1
         )
-        if not found:
-            return _make(client, experiment_id, parent)
-        parent_id = str(found[0].info.run_id)
+        if not parents:
+            return _create(client, experiment_id, parent)
+        parent_id = str(parents[0].info.run_id)
         for child in _children(client, experiment_id, parent_id):
             if child.info.status == "RUNNING" and child.info.run_name == child_name:
                 client.set_terminated(child.info.run_id, "KILLED")
         return parent_id
 
 
-def _make(client: MlflowClient, experiment_id: str, parent: Parent) -> str:
+def _create(client: MlflowClient, experiment_id: str, parent: Parent) -> str:
     from mlflow.entities import Param, RunTag
 
-    # The key comes with the run itself: killed in between, it would be made twice.
+    # Tagged on creation: a process killed in between would leave a parent that none finds.
     tags = {**parent.tags, "seeds_key": parent.key, "over": "seeds"}
-    made = client.create_run(experiment_id, tags=tags, run_name=parent.name)
+    created = client.create_run(experiment_id, tags=tags, run_name=parent.name)
     client.log_batch(
-        made.info.run_id,
+        created.info.run_id,
         params=[Param(name, value) for name, value in parent.parameters.items()],
         tags=[RunTag("mlflow.runName", parent.name)],
     )
-    client.set_terminated(made.info.run_id)
-    return str(made.info.run_id)
+    client.set_terminated(created.info.run_id)
+    return str(created.info.run_id)
 
 
 def summarise(client: MlflowClient, experiment_id: str, parent: Parent, parent_id: str) -> None:
     """Means over the latest finished child of each seed; FAILED when a seed's latest one is."""
     from mlflow.entities import Metric
 
-    with _taking_turns():
+    with _lock():
         latest: dict[str, Any] = {}
         for child in _children(client, experiment_id, parent_id):
             if child.info.status in ("FINISHED", "FAILED"):
@@ -95,14 +95,14 @@ def summarise(client: MlflowClient, experiment_id: str, parent: Parent, parent_i
         client.log_batch(
             parent_id, metrics=[Metric(name, value, now, 0) for name, value in values.items()]
         )
-        whole = len(finished) == len(latest)
-        client.set_terminated(parent_id, "FINISHED" if whole else "FAILED", now)
+        complete = len(finished) == len(latest)
+        client.set_terminated(parent_id, "FINISHED" if complete else "FAILED", now)
 
 
 def means(children: Sequence[Mapping[str, float]], headline: str) -> dict[str, float]:
     """Mean of each metric that every child has, `<headline>_sd`, and the number of `seeds`.
 
-    Limits of a child's interval are left out: their mean is the limit of nothing.
+    Limits of a child's interval are left out: their mean is no limit of the mean's interval.
     """
     if not children:
         return {"seeds": 0.0}
@@ -122,16 +122,16 @@ def _children(client: MlflowClient, experiment_id: str, parent_id: str) -> list[
     """Child runs, the latest first."""
     from mlflow.entities import ViewType
 
-    asked = f"tags.`{PARENT}` = '{parent_id}'"
+    of_parent = f"tags.`{PARENT}` = '{parent_id}'"
     order = ["attributes.start_time DESC"]
-    found: list[Any] = []
+    children: list[Any] = []
     token = None
-    while len(found) < _MOST_CHILDREN:
+    while len(children) < _MOST_CHILDREN:
         page = client.search_runs(
-            [experiment_id], asked, ViewType.ACTIVE_ONLY, 1000, order, page_token=token
+            [experiment_id], of_parent, ViewType.ACTIVE_ONLY, 1000, order, page_token=token
         )
-        found += page
+        children += page
         token = page.token
         if not token:
             break
-    return found
+    return children

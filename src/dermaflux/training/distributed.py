@@ -1,16 +1,15 @@
-"""The processes that share one training run: their numbers, their device, their few exchanges.
+"""The processes that share one training run: rank, device and what they exchange.
 
 `accelerate launch` starts them and sets up the backend (NCCL between GPUs, gloo between CPUs, on
-one machine or several). Every process holds the whole adapter and the same optimiser, and gradients
-are added up once per optimiser step: an adapter has 0.1 to 0.3 billion weights, so one exchange a
-step costs less than the hooks of a wrapper in every micro-batch. Without a launcher there is one
-process and nothing is exchanged.
+one machine or several). Every process holds all trained weights and the same optimiser, and
+gradients are summed once per optimiser step, which costs less than the hooks of a wrapper in every
+micro-batch. Without a launcher there is one process and nothing is exchanged.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,19 +19,21 @@ from torch import Tensor
 
 from dermaflux.core.devices import automatic_device
 
-# The others wait this long for the main process: it may be sampling a grid or saving.
-_PATIENCE = timedelta(hours=2)
+BUCKET_BYTES = 64_000_000
+"""Of gradients per exchange: large enough that latency does not count, small beside a model."""
+# The others wait this long for the main process, which may be sampling a grid or saving.
+_TIMEOUT = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The place of this process among all of them."""
+    """This process among all of them."""
 
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")
     sharded: bool = False
-    """The frozen base is spread over all processes (FSDP) rather than held by each."""
+    """The frozen base is spread over all processes (FSDP) instead of loaded by each."""
 
     @property
     def main(self) -> bool:
@@ -40,32 +41,36 @@ class Processes:
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """This process's part of `count` things."""
+        """Indices of this process among `count` items: every `world`-th, from its rank."""
         return range(self.rank, count, self.world)
 
-    def add_up(self, gradients: Iterable[Tensor]) -> None:
-        """Replace each gradient by its sum over all processes, in one exchange."""
+    def sum_gradients(self, gradients: Iterable[Tensor], bucket_bytes: int = BUCKET_BYTES) -> None:
+        """Replace each gradient by its sum over all processes.
+
+        Gradients travel in buckets of one dtype, so the extra memory is `bucket_bytes` or the
+        largest single gradient, whichever is larger. Every process must pass the same shapes.
+        """
         if self.world == 1:
             return
         import torch.distributed as dist
 
-        own = list(gradients)
-        flat = torch.cat([gradient.flatten() for gradient in own])
-        dist.all_reduce(flat)
-        totals = torch.split(flat, [one.numel() for one in own])
-        for gradient, total in zip(own, totals, strict=True):
-            gradient.copy_(total.view_as(gradient))
+        for bucket in _buckets(gradients, bucket_bytes):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            dist.all_reduce(flat)
+            sums = torch.split(flat, [gradient.numel() for gradient in bucket])
+            for gradient, total in zip(bucket, sums, strict=True):
+                gradient.copy_(total.view_as(gradient))
 
     def collect(self, values: Tensor) -> list[float]:
-        """Numbers of all processes, (N,) in each, in the order in which they shared the step."""
+        """Numbers of all processes, (N,) in each: first number 0 of every rank, then number 1."""
         if self.world == 1:
             return [float(value) for value in values]
         import torch.distributed as dist
 
-        own = values.detach().to(self.device, torch.float64)
-        found = [torch.empty_like(own) for _ in range(self.world)]
-        dist.all_gather(found, own)
-        return [float(value) for value in torch.stack(found, 1).flatten()]
+        local = values.detach().to(self.device, torch.float64)
+        ranks = [torch.empty_like(local) for _ in range(self.world)]
+        dist.all_gather(ranks, local)
+        return [float(value) for value in torch.stack(ranks, 1).flatten()]
 
     def gather(self, value: Any) -> list[Any]:
         """`value` of every process, in order of rank, in every process."""
@@ -73,13 +78,27 @@ class Processes:
             return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has arrived here."""
         self.gather(None)
+
+
+def _buckets(gradients: Iterable[Tensor], limit: int) -> Iterator[list[Tensor]]:
+    """Gradients in their order, cut where a bucket would exceed `limit` bytes or change dtype."""
+    bucket: list[Tensor] = []
+    size = 0
+    for gradient in gradients:
+        if bucket and (size + gradient.nbytes > limit or gradient.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(gradient)
+        size += gradient.nbytes
+    if bucket:
+        yield bucket
 
 
 SINGLE = Processes()
@@ -91,21 +110,21 @@ def launched() -> bool:
 
 
 def join() -> Processes:
-    """Meet the other processes; without a launcher, one process on the GPU or the CPU.
+    """Connect to the other processes; without a launcher, one process on the GPU or the CPU.
 
-    `--use_fsdp` asks for a sharded base. Accelerate leaves FSDP off between CPUs, so the flag is
-    read where the launcher puts it, and `base_sharding` shards with torch's own `fully_shard`.
+    `--use_fsdp` requests a sharded base. Accelerate leaves FSDP off between CPUs, so the flag is
+    read where the launcher puts it; the base is then sharded with torch's own `fully_shard`.
     """
     if not launched():
         return Processes(device=automatic_device())
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_TIMEOUT)
     device = torch.device("cpu") if state.device.type == "cpu" else state.device
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     return Processes(state.process_index, state.num_processes, device, sharded)
 
 
 def agreed(processes: Processes, values: Sequence[Any]) -> bool:
-    """Whether every process holds the same values."""
-    return all(one == list(values) for one in processes.gather(list(values)))
+    """Whether every process has the same values."""
+    return all(other == list(values) for other in processes.gather(list(values)))

@@ -1,4 +1,4 @@
-"""The matrix-product rate of the device at hand, as the denominator of MFU.
+"""The matrix-product rate of this device, as the denominator of MFU.
 
 Reads and writes nothing.
 """
@@ -15,9 +15,9 @@ _SECONDS = 0.3
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a square matrix product in `dtype`, the best of what fits in 0.3 s.
 
-    MFU (model FLOP utilisation) is FLOP of the model per second over this figure. It is measured
-    rather than read from a data sheet, so it means the same on every device: on an H200 about 0.8
-    of the sheet's dense bf16 figure, on a CPU what the threads of this process reach.
+    MFU (model FLOP utilisation) is the model's FLOP per second divided by this figure. It is
+    measured rather than taken from a data sheet, so it means the same on every device: on an H200
+    about 0.8 of the sheet's dense bf16 figure, on a CPU what the threads of this process reach.
     """
     side = 8192 if device.type == "cuda" else 1024
     left = torch.randn(side, side, device=device).to(dtype)

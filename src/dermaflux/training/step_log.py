@@ -6,7 +6,7 @@ Reads and writes nothing but that line.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -16,7 +16,7 @@ from dermaflux.tracking.runs import Log
 
 @dataclass(frozen=True)
 class Work:
-    """What one optimiser step does, over all processes."""
+    """What one optimiser step costs, over all processes; 0 is not counted."""
 
     images: int = 0
     """Without fillers."""
@@ -31,16 +31,6 @@ class Work:
         return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Work)))
 
 
-@dataclass(frozen=True)
-class Meter:
-    """How a loop's work is counted."""
-
-    work: Callable[[int], Work]
-    """Work of an optimiser step, counted from 0."""
-    peak: float
-    """Measured FLOP/s of all devices together."""
-
-
 def memory_gib(device: torch.device) -> float:
     """Largest memory so far in GiB: allocated on a GPU, resident in this process on a CPU."""
     if device.type == "cuda":
@@ -52,70 +42,96 @@ def memory_gib(device: torch.device) -> float:
 
 
 class StepLog:
-    """Collects steps and reports their mean every `every` steps and at the end."""
+    """Collects steps and reports their mean every `every` steps and at the end.
+
+    `work` gives what a step, counted from 0, costs over all processes, or None; `peak_flops` is the
+    measured FLOP/s of all devices together; only the `main` process counts work and prints.
+    """
 
     def __init__(
-        self, name: str, steps: int, every: int, log: Log, meter: Meter | None, device: torch.device
+        self,
+        name: str,
+        steps: int,
+        every: int,
+        log: Log,
+        work: Callable[[int], Work | None],
+        peak_flops: float | None,
+        device: torch.device,
+        main: bool = True,
     ) -> None:
         self._name, self._steps, self._every, self._log = name, steps, every, log
-        self._meter, self._device = meter, device
+        self._work_of, self._peak, self._device, self._main = work, peak_flops, device, main
+        self._clear()
+
+    def _clear(self) -> None:
         self._losses: list[float] = []
         self._work, self._seconds, self._waited = Work(), 0.0, 0.0
 
     def step(
-        self, done: int, loss: float, rate: float, norm: float, seconds: float, waited: float
+        self,
+        done: int,
+        loss: float,
+        learning_rate: float,
+        norm: float,
+        seconds: float,
+        waited: float,
     ) -> None:
-        """Take in one step, the `done`th; times in seconds."""
+        """Add the `done`th step, the first is 1; times in seconds."""
         self._losses.append(loss)
         self._seconds += seconds
         self._waited += waited
-        if self._meter is not None:
-            self._work += self._meter.work(done - 1)
+        if self._main:
+            self._work += self._work_of(done - 1) or Work()
         if done % self._every and done != self._steps:
             return
         values = {
             "loss": sum(self._losses) / len(self._losses),
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "gradient_norm": norm,
             **self._speed(done),
         }
         self._log.metrics(values, done)
-        if self._meter is not None:
+        if self._main:
             print(line(self._name, done, self._steps, values), flush=True)
-        self._losses, self._work, self._seconds, self._waited = [], Work(), 0.0, 0.0
+        self._clear()
 
     def _speed(self, done: int) -> dict[str, float]:
-        count, seconds = len(self._losses), max(self._seconds, 1e-9)
-        left = (self._steps - done) * seconds / count
+        count, seconds, work = len(self._losses), max(self._seconds, 1e-9), self._work
         values = {
             "steps_per_second": count / seconds,
             "data_wait_ms": 1000 * self._waited / count,
             "memory_peak_gib": memory_gib(self._device),
-            "time_left_minutes": left / 60,
+            "time_left_minutes": (self._steps - done) * seconds / count / 60,
         }
-        if self._meter is None:
-            return values
-        work = self._work
-        return {
-            **values,
-            "images_per_second": work.images / seconds,
-            "tokens_per_second": work.tokens / seconds,
-            "padding_percent": 100 * work.padding_tokens / work.tokens,
-            "tflop_per_second": work.flop / seconds / 1e12,
-            "mfu_percent": 100 * work.flop / seconds / self._meter.peak,
-        }
+        if work.images:
+            values["images_per_second"] = work.images / seconds
+        if work.tokens:
+            values["tokens_per_second"] = work.tokens / seconds
+            values["padding_percent"] = 100 * work.padding_tokens / work.tokens
+        if work.flop:
+            values["tflop_per_second"] = work.flop / seconds / 1e12
+        if work.flop and self._peak is not None:
+            values["mfu_percent"] = 100 * work.flop / seconds / self._peak
+        return values
 
 
-def line(name: str, done: int, steps: int, values: dict[str, float]) -> str:
-    """`values` as one line with units."""
-    memory, left = values["memory_peak_gib"], values["time_left_minutes"]
-    return (
-        f"{name} {done:,}/{steps:,}: loss {values['loss']:.4f}, "
-        f"{values['images_per_second']:,.3g} images/s, "
-        f"{values['tokens_per_second']:,.0f} tokens/s, "
-        f"padding {values['padding_percent']:.1f} %, {values['tflop_per_second']:.3g} TFLOP/s, "
-        f"MFU {values['mfu_percent']:.1f} %, data wait {values['data_wait_ms']:.1f} ms/step, "
-        f"memory {memory:.2f} GiB, {_duration(left)} left"
+_FORMATS = {
+    "images_per_second": "{:,.3g} images/s",
+    "tokens_per_second": "{:,.0f} tokens/s",
+    "padding_percent": "padding {:.1f} %",
+    "tflop_per_second": "{:.3g} TFLOP/s",
+    "mfu_percent": "MFU {:.1f} %",
+    "data_wait_ms": "data wait {:.1f} ms/step",
+    "memory_peak_gib": "memory {:.2f} GiB",
+}
+
+
+def line(name: str, done: int, steps: int, values: Mapping[str, float]) -> str:
+    """`values` as one line with units; rates that were not counted are left out."""
+    parts = [form.format(values[key]) for key, form in _FORMATS.items() if key in values]
+    left = _duration(values["time_left_minutes"])
+    return ", ".join(
+        [f"{name} {done:,}/{steps:,}: loss {values['loss']:.4f}", *parts, f"{left} left"]
     )
 
 

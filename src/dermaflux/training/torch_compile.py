@@ -1,8 +1,8 @@
 """Compiles what is trained: a transformer block by block, or a whole network.
 
-A transformer has one graph per kind of block and shape. All blocks of a kind share their graph, but
-for the first of each, whose inputs carry no gradient or lie differently in memory: four graphs
-serve 57 blocks. Reads and writes nothing of its own; the compiler keeps its cache.
+A transformer has one graph per kind of block and shape. All blocks of a kind share their graph,
+except the first of each kind, whose inputs carry no gradient or have another memory layout: four
+graphs serve 57 blocks. Reads and writes nothing itself; the compiler has its own cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dermaflux.errors import InputError
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
-_SLACK = 8  # sizes met outside training, such as a last batch of a grid
+_SLACK = 8  # sizes that occur outside training, such as the last batch of a grid
 
 
 def compile_blocks(
@@ -28,10 +28,10 @@ def compile_blocks(
 ) -> None:
     """Compile in place, for as many static input shapes as there are buckets.
 
-    Call it after the adapter is in and before the first step. Each shape may be met three times, in
-    training, in evaluation without gradient and in inference mode, and each kind of block in two
-    forms. `InputError` where a block holds 4-bit layers, whose kernels break the graph, or where
-    inductor would find no compiler.
+    Call it after adding the adapter and before the first step. Each shape may be compiled three
+    times, for training, for evaluation without gradient and for inference mode, and each kind of
+    block in two forms. Raises `InputError` for 4-bit layers, whose kernels break the graph, and
+    where inductor's C++ compiler is missing.
     """
     kinds = {type(module).__name__ for module in transformer.modules()}
     if "Linear4bit" in kinds:
@@ -52,16 +52,17 @@ def compile_blocks(
 
 
 def compiled_forward(network: nn.Module, backend: str = "inductor") -> Callable[[Tensor], Tensor]:
-    """`network` for training steps, compiled for each size of batch: an epoch has two at most.
+    """`network` compiled for training steps, once per batch size: an epoch has two at most.
 
     The network keeps its parameters and their names, so that checkpoints, validation and the stored
-    classifier are those of an uncompiled run.
-
-    Without a C++ compiler, which inductor needs on a GPU too, it stays as it is and a sentence says
-    so: the result is the same to rounding.
+    classifier are those of an uncompiled run. Without a C++ compiler, which inductor needs on a GPU
+    too, it says so and returns the network uncompiled: the result is the same up to rounding.
     """
     if backend == "inductor" and not any(map(shutil.which, _compilers())):
-        print("train.compile is true but no C++ compiler is on the PATH; trains without, slower")
+        print(
+            "train.compile is true but no C++ compiler is on the PATH; training runs uncompiled, "
+            "slower; install g++ to compile"
+        )
         return network
     compiled: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False, backend=backend)
     return compiled

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from dermaflux.core.arrays import Array
 from dermaflux.core.seeds import generator
-from dermaflux.training.fit import Step
+from dermaflux.training.protocol import Step
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

@@ -24,7 +24,9 @@ from dermaflux.generators.tiny_flux import autoencoder, pipeline
 from dermaflux.params import Tiny
 from dermaflux.progress import progress
 from dermaflux.tracking.runs import Log
-from dermaflux.training.fit import Settings, Step, fit
+from dermaflux.training.fit import fit
+from dermaflux.training.protocol import FunctionObjective, Step
+from dermaflux.training.state import Settings
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxPipeline
@@ -124,13 +126,15 @@ def _autoencoder(
     decoder = saved.part("decoder")
     fit(
         "backbone.decoder",
-        dict(vae.decoder.named_parameters()),
+        FunctionObjective(
+            dict(vae.decoder.named_parameters()),
+            lambda step: [
+                autoencoder.decoder_step(
+                    vae, training, mean, tiny.autoencoder_crop, tiny.autoencoder_batch, seed, step
+                )
+            ],
+        ),
         settings,
-        lambda step: [
-            autoencoder.decoder_step(
-                vae, training, mean, tiny.autoencoder_crop, tiny.autoencoder_batch, seed, step
-            )
-        ],
         decoder,
         _Prefixed(log, "decoder"),
     )
@@ -182,8 +186,8 @@ def _flow(
         return [Step(loss, [f"{_STREAM}/{int(index)}" for index in chosen])]
 
     settings = _settings(tiny.flow_steps, tiny.flow_learning_rate)
-    weights = dict(pipe.transformer.named_parameters())
-    fit("backbone.flow", weights, settings, step_of, saved.part("flow"), _Prefixed(log, "flow"))
+    objective = FunctionObjective(dict(pipe.transformer.named_parameters()), step_of)
+    fit("backbone.flow", objective, settings, saved.part("flow"), _Prefixed(log, "flow"))
 
 
 class _Texts:

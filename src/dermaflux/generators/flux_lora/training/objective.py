@@ -7,12 +7,12 @@ sources stand for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dermaflux.core.seeds import generator
 from dermaflux.generators.flux_lora.model import flops
@@ -21,8 +21,8 @@ from dermaflux.generators.flux_lora.model.prompt_padding import TextSource
 from dermaflux.generators.flux_lora.training.buckets import MicroBatch, Order
 from dermaflux.params import Finetune
 from dermaflux.training.distributed import Processes
-from dermaflux.training.fit import Step
 from dermaflux.training.prefetch import Prefetched, moved
+from dermaflux.training.protocol import Step
 from dermaflux.training.step_log import Work
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Objective:
     def __init__(
         self,
         model: Any,
+        weights: Mapping[str, nn.Parameter],
         samples: Sequence[Sample],
         caption_tokens: Sequence[int],
         order: Order,
@@ -64,6 +65,7 @@ class Objective:
         steps: int,
         processes: Processes,
     ) -> None:
+        self._weights = weights
         self._model, self._samples, self._caption_tokens = model, samples, caption_tokens
         self._order, self._latents, self._text = order, latents, text
         self._section, self._seed, self._processes = section, seed, processes
@@ -71,6 +73,10 @@ class Objective:
         self._ahead: Prefetched[_Prepared] | None = None
         self._shape = flops.Shape.of(model.config)
         self._adapter = flops.Adapter(section.rank, section.targets)
+
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """The adapter's weights by name."""
+        return self._weights
 
     def parts(self, step: int) -> Iterator[Step]:
         """This process's micro-batches of an optimiser step, counted from 0."""

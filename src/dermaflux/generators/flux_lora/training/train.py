@@ -24,10 +24,11 @@ from dermaflux.generators.flux_lora.training.objective import LatentSource, Obje
 from dermaflux.generators.flux_lora.training.validation_loss import Validation
 from dermaflux.params import Finetune
 from dermaflux.tracking.runs import Log
+from dermaflux.training.curves import Curves
 from dermaflux.training.distributed import Processes
-from dermaflux.training.fit import Curves, Event, Settings, fit
+from dermaflux.training.fit import Event, fit
 from dermaflux.training.peak_flops import measured_peak
-from dermaflux.training.step_log import Meter
+from dermaflux.training.state import Settings
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -65,8 +66,8 @@ def train(
     data, model = inputs.data, inputs.pipe.transformer
     steps = data.steps(section)
     objective = Objective(
-        model, data.samples, data.caption_tokens, data.order, inputs.latents, inputs.text,
-        section, seed, steps, processes,
+        model, inputs.weights, data.samples, data.caption_tokens, data.order, inputs.latents,
+        inputs.text, section, seed, steps, processes,
     )  # fmt: skip
     settings = Settings(
         steps=steps,
@@ -84,15 +85,11 @@ def train(
     if processes.main:
         grid.unlink(missing_ok=True)
     model.train()
-    meter = None
+    peak = None
     if processes.main:
-        peak = measured_peak(processes.device, COMPUTE[section.base_dtype])
-        meter = Meter(objective.work, peak * processes.world)
+        peak = processes.world * measured_peak(processes.device, COMPUTE[section.base_dtype])
     with contextlib.closing(objective):
-        curves = fit(
-            "finetune", inputs.weights, settings, objective.parts, saved, log, events, processes,
-            meter,
-        )  # fmt: skip
+        curves = fit("finetune", objective, settings, saved, log, events, processes, peak)
     model.eval()
     # A run that was killed after its last step has everything but the picture.
     if any(processes.gather(processes.main and not grid.exists())):

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import re
+from typing import get_args
+
+from dermaflux.core import arms
+from dermaflux.params import Arm
+
+
+def test_every_arm_has_a_title_and_a_colour_of_its_own() -> None:
+    for table in (arms.TITLES, arms.COLOURS):
+        assert table.keys() == set(get_args(Arm))
+        assert len(set(table.values())) == len(table)
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in arms.COLOURS.values())
