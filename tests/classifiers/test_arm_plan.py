@@ -1,4 +1,4 @@
-"""Arms as lists of places: how often each image is shown, and in which order."""
+"""Arms as lists of indices: how often each image is shown, and in which order."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ LABELS = np.array([0] * 5 + [1] * 3)
 
 def test_repeated_images_fill_the_place_of_the_synthetic_ones_class_by_class() -> None:
     added = {0: 7, 1: 7}
-    shown = arm_plan.recipe("repeated", LABELS, added, "flips").shown
+    shown = arm_plan.plan("repeated", LABELS, added, "flips").shown
     times = Counter(shown.tolist())
     assert [times[place] for place in range(8)] == [3, 3, 2, 2, 2, 4, 3, 3]
     assert np.bincount(LABELS[shown]).tolist() == [5 + 7, 3 + 7]
-    augmented = arm_plan.recipe("augmented", LABELS, added, "flips")
+    augmented = arm_plan.plan("augmented", LABELS, added, "flips")
     assert augmented.shown.tolist() == shown.tolist()
     assert augmented.augmentation == "strong"
 
 
 @pytest.mark.parametrize("arm", ["real", "mixture", "random_features"])
 def test_other_arms_show_each_image_once(arm) -> None:
-    recipe = arm_plan.recipe(arm, LABELS, {0: 7, 1: 7}, "flips")
-    assert recipe.shown.tolist() == list(range(8))
-    assert recipe.augmentation == "flips"
-    assert recipe.last_layer_only == (arm == "random_features")
+    plan = arm_plan.plan(arm, LABELS, {0: 7, 1: 7}, "flips")
+    assert plan.shown.tolist() == list(range(8))
+    assert plan.augmentation == "flips"
+    assert plan.last_layer_only == (arm == "random_features")
 
 
 def test_nothing_added_leaves_the_repeated_arm_the_real_one() -> None:
-    none = arm_plan.recipe("repeated", LABELS, {0: 0, 1: 0}, "flips")
-    real = arm_plan.recipe("real", LABELS, {0: 0, 1: 0}, "flips")
+    none = arm_plan.plan("repeated", LABELS, {0: 0, 1: 0}, "flips")
+    real = arm_plan.plan("real", LABELS, {0: 0, 1: 0}, "flips")
     assert (none.shown == real.shown).all()
     assert none.augmentation == real.augmentation
 

@@ -21,6 +21,7 @@ from dermaflux.core import table
 from dermaflux.core.seeds import derived_seed
 from dermaflux.errors import InputError
 from dermaflux.params import load
+from dermaflux.validation import mixture_gate
 
 ROOT = Path(__file__).parents[2]
 ARMS = ["real", "mixture", "repeated", "augmented", "random_features"]
@@ -47,7 +48,7 @@ def config(arm: str) -> dict[str, object]:
 
 
 def test_controls_are_as_large_as_the_mixture_and_last_where_ratio_is_no_matter(capsys) -> None:
-    train.run(parameters(arms=ARMS), "vit", 0)
+    train.run(parameters(arms=ARMS), "vit", 0, mixture_gate.check)
     counts = {arm: [config(arm)[f"n_{kind}"] for kind in ("real", "synthetic")] for arm in ARMS}
     assert counts == {arm: [60, 30 if arm == "mixture" else 0] for arm in ARMS}
     shown = {arm: config(arm)["n_shown"] for arm in ARMS}
@@ -62,14 +63,14 @@ def test_controls_are_as_large_as_the_mixture_and_last_where_ratio_is_no_matter(
     assert moved["random_features"] == {"head.weight", "head.bias"}
     assert all(len(moved[arm]) > 10 for arm in ARMS[:4])
     capsys.readouterr()
-    train.run(parameters({"ratio": 0.9}, arms=ARMS), "vit", 0)
+    train.run(parameters({"ratio": 0.9}, arms=ARMS), "vit", 0, mixture_gate.check)
     recalled = [line for line in capsys.readouterr().out.splitlines() if "trained before" in line]
     assert [line.split(":")[0] for line in recalled] == ["vit-0/real", "vit-0/random_features"]
     assert config("repeated")["n_shown"] == 60 + 54
 
 
 def keys(made: params.Params) -> dict[str, str]:
-    cell = train._Cell.open(made, "vit", 0)
+    cell = train._Cell.open(made, "vit", 0, mixture_gate.check)
     return {arm: cell.key(arm) for arm in ARMS}
 
 
@@ -108,7 +109,7 @@ DIAGNOSES = ["angioma", "melanoma", "nevus"]
 
 def test_diagnoses_are_classes_in_the_proportions_of_the_corpus(capsys) -> None:
     made = parameters({"real_fraction": 0.5}, labels="diagnosis", arms=ARMS[:3], epochs=3)
-    train.run(made, "vit", 0)
+    train.run(made, "vit", 0, mixture_gate.check)
     printed = capsys.readouterr().out
     assert "3 diagnoses: angioma, melanoma, nevus; left out, training images: 0" in printed
     rows = table.metadata(paths.CORPUS, split="train")["diagnosis"].value_counts()
@@ -132,14 +133,16 @@ def test_diagnoses_are_classes_in_the_proportions_of_the_corpus(capsys) -> None:
 
 def test_a_share_of_real_images_can_ask_for_more_than_the_pool_holds() -> None:
     with pytest.raises(InputError, match="synthetic benign images but 29 are left of 30"):
-        train.run(parameters({"real_fraction": 1.0}), "vit", 0)
+        train.run(parameters({"real_fraction": 1.0}), "vit", 0, mixture_gate.check)
 
 
 def test_synthetic_images_without_a_diagnosis_are_no_part_of_a_mixture_of_diagnoses() -> None:
     rows = [row | {"diagnosis": None} for row in toy.rows("train", "synthetic", 30, 30, 5)]
     table.write(rows, paths.SYNTHETIC, 64)
     with pytest.raises(InputError, match="none of the 60 .* leave mixture out of train.arms"):
-        train.run(parameters({"real_fraction": 0.5}, labels="diagnosis"), "vit", 0)
+        train.run(
+            parameters({"real_fraction": 0.5}, labels="diagnosis"), "vit", 0, mixture_gate.check
+        )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +161,7 @@ def test_a_split_without_malignant_images_is_named(split, share, message) -> Non
     table.write_shard(rows, paths.CORPUS / table.shard_name(split, 0, 1))
     if split != "test":
         with pytest.raises(InputError, match=message):
-            train.run(parameters({"real_fraction": share}), "vit", 0)
+            train.run(parameters({"real_fraction": share}), "vit", 0, mixture_gate.check)
         return
     with pytest.raises(InputError, match=message):  # which `evaluate` opens, no stage before it
         samples.load_split(paths.CORPUS, split, toy.SIDE)

@@ -62,7 +62,7 @@ def test_what_is_no_file_of_weights_is_said(tmp_path) -> None:
         pretrained.locate(model(weights=str(tmp_path / "absent.safetensors")))
     pickled = tmp_path / "model.pth"
     torch.save({}, pickled)
-    with pytest.raises(InputError, match="no whole safetensors file"):
+    with pytest.raises(InputError, match="are not a safetensors file"):
         pretrained.locate(model(weights=str(pickled)))
     with pytest.raises(InputError, match="no weights on the hub for coatnet_0_224"):
         pretrained.locate(model(name="coatnet_0_224"))
