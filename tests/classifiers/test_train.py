@@ -18,6 +18,7 @@ from dermaflux.classifiers.model import network
 from dermaflux.core import code_digest, table
 from dermaflux.core.checkpoints import Checkpoint, checkpoint
 from dermaflux.errors import InputError
+from dermaflux.params import Train
 from dermaflux.tracking import runs as tracking
 from dermaflux.tracking.runs import Silent
 from dermaflux.validation import mixture_gate
@@ -39,8 +40,8 @@ def workspace(tmp_path, monkeypatch) -> Path:
 def logged_runs() -> list[dict[str, str]]:
     client = tracking.connect()
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(ids, "tags.`mlflow.parentRunId` != ''")
-    return [{**run.data.params, **run.data.tags} for run in found]
+    children = client.search_runs(ids, "tags.`mlflow.parentRunId` != ''")
+    return [{**run.data.params, **run.data.tags} for run in children]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -48,35 +49,46 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+class OwnCellOnly(Train):
+    """Refuses to be asked which other cells there are."""
+
+    def __getattribute__(self, name: str) -> object:
+        assert name not in ("architectures", "seeds"), f"train.{name} decides no cell"
+        return super().__getattribute__(name)
+
+
 def test_a_cell_is_complete_and_loads_to_the_probabilities_it_recorded(workspace) -> None:
-    train.run(toy.parameters(), "vit", 0, mixture_gate.check)
+    shipped = toy.parameters()
+    settings = {**dict(shipped.train), "models": {"vit": shipped.train.models["vit"]}}
+    alone = shipped.model_copy(update={"train": OwnCellOnly.model_construct(**settings)})
+    train.run(alone, "vit", 0, mixture_gate.check)
     assert sorted(path.name for path in CELL.parent.iterdir()) == ["vit-0"]
     for arm, synthetic in (("real", 0), ("mixture", 30)):
         model, config = network.load(CELL / arm)
         assert (config["n_real"], config["n_synthetic"]) == (60, synthetic)
         rows, validation = samples.load_split(paths.CORPUS, "validation", toy.SIDE)
         recorded = pd.read_csv(CELL / arm / "validation.csv")
-        found = network.probabilities(model, config, validation.pixels, batch=7)
+        scores = network.probabilities(model, config, validation.pixels, batch=7)
         assert list(recorded["image_id"]) == list(rows["image_id"])
         assert list(recorded["label"]) == list(rows["label"])
-        assert recorded["probability"].to_numpy() == pytest.approx(found, abs=1e-6)
+        assert recorded["probability"].to_numpy() == pytest.approx(scores, abs=1e-6)
         history = pd.read_csv(CELL / arm / "history.csv")
         assert list(history["epoch"]) == [1, 2, 3, 4]
         assert config["epoch"] == history["validation_auc"].idxmax() + 1
 
 
-def overwrite(shard: Path, kept: tuple[str, ...]) -> None:
-    """Fill the bytes of every column of a Parquet file but `kept` with what no reader decodes."""
+def overwrite(shard: Path, spared: tuple[str, ...]) -> None:
+    """Fill every column of a Parquet file except `spared` with bytes that no reader decodes."""
     with pq.ParquetFile(shard) as file:
-        described = file.metadata
-    with shard.open("r+b") as opened:
-        for group in range(described.num_row_groups):
-            for number in range(described.num_columns):
-                chunk = described.row_group(group).column(number)
-                if chunk.path_in_schema.split(".")[0] in kept:
+        metadata = file.metadata
+    with shard.open("r+b") as file:
+        for group in range(metadata.num_row_groups):
+            for number in range(metadata.num_columns):
+                chunk = metadata.row_group(group).column(number)
+                if chunk.path_in_schema.split(".")[0] in spared:
                     continue
-                opened.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
-                opened.write(b"\xff" * chunk.total_compressed_size)
+                file.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+                file.write(b"\xff" * chunk.total_compressed_size)
 
 
 def test_training_decodes_nothing_of_the_test_split_but_names_and_hashes(workspace) -> None:
@@ -152,8 +164,8 @@ def test_a_changed_parameter_or_image_is_never_recalled(workspace, capsys) -> No
     first = contents(CELL / "real")
     assert "vit-0/mixture: trained before" in capsys.readouterr().out  # ratio 0 is the real arm
     shipped = toy.parameters(ratio=0.0)
-    longer = shipped.train.model_copy(update={"weight_decay": 0.3})
-    train.run(shipped.model_copy(update={"train": longer}), "vit", 0, mixture_gate.check)
+    changed = shipped.train.model_copy(update={"weight_decay": 0.3})
+    train.run(shipped.model_copy(update={"train": changed}), "vit", 0, mixture_gate.check)
     assert "trained before on" not in capsys.readouterr().out.split("vit-0/mixture")[0]
     assert contents(CELL / "real")["model.safetensors"] != first["model.safetensors"]
 
@@ -165,7 +177,7 @@ def test_a_changed_parameter_or_image_is_never_recalled(workspace, capsys) -> No
         ({"ratio": 1.0}, ("30", "29", "rejected 1")),
     ],
 )
-def test_too_few_images_are_said_before_any_work(workspace, changes, numbers) -> None:
+def test_too_few_images_are_reported_before_any_work(workspace, changes, numbers) -> None:
     with pytest.raises(InputError) as error:
         train.run(toy.parameters(**changes), "vit", 0, mixture_gate.check)
     assert all(number in str(error.value) for number in numbers)
