@@ -158,6 +158,7 @@ def run_timm(arguments: argparse.Namespace) -> None:
 def run_ours(arguments: argparse.Namespace) -> None:
     """Worker: the stage `train` itself."""
     from dermaflux.classifiers import train
+    from dermaflux.validation import mixture_gate
 
     name, options, side = MODELS[arguments.model]
     shipped = SHIPPED.model_dump(by_alias=True)
@@ -179,7 +180,7 @@ def run_ours(arguments: argparse.Namespace) -> None:
     params = load.parse({**shipped, "n_real": arguments.images, "ratio": 0, **own})
     os.chdir(arguments.folder)
     stamps = stamped()
-    train.run(params, "net", arguments.seed)
+    train.run(params, "net", arguments.seed, mixture_gate.check)
     report(stamps, arguments)
 
 

@@ -43,10 +43,12 @@ def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]
     Each is timed compiled and not. The first epoch, in which the compiler runs, stands beside the
     rate.
     """
-    from dermaflux.classifiers import loop
+    from dermaflux.classifiers import arm_plan, loop
     from dermaflux.classifiers.data.samples import Samples
     from dermaflux.classifiers.model import network as supervised
+    from dermaflux.classifiers.recipes import registry
     from dermaflux.core.checkpoints import Checkpoint
+    from dermaflux.core.devices import automatic_device
 
     paper = load.load(ROOT / "profiles" / "paper.yaml").train
     side, noise = paper.image_size, np.random.default_rng(0)
@@ -61,15 +63,17 @@ def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]
     for architecture in paper.architectures:
         model = paper.models[architecture].model_copy(update={"pretrained": False, "weights": None})
         config = supervised.configure(model, side)
+        plan = arm_plan.plan("real", training.labels, {}, paper.augmentation)
+        recipe = registry.create(paper.recipe, config, plan)
         for compiled in (False, True):
             settings = paper.model_copy(update={"epochs": arguments.epochs, "compile": compiled})
             folder = work / f"{architecture}-{compiled}"
             folder.mkdir()
             clock, began = _Clock(), time.perf_counter()
-            loop.fit(config, model, settings, training, validation, 0, Checkpoint(folder), clock)
+            loop.fit(recipe, model, settings, training, validation, 0, Checkpoint(folder), clock)
             seconds = clock.ends[-1] - clock.ends[0]
             shown = (arguments.epochs - 1) * arguments.images
-            network = supervised.build(config).to(supervised.device()).eval()
+            network = supervised.build(config).to(automatic_device()).eval()
             supervised.probabilities(network, config, training.pixels[:256])
             started = time.perf_counter()
             supervised.probabilities(network, config, training.pixels[:2048])

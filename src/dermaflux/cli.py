@@ -98,8 +98,9 @@ def train(architecture: _Architecture, seed: _Seed) -> None:
     """Train one cell of the matrix: every arm of one architecture and seed."""
     from dermaflux.classifiers import train
     from dermaflux.params.load import load
+    from dermaflux.validation import mixture_gate
 
-    train.run(load(), architecture, seed)
+    train.run(load(), architecture, seed, mixture_gate.check)
 
 
 @app.command()

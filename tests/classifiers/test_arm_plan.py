@@ -1,4 +1,4 @@
-"""Arms as lists of places: how often each image is shown, and in which order."""
+"""Arms as lists of indices: how often each image is shown, and in which order."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from dermaflux.errors import InputError
 LABELS = np.array([0] * 5 + [1] * 3)
 
 
-def test_repeated_images_fill_the_place_of_the_synthetic_ones_class_by_class() -> None:
+def test_repeated_images_replace_the_synthetic_ones_class_by_class() -> None:
     added = {0: 7, 1: 7}
-    shown = arm_plan.recipe("repeated", LABELS, added, "flips").shown
+    shown = arm_plan.plan("repeated", LABELS, added, "flips").shown
     times = Counter(shown.tolist())
-    assert [times[place] for place in range(8)] == [3, 3, 2, 2, 2, 4, 3, 3]
+    assert [times[index] for index in range(8)] == [3, 3, 2, 2, 2, 4, 3, 3]
     assert np.bincount(LABELS[shown]).tolist() == [5 + 7, 3 + 7]
-    augmented = arm_plan.recipe("augmented", LABELS, added, "flips")
+    augmented = arm_plan.plan("augmented", LABELS, added, "flips")
     assert augmented.shown.tolist() == shown.tolist()
     assert augmented.augmentation == "strong"
 
 
 @pytest.mark.parametrize("arm", ["real", "mixture", "random_features"])
 def test_other_arms_show_each_image_once(arm) -> None:
-    recipe = arm_plan.recipe(arm, LABELS, {0: 7, 1: 7}, "flips")
-    assert recipe.shown.tolist() == list(range(8))
-    assert recipe.augmentation == "flips"
-    assert recipe.last_layer_only == (arm == "random_features")
+    plan = arm_plan.plan(arm, LABELS, {0: 7, 1: 7}, "flips")
+    assert plan.shown.tolist() == list(range(8))
+    assert plan.augmentation == "flips"
+    assert plan.last_layer_only == (arm == "random_features")
 
 
 def test_nothing_added_leaves_the_repeated_arm_the_real_one() -> None:
-    none = arm_plan.recipe("repeated", LABELS, {0: 0, 1: 0}, "flips")
-    real = arm_plan.recipe("real", LABELS, {0: 0, 1: 0}, "flips")
+    none = arm_plan.plan("repeated", LABELS, {0: 0, 1: 0}, "flips")
+    real = arm_plan.plan("real", LABELS, {0: 0, 1: 0}, "flips")
     assert (none.shown == real.shown).all()
     assert none.augmentation == real.augmentation
 
 
-def test_shuffled_shows_each_place_once() -> None:
+def test_shuffled_shows_each_image_once() -> None:
     order = arm_plan.order(LABELS, "shuffled", torch.Generator().manual_seed(0))
     assert sorted(order.tolist()) == list(range(8))
 
@@ -56,8 +56,8 @@ def test_balanced_shows_classes_equally_and_images_of_a_class_alike() -> None:
         assert sorted(per_class[[0, 2, 5]]) == [34, 34, 35]
         times = np.bincount(order, minlength=103)
         for name, count in ((0, 90), (2, 10), (5, 3)):
-            own = times[labels == name]
-            assert own.max() - own.min() <= 1, (name, count)
+            members = times[labels == name]
+            assert members.max() - members.min() <= 1, (name, count)
 
 
 def test_shares_of_a_split_are_nested_and_keep_every_class() -> None:
@@ -68,12 +68,12 @@ def test_shares_of_a_split_are_nested_and_keep_every_class() -> None:
         }
     )
     counts = subset.counts(rows, ("angioma", "melanoma", "nevus"))
-    drawn = []
+    draws = []
     for share in (0.01, 0.1, 1.0):
         wanted = subset.fraction(counts, share)
         assert list(wanted.values()) == [max(1, int(share * n + 0.5)) for n in (30, 200, 800)]
-        drawn.append(set(subset.draw(rows, wanted, seed=3)))
-    assert drawn[0] < drawn[1] < drawn[2] == set(rows["image_id"])
+        draws.append(set(subset.draw(rows, wanted, seed=3)))
+    assert draws[0] < draws[1] < draws[2] == set(rows["image_id"])
 
 
 def test_synthetic_images_keep_the_proportions_of_the_real_ones() -> None:

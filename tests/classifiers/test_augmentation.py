@@ -18,23 +18,23 @@ def test_three_coins_reach_each_symmetry_of_the_square_once() -> None:
     turned = augmentation.turn(image.expand(8, 3, 5, 5), *coins)
     square = image.permute(1, 2, 0).numpy()
     expected = [np.rot90(side, k) for side in (square, square[:, ::-1]) for k in range(4)]
-    found = [picture.permute(1, 2, 0).numpy() for picture in turned]
-    for one in expected:
-        assert sum(np.array_equal(one, other) for other in found) == 1
+    images = [image.permute(1, 2, 0).numpy() for image in turned]
+    for symmetry in expected:
+        assert sum(np.array_equal(symmetry, other) for other in images) == 1
 
 
 def test_jitter_scales_as_torchvision_does() -> None:
     images = 0.4 + 0.1 * torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    one = torch.ones(3)
+    ones = torch.ones(3)
     factors = torch.tensor([0.9, 1.0, 1.1])
-    bright = augmentation.jitter(images, factors, one, one)
-    saturated = augmentation.jitter(images, one, one, factors)
+    bright = augmentation.jitter(images, factors, ones, ones)
+    saturated = augmentation.jitter(images, ones, ones, factors)
     for index, factor in enumerate(factors.tolist()):
         expected = reference.adjust_brightness(images[index], factor)
         assert torch.allclose(bright[index], expected, atol=1e-6)
         expected = reference.adjust_saturation(images[index], factor)
         assert torch.allclose(saturated[index], expected, atol=2e-4)  # its luma has 4 digits
-    contrast = augmentation.jitter(images, one, factors, one)
+    contrast = augmentation.jitter(images, ones, factors, ones)
     assert torch.allclose(contrast.mean((2, 3)), images.mean((2, 3)), atol=1e-6)
     assert contrast.std((2, 3)) == pytest.approx(images.std((2, 3)) * factors[:, None], abs=1e-6)
 
@@ -48,7 +48,7 @@ def smooth(count: int, side: int) -> torch.Tensor:
 def test_crop_shows_the_rectangle_that_torchvision_crops() -> None:
     images, side = smooth(2, 64), 64
     top, left, height, width = 10, 20, 40, 32
-    found = augmentation.crop(
+    result = augmentation.crop(
         images,
         torch.full((2,), width / side),
         torch.full((2,), height / side),
@@ -58,46 +58,46 @@ def test_crop_shows_the_rectangle_that_torchvision_crops() -> None:
     )
     expected = reference.resized_crop(images, top, left, height, width, [side, side])
     inner = (..., slice(2, -2), slice(2, -2))  # at the edges ours sees the pixels beyond
-    assert torch.allclose(found[inner], expected[inner], atol=1e-5)
+    assert torch.allclose(result[inner], expected[inner], atol=1e-5)
 
 
 def test_crop_turns_as_torchvision_does() -> None:
     images = smooth(2, 64)
-    degrees, one, none = torch.tensor([30.0, -45.0]), torch.ones(2), torch.zeros(2)
-    found = augmentation.crop(images, one, one, none, none, degrees.deg2rad())
+    degrees, ones, zeros = torch.tensor([30.0, -45.0]), torch.ones(2), torch.zeros(2)
+    result = augmentation.crop(images, ones, ones, zeros, zeros, degrees.deg2rad())
     for index, angle in enumerate(degrees.tolist()):
         turned = reference.rotate(images[index], angle, reference.InterpolationMode.BILINEAR)
         inner = (..., slice(20, -20), slice(20, -20))
-        assert torch.allclose(found[index][inner], turned[inner], atol=1e-4)
-    assert (found.amax(dim=1) > 0).all(), "outside lies the mirror image, not black"
+        assert torch.allclose(result[index][inner], turned[inner], atol=1e-4)
+    assert (result.amax(dim=1) > 0).all(), "outside lies the mirror image, not black"
 
 
 def test_blur_is_torchvisions_with_a_deviation_per_image() -> None:
     images = torch.rand(3, 3, 12, 9, generator=torch.Generator().manual_seed(0))
     deviations = torch.tensor([0.1, 0.8, 1.5])
-    found = augmentation.blur(images, deviations)
+    result = augmentation.blur(images, deviations)
     for index, sigma in enumerate(deviations.tolist()):
         expected = reference.gaussian_blur(images[index], [5, 5], [sigma, sigma])
-        assert torch.allclose(found[index], expected, atol=1e-6)
+        assert torch.allclose(result[index], expected, atol=1e-6)
 
 
 def test_cutout_fills_the_square_that_torchvision_erases() -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     x, y, side = torch.tensor([3, 0]), torch.tensor([11, 5]), torch.tensor([5, 0])
-    found = augmentation.cutout(images, x, y, side)
+    result = augmentation.cutout(images, x, y, side)
     mean = images[0].mean((1, 2)).view(3, 1, 1).expand(3, 5, 5)
-    assert torch.allclose(found[0], reference.erase(images[0], 11, 3, 5, 5, mean))
-    assert torch.equal(found[1], images[1])
+    assert torch.allclose(result[0], reference.erase(images[0], 11, 3, 5, 5, mean))
+    assert torch.equal(result[1], images[1])
 
 
 def test_strong_changes_every_image_in_its_own_way_and_keeps_the_range() -> None:
     images = smooth(1, 32).expand(64, 3, 32, 32)
-    found = augmentation.augment(images, "strong", torch.Generator().manual_seed(0))
-    assert found.shape == images.shape
-    assert ((found - 0.5).abs() <= 0.5 + 1e-6).all()
-    assert len(torch.unique(found.flatten(1), dim=0)) == 64
+    result = augmentation.augment(images, "strong", torch.Generator().manual_seed(0))
+    assert result.shape == images.shape
+    assert ((result - 0.5).abs() <= 0.5 + 1e-6).all()
+    assert len(torch.unique(result.flatten(1), dim=0)) == 64
     centre = (..., slice(12, 20), slice(12, 20))
-    shift = (found[centre].mean((1, 2, 3)) - images[centre].mean((1, 2, 3))).abs()
+    shift = (result[centre].mean((1, 2, 3)) - images[centre].mean((1, 2, 3))).abs()
     assert shift.max() < 0.35, "a lesion in the middle stays recognisable"
 
 

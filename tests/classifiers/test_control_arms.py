@@ -16,11 +16,12 @@ from sklearn.metrics import roc_auc_score
 from dermaflux import params, paths
 from dermaflux.classifiers import evaluate, train
 from dermaflux.classifiers.data import samples
-from dermaflux.classifiers.model import network as supervised
+from dermaflux.classifiers.model import network
 from dermaflux.core import table
 from dermaflux.core.seeds import derived_seed
 from dermaflux.errors import InputError
 from dermaflux.params import load
+from dermaflux.validation import mixture_gate
 
 ROOT = Path(__file__).parents[2]
 ARMS = ["real", "mixture", "repeated", "augmented", "random_features"]
@@ -42,19 +43,19 @@ def parameters(top: dict[str, object] | None = None, **changes: object) -> param
 
 
 def config(arm: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads((CELL / arm / "config.json").read_text())
-    return found
+    content: dict[str, object] = json.loads((CELL / arm / "config.json").read_text())
+    return content
 
 
-def test_controls_are_as_large_as_the_mixture_and_last_where_ratio_is_no_matter(capsys) -> None:
-    train.run(parameters(arms=ARMS), "vit", 0)
+def test_controls_are_as_large_as_the_mixture_and_outlast_a_change_of_ratio(capsys) -> None:
+    train.run(parameters(arms=ARMS, epochs=2), "vit", 0, mixture_gate.check)
     counts = {arm: [config(arm)[f"n_{kind}"] for kind in ("real", "synthetic")] for arm in ARMS}
     assert counts == {arm: [60, 30 if arm == "mixture" else 0] for arm in ARMS}
     shown = {arm: config(arm)["n_shown"] for arm in ARMS}
     assert shown == dict.fromkeys(ARMS[1:4], 90) | {"real": 60, "random_features": 60}
     weights = {arm: load_file(CELL / arm / "model.safetensors") for arm in ARMS}
     torch.manual_seed(derived_seed(0, "weights"))
-    initial = supervised.build(config("real")).state_dict()
+    initial = network.build(config("real")).state_dict()
     moved = {
         arm: {name for name in initial if not torch.equal(initial[name], weights[arm][name])}
         for arm in ARMS
@@ -62,14 +63,14 @@ def test_controls_are_as_large_as_the_mixture_and_last_where_ratio_is_no_matter(
     assert moved["random_features"] == {"head.weight", "head.bias"}
     assert all(len(moved[arm]) > 10 for arm in ARMS[:4])
     capsys.readouterr()
-    train.run(parameters({"ratio": 0.9}, arms=ARMS), "vit", 0)
+    train.run(parameters({"ratio": 0.9}, arms=ARMS, epochs=2), "vit", 0, mixture_gate.check)
     recalled = [line for line in capsys.readouterr().out.splitlines() if "trained before" in line]
     assert [line.split(":")[0] for line in recalled] == ["vit-0/real", "vit-0/random_features"]
     assert config("repeated")["n_shown"] == 60 + 54
 
 
-def keys(made: params.Params) -> dict[str, str]:
-    cell = train._Cell.open(made, "vit", 0)
+def keys(run: params.Params) -> dict[str, str]:
+    cell = train._Cell.open(run, "vit", 0, mixture_gate.check)
     return {arm: cell.key(arm) for arm in ARMS}
 
 
@@ -87,28 +88,32 @@ def test_a_key_depends_on_what_decides_the_arm_and_on_nothing_else(tmp_path) -> 
     assert changed(keys(parameters({"ratio": 0.7}, arms=ARMS))) == set(ARMS[1:4])
     assert changed(keys(parameters(arms=ARMS, optimizer="adam"))) == set(ARMS)
     assert changed(keys(parameters(arms=ARMS[::-1], minimum_diagnosis_images=3))) == set()
+    grown = parameters(
+        arms=ARMS, seeds=[5, 0], architectures=["vit"], models={"vit": toy.TINY["vit"]}
+    )
+    assert changed(keys(grown)) == set()
     torch.manual_seed(1)
-    network = supervised.build(config_of(parameters()))
+    net = network.build(config_of(parameters()))
     started = []
     for name in ("first", "second"):
         path = tmp_path / f"{name}.safetensors"
-        supervised.save_weights(network.state_dict(), path)
+        network.save_weights(net.state_dict(), path)
         model = {**toy.TINY["vit"], "pretrained": True, "weights": str(path)}
         started.append(keys(parameters(arms=ARMS, models={**toy.TINY, "vit": model})))
-    assert started[0] == started[1]  # where the file lies is no matter
+    assert started[0] == started[1]  # whatever the path of the file
     assert changed(started[0]) == set(ARMS[:4])  # random features start at random all the same
 
 
-def config_of(made: params.Params) -> dict[str, object]:
-    return supervised.configure(made.train.models["vit"], toy.SIDE)
+def config_of(run: params.Params) -> dict[str, object]:
+    return network.configure(run.train.models["vit"], toy.SIDE)
 
 
 DIAGNOSES = ["angioma", "melanoma", "nevus"]
 
 
 def test_diagnoses_are_classes_in_the_proportions_of_the_corpus(capsys) -> None:
-    made = parameters({"real_fraction": 0.5}, labels="diagnosis", arms=ARMS[:3], epochs=3)
-    train.run(made, "vit", 0)
+    run = parameters({"real_fraction": 0.5}, labels="diagnosis", arms=ARMS[:3], epochs=2)
+    train.run(run, "vit", 0, mixture_gate.check)
     printed = capsys.readouterr().out
     assert "3 diagnoses: angioma, melanoma, nevus; left out, training images: 0" in printed
     rows = table.metadata(paths.CORPUS, split="train")["diagnosis"].value_counts()
@@ -119,27 +124,29 @@ def test_diagnoses_are_classes_in_the_proportions_of_the_corpus(capsys) -> None:
     assert config("mixture")["n_synthetic"] == sum(added)
     assert config("repeated")["n_shown"] == sum(drawn) + sum(added)
     for arm in ARMS[:3]:
-        found = pd.read_csv(CELL / arm / "validation.csv")
-        assert list(found.columns) == ["image_id", "label", *DIAGNOSES]
-        scores = found[DIAGNOSES].to_numpy()
-        assert scores.sum(axis=1) == pytest.approx(np.ones(len(found)))
+        rows = pd.read_csv(CELL / arm / "validation.csv")
+        assert list(rows.columns) == ["image_id", "label", *DIAGNOSES]
+        scores = rows[DIAGNOSES].to_numpy()
+        assert scores.sum(axis=1) == pytest.approx(np.ones(len(rows)))
         history = pd.read_csv(CELL / arm / "history.csv")["validation_auc"]
-        expected = roc_auc_score(found["label"], scores, multi_class="ovr", labels=DIAGNOSES)
+        expected = roc_auc_score(rows["label"], scores, multi_class="ovr", labels=DIAGNOSES)
         assert history[config(arm)["epoch"] - 1] == history.max() == pytest.approx(expected)
         assert config(arm)["temperature"] > 0
-    evaluate.run(made, "vit", 0)
+    evaluate.run(run, "vit", 0)
 
 
 def test_a_share_of_real_images_can_ask_for_more_than_the_pool_holds() -> None:
     with pytest.raises(InputError, match="synthetic benign images but 29 are left of 30"):
-        train.run(parameters({"real_fraction": 1.0}), "vit", 0)
+        train.run(parameters({"real_fraction": 1.0}), "vit", 0, mixture_gate.check)
 
 
 def test_synthetic_images_without_a_diagnosis_are_no_part_of_a_mixture_of_diagnoses() -> None:
     rows = [row | {"diagnosis": None} for row in toy.rows("train", "synthetic", 30, 30, 5)]
     table.write(rows, paths.SYNTHETIC, 64)
     with pytest.raises(InputError, match="none of the 60 .* leave mixture out of train.arms"):
-        train.run(parameters({"real_fraction": 0.5}, labels="diagnosis"), "vit", 0)
+        train.run(
+            parameters({"real_fraction": 0.5}, labels="diagnosis"), "vit", 0, mixture_gate.check
+        )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +165,7 @@ def test_a_split_without_malignant_images_is_named(split, share, message) -> Non
     table.write_shard(rows, paths.CORPUS / table.shard_name(split, 0, 1))
     if split != "test":
         with pytest.raises(InputError, match=message):
-            train.run(parameters({"real_fraction": share}), "vit", 0)
+            train.run(parameters({"real_fraction": share}), "vit", 0, mixture_gate.check)
         return
     with pytest.raises(InputError, match=message):  # which `evaluate` opens, no stage before it
         samples.load_split(paths.CORPUS, split, toy.SIDE)
@@ -169,12 +176,11 @@ def test_shipped_models_learn_and_can_be_frozen(name) -> None:
     shipped = load.load(ROOT / "params.yaml").train
     model = shipped.models[name]
     side = shipped.image_size
-    made = supervised.configure(model, side, DIAGNOSES)
-    network = supervised.build(made)
-    supervised.freeze(network)
-    logits = network(torch.zeros(2, 3, side, side))
+    net = network.build(network.configure(model, side, DIAGNOSES))
+    network.freeze(net)
+    logits = net(torch.zeros(2, 3, side, side))
     logits.sum().backward()
     assert logits.shape == (2, 3)
-    learning = [part for part, weight in network.named_parameters() if weight.grad is not None]
+    learning = [part for part, weight in net.named_parameters() if weight.grad is not None]
     assert len(learning) == 2  # weight and bias of the last layer
-    assert sum(weight.numel() for weight in network.parameters()) < 1_000_000
+    assert sum(weight.numel() for weight in net.parameters()) < 1_000_000

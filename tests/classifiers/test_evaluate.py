@@ -14,6 +14,7 @@ from dermaflux.classifiers import evaluate, train
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.tracking import runs as tracking
+from dermaflux.validation import mixture_gate
 
 
 @pytest.mark.slow
@@ -25,7 +26,7 @@ def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
     parameters = toy.parameters()
     with pytest.raises(InputError, match="has no arm 'real'; run `dermaflux train"):
         evaluate.run(parameters, "resnext", 0)
-    train.run(parameters, "resnext", 0)
+    train.run(parameters, "resnext", 0, mixture_gate.check)
     evaluate.run(parameters, "resnext", 0)
     report = json.loads((paths.EVALUATIONS / "resnext-0.json").read_text())
     folder = paths.EVALUATIONS / "resnext-0"
@@ -74,7 +75,7 @@ def test_a_cell_of_diagnoses(tmp_path, monkeypatch) -> None:
     shipped = toy.parameters().model_dump(by_alias=True)
     settings = {**shipped["train"], "labels": "diagnosis", "arms": ["real"], "epochs": 2}
     parameters = toy.parameters(real_fraction=0.5, train=settings)
-    train.run(parameters, "resnext", 0)
+    train.run(parameters, "resnext", 0, mixture_gate.check)
     # What is no class among the test images must not vanish unsaid.
     rows = table.metadata(paths.CORPUS, split="test")
     config = json.loads((paths.CLASSIFIERS / "resnext-0/real/config.json").read_text())

@@ -11,23 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import recipe_runs as runs
 import torch
 import toy_corpus as toy
+from recipe_runs import images
 
 from dermaflux.classifiers import loop
-from dermaflux.classifiers.data import samples
-from dermaflux.classifiers.model import network as supervised
+from dermaflux.classifiers.data.pixel_cache import CachedPixels
+from dermaflux.classifiers.data.samples import Samples
+from dermaflux.classifiers.model import network
 from dermaflux.core.checkpoints import Checkpoint
+from dermaflux.core.tensor_cache import TensorCache
 from dermaflux.errors import InputError
 from dermaflux.tracking.runs import Silent
 from dermaflux.training import torch_compile
-
-
-def images(count: int, seed: int) -> samples.Samples:
-    generator = np.random.default_rng(seed)
-    pixels = generator.integers(0, 255, (count, toy.SIDE, toy.SIDE, 3), np.uint8)
-    labels = (np.arange(count) % 2).astype(np.uint8)
-    return samples.Samples([f"toy/{number}" for number in range(count)], labels, pixels)
 
 
 class Interrupted(Checkpoint):
@@ -52,15 +49,9 @@ def test_a_run_that_is_interrupted_twice_ends_bit_equal(
     tmp_path, monkeypatch, architecture, changes
 ) -> None:
     monkeypatch.setattr(loop, "_SAVING_SHARE", 1.0)
-    settings = toy.parameters().train.model_copy(update=changes)
-    model = settings.models[architecture]
-    options = {**model.options, "drop_path_rate": 0.1, "drop_rate": 0.1}
-    model = model.model_copy(update={"options": options})
-    config = supervised.configure(model, toy.SIDE)
-    training, validation = images(40, 0), images(20, 1)
 
-    def run(saved: Checkpoint) -> loop.Fitted:
-        return loop.fit(config, model, settings, training, validation, 7, saved, Silent())
+    def run(saved: Checkpoint) -> loop.TrainingResult:
+        return runs.run("supervised", saved, runs.model(architecture), epochs=4, **changes)
 
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
@@ -78,18 +69,14 @@ def test_a_run_that_is_interrupted_twice_ends_bit_equal(
 
 
 def test_a_diverging_run_stops_with_the_rate_to_lower(tmp_path) -> None:
-    settings = toy.parameters().train
-    model = settings.models["vit"].model_copy(update={"learning_rate": 1e30})
-    config = supervised.configure(model, toy.SIDE)
-    with pytest.raises(InputError, match=r"loss is .* lower the learning rate 1e\+30"):
-        loop.fit(
-            config, model, settings, images(40, 0), images(20, 1), 0, Checkpoint(tmp_path), Silent()
-        )
+    model = runs.model().model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(InputError, match=r"loss is .* lower the learning rate 1e\+30 of vit_tiny"):
+        runs.run("supervised", Checkpoint(tmp_path), model)
 
 
 def test_each_optimiser_is_the_one_it_is_called() -> None:
-    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
-    network[0].requires_grad_(False)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
+    net[0].requires_grad_(False)
     settings = toy.parameters().train
     for name, kind in (
         ("adamw", torch.optim.AdamW),
@@ -97,27 +84,24 @@ def test_each_optimiser_is_the_one_it_is_called() -> None:
         ("sgd", torch.optim.SGD),
     ):
         changed = settings.model_copy(update={"optimizer": name, "weight_decay": 0.3})
-        made = loop._optimizer(changed, network, 0.1)
-        assert type(made) is kind
-        matrices, biases = made.param_groups
+        optimizer = loop._optimizer(changed, net, 0.1)
+        assert type(optimizer) is kind
+        biases, matrices = optimizer.param_groups
         assert (matrices["weight_decay"], biases["weight_decay"]) == (0.3, 0.0)
         # Of the second layer alone.
-        assert [len(group["params"]) for group in made.param_groups] == [1, 1]
+        assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
         assert matrices.get("momentum", 0.9) == 0.9
 
 
 @pytest.mark.slow
 def test_a_compiled_run_ends_with_the_weights_of_a_plain_one(tmp_path) -> None:
-    settings = toy.parameters().train
-    model = settings.models["vit"]
-    config = supervised.configure(model, toy.SIDE)
 
-    def run(compile: bool) -> loop.Fitted:
+    def run(compile: bool) -> loop.TrainingResult:
         folder = tmp_path / str(compile)
         folder.mkdir()
-        chosen = settings.model_copy(update={"compile": compile, "epochs": 2})
-        data = images(40, 0), images(20, 1)
-        return loop.fit(config, model, chosen, *data, 7, Checkpoint(folder), Silent())
+        return runs.run(
+            "supervised", Checkpoint(folder), runs.settings().models["vit"], compile=compile
+        )
 
     plain, quick = run(False), run(True)
     assert list(quick.weights) == list(plain.weights)
@@ -128,8 +112,8 @@ def test_a_compiled_run_ends_with_the_weights_of_a_plain_one(tmp_path) -> None:
 
 def test_without_a_compiler_a_sentence_replaces_the_compilation(monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch_compile.shutil, "which", lambda name: None)
-    network = torch.nn.Linear(2, 1)
-    assert torch_compile.compiled_forward(network) is network
+    net = torch.nn.Linear(2, 1)
+    assert torch_compile.compiled_forward(net) is net
     assert "no C++ compiler" in capsys.readouterr().out
 
 
@@ -137,24 +121,92 @@ def test_epochs_are_compared_on_a_share_of_each_class_and_the_kept_one_scored_on
     tmp_path,
 ) -> None:
     labels = np.array([1] * 30 + [0] * 970)
-    places = loop.selected(labels, 100)
-    assert list(places) == sorted(set(places))
-    assert [int((labels[places] == name).sum()) for name in (0, 1)] == [97, 3]
-    assert list(loop.selected(labels, None)) == list(loop.selected(labels, 1000)) == [*range(1000)]
+    chosen = loop.selection(labels, 100)
+    assert list(chosen) == sorted(set(chosen))
+    assert [int((labels[chosen] == label).sum()) for label in (0, 1)] == [97, 3]
+    for limit in (None, 1000):
+        assert list(loop.selection(labels, limit)) == [*range(1000)]
 
-    settings = toy.parameters().train.model_copy(update={"selection_images": 10, "epochs": 3})
-    model = settings.models["vit"]
-    config = supervised.configure(model, toy.SIDE)
-    validation = images(20, 1)
-    found = loop.fit(
-        config, model, settings, images(40, 0), validation, 0, Checkpoint(tmp_path), Silent()
+    validation, model = images(20, 1), runs.model()
+    result = runs.run("supervised", Checkpoint(tmp_path), model, epochs=3, selection_images=10)
+    config = runs.config(model)
+    net = network.build(config)
+    net.load_state_dict(result.weights)
+    expected = network.probabilities(net, config, validation.pixels)
+    assert result.validation == pytest.approx(expected, abs=1e-6)
+    few = loop.selection(validation.labels, 10)
+    assert loop.auc(validation.labels[few], expected[few]) == result.validation_auc
+
+
+class MeanColour:
+    """A recipe without scores: regresses the label on the mean colour, notes memory as it goes."""
+
+    def __init__(self) -> None:
+        self.memory = 0
+
+    def build(self, start: Path | None) -> torch.nn.Module:
+        return torch.nn.Linear(3, 1)
+
+    def augment(self, batch: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        return batch
+
+    def loss(self, net, batch: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.memory = max(self.memory, private_memory())
+        return (net(batch.mean(dim=(2, 3))).squeeze(1) - labels).square().mean()
+
+    def scores(self, net: torch.nn.Module, pixels) -> None:
+        for first in range(0, len(pixels), 64):
+            network.read(pixels, slice(first, first + 64))
+            self.memory = max(self.memory, private_memory())
+
+
+def private_memory() -> int:
+    """Resident bytes of this process that are no mapped file: what the system cannot take back."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def test_without_scores_the_last_epoch_is_the_result(tmp_path) -> None:
+    result = loop.fit(
+        MeanColour(),
+        runs.model(),
+        runs.settings(epochs=3),
+        images(40, 0),
+        images(20, 1),
+        0,
+        Checkpoint(tmp_path),
+        Silent(),
     )
-    network = supervised.build(config)
-    network.load_state_dict(found.weights)
-    expected = supervised.probabilities(network, config, validation.pixels)
-    assert found.validation == pytest.approx(expected, abs=1e-6)
-    few = loop.selected(validation.labels, 10)
-    assert loop.auc(validation.labels[few], expected[few]) == found.validation_auc
+    assert (result.epoch, result.validation) == (3, None)
+    assert list(result.history[0]) == ["epoch", "loss", "learning_rate"]
+    again = loop.recall(Checkpoint(tmp_path))
+    assert again is not None
+    assert torch.equal(again.weights["weight"], result.weights["weight"])
+
+
+def cached(folder: Path, count: int, side: int = 64) -> Samples:
+    """Random images that are in a pixel cache and nowhere else."""
+    cache, keys = TensorCache(folder), [number.to_bytes(32, "big") for number in range(count)]
+    generator = torch.Generator().manual_seed(0)
+    with cache.writer() as writer:
+        for key in keys:
+            shape = (side, side, 3)
+            pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+            writer.add(key, {"pixels": pixels, "checksum": torch.tensor(0)})
+    names = [f"toy/{number}" for number in range(count)]
+    return Samples(names, np.arange(count) % 2, CachedPixels(cache, keys, side))
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path) -> None:
+    peaks = []
+    for count in (1_000, 8_000):  # 12 and 98 MB of pixels
+        samples, recipe = cached(tmp_path / str(count), count), MeanColour()
+        (tmp_path / f"checkpoint-{count}").mkdir()
+        before, saved = private_memory(), Checkpoint(tmp_path / f"checkpoint-{count}")
+        settings = runs.settings(epochs=1, batch=32)
+        loop.fit(recipe, runs.model(), settings, samples, samples, 0, saved, Silent())
+        peaks.append(recipe.memory - before)
+    assert peaks[1] - peaks[0] < 30e6, f"{peaks[1] / 1e6:.0f} MB beside {peaks[0] / 1e6:.0f}"
 
 
 _CELL = """
@@ -164,7 +216,9 @@ import sys
 loop._SAVING_SHARE = 1.0
 parameters = toy.parameters()
 settings = parameters.train.model_copy(update={"epochs": 60})
-train.run(parameters.model_copy(update={"train": settings}), "vit", 0)
+from dermaflux.validation import mixture_gate
+run = parameters.model_copy(update={"train": settings})
+train.run(run, "vit", 0, mixture_gate.check)
 """
 
 

@@ -1,4 +1,4 @@
-"""What the pictures and names of MLflow runs say, held against scikit-learn and by hand."""
+"""What the figures and names of MLflow runs show, compared with scikit-learn and values by hand."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def sample(count: int = 300) -> tuple[np.ndarray, np.ndarray]:
 
 def test_confusion_matrix_shows_the_counts_of_each_label_in_its_row() -> None:
     labels, scores = sample()
-    called = (scores >= 0.6).astype(int)
-    figure = plots.confusion(labels, called, CLASSES, "")
+    predicted = (scores >= 0.6).astype(int)
+    figure = plots.confusion(labels, predicted, CLASSES, "")
     shown = [int(text.get_text().split("\n")[0]) for text in figure.axes[0].texts]
-    assert shown == confusion_matrix(labels, called).ravel().tolist()
+    assert shown == confusion_matrix(labels, predicted).ravel().tolist()
 
 
-def test_roc_curve_encloses_the_auc_that_its_legend_says() -> None:
+def test_roc_curve_encloses_the_auc_of_its_legend() -> None:
     labels, scores = sample()
     (axes,) = plots.roc(labels, scores, CLASSES, "").axes
-    drawn = axes.lines[1]
+    curve = axes.lines[1]
     expected = roc_auc_score(labels, scores)
-    assert np.trapezoid(*drawn.get_data()[::-1]) == pytest.approx(expected)
-    assert drawn.get_label() == f"malignant: AUC {expected:.3f}"
+    assert np.trapezoid(*curve.get_data()[::-1]) == pytest.approx(expected)
+    assert curve.get_label() == f"malignant: AUC {expected:.3f}"
 
 
-def test_pictures_of_several_classes_leave_out_what_the_split_lacks() -> None:
+def test_figures_of_several_classes_leave_out_what_the_split_lacks() -> None:
     generator = np.random.default_rng(1)
     probability = generator.dirichlet(np.ones(3), 90)
     labels = np.arange(90) % 2  # the third diagnosis does not occur
@@ -46,6 +46,13 @@ def test_pictures_of_several_classes_leave_out_what_the_split_lacks() -> None:
     assert "likeliest" in figure.axes[0].get_xlabel()
 
 
+def test_learning_curve_of_a_recipe_without_scores_is_the_loss_alone() -> None:
+    (axes,) = plots.learning_curve(
+        [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}], 2, ""
+    ).axes
+    assert axes.lines[0].get_ydata().tolist() == [2.0, 1.0]
+
+
 def test_learning_curve_marks_the_epoch_kept() -> None:
     history = [{"epoch": n, "loss": 1 / n, "validation_auc": 0.5 + n % 3 / 10} for n in (1, 2, 3)]
     _, right = plots.learning_curve(history, 2, "").axes
@@ -54,8 +61,8 @@ def test_learning_curve_marks_the_epoch_kept() -> None:
 
 def test_metrics_are_few_and_the_auc_sorts_first() -> None:
     figures = {"accuracy": 0.7, "accuracy_low": 0.6, "auc": 0.8, "auc_high": 0.9, "note": "x"}
-    found = mlflow_runs.metric_names(figures)
-    assert sorted(found) == ["AUC", "AUC_high", "accuracy"]
+    metrics = mlflow_runs.metric_names(figures)
+    assert sorted(metrics) == ["AUC", "AUC_high", "accuracy"]
     assert sorted(mlflow_runs.metric_names({"mauc": 0.8, "accuracy": 0.7}))[0] == "AUC"
 
 
@@ -71,6 +78,21 @@ def test_metrics_are_few_and_the_auc_sorts_first() -> None:
 def test_names_of_runs(changes, arm, expected) -> None:
     parameters = mlflow_runs.arm_parameters(toy.parameters(**changes), "vit", 3, arm)
     assert mlflow_runs.name(parameters) == expected
+
+
+def test_another_architecture_or_seed_in_the_matrix_changes_no_run() -> None:
+    small, large = toy.parameters(), toy.parameters()
+    train = {**dict(small.train), "architectures": ["vit"], "seeds": [4, 0]}
+    small = small.model_copy(update={"train": type(small.train).model_validate(train)})
+    parents = []
+    for params in (small, large):
+        parameters = mlflow_runs.arm_parameters(params, "vit", 0, "mixture")
+        parents.append(mlflow_runs.parent(params, parameters, "train"))
+    assert parents[0] == parents[1]
+    colours = [
+        mlflow_runs.color({**parameters, "architecture": name}) for name in ("vit", "resnext")
+    ]
+    assert len(set(colours)) == 2
 
 
 def test_seeds_share_a_parent_and_experiments_do_not(monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""Weights to start from: what is taken from a file, and what is said when there is none."""
+"""Weights to start from: what is taken from a file, and the error when there is none."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def model(**changes: object) -> Model:
 def published(folder: Path, outputs: int, **options: object) -> Path:
     """A file as timm publishes them, of a head with `outputs` outputs."""
     torch.manual_seed(5)
-    made = timm.create_model(
+    model = timm.create_model(
         VIT["name"], num_classes=outputs, img_size=toy.SIDE, **{**VIT["options"], **options}
     )
     path = folder / f"{outputs}.safetensors"
-    save_file(made.state_dict(), path)
+    save_file(model.state_dict(), path)
     return path
 
 
@@ -57,12 +57,12 @@ def test_weights_of_another_model_are_refused(tmp_path) -> None:
         network.build(config, path)
 
 
-def test_what_is_no_file_of_weights_is_said(tmp_path) -> None:
+def test_what_is_not_a_file_of_weights_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match=r"absent.safetensors .* is not a file"):
         pretrained.locate(model(weights=str(tmp_path / "absent.safetensors")))
     pickled = tmp_path / "model.pth"
     torch.save({}, pickled)
-    with pytest.raises(InputError, match="no whole safetensors file"):
+    with pytest.raises(InputError, match="are not a safetensors file"):
         pretrained.locate(model(weights=str(pickled)))
     with pytest.raises(InputError, match="no weights on the hub for coatnet_0_224"):
         pretrained.locate(model(name="coatnet_0_224"))
@@ -73,8 +73,8 @@ def test_a_hub_out_of_reach_is_answered_with_what_to_do(tmp_path, monkeypatch) -
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError) as error:
         pretrained.locate(model(name="resnext50_32x4d.tv_in1k"))
-    said = str(error.value)
-    assert "pretrained weights timm/resnext50_32x4d.tv_in1k cannot be opened" in said
-    assert "https://huggingface.co/timm/resnext50_32x4d.tv_in1k" in said
-    assert "name that file in weights of the model in train.models" in said
-    assert said.count(". ") == 0
+    message = str(error.value)
+    assert "pretrained weights timm/resnext50_32x4d.tv_in1k cannot be opened" in message
+    assert "https://huggingface.co/timm/resnext50_32x4d.tv_in1k" in message
+    assert "name that file in weights of the model in train.models" in message
+    assert message.count(". ") == 0

@@ -24,18 +24,18 @@ def test_a_larger_sample_contains_the_smaller_and_each_is_balanced() -> None:
 
 def test_row_order_does_not_matter_and_the_seed_does() -> None:
     rows = pool(200, 200)
-    drawn = subset.draw_real(rows, 100, seed=0)
-    assert subset.draw_real(rows.sample(frac=1, random_state=1), 100, seed=0) == drawn
-    assert set(subset.draw_real(rows, 100, seed=1)) != set(drawn)
+    draw = subset.draw_real(rows, 100, seed=0)
+    assert subset.draw_real(rows.sample(frac=1, random_state=1), 100, seed=0) == draw
+    assert set(subset.draw_real(rows, 100, seed=1)) != set(draw)
 
 
 def test_new_data_displaces_few_images_and_moves_none() -> None:
     before = subset.draw_real(pool(200, 200), 100, seed=0)
     more = pd.concat([pool(200, 200), pool(20, 20, "hiba")])
     after = subset.draw_real(more, 100, seed=0)
-    kept = [image_id for image_id in after if image_id in set(before)]
-    assert kept == [image_id for image_id in before if image_id in set(kept)]
-    assert len(kept) > 80
+    common = [image_id for image_id in after if image_id in set(before)]
+    assert common == [image_id for image_id in before if image_id in set(common)]
+    assert len(common) > 80
 
 
 def test_rejected_images_never_train() -> None:
@@ -57,7 +57,7 @@ def test_rejected_images_never_train() -> None:
         ),
     ],
 )
-def test_what_cannot_be_served_is_said_with_both_numbers(call, numbers) -> None:
+def test_a_class_that_is_too_small_is_reported_with_both_numbers(call, numbers) -> None:
     with pytest.raises(InputError) as error:
         call()
     assert all(number in str(error.value) for number in numbers)

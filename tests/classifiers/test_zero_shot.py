@@ -94,13 +94,13 @@ def test_scores_are_those_of_open_clips_own_zero_shot_classifier(work: Path) -> 
         expected[image_id] = float(logits.softmax(-1)[0, 1])
         truth[image_id] = rows.loc[image_id, "label"] == "malignant"
 
-    found = pd.read_csv(paths.ZERO_SHOT / "predictions.csv").set_index("image_id")
-    assert sorted(found.index) == sorted(expected)
-    ids = list(found.index)
-    np.testing.assert_allclose(found["one"], [expected[i] for i in ids], atol=1e-5)
+    predictions = pd.read_csv(paths.ZERO_SHOT / "predictions.csv").set_index("image_id")
+    assert sorted(predictions.index) == sorted(expected)
+    ids = list(predictions.index)
+    np.testing.assert_allclose(predictions["one"], [expected[i] for i in ids], atol=1e-5)
     report = json.loads(paths.ZERO_SHOT_REPORT.read_text())
     assert report["one"]["auc"] == pytest.approx(
-        roc_auc_score([truth[i] for i in ids], found["one"])
+        roc_auc_score([truth[i] for i in ids], predictions["one"])
     )
     assert report["one"]["auc_low"] < report["one"]["auc"] < report["one"]["auc_high"]
     assert report["two"]["auc"] != report["one"]["auc"]

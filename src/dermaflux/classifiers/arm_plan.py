@@ -1,8 +1,8 @@
 """What sets the arms of a cell apart: which images are shown, how often, and what may learn.
 
-Pure functions on labels. The controls hold a gain of the mixture against what else adds as many
-images: real images shown again (`repeated`), the same with strong augmentation (`augmented`), and
-a network that learned no features at all (`random_features`).
+Pure functions on labels. The control arms compare a gain of the mixture with other ways to add as
+many images: real images shown again (`repeated`), the same with strong augmentation (`augmented`),
+and a network that learned no features at all (`random_features`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from dermaflux.params import REPEATING, Arm
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ArmPlan:
     """How an arm trains on its images."""
 
     shown: Array
-    """(M,) int64 places in the arm's images; each is shown once an epoch, so that a place that
+    """(M,) int64 indices into the arm's images; each is shown once an epoch, so an index that
     occurs twice is shown twice."""
     augmentation: str
     """As `train.augmentation`."""
     last_layer_only: bool = False
-    """Everything but the classifier stays at its initial weights."""
+    """Everything but the last layer stays at its initial weights."""
 
 
-def recipe(arm: Arm, labels: Array, added: Mapping[int, int], augmentation: str) -> Recipe:
+def plan(arm: Arm, labels: Array, added: Mapping[int, int], augmentation: str) -> ArmPlan:
     """How `arm` trains on images with `labels` (N,), class numbers.
 
     `added`: how many synthetic images of each class the mixture holds; the repeating arms show as
@@ -39,9 +39,9 @@ def recipe(arm: Arm, labels: Array, added: Mapping[int, int], augmentation: str)
     """
     shown = np.arange(len(labels))
     if arm in REPEATING:
-        again = [np.resize(np.flatnonzero(labels == one), n) for one, n in added.items() if n]
-        shown = np.concatenate([shown, *again])
-    return Recipe(
+        repeats = [np.resize(np.flatnonzero(labels == k), n) for k, n in added.items() if n]
+        shown = np.concatenate([shown, *repeats])
+    return ArmPlan(
         shown,
         "strong" if arm == "augmented" else augmentation,
         last_layer_only=arm == "random_features",
@@ -51,19 +51,19 @@ def recipe(arm: Arm, labels: Array, added: Mapping[int, int], augmentation: str)
 def order(labels: Array, sampling: str, draw: torch.Generator) -> Tensor:
     """(M,) int64 order of one epoch over M shown images with `labels` (M,).
 
-    `shuffled`: each once. `balanced`: the classes equally often, give or take one; an image of a
-    class that has to stretch comes again only when all of its class have come.
+    `shuffled`: each once. `balanced`: the classes equally often, to within one image; no image of
+    a class is shown again before all images of that class have been shown.
     """
     total = len(labels)
     if sampling == "shuffled":
         return torch.randperm(total, generator=draw)
     present = np.unique(labels)
-    spare = torch.randperm(len(present), generator=draw).numpy() < total % len(present)
+    extra = torch.randperm(len(present), generator=draw).numpy() < total % len(present)
     parts = []
-    for name, one_more in zip(present, spare, strict=True):
-        own = torch.from_numpy(np.flatnonzero(labels == name))
-        wanted = total // len(present) + int(one_more)
-        rounds = -(-wanted // len(own))
-        turns = [own[torch.randperm(len(own), generator=draw)] for _ in range(rounds)]
-        parts.append(torch.cat([own[:0], *turns])[:wanted])
+    for label, one_more in zip(present, extra, strict=True):
+        members = torch.from_numpy(np.flatnonzero(labels == label))
+        count = total // len(present) + int(one_more)
+        rounds = -(-count // len(members))
+        passes = [members[torch.randperm(len(members), generator=draw)] for _ in range(rounds)]
+        parts.append(torch.cat([members[:0], *passes])[:count])
     return torch.cat(parts)[torch.randperm(total, generator=draw)]

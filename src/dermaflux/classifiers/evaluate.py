@@ -5,7 +5,7 @@ Reads `corpus/` (split test) and `models/classifiers/<cell>/`; writes
 from paired resamples and the DeLong test) and `reports/evaluate/<cell>/` with `predictions.csv`
 (image_id, label, one probability column per arm; of diagnoses one per arm and class),
 `groups.csv` (one row per arm and group of images), `roc/<arm>.csv` (fpr, tpr),
-`reliability/<arm>.csv` (before and after the temperature) and `decision/<arm>.csv` (net benefit of
+`reliability/<arm>.csv` (uncalibrated and calibrated) and `decision/<arm>.csv` (net benefit of
 the calibrated probabilities). Command: `dermaflux evaluate --architecture vit --seed 0`.
 """
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tested:
-    """The test images that have one of the classes, and what each arm made of them."""
+class CellScores:
+    """The test images that have one of the classes, and the scores of every arm."""
 
     rows: pd.DataFrame
     labels: Array
@@ -62,32 +62,32 @@ def run(params: Params, architecture: str, seed: int) -> None:
             f"{paths.CLASSIFIERS / cell} has no arm {missing!r}; run `dermaflux train "
             f"--architecture {architecture} --seed {seed}`"
         )
-    tested = _score(cell, arms, params.evaluate.batch)
-    members = bootstrap.groups(tested.rows)
-    result = comparison.compare(tested.labels, members, tested.arms, params.evaluate)
+    scores = _score(cell, arms, params.evaluate.batch)
+    members = bootstrap.groups(scores.rows)
+    result = comparison.compare(scores.labels, members, scores.arms, params.evaluate)
     for arm in arms:
-        result[arm] |= _validation(paths.CLASSIFIERS / cell / arm, tested.classes)
-    result["test"] = _counts(tested)
+        result[arm] |= _validation(paths.CLASSIFIERS / cell / arm, scores.classes)
+    result["test"] = _counts(scores)
     groups = subgroups.table(
-        tested.rows, tested.labels, members, tested.arms, tested.classes, params.evaluate
+        scores.rows, scores.labels, members, scores.arms, scores.classes, params.evaluate
     )
-    write(cell, tested, groups, result)
-    headline = "auc" if tested.binary else "mauc"
-    for arm, scored in tested.arms.items():
+    write(cell, scores, groups, result)
+    headline = "auc" if scores.binary else "mauc"
+    for arm, scored in scores.arms.items():
         evaluation_log.log(
-            params, architecture, seed, arm, result[arm], tested.labels, scored.probability
+            params, architecture, seed, arm, result[arm], scores.labels, scored.probability
         )
         figures = result[arm]
         low, high = figures[f"{headline}_low"], figures[f"{headline}_high"]
         print(
-            f"{cell}/{arm}: test {'' if tested.binary else 'macro '}AUC {figures[headline]:.3f} "
-            f"({low:.3f} to {high:.3f}) on {len(tested.rows)} images"
+            f"{cell}/{arm}: test {'' if scores.binary else 'macro '}AUC {figures[headline]:.3f} "
+            f"({low:.3f} to {high:.3f}) on {len(scores.rows)} images"
         )
 
 
-def _score(cell: str, arms: Sequence[str], batch: int) -> Tested:
+def _score(cell: str, arms: Sequence[str], batch: int) -> CellScores:
     """Every arm on the test images; images are decoded once for arms of one size."""
-    scored: dict[str, Scored] = {}
+    by_arm: dict[str, Scored] = {}
     rows, images, classes = None, None, CLASSES
     for arm in arms:
         model, config = network.load(paths.CLASSIFIERS / cell / arm)
@@ -96,31 +96,31 @@ def _score(cell: str, arms: Sequence[str], batch: int) -> Tested:
             rows, images = samples.load_split(paths.CORPUS, "test", config["image_size"], classes)
         if tuple(config["classes"]) != classes:
             raise InputError(
-                f"{cell}/{arm} tells {len(config['classes'])} classes apart and {cell}/{arms[0]} "
+                f"{cell}/{arm} has {len(config['classes'])} classes and {cell}/{arms[0]} "
                 f"{len(classes)}; run `dvc repro train` so that the arms agree"
             )
-        scored[arm] = Scored(
+        by_arm[arm] = Scored(
             network.probabilities(model, config, images.pixels, batch),
             float(config.get("temperature", 1.0)),
             float(config["threshold"] or 0.0),
         )
     assert rows is not None
     assert images is not None
-    return Tested(rows, images.labels.astype(int), classes, scored)
+    return CellScores(rows, images.labels.astype(int), classes, by_arm)
 
 
-def _counts(tested: Tested) -> dict[str, Any]:
-    """How many test images there are, and of diagnoses which ones have no part in the figures."""
-    counted: dict[str, Any] = {"images": len(tested.rows)}
-    if tested.binary:
-        return {**counted, "malignant": int(tested.labels.sum())}
+def _counts(scores: CellScores) -> dict[str, Any]:
+    """How many test images there are, and which diagnoses are not part of the figures."""
+    counts: dict[str, Any] = {"images": len(scores.rows)}
+    if scores.binary:
+        return {**counts, "malignant": int(scores.labels.sum())}
     every = table.metadata(paths.CORPUS, ["diagnosis"], "test")["diagnosis"]
-    other = every[~every.isin(tested.classes)].fillna("not given").value_counts()
-    present = np.bincount(tested.labels, minlength=len(tested.classes))
+    other = every[~every.isin(scores.classes)].fillna("not given").value_counts()
+    present = np.bincount(scores.labels, minlength=len(scores.classes))
     return {
-        **counted,
-        "per_class": {name: int(n) for name, n in zip(tested.classes, present, strict=True)},
-        "absent": [name for name, n in zip(tested.classes, present, strict=True) if not n],
+        **counts,
+        "per_class": {name: int(n) for name, n in zip(scores.classes, present, strict=True)},
+        "absent": [name for name, n in zip(scores.classes, present, strict=True) if not n],
         "left_out": {str(name): int(count) for name, count in other.items()},
     }
 
@@ -137,69 +137,67 @@ def _validation(folder: Path, classes: tuple[str, ...]) -> dict[str, float]:
 
 
 def write(
-    cell: str, tested: Tested, groups: pd.DataFrame, result: Mapping[str, Mapping[str, Any]]
+    cell: str, scores: CellScores, groups: pd.DataFrame, result: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """The files of a cell; the folder appears whole, then the figures."""
     import pandas as pd
 
-    def save(content: Any, *place: str) -> None:
-        path = partial.joinpath(*place)
+    def save(content: Any, *name: str) -> None:
+        path = partial.joinpath(*name)
         path.parent.mkdir(exist_ok=True)
         pd.DataFrame(content).to_csv(path, index=False)
 
     with atomic_folder(paths.EVALUATIONS / cell) as partial:
-        for arm, scored in tested.arms.items():
-            save(_roc(tested, scored), "roc", f"{arm}.csv")
-            save(_reliability(tested, scored), "reliability", f"{arm}.csv")
-            if tested.binary:
-                curve = decision_curve.curve(tested.labels, scored.calibrated)
+        for arm, scored in scores.arms.items():
+            save(_roc(scores, scored), "roc", f"{arm}.csv")
+            save(_reliability(scores, scored), "reliability", f"{arm}.csv")
+            if scores.binary:
+                curve = decision_curve.curve(scores.labels, scored.calibrated)
                 save(curve, "decision", f"{arm}.csv")
         (partial / "decision").mkdir(exist_ok=True)
-        save(predictions(tested), "predictions.csv")
+        save(predictions(scores), "predictions.csv")
         save(groups, "groups.csv")
     write_json(paths.EVALUATIONS / f"{cell}.json", result)
 
 
-def predictions(tested: Tested) -> pd.DataFrame:
+def predictions(scores: CellScores) -> pd.DataFrame:
     """image_id, label (the class), and `<arm>`, or of diagnoses `<arm>/<class>`."""
     import pandas as pd
 
     columns: dict[str, Any] = {
-        "image_id": tested.rows["image_id"],
-        "label": [tested.classes[label] for label in tested.labels],
+        "image_id": scores.rows["image_id"],
+        "label": [scores.classes[label] for label in scores.labels],
     }
-    for arm, scored in tested.arms.items():
-        if tested.binary:
+    for arm, scored in scores.arms.items():
+        if scores.binary:
             columns[arm] = scored.probability
         else:
-            shares = scored.probability.T
-            columns |= {
-                f"{arm}/{name}": share for name, share in zip(tested.classes, shares, strict=True)
-            }
+            by_class = zip(scores.classes, scored.probability.T, strict=True)
+            columns |= {f"{arm}/{name}": probability for name, probability in by_class}
     return pd.DataFrame(columns)
 
 
-def _roc(tested: Tested, scored: Scored) -> pd.DataFrame:
+def _roc(scores: CellScores, scored: Scored) -> pd.DataFrame:
     """fpr and tpr; of diagnoses the mean of the one-versus-rest curves at 100 steps."""
     import pandas as pd
 
-    if tested.binary:
-        points = metrics.roc_points(tested.labels, scored.probability)
+    if scores.binary:
+        points = metrics.roc_points(scores.labels, scored.probability)
         return pd.DataFrame(points, columns=["fpr", "tpr"])
     grid = np.linspace(0, 1, 101)
     curves = [
-        np.interp(grid, *metrics.roc_points(tested.labels == k, scored.probability[:, k], 10**9).T)
-        for k in np.unique(tested.labels)
+        np.interp(grid, *metrics.roc_points(scores.labels == k, scored.probability[:, k], 10**9).T)
+        for k in np.unique(scores.labels)
     ]
     return pd.DataFrame({"fpr": grid, "tpr": np.mean(curves, axis=0)})
 
 
-def _reliability(tested: Tested, scored: Scored) -> pd.DataFrame:
-    """Bins that hold images, of the network's own probabilities first, then of calibrated ones."""
+def _reliability(scores: CellScores, scored: Scored) -> pd.DataFrame:
+    """Bins that hold images, first of uncalibrated probabilities, then of calibrated ones."""
     import pandas as pd
 
     parts = []
     for calibrated, values in enumerate((scored.probability, scored.calibrated)):
-        curve = calibration.reliability(tested.labels, values)
+        curve = calibration.reliability(scores.labels, values)
         parts.append(pd.DataFrame({"calibrated": bool(calibrated), **curve}))
     return pd.concat(parts)

@@ -1,9 +1,10 @@
-"""The training loop of one classifier on images that stay in device memory.
+"""The training loop of every recipe: epochs, learning rate, selection of the best one, resuming.
 
-Everything random in epoch e follows from (seed, e), so a run that continues from a checkpoint ends
-bit-equal to an unbroken one on the CPU, and no random state needs saving. The epoch with the best
-ROC-AUC on the validation images is kept (the earliest of equals); of diagnoses it is the mean of
-each one's against the rest.
+Images are read batch by batch, ahead of the step that needs them, so memory does not grow with
+their number. Everything random in epoch e follows from (seed, e), so a run that continues from a
+checkpoint ends bit-equal to an unbroken one on the CPU, and no random state needs saving. The
+result is the epoch with the best ROC-AUC on the validation images (the earliest of equals; of
+diagnoses the mean of each against the rest), or the last one of a recipe without scores.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from dermaflux.classifiers import arm_plan
-from dermaflux.classifiers.arm_plan import Recipe
 from dermaflux.classifiers.data.samples import Samples
-from dermaflux.classifiers.model import network as supervised
-from dermaflux.classifiers.recipes.supervised.augmentation import augment
+from dermaflux.classifiers.model import network
+from dermaflux.classifiers.recipes.protocol import Recipe
+from dermaflux.core.arrays import Array
 from dermaflux.core.checkpoints import Checkpoint
+from dermaflux.core.decode_ahead import decode_ahead
 from dermaflux.core.devices import automatic_device
 from dermaflux.core.seeds import derived_seed, generator
 from dermaflux.errors import InputError
@@ -39,28 +42,29 @@ from dermaflux.training.torch_compile import compiled_forward
 
 _MOMENTUM = 0.9  # of SGD: torchvision's and timm's recipes
 _SAVING_SHARE = 0.1  # of the time: a ViT-B with its optimiser takes seconds to write
+_BATCHES_AHEAD = 4  # read while the device computes
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A trained classifier at its best epoch."""
+class TrainingResult:
+    """A trained network at its best epoch."""
 
     weights: dict[str, Tensor]
     epoch: int
     """1 is the first."""
-    validation: np.ndarray[Any, Any]
-    """(N,) or (N, K) probabilities of the validation images, float64."""
+    validation: Array | None
+    """(N,) or (N, K) scores of the validation images, float64; None of a recipe without scores."""
     history: list[dict[str, float]]
-    """One row per epoch: epoch, loss, learning_rate, validation_auc."""
+    """One row per epoch: epoch, loss, learning_rate, and validation_auc where there are scores."""
 
     @property
     def validation_auc(self) -> float:
-        """ROC-AUC on the validation images at `epoch`."""
-        return self.history[self.epoch - 1]["validation_auc"]
+        """ROC-AUC on the validation images at `epoch`; NaN of a recipe without scores."""
+        return self.history[self.epoch - 1].get("validation_auc", float("nan"))
 
 
 def fit(
-    config: dict[str, Any],
+    recipe: Recipe,
     model: Model,
     settings: Train,
     training: Samples,
@@ -68,29 +72,35 @@ def fit(
     seed: int,
     saved: Checkpoint,
     log: Log,
-    recipe: Recipe | None = None,
-    weights: Path | None = None,
-) -> Fitted:
-    """Train on from `saved`, or from the start; raise `InputError` when the loss is not finite.
+    shown: Array | None = None,
+    start: Path | None = None,
+) -> TrainingResult:
+    """Train, continuing from `saved`; the result stays there, where `recall` finds it.
 
-    `recipe` says how `training` is shown, each image once an epoch if None; `weights` is the file
-    to start from. The result stays in `saved`, where `recall` finds it.
+    `shown` (M,) are the indices of the training images that an epoch shows, each once if None;
+    `start` is the file of initial weights. Raises `InputError` when the loss is not finite.
     """
-    if recipe is None:
-        recipe = arm_plan.recipe("real", training.labels, {}, settings.augmentation)
-    running = _Training(config, model, settings, training, seed, recipe, weights)
-    return _fitted(running.loop(validation, saved.load(), saved, log))
+    if shown is None:
+        shown = np.arange(len(training.labels))
+    running = _Training(recipe, model, settings, training, seed, shown, start)
+    return _result(running.run(validation, saved.load(), saved, log))
 
 
-def recall(saved: Checkpoint) -> Fitted | None:
+def recall(saved: Checkpoint) -> TrainingResult | None:
     """The result of a training that ended, or None."""
     state = saved.load()
-    return _fitted(state) if state is not None and "fitted" in state else None
+    return _result(state) if state is not None and "result" in state else None
 
 
-def _fitted(state: dict[str, Any]) -> Fitted:
-    kept = state["fitted"]
-    return Fitted(kept["weights"], kept["epoch"], kept["validation"].numpy(), kept["history"])
+def _result(state: dict[str, Any]) -> TrainingResult:
+    result = state["result"]
+    scores = result["validation"]
+    return TrainingResult(
+        result["weights"],
+        result["epoch"],
+        None if scores is None else scores.numpy(),
+        result["history"],
+    )
 
 
 class _Training:
@@ -98,124 +108,127 @@ class _Training:
 
     def __init__(
         self,
-        config: dict[str, Any],
+        recipe: Recipe,
         model: Model,
         settings: Train,
         training: Samples,
         seed: int,
-        recipe: Recipe,
-        weights: Path | None,
+        shown: Array,
+        start: Path | None,
     ) -> None:
-        self.config, self.settings, self.seed, self.recipe = config, settings, seed, recipe
-        self.peak = model.learning_rate
+        self.recipe, self.model, self.settings, self.seed = recipe, model, settings, seed
         self.device = automatic_device()
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         else:
             retain_freed_memory()
         torch.manual_seed(derived_seed(seed, "weights"))
-        network = supervised.build(config, weights)
-        if recipe.last_layer_only:
-            supervised.freeze(network)
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
-        self.forward = compiled_forward(self.network) if settings.compile else self.network
-        self.optimizer = _optimizer(settings, self.network, self.peak)
-        self.pixels = torch.from_numpy(training.pixels).to(self.device)
-        self.labels = torch.from_numpy(training.labels).long().to(self.device)
-        self.shown = torch.from_numpy(recipe.shown)
-        self.shown_labels = training.labels[recipe.shown]
-        self.steps = math.ceil(len(self.shown) / settings.batch)
+        net = recipe.build(start)
+        self.net = net.to(self.device).to(memory_format=torch.channels_last)
+        self.forward = compiled_forward(self.net) if settings.compile else self.net
+        self.optimizer = _optimizer(settings, self.net, model.learning_rate)
+        self.images = training.pixels
+        self.labels = torch.from_numpy(training.labels).long()
+        self.shown = torch.from_numpy(shown)
+        self.shown_labels = training.labels[shown]
+        self.steps = math.ceil(len(shown) / settings.batch)
 
-    def loop(
+    def run(
         self, validation: Samples, state: dict[str, Any] | None, saved: Checkpoint, log: Log
     ) -> dict[str, Any]:
         """All epochs that `state` has not seen; returns and saves the finished state."""
         history: list[dict[str, float]] = []
         best: dict[str, Any] = {}
         if state is not None:
-            self.network.load_state_dict(state["network"])
+            self.net.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             history, best = state["history"], state["best"]
             print(f"continues after epoch {len(history)} of {self.settings.epochs}", flush=True)
             for row in history:
                 _report(row, log)
-        judges = selected(validation.labels, self.settings.selection_images)
+        chosen = selection(validation.labels, self.settings.selection_images)
+        judges = validation.take(chosen)
         next_save = 0.0
         done, total = len(history) * self.steps, self.settings.epochs * self.steps
         with progress("train.steps", total, done) as advance:
             for epoch in range(len(history) + 1, self.settings.epochs + 1):
                 loss = self._epoch(epoch, advance)
-                scores = self._scores(validation, judges)
-                history.append(self._row(epoch, loss, _auc(validation.labels[judges], scores)))
+                scores = self.recipe.scores(self.net, judges.pixels)
+                history.append(self._row(epoch, loss, judges.labels, scores))
                 _report(history[-1], log)
-                if not best or history[-1]["validation_auc"] > best["auc"]:
-                    best = {
-                        "auc": history[-1]["validation_auc"],
-                        "epoch": epoch,
-                        "weights": _on_cpu(self.network.state_dict()),
-                        "validation": torch.from_numpy(scores),
-                    }
+                if _better(history, best):
+                    best = self._candidate(history[-1], scores)
                 if epoch < self.settings.epochs and time.monotonic() >= next_save:
                     next_save = self._save(saved, history, best)
-        if len(judges) < len(validation.labels):
-            self.network.load_state_dict(best["weights"])
-            every = np.arange(len(validation.labels))
-            best["validation"] = torch.from_numpy(self._scores(validation, every))
-        kept = {name: best[name] for name in ("weights", "epoch", "validation")}
-        finished = {"fitted": {**kept, "history": history}}
+        if best["validation"] is not None and len(chosen) < len(validation.labels):
+            self.net.load_state_dict(best["weights"])
+            scores = self.recipe.scores(self.net, validation.pixels)
+            best["validation"] = torch.from_numpy(scores)
+        result = {name: best[name] for name in ("weights", "epoch", "validation")}
+        finished = {"result": {**result, "history": history}}
         saved.save(finished)
         return finished
-
-    def _scores(self, validation: Samples, places: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Probabilities of the validation images at `places`."""
-        whole = len(places) == len(validation.labels)
-        pixels = validation.pixels if whole else validation.pixels[places]
-        return supervised.probabilities(self.network, self.config, pixels)
 
     def _epoch(self, epoch: int, advance: Callable[..., None]) -> float:
         """One pass over the shown images in a new order; returns the mean loss."""
         draw = generator(self.seed, "epoch", epoch)
         torch.manual_seed(derived_seed(self.seed, "dropout", epoch))
         order = self.shown[arm_plan.order(self.shown_labels, self.settings.sampling, draw)]
-        self.network.train()
+        self.net.train()
         total = torch.zeros((), device=self.device)
         # Equal batches, none larger than asked: a last batch of one image upsets batch norm.
-        for step, where in enumerate(order.to(self.device).tensor_split(self.steps)):
-            done = (epoch - 1) * self.steps + step
-            self._set_rate(done)
-            images = augment(supervised.unit(self.pixels[where]), self.recipe.augmentation, draw)
-            with torch.autocast(
-                self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
-            ):
-                logits = self.forward(supervised.normalise(images, self.config))
-            loss = _loss(logits.float(), self.labels[where])
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            total += loss.detach() * len(where)
-            advance(1)
+        batches = decode_ahead(self._read, order.tensor_split(self.steps), _BATCHES_AHEAD, 1)
+        with closing(batches):
+            for step, (pixels, labels) in enumerate(batches):
+                self._set_rate((epoch - 1) * self.steps + step)
+                pixels = pixels.to(self.device, non_blocking=True)
+                labels = labels.to(self.device, non_blocking=True)
+                images = self.recipe.augment(network.unit(pixels), draw)
+                with torch.autocast(
+                    self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
+                ):
+                    loss = self.recipe.loss(self.forward, images, labels)
+                self.optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.optimizer.step()
+                total += loss.detach() * len(labels)
+                advance(1)
         mean = float(total) / len(order)
         if not math.isfinite(mean):
             raise InputError(
-                f"the loss is {mean} after epoch {epoch}; lower the learning rate {self.peak:g} "
-                f"of {self.config['name']}"
+                f"the loss is {mean} after epoch {epoch}; lower the learning rate "
+                f"{self.model.learning_rate:g} of {self.model.name}"
             )
         return mean
+
+    def _read(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (B, S, S, 3) and labels (B,) of one batch, ready to be copied to the device."""
+        pixels, labels = network.read(self.images, indices.numpy()), self.labels[indices]
+        if self.device.type == "cuda":
+            return pixels.pin_memory(), labels.pin_memory()
+        return pixels, labels
 
     def _set_rate(self, step: int) -> None:
         share = lr_scale(
             step, self.settings.epochs * self.steps, self.settings.warmup_epochs * self.steps
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = self.peak * share
+            group["lr"] = self.model.learning_rate * share
 
-    def _row(self, epoch: int, loss: float, validation_auc: float) -> dict[str, float]:
+    def _row(
+        self, epoch: int, loss: float, labels: Array, scores: Array | None
+    ) -> dict[str, float]:
         current = self.optimizer.param_groups[0]["lr"]
+        row = {"epoch": epoch, "loss": loss, "learning_rate": current}
+        return row if scores is None else {**row, "validation_auc": _auc(labels, scores)}
+
+    def _candidate(self, row: dict[str, float], scores: Array | None) -> dict[str, Any]:
+        """What is kept of an epoch that is the best so far."""
         return {
-            "epoch": epoch,
-            "loss": loss,
-            "learning_rate": current,
-            "validation_auc": validation_auc,
+            "auc": row.get("validation_auc"),
+            "epoch": row["epoch"],
+            "weights": _on_cpu(self.net.state_dict()),
+            "validation": None if scores is None else torch.from_numpy(scores),
         }
 
     def _save(self, saved: Checkpoint, history: list[dict[str, float]], best: Any) -> float:
@@ -223,7 +236,7 @@ class _Training:
         began = time.monotonic()
         saved.save(
             {
-                "network": self.network.state_dict(),
+                "network": self.net.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "history": history,
                 "best": best,
@@ -233,8 +246,8 @@ class _Training:
         return time.monotonic() + took * (1 / _SAVING_SHARE - 1)
 
 
-def selected(labels: np.ndarray[Any, Any], limit: int | None) -> np.ndarray[Any, Any]:
-    """Places, ascending, of about `limit` of the validation images with `labels` (N,).
+def selection(labels: Array, limit: int | None) -> Array:
+    """Indices, ascending, of about `limit` of the validation images with `labels` (N,).
 
     Each class keeps its share, at least one image, evenly spread over the class's images in their
     order, which is by source. All when `limit` is None or large enough.
@@ -242,35 +255,29 @@ def selected(labels: np.ndarray[Any, Any], limit: int | None) -> np.ndarray[Any,
     if limit is None or limit >= len(labels):
         return np.arange(len(labels))
     parts = []
-    for name in np.unique(labels):
-        own = np.flatnonzero(labels == name)
-        count = max(1, round(limit * len(own) / len(labels)))
-        parts.append(own[np.linspace(0, len(own) - 1, count).round().astype(int)])
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = max(1, round(limit * len(members) / len(labels)))
+        parts.append(members[np.linspace(0, len(members) - 1, count).round().astype(int)])
     return np.sort(np.concatenate(parts))
 
 
-def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy in nats; logits (B, 1) of malignancy or (B, K), labels (B,) numbers."""
-    if logits.shape[1] == 1:
-        return nn.functional.binary_cross_entropy_with_logits(logits.squeeze(1), labels.float())
-    return nn.functional.cross_entropy(logits, labels)
+def _better(history: list[dict[str, float]], best: dict[str, Any]) -> bool:
+    """Whether the last epoch beats the best one; without scores every epoch does."""
+    value = history[-1].get("validation_auc")
+    return not best or value is None or value > best["auc"]
 
 
-def _auc(labels: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
+def _auc(labels: Array, scores: Array) -> float:
     """ROC-AUC, of scores (N, K) the macro mean of each class against the rest."""
     return auc(labels, scores) if scores.ndim == 1 else mauc(labels, scores)
 
 
-def _optimizer(settings: Train, network: nn.Module, rate: float) -> torch.optim.Optimizer:
+def _optimizer(settings: Train, net: nn.Module, rate: float) -> torch.optim.Optimizer:
     """Torch's own, over what may learn: decay for matrices and kernels, none for biases, norms."""
-    learning = [weight for weight in network.parameters() if weight.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [weight for weight in learning if weight.ndim >= 2],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [weight for weight in learning if weight.ndim < 2], "weight_decay": 0.0},
-    ]
+    from timm.optim import param_groups_weight_decay
+
+    groups = param_groups_weight_decay(net, settings.weight_decay)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=_MOMENTUM, fused=True)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam

@@ -1,4 +1,4 @@
-"""Loads versions that were registered before the registry had a room of its own.
+"""Loads versions that were registered before the package `dermaflux.registry` existed.
 
 MLflow stores the loader's module in every registered model.
 """

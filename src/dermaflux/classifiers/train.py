@@ -1,11 +1,13 @@
 """Stage `train`: one cell of the matrix, that is every arm of one architecture and seed.
 
-Reads what `cell_images` reads, and pretrained weights; writes
+Reads what `training_set` reads, and pretrained weights; writes
 `models/classifiers/<architecture>-<seed>/<arm>/`. Command: `dermaflux train --architecture vit
 --seed 0`.
 
-The arms `real` and `random_features` do not depend on `ratio`: their results stay in their
-checkpoints, so a second ratio trains the others only and logs no second run of these two.
+Of `train.models` only the cell's architecture is read, and `train.architectures` and `train.seeds`
+not at all: one more of either changes nothing here. The arms `real` and `random_features` do not
+depend on `ratio`: their results stay in their checkpoints, so a second ratio trains only the other
+arms and logs no second run of these two.
 """
 
 from __future__ import annotations
@@ -18,43 +20,45 @@ from typing import Any
 
 from dermaflux import paths
 from dermaflux.classifiers import arm_plan, loop
-from dermaflux.classifiers.arm_plan import Recipe
+from dermaflux.classifiers.arm_plan import ArmPlan
 from dermaflux.classifiers.data import training_set
-from dermaflux.classifiers.data.training_set import CellImages
+from dermaflux.classifiers.data.samples import Samples
+from dermaflux.classifiers.data.training_set import CellImages, Gate
 from dermaflux.classifiers.logging import mlflow_runs, plots
 from dermaflux.classifiers.model import network, pretrained
-from dermaflux.classifiers.recipes.supervised import augmentation
-from dermaflux.core.checkpoints import checkpoint, fingerprint
+from dermaflux.classifiers.recipes import registry
+from dermaflux.core.arrays import Array
+from dermaflux.core.checkpoints import Checkpoint, checkpoint, fingerprint
+from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
-from dermaflux.metrics import calibration, metrics, multiclass
+from dermaflux.metrics import calibration
 from dermaflux.params import Arm, Model, Params
 from dermaflux.tracking import runs as tracking
-from dermaflux.training import torch_compile
 
 _ELSEWHERE = {
     *("architectures", "seeds", "arms", "models", "labels", "minimum_diagnosis_images"),
     *("image_size", "augmentation"),
 }
-"""Parameters of `train` that act through the images, the config or the recipe of an arm alone."""
+"""Parameters of `train` that act only through the images, the config or the plan of an arm."""
 
 
-def run(params: Params, architecture: str, seed: int) -> None:
-    """Train every arm of a cell; the cell's folder appears whole."""
-    cell = _Cell.open(params, architecture, seed)
+def run(params: Params, architecture: str, seed: int, gate: Gate) -> None:
+    """Train every arm of a cell whose images pass the gate; the cell's folder appears whole."""
+    cell = _Cell.open(params, architecture, seed, gate)
     folder = paths.CLASSIFIERS / paths.cell(architecture, seed)
     # At ratio 0 the enlarged arms are the real one, whose result stays.
     lasting = {cell.key("real"), cell.key("random_features")}
-    runs, used_up = [], []
+    runs, finished = [], []
     with atomic_folder(folder) as partial:
         for arm in params.train.arms:
             key = cell.key(arm)
             logged = cell.train(arm, key, partial / arm)
             runs += [logged] if logged else []
-            used_up += [] if key in lasting else [key]
+            finished += [] if key in lasting else [key]
     for logged in runs:
         logged.outputs(folder)
-    for key in used_up:
+    for key in finished:
         with checkpoint("train", key) as saved:
             saved.discard()
 
@@ -72,7 +76,7 @@ class _Cell:
     images: CellImages
 
     @classmethod
-    def open(cls, params: Params, architecture: str, seed: int) -> _Cell:
+    def open(cls, params: Params, architecture: str, seed: int, gate: Gate) -> _Cell:
         """Find the model, then the images."""
         model = params.train.models.get(architecture)
         if model is None:
@@ -83,14 +87,14 @@ class _Cell:
         side = params.train.image_size
         network.configure(model, side)
         weights = pretrained.locate(model)
-        images = training_set.load(params, seed)
+        images = training_set.load(params, seed, gate)
         config = network.configure(model, side, images.classes)
         return cls(params, architecture, seed, model, weights, config, images)
 
-    def recipe(self, arm: Arm) -> Recipe:
+    def plan(self, arm: Arm) -> ArmPlan:
         """How an arm trains."""
         labels = self.images.of(arm).labels
-        return arm_plan.recipe(arm, labels, self.images.added, self.params.train.augmentation)
+        return arm_plan.plan(arm, labels, self.images.added, self.params.train.augmentation)
 
     def balanced(self) -> bool:
         """Whether training showed every class equally often."""
@@ -102,58 +106,65 @@ class _Cell:
 
     def key(self, arm: Arm) -> str:
         """Fingerprint of what decides the arm's weights, and of nothing else."""
-        # What is not left out here is taken in: a parameter of tomorrow must not be forgotten.
+        # Everything not excluded is in the key: a parameter added later must not be forgotten.
         settings = self.params.train.model_dump(exclude=_ELSEWHERE)
-        recipe = self.recipe(arm)
+        plan = self.plan(arm)
         return fingerprint(
             images=self.images.digests(arm),
-            shown=hashlib.sha256(recipe.shown.tobytes()).hexdigest(),
-            augmentation=recipe.augmentation,
-            last_layer_only=recipe.last_layer_only,
+            shown=hashlib.sha256(plan.shown.tobytes()).hexdigest(),
+            augmentation=plan.augmentation,
+            last_layer_only=plan.last_layer_only,
             config=self.config,
             learning_rate=self.model.learning_rate,
             weights=pretrained.digest(self.start(arm)),
             settings=settings,
             seed=self.seed,
-            code=_code(),
+            code=stage_digest("train", recipe=self.params.train.recipe),
+            libraries=_libraries(),
         )
 
     def train(self, arm: Arm, key: str, folder: Path) -> tracking.Run | None:
         """Train an arm, or recall its result, into `folder`; return the run of a new one."""
         name = f"{paths.cell(self.architecture, self.seed)}/{arm}"
         with checkpoint("train", key) as saved:
-            fitted = loop.recall(saved)
-            if fitted is not None:
+            result = loop.recall(saved)
+            if result is not None:
                 print(f"{name}: trained before on these images; result taken from its checkpoint")
-                self.write(arm, fitted, folder)
+                self.write(arm, result, folder)
                 return None
-            recipe = self.recipe(arm)
             with self.logged(arm) as logged:
-                fitted = loop.fit(
-                    self.config,
-                    self.model,
-                    self.params.train,
-                    self.images.of(arm),
-                    self.images.validation,
-                    self.seed,
-                    saved,
-                    logged,
-                    recipe,
-                    self.start(arm),
-                )
-                self.write(arm, fitted, folder)
-                logged.metrics({"best_epoch": fitted.epoch, "best_auc": fitted.validation_auc})
+                result = self.fit(arm, saved, logged)
+                self.write(arm, result, folder)
+                logged.metrics({"best_epoch": result.epoch})
+                if result.validation is not None:
+                    logged.metrics({"best_auc": result.validation_auc})
                 logged.figure(
-                    plots.learning_curve(fitted.history, fitted.epoch, name),
+                    plots.learning_curve(result.history, result.epoch, name),
                     "learning_curve.png",
                 )
                 final = paths.CLASSIFIERS / name
                 logged.tag(f"output.{final.as_posix()}", tracking.dvc_hash(folder))
         print(
-            f"{name}: validation AUC {fitted.validation_auc:.3f} in epoch {fitted.epoch} of "
-            f"{self.params.train.epochs}, {len(recipe.shown)} images an epoch"
+            f"{name}: validation AUC {result.validation_auc:.3f} in epoch {result.epoch} of "
+            f"{self.params.train.epochs}, {len(self.plan(arm).shown)} images an epoch"
         )
         return logged
+
+    def fit(self, arm: Arm, saved: Checkpoint, log: tracking.Log) -> loop.TrainingResult:
+        """Train an arm on from its checkpoint."""
+        plan, settings = self.plan(arm), self.params.train
+        return loop.fit(
+            registry.create(settings.recipe, self.config, plan),
+            self.model,
+            settings,
+            self.images.of(arm),
+            self.images.validation,
+            self.seed,
+            saved,
+            log,
+            shown=plan.shown,
+            start=self.start(arm),
+        )
 
     def logged(self, arm: Arm) -> AbstractContextManager[tracking.Run]:
         """The MLflow run of a training."""
@@ -180,43 +191,50 @@ class _Cell:
             stage="train",
         )
 
-    def write(self, arm: Arm, fitted: loop.Fitted, folder: Path) -> None:
-        """The classifier folder that `supervised` describes."""
+    def write(self, arm: Arm, result: loop.TrainingResult, folder: Path) -> None:
+        """The classifier folder that `network` describes."""
         import pandas as pd
 
         folder.mkdir()
-        network.save_weights(fitted.weights, folder / "model.safetensors")
+        network.save_weights(result.weights, folder / "model.safetensors")
         synthetic = len(self.images.synthetic.image_ids) if self.images.has_synthetic(arm) else 0
-        validation, classes = self.images.validation, self.images.classes
         training = {
             "n_real": len(self.images.real.image_ids),
             "n_synthetic": synthetic,
-            "n_shown": len(self.recipe(arm).shown),
-            "epoch": fitted.epoch,
-            "temperature": calibration.temperature(
-                validation.labels, fitted.validation, self.balanced()
-            ),
+            "n_shown": len(self.plan(arm).shown),
+            "epoch": result.epoch,
             "pretrained": self.start(arm) is not None,
         }
+        if result.validation is not None:
+            labels = self.images.validation.labels
+            training["temperature"] = calibration.temperature(
+                labels, result.validation, self.balanced()
+            )
+            _write_scores(self.images.validation, self.images.classes, result.validation, folder)
         write_json(folder / "config.json", {**self.config, **training})
-        pd.DataFrame(fitted.history).to_csv(folder / "history.csv", index=False)
-        columns = ["probability"] if network.binary(classes) else list(classes)
-        scores = fitted.validation.reshape(len(validation.labels), len(columns))
-        names = {
-            "image_id": validation.image_ids,
-            "label": [classes[number] for number in validation.labels],
-        }
-        pd.DataFrame(names | dict(zip(columns, scores.T, strict=True))).to_csv(
-            folder / "validation.csv", index=False
-        )
+        pd.DataFrame(result.history).to_csv(folder / "history.csv", index=False)
 
 
-def _code() -> str:
-    """Hash of what computes the weights: a finished result must not outlive a change of it."""
+def _write_scores(
+    validation: Samples, classes: tuple[str, ...], scores: Array, folder: Path
+) -> None:
+    """validation.csv of the scores (N,) or (N, K)."""
+    import pandas as pd
+
+    columns = ["probability"] if network.binary(classes) else list(classes)
+    names = {
+        "image_id": validation.image_ids,
+        "label": [classes[number] for number in validation.labels],
+    }
+    by_column = scores.reshape(len(validation.labels), len(columns)).T
+    pd.DataFrame(names | dict(zip(columns, by_column, strict=True))).to_csv(
+        folder / "validation.csv", index=False
+    )
+
+
+def _libraries() -> list[str]:
+    """The libraries whose arithmetic decides the weights, with their versions."""
     import timm
     import torch
 
-    state = hashlib.sha256(f"torch {torch.__version__} timm {timm.__version__}".encode())
-    for module in (arm_plan, augmentation, torch_compile, loop, metrics, multiclass, network):
-        state.update(Path(str(module.__file__)).read_bytes())
-    return state.hexdigest()
+    return [f"torch {torch.__version__}", f"timm {timm.__version__}"]

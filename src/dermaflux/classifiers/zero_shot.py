@@ -8,7 +8,7 @@ Reads `corpus/` (split test) and the models of `zero_shot.run`; writes `reports/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
@@ -21,8 +21,9 @@ from dermaflux.params import Params
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL import Image
 
-    from dermaflux.classifiers.model.image_text import Opened, Reference
+    from dermaflux.classifiers.model.image_text import ImageTextModel, ModelSource
     from dermaflux.core.arrays import Array
 
 
@@ -37,24 +38,24 @@ def run(params: Params) -> None:
     from dermaflux.classifiers.model import image_text
     from dermaflux.statistics import bootstrap, comparison
 
-    wanted = [image_text.find(name, params.zero_shot.models[name]) for name in params.zero_shot.run]
+    models = params.zero_shot.models
+    sources = [image_text.find(name, models[name]) for name in params.zero_shot.run]
     rows = _test_rows()
     labels = (rows["label"] == CLASSES[1]).to_numpy().astype(int)
     probability = {}
-    for reference in wanted:
-        print(f"zero_shot: {reference.name} ({reference.address}, licence {reference.licence})")
-        opened = image_text.load(reference)
-        probability[reference.name] = _score(params, opened, rows)
+    for source in sources:
+        print(f"zero_shot: {source.name} ({source.address}, licence {source.licence})")
+        probability[source.name] = _score(params, image_text.load(source), rows)
     scored = {name: comparison.Scored(scores) for name, scores in probability.items()}
     figures = comparison.compare(labels, bootstrap.groups(rows), scored, params.evaluate)
     figures.pop("differences")
-    _write(rows, labels, probability, wanted, figures)
-    for reference in wanted:
-        _log(params, reference, figures[reference.name])
-        found = figures[reference.name]
+    _write(rows, labels, probability, sources, figures)
+    for source in sources:
+        result = figures[source.name]
+        _log(source, result)
         print(
-            f"zero_shot/{reference.name}: test AUC {found['auc']:.3f} ({found['auc_low']:.3f} to "
-            f"{found['auc_high']:.3f}) on {len(rows)} images"
+            f"zero_shot/{source.name}: test AUC {result['auc']:.3f} ({result['auc_low']:.3f} to "
+            f"{result['auc_high']:.3f}) on {len(rows)} images"
         )
 
 
@@ -63,13 +64,13 @@ def _test_rows() -> pd.DataFrame:
     for label in CLASSES:
         if not (rows["label"] == label).any():
             raise InputError(
-                f"the test split holds 0 {label} images of {len(rows)}; add a dataset whose images "
-                "fill that class"
+                f"the test split holds 0 {label} images of {len(rows)}; add a dataset with "
+                "images of that class"
             )
     return rows[rows["label"].isin(CLASSES)].sort_values("image_id").reset_index(drop=True)
 
 
-def _score(params: Params, opened: Opened, rows: pd.DataFrame) -> Array:
+def _score(params: Params, model: ImageTextModel, rows: pd.DataFrame) -> Array:
     """P(malignant) of the test images (N,), in the order of the rows."""
     import numpy as np
 
@@ -77,21 +78,21 @@ def _score(params: Params, opened: Opened, rows: pd.DataFrame) -> Array:
     from dermaflux.progress import progress
 
     section = params.zero_shot
-    written = [image_text.sentences(section.classes[label], section.templates) for label in CLASSES]
-    features = image_text.class_features(opened, written)
-    place = {image_id: index for index, image_id in enumerate(rows["image_id"])}
+    phrases = [image_text.sentences(section.classes[label], section.templates) for label in CLASSES]
+    features = image_text.class_features(model, phrases)
+    index_of = {image_id: index for index, image_id in enumerate(rows["image_id"])}
     order: list[int] = []
-    with progress("zero_shot.images", len(place)) as advance:
+    with progress("zero_shot.images", len(index_of)) as advance:
 
-        def pictures() -> Any:
-            for image_id, encoded in table.images(paths.CORPUS, place, "test"):
-                order.append(place[image_id])
+        def images() -> Iterator[Image.Image]:
+            for image_id, encoded in table.images(paths.CORPUS, index_of, "test"):
+                order.append(index_of[image_id])
                 advance(1)
                 yield decode_image(encoded)
 
-        found = image_text.probabilities(opened, features, pictures(), section.batch)
-    scores = np.empty(len(place))
-    scores[order] = found[:, 1]
+        in_order_read = image_text.probabilities(model, features, images(), section.batch)
+    scores = np.empty(len(index_of))
+    scores[order] = in_order_read[:, 1]
     return scores
 
 
@@ -99,7 +100,7 @@ def _write(
     rows: pd.DataFrame,
     labels: Array,
     probability: dict[str, Array],
-    wanted: Sequence[Reference],
+    sources: Sequence[ModelSource],
     figures: dict[str, dict[str, Any]],
 ) -> None:
     import pandas as pd
@@ -114,22 +115,22 @@ def _write(
         rows[["image_id", "label"]].assign(**probability).to_csv(
             partial / "predictions.csv", index=False
         )
-    content: dict[str, Any] = {one.name: figures[one.name] for one in wanted}
-    for one in wanted:
-        content[one.name] |= {"source": one.source, "licence": one.licence}
+    content: dict[str, Any] = {source.name: figures[source.name] for source in sources}
+    for source in sources:
+        content[source.name] |= {"source": source.source, "licence": source.licence}
     content["test"] = {"images": len(rows), "malignant": int(labels.sum())}
     write_json(paths.ZERO_SHOT_REPORT, content)
 
 
-def _log(params: Params, reference: Reference, figures: dict[str, Any]) -> None:
+def _log(source: ModelSource, figures: dict[str, Any]) -> None:
     """One MLflow run per model, comparable with those of `evaluate`."""
     from dermaflux.classifiers.logging import mlflow_runs
     from dermaflux.tracking import runs
 
-    parameters = {"architecture": reference.name, "arm": "zero_shot", "source": reference.source}
+    parameters = {"architecture": source.name, "arm": "zero_shot", "source": source.source}
     with runs.start(
         mlflow_runs.TESTING,
-        f"{reference.name} zero shot",
+        f"{source.name} zero shot",
         parameters,
         [paths.CORPUS],
         stage="zero_shot",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from dermaflux.params.choices import RECIPES
 from dermaflux.params.fields import Class, Count, OpenFraction, Positive, Section
 
 
@@ -20,8 +21,8 @@ class Audit(Section):
 
 
 Arm = Literal["real", "mixture", "repeated", "augmented", "random_features"]
-"""`real`: n_real real images. `mixture`: the same and ratio x n_real synthetic ones. Controls that
-a gain of `mixture` is held against: `repeated`: real images repeated to the mixture's number;
+"""`real`: n_real real images. `mixture`: the same and ratio x n_real synthetic ones. Controls with
+which a gain of `mixture` is compared: `repeated`: real images repeated to the mixture's number;
 `augmented`: the same with strong classical augmentation; `random_features`: the real images on the
 frozen network at its random initial weights, of which the last layer alone is trained."""
 REPEATING: tuple[Arm, ...] = ("repeated", "augmented")
@@ -29,7 +30,7 @@ REPEATING: tuple[Arm, ...] = ("repeated", "augmented")
 ENLARGED: tuple[Arm, ...] = ("mixture", *REPEATING)
 """Arms whose number of images depends on `ratio`."""
 LEARNED: tuple[Arm, ...] = ("real", *ENLARGED)
-"""Arms whose network learned: the one on random features leads by luck where it leads."""
+"""Arms whose network learned its features; `random_features` can lead only by luck."""
 
 
 class Model(Section):
@@ -53,11 +54,13 @@ class Train(Section):
     """Names of `models` to train; the DVC matrix runs over these and `seeds`."""
     seeds: Annotated[list[int], Field(min_length=1)]
     arms: list[Arm] = ["real", "mixture"]
+    recipe: str = "supervised"
+    """What a network learns from its images: a name of `choices.RECIPES`."""
     labels: Literal["malignancy", "diagnosis"] = "malignancy"
     """`diagnosis` trains on the table's diagnoses instead of benign against malignant (the
     multi-class setting of VAP-Diffusion, Table 3); it needs `real_fraction`."""
     minimum_diagnosis_images: Count = 10
-    """A diagnosis with fewer images in the training split is no class of its own."""
+    """A diagnosis with fewer images in the training split is not a class."""
     models: dict[str, Model]
     image_size: Annotated[int, Field(ge=16)] = 224
     epochs: Count = 40
@@ -74,10 +77,17 @@ class Train(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     selection_images: Count | None = None
     """Compare epochs on about this many validation images instead of all, each class in its share;
-    the epoch that is kept is scored on all. The paper's corpus has tens of thousands of them, which
+    the best epoch is scored on all. The paper's corpus has tens of thousands of them, which
     after every epoch would take longer than the training."""
     compile: bool = False
     """Compile the network; pays on a GPU from some minutes of training on."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _known_recipe(cls, name: str) -> str:
+        if name not in RECIPES:
+            raise ValueError(f"there is no recipe {name!r}; name one of {', '.join(RECIPES)}")
+        return name
 
     @model_validator(mode="after")
     def _models_exist(self) -> Train:
@@ -103,7 +113,7 @@ class ZeroShot(Section):
     run: list[str] = []
     """Names of `models` to score on the test split."""
     classes: dict[Class, list[str]]
-    """How each class is put in words; several phrasings are averaged."""
+    """The wording of each class; several phrasings are averaged."""
     templates: Annotated[list[str], Field(min_length=1)]
     """Sentences with `{c}` for the class; their text features are averaged."""
     models: dict[str, str] = {}
@@ -119,7 +129,7 @@ class ZeroShot(Section):
                 raise ValueError(f"zero_shot.run names {name!r}, not in zero_shot.models ({known})")
         for label in get_args(Class):
             if not self.classes.get(label):
-                raise ValueError(f"zero_shot.classes has no words for {label}; give at least one")
+                raise ValueError(f"zero_shot.classes has no wording for {label}; give at least one")
         for template in self.templates:
             if "{c}" not in template:
                 raise ValueError(
@@ -139,7 +149,7 @@ class Evaluate(Section):
     """Sensitivities at which specificity is reported."""
     minimum_group: Count = 10
     """A figure of a group needs this many lesions of every class it rests on (images of one lesion
-    count once); with fewer the report says that they are too few."""
+    count once); with fewer the report says so."""
     batch: Count = 128
 
 

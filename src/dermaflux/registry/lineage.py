@@ -126,12 +126,14 @@ def familiar(folder: Path, params: Params) -> Familiarity:
 
 
 def _pixels(split: str, side: int) -> np.ndarray[Any, Any]:
+    import numpy as np
+
     from dermaflux.classifiers.data import samples
 
     rows = table.metadata(paths.CORPUS, ["image_id", "label", "sha256"], split)
     rows = rows[rows["label"].isin(CLASSES)]
     chosen = rows.sort_values(["sha256", "image_id"])["image_id"].head(_IMAGES)
-    return samples.load(paths.CORPUS, rows, list(chosen), split, side).pixels
+    return np.asarray(samples.load(paths.CORPUS, rows, list(chosen), split, side).pixels)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Which diagnoses are classes of their own where `train.labels` is `diagnosis`.
+"""Which diagnoses are classes where `train.labels` is `diagnosis`.
 
-Pure functions on the metadata of the training and validation splits; the test split has no say.
+Pure functions on the metadata of the training and validation splits; the test split plays no part.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Classes, sorted by name, and the training images of what is no class."""
+class DiagnosisClasses:
+    """Classes, sorted by name, and the training images that belong to none."""
 
     classes: tuple[str, ...]
     rare: dict[str, int]
@@ -28,13 +28,13 @@ class Chosen:
     """Training images without a diagnosis."""
 
     def __str__(self) -> str:
-        left = {**self.rare, **self.unvalidated, "none given": self.unnamed}
-        names = ", ".join(f"{name} ({count})" for name, count in sorted(left.items()) if count)
-        kept = ", ".join(self.classes)
-        return f"{len(self.classes)} diagnoses: {kept}; left out, training images: {names or 0}"
+        others = {**self.rare, **self.unvalidated, "none given": self.unnamed}
+        names = ", ".join(f"{name} ({count})" for name, count in sorted(others.items()) if count)
+        classes = ", ".join(self.classes)
+        return f"{len(self.classes)} diagnoses: {classes}; left out, training images: {names or 0}"
 
 
-def choose(training: pd.DataFrame, validation: pd.DataFrame, minimum: int) -> Chosen:
+def choose(training: pd.DataFrame, validation: pd.DataFrame, minimum: int) -> DiagnosisClasses:
     """Diagnoses with at least `minimum` training images and one of validation.
 
     Both frames have a column `diagnosis`, as `ingest` harmonised it. Raises `InputError` when fewer
@@ -55,7 +55,7 @@ def choose(training: pd.DataFrame, validation: pd.DataFrame, minimum: int) -> Ch
         raise InputError(
             "the diagnoses of the corpus are benign and malignant; set train.labels to malignancy"
         )
-    return Chosen(
+    return DiagnosisClasses(
         classes,
         rare,
         {name: n for name, n in common.items() if name not in validated},

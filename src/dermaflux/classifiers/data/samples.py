@@ -1,7 +1,7 @@
-"""Images of one table in memory as uint8: what training and evaluation compute on.
+"""Images of one table with their labels: what training and evaluation compute on.
 
-Reads shards of a table folder through `pixel_cache`. At 224 px an image takes 150 kB, so the
-largest training set of the paper (27,500 images) takes 4 GB.
+Reads shards of a table folder through `pixel_cache`. Pixels stay in that cache until a batch is
+read: at 224 px an image takes 150 kB, so 400,000 of them take 60 GB.
 """
 
 from __future__ import annotations
@@ -10,18 +10,24 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dermaflux.classifiers.data import pixel_cache
+from dermaflux.classifiers.data.pixel_cache import CachedPixels
 from dermaflux.classifiers.data.subset import column
 from dermaflux.core import table
+from dermaflux.core.arrays import Array, Pixels
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Images = CachedPixels | Pixels
+"""uint8 RGB (N, S, S, 3), in the cache or in memory; an index selects, `np.asarray` reads."""
+_HASHED_TOGETHER = 64  # images
 
 
 @dataclass(frozen=True)
@@ -29,17 +35,14 @@ class Samples:
     """N images with their labels, in the order of `image_ids`."""
 
     image_ids: list[str]
-    labels: np.ndarray[Any, Any]
+    labels: Array
     """(N,) int64 class numbers; of labels malignancy 1 is malignant."""
-    pixels: np.ndarray[Any, Any]
-    """(N, S, S, 3) uint8 RGB."""
+    pixels: Images
 
-    def __add__(self, other: Samples) -> Samples:
-        return Samples(
-            self.image_ids + other.image_ids,
-            np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.pixels, other.pixels]),
-        )
+    def take(self, indices: Array) -> Samples:
+        """The images at `indices` (M,); pixels in the cache are not read."""
+        ids = [self.image_ids[index] for index in indices]
+        return Samples(ids, self.labels[indices], self.pixels[indices])
 
     def part(self, first: int, last: int) -> Samples:
         """Images number `first` to `last` - 1, not copied."""
@@ -50,8 +53,21 @@ class Samples:
         """Hash of ids, labels and pixels: what a result of training depends on."""
         state = hashlib.sha256("\n".join(self.image_ids).encode())
         state.update(self.labels.tobytes())
-        state.update(np.ascontiguousarray(self.pixels).data)
+        for first in range(0, len(self.labels), _HASHED_TOGETHER):
+            images = np.asarray(self.pixels[first : first + _HASHED_TOGETHER])
+            state.update(np.ascontiguousarray(images).data)
         return state.hexdigest()
+
+
+def concatenate(first: Samples, second: Samples) -> Samples:
+    """Images of two tables, both in the cache, after each other."""
+    assert isinstance(first.pixels, CachedPixels)
+    assert isinstance(second.pixels, CachedPixels)
+    return Samples(
+        first.image_ids + second.image_ids,
+        np.concatenate([first.labels, second.labels]),
+        pixel_cache.concatenate(first.pixels, second.pixels),
+    )
 
 
 def load(
@@ -64,7 +80,7 @@ def load(
 ) -> Samples:
     """The `wanted` images of one split at (side, side), in the order of `wanted`.
 
-    `rows` has columns image_id, sha256 and `mixture.column(classes)`. Raises `InputError` like
+    `rows` has columns image_id, sha256 and `subset.column(classes)`. Raises `InputError` like
     `pixel_cache.read`.
     """
     chosen = rows.set_index("image_id").loc[list(wanted)]
@@ -80,16 +96,16 @@ def load_split(
 ) -> tuple[pd.DataFrame, Samples]:
     """Every image of a split that has one of the classes, ordered by image_id, with its metadata.
 
-    Raises `InputError` when benign or malignant images are absent, or all but one of the diagnoses,
-    for then no ROC curve exists.
+    Raises `InputError` when benign or malignant images are absent, or all but one of the diagnoses:
+    no ROC curve exists without them.
     """
     rows = table.metadata(folder, split=split)
-    held = rows[column(classes)]
-    rows = rows[held.isin(classes)].sort_values("image_id").reset_index(drop=True)
+    rows = rows[rows[column(classes)].isin(classes)].sort_values("image_id")
+    rows = rows.reset_index(drop=True)
     absent = [name for name in classes if not (rows[column(classes)] == name).any()]
     if absent and len(classes) - len(absent) < 2:
         raise InputError(
             f"the {split} split holds 0 {absent[0]} images of {len(rows)}; "
-            "add a dataset whose images fill that class"
+            "add a dataset with images of that class"
         )
     return rows, load(folder, rows, list(rows["image_id"]), split, side, classes)

@@ -1,8 +1,8 @@
 """Which images a classifier trains on: the controlled real:synthetic mixtures of paper section 3.2.
 
-Pure functions on the metadata of two tables: the corpus split `train` and the synthetic pool. An
-image's place in the draw is its rank under a hash of (seed, image_id), never its position in a
-file, so a larger sample contains the smaller one and added data moves no other image.
+Pure functions on the metadata of two tables: the corpus split `train` and the synthetic pool. The
+draw goes in the order of a hash of (seed, image_id), never of positions in a file, so a larger
+sample contains the smaller one and added data moves no other image.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def column(classes: Iterable[str]) -> str:
 
 def counts(rows: pd.DataFrame, classes: Iterable[str]) -> dict[str, int]:
     """Images of each class, in the order of `classes`."""
-    found = rows[column(classes)].value_counts()
-    return {name: int(found.get(name, 0)) for name in classes}
+    numbers = rows[column(classes)].value_counts()
+    return {name: int(numbers.get(name, 0)) for name in classes}
 
 
 def balanced(count: int) -> dict[str, int]:
@@ -66,19 +66,19 @@ def draw(rows: pd.DataFrame, wanted: Mapping[str, int], seed: int) -> list[str]:
     return chosen
 
 
-def check_real(held: Mapping[str, int], count: int) -> None:
+def check_real(available: Mapping[str, int], count: int) -> None:
     """Raise `InputError` when a class of the training split is too small for n_real `count`."""
     for name in CLASSES:
-        available = held.get(name, 0)
-        if available == 0 and count:
+        images = available.get(name, 0)
+        if images == 0 and count:
             raise InputError(
                 f"the training split holds 0 {name} images but n_real {count} needs {count // 2}; "
                 "add a dataset with that class"
             )
-        if available < count // 2:
+        if images < count // 2:
             raise InputError(
                 f"n_real {count} needs {count // 2} {name} images but the training split holds "
-                f"{available}; lower n_real to {2 * available} or add data"
+                f"{images}; lower n_real to {2 * images} or add data"
             )
 
 
@@ -95,8 +95,8 @@ def draw_synthetic(
 
     Raises `InputError` when a class of the rest is too small.
     """
-    kept = rows[~rows["image_id"].isin(list(rejected))]
-    pool, left = counts(rows, wanted), counts(kept, wanted)
+    accepted = rows[~rows["image_id"].isin(list(rejected))]
+    pool, left = counts(rows, wanted), counts(accepted, wanted)
     for name, count in wanted.items():
         if left[name] < count:
             raise InputError(
@@ -104,4 +104,4 @@ def draw_synthetic(
                 f"{pool[name]} after the audit rejected {pool[name] - left[name]}; lower ratio or "
                 "raise synthesize.images"
             )
-    return draw(kept, wanted, seed)
+    return draw(accepted, wanted, seed)

@@ -1,8 +1,8 @@
-"""The images of one cell: drawn from the tables, held to the border `mixture`, then decoded.
+"""The images of one cell: drawn from the tables, checked by a gate, then decoded.
 
-Reads `corpus/` (splits train and validation; of the test split only names and hashes, to prove that
-training shares nothing with it, never a picture, label or diagnosis), `synthetic/` and
-`reports/audit.json`; writes nothing.
+Reads `corpus/` (splits train and validation; nothing of the test split), `synthetic/` and
+`reports/audit.json`; writes nothing. The gate is handed in, because it decides no image: it refuses
+a draw or lets it pass.
 """
 
 from __future__ import annotations
@@ -11,20 +11,33 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dermaflux import paths
 from dermaflux.classifiers.data import diagnoses, samples, subset
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED, Params
-from dermaflux.validation.mixture_suite import HELD_OUT, MIXTURE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_COLUMNS = (*MIXTURE, "diagnosis")
+_COLUMNS = ("image_id", "label", "diagnosis", "sha256")
+
+
+class Gate(Protocol):
+    """What examines a draw before any image of it is decoded."""
+
+    def __call__(
+        self, params: Params, real: list[str], synthetic: list[str], rejected: list[str]
+    ) -> None:
+        """Raise `InputError` when training on these image_ids would break a promise.
+
+        `real`: of the corpus's training split; `synthetic`: of the pool; `rejected`: those of the
+        pool that the audit found memorised, none where the mixture is not drawn.
+        """
 
 
 @dataclass(frozen=True)
@@ -69,8 +82,8 @@ class CellImages:
         return self.real.digest(), self.synthetic.digest(), self.validation.digest()
 
 
-def load(params: Params, seed: int) -> CellImages:
-    """Draw the images, then decode them; every `InputError` about counts comes first."""
+def load(params: Params, seed: int, gate: Gate) -> CellImages:
+    """Draw the images, pass the gate, then decode; every `InputError` about counts comes first."""
     side, arms = params.train.image_size, params.train.arms
     rows = table.metadata(paths.CORPUS, _COLUMNS, "train")
     classes = _classes(params, rows)
@@ -81,24 +94,25 @@ def load(params: Params, seed: int) -> CellImages:
         real = subset.draw(rows, wanted, seed)
     total = params.synthetic_wanted(len(real)) if set(ENLARGED) & set(arms) else 0
     added = subset.proportional(total, wanted)
-    pool, drawn, rejected = rows[:0], list[str](), list[str]()
+    pool, synthetic, rejected = rows[:0], list[str](), list[str]()
     if any(added.values()) and "mixture" in arms:
         rejected = _rejected()
         pool = table.metadata(paths.SYNTHETIC, _COLUMNS, "train")
         _has_classes(pool, classes)
-        drawn = subset.draw_synthetic(pool, rejected, added, seed)
-    _cross_border(params, _of(rows, real), _of(pool, drawn), rejected)
+        synthetic = subset.draw_synthetic(pool, rejected, added, seed)
+    gate(params, real, synthetic, rejected)
     training = samples.load(paths.CORPUS, rows, real, "train", side, classes)
-    if drawn:
-        training += samples.load(paths.SYNTHETIC, pool, drawn, "train", side, classes)
+    if synthetic:
+        extra = samples.load(paths.SYNTHETIC, pool, synthetic, "train", side, classes)
+        training = samples.concatenate(training, extra)
     validation = samples.load_split(paths.CORPUS, "validation", side, classes)[1]
-    numbered = {number: added[name] for number, name in enumerate(classes)}
-    return CellImages(classes, training, len(real), validation, numbered)
+    by_number = {number: added[name] for number, name in enumerate(classes)}
+    return CellImages(classes, training, len(real), validation, by_number)
 
 
 def _classes(params: Params, training: pd.DataFrame) -> tuple[str, ...]:
     if params.train.labels == "malignancy":
-        return subset.CLASSES
+        return CLASSES
     validation = table.metadata(paths.CORPUS, ["diagnosis"], "validation")
     chosen = diagnoses.choose(training, validation, params.train.minimum_diagnosis_images)
     print(f"train: {chosen}", flush=True)
@@ -119,29 +133,6 @@ def _has_classes(pool: pd.DataFrame, classes: Sequence[str]) -> None:
             f"{len(pool)} in {paths.SYNTHETIC} has one; leave mixture out of train.arms, or set "
             "synthesize.bank to captions, whose images take the diagnosis of the image described"
         )
-
-
-def _of(rows: pd.DataFrame, image_ids: Sequence[str]) -> pd.DataFrame:
-    return rows[rows["image_id"].isin(list(image_ids))]
-
-
-def _cross_border(
-    params: Params, real: pd.DataFrame, synthetic: pd.DataFrame, rejected: Sequence[str]
-) -> None:
-    """Check the drawn images with the suite `mixture`, before any is decoded."""
-    import pandas as pd
-
-    from dermaflux.validation import cached_check, corpus_suite, mixture_suite
-
-    held_out = [table.metadata(paths.CORPUS, HELD_OUT, split) for split in ("validation", "test")]
-    frame = mixture_suite.with_derived_columns(real, synthetic, pd.concat(held_out), rejected)
-    checks = mixture_suite.checks(
-        params,
-        "mixture" if len(synthetic) else "real",
-        corpus_suite.as_published(params),
-        {"real": len(real), "synthetic": len(synthetic)} if params.real_fraction else None,
-    )
-    cached_check.check("mixture", frame, checks)
 
 
 def _rejected() -> list[str]:

@@ -1,4 +1,4 @@
-"""The MLflow run of an evaluated arm: test figures, pictures, the images, its training run.
+"""The MLflow run of an evaluated arm: test metrics, figures, the images, its training run.
 
 `log` is what `evaluate` calls; it decides none of the stage's files.
 """
@@ -35,7 +35,7 @@ def log(
 ) -> None:
     """One run per arm, under the parent of its seeds.
 
-    `labels` (N,) are class numbers, `probability` (N,) or (N, K) the network's own, and `figures`
+    `labels` (N,) are class numbers, `probability` (N,) or (N, K) uncalibrated, and `figures`
     the arm's entry in `reports/evaluate/<cell>.json`.
     """
     cell = paths.cell(architecture, seed)
@@ -45,31 +45,31 @@ def log(
     parent = mlflow_runs.parent(params, parameters, "evaluate")
     name = mlflow_runs.name(parameters)
     classes = config.get("classes", list(CLASSES))
-    tested = mlflow_runs.dataset("corpus test", paths.CORPUS, labels, "testing", classes)
+    images = mlflow_runs.dataset("corpus test", paths.CORPUS, labels, "testing", classes)
     with runs.start(
         mlflow_runs.TESTING,
         name,
         parameters,
         [paths.CORPUS, folder],
         parent=parent,
-        datasets=[tested],
+        datasets=[images],
         stage="evaluate",
     ) as logged:
         logged.metrics(mlflow_runs.metric_names(figures))
-        written = runs.dvc_hash(folder)
-        trained = runs.writer(logged.client, mlflow_runs.TRAINING, folder, written)
-        if trained is not None:
-            logged.tag("train_run", trained)
+        weights = runs.dvc_hash(folder)
+        trained_by = runs.writer(logged.client, mlflow_runs.TRAINING, folder, weights)
+        if trained_by is not None:
+            logged.tag("train_run", trained_by)
         logged.outputs(paths.EVALUATIONS / f"{cell}.json", paths.EVALUATIONS / cell)
-        for picture, drawn in _pictures(config, classes, labels, probability, name).items():
-            logged.figure(drawn, f"{picture}.png")
+        for title, figure in _figures(config, classes, labels, probability, name).items():
+            logged.figure(figure, f"{title}.png")
         with tempfile.TemporaryDirectory() as scratch:
             write_json(Path(scratch) / "figures.json", dict(figures))
             logged.artifact(Path(scratch) / "figures.json")
         mlflow_view.offer(logged.client, logged.experiment_id)
 
 
-def _pictures(
+def _figures(
     config: Mapping[str, Any],
     classes: Sequence[str],
     labels: Array,
@@ -79,16 +79,16 @@ def _pictures(
     temperature = float(config.get("temperature", 1.0))
     if probability.ndim == 1:
         threshold = float(config["threshold"])
-        called = (probability >= threshold).astype(int)
-        cut = f"{name}, malignant from {100 * threshold:.3g} % on"
+        predicted = (probability >= threshold).astype(int)
+        title = f"{name}, threshold {100 * threshold:.3g} %"
     else:
-        called, cut = probability.argmax(axis=1), f"{name}, likeliest class"
-    drawn = {
-        "confusion": plots.confusion(labels, called, classes, cut),
+        predicted, title = probability.argmax(axis=1), f"{name}, likeliest class"
+    figures = {
+        "confusion": plots.confusion(labels, predicted, classes, title),
         "reliability": plots.reliability(labels, probability, temperature, name),
         "roc": plots.roc(labels, probability, classes, name),
     }
     if probability.ndim == 1:
         tempered = calibration.tempered(probability, temperature)
-        drawn["decision"] = plots.decision(labels, tempered, name)
-    return drawn
+        figures["decision"] = plots.decision(labels, tempered, name)
+    return figures

@@ -15,7 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from dermaflux.core import arms
+from dermaflux.core.arrays import Array
 from dermaflux.core.checkpoints import fingerprint
+from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.params import ENLARGED, Params
 from dermaflux.tracking.runs import Dataset
@@ -33,25 +35,26 @@ def arm_parameters(
 ) -> dict[str, Any]:
     """What a run of an arm is filtered and compared by: few, flat, and the same in both stages.
 
-    The UI starts its comparisons with the first names in alphabetical order that differ: what the
-    experiments vary comes before the settings of training.
+    The UI starts its comparisons with the first names in alphabetical order that differ: what a
+    grid varies comes before the settings of training.
     `n_real` is the number of real images drawn where `real_fraction` decides it.
     """
     fraction = params.real_fraction
-    drawn = n_real if n_real is not None else (None if fraction else params.n_real)
+    if n_real is None and not fraction:
+        n_real = params.n_real
     ratio = params.ratio if arm in ENLARGED else 0.0
     if params.n_synthetic is not None and arm in ENLARGED:
-        ratio = params.n_synthetic / drawn if drawn else float("inf")
+        ratio = params.n_synthetic / n_real if n_real else float("inf")
     # A number that follows from n_real and ratio would come before ratio in the UI's comparisons.
-    named = {} if params.n_synthetic is None else {"n_synthetic": params.n_synthetic}
+    synthetic = {} if params.n_synthetic is None else {"n_synthetic": params.n_synthetic}
     return {
         "architecture": architecture,
         "arm": arm,
         "seed": seed,
-        **({} if drawn is None else {"n_real": drawn}),
+        **({} if n_real is None else {"n_real": n_real}),
         **({} if fraction is None else {"real_fraction": fraction}),
         "ratio": ratio,
-        **(named if arm == "mixture" else {}),
+        **(synthetic if arm == "mixture" else {}),
         "train.labels": params.train.labels,
         "train.epochs": params.train.epochs,
         "train.learning_rate": params.train.models[architecture].learning_rate,
@@ -84,7 +87,7 @@ def parent(params: Params, parameters: dict[str, Any], stage: str) -> Parent:
         model=params.train.models[parameters["architecture"]].model_dump(),
         evaluate=params.evaluate.model_dump() if stage == "evaluate" else None,
     )
-    tags = {"stage": stage, "mlflow.runColor": color(params, parameters)}
+    tags = {"stage": stage, "mlflow.runColor": color(parameters)}
     if experiment is not None:
         tags["DVC_EXP_NAME"] = experiment
     return Parent(
@@ -96,10 +99,13 @@ def parent(params: Params, parameters: dict[str, Any], stage: str) -> Parent:
     )
 
 
-def color(params: Params, parameters: dict[str, Any]) -> str:
-    """`#rrggbb`: the hue tells the arm, the lightness the architecture, whatever the ratio."""
-    known, own = params.train.architectures, parameters["architecture"]
-    white = 0.5 * known.index(own) / (len(known) - 1) if own in known[1:] else 0.0
+def color(parameters: dict[str, Any]) -> str:
+    """`#rrggbb`: the hue tells the arm, the lightness the architecture, whatever the ratio.
+
+    The lightness follows from the architecture's name alone, so that another one in
+    `train.architectures` changes no run.
+    """
+    white = 0.5 * rank("colour", parameters["architecture"])[0] / 255
     base = bytes.fromhex(arms.COLOURS[parameters["arm"]][1:])
     return "#" + bytes(round((1 - white) * part + white * 255) for part in base).hex()
 
@@ -107,13 +113,13 @@ def color(params: Params, parameters: dict[str, Any]) -> str:
 def dataset(
     name: str,
     path: Path,
-    labels: np.ndarray[Any, Any],
+    labels: Array,
     context: Literal["training", "validation", "testing"],
     classes: Sequence[str] = CLASSES,
 ) -> Dataset:
     """Images of a table that a run used; `labels` (N,) are class numbers."""
-    number = np.bincount(np.asarray(labels, int), minlength=len(classes))
-    counts = {label: int(count) for label, count in zip(classes, number, strict=True)}
+    images = np.bincount(np.asarray(labels, int), minlength=len(classes))
+    counts = {label: int(count) for label, count in zip(classes, images, strict=True)}
     return Dataset(name, path, counts, context)
 
 
@@ -122,13 +128,13 @@ def metric_names(figures: Mapping[str, Any]) -> dict[str, float]:
 
     All intervals are in the run's artefact `figures.json`.
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, value in figures.items():
         stem = name.removesuffix("_low").removesuffix("_high")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         if stem in _AUC:
-            found[name.replace(stem, "AUC", 1)] = float(value)
+            metrics[name.replace(stem, "AUC", 1)] = float(value)
         elif stem == name:
-            found[name] = float(value)
-    return found
+            metrics[name] = float(value)
+    return metrics

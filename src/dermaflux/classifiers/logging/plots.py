@@ -1,7 +1,7 @@
-"""Pictures of a classifier for its MLflow runs: arrays in, matplotlib Figure out, no files.
+"""Figures of a classifier for its MLflow runs: arrays in, matplotlib Figure out, no files.
 
 `labels` (N,) are class numbers; `probability` is (N,), that of malignant, or (N, K), rows that sum
-to 1. Every picture is about 500 x 450 pixels when saved at matplotlib's 100 dots per inch.
+to 1. Every figure is about 500 x 450 pixels when saved at matplotlib's 100 dots per inch.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ def _plot(title: str, wide: bool = False) -> tuple[Figure, Axes]:
 def learning_curve(history: Sequence[Mapping[str, float]], best: int, title: str) -> Figure:
     """Training loss and validation AUC over epochs; `best` is the epoch whose weights are kept.
 
-    Each row of `history` holds `epoch`, `loss` and a validation figure, `validation_<name>`.
+    Each row of `history` has `epoch`, `loss` and, where epochs were compared, `validation_auc`.
     """
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _plot(title, wide=True)
     epochs = [row["epoch"] for row in history]
-    (figure_name,) = [key for key in history[0] if key.startswith("validation_")][:1]
     axes.plot(epochs, [row["loss"] for row in history], color=_OTHER, label="training loss")
     axes.set(xlabel="epoch", ylabel="training loss (nats per image)")
     axes.yaxis.label.set_color(_OTHER)
     axes.set_ylim(bottom=0)
-    right = axes.twinx()
-    right.spines["top"].set_visible(False)
-    values = [row[figure_name] for row in history]
-    right.plot(epochs, values, color=_MODEL)
-    right.plot([best], [values[epochs.index(best)]], "o", color=_MODEL)
-    right.set_ylabel(f"{_readable(figure_name)} (dot: epoch kept)", color=_MODEL)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if "validation_auc" in history[0]:
+        right = axes.twinx()
+        right.spines["top"].set_visible(False)
+        values = [row["validation_auc"] for row in history]
+        right.plot(epochs, values, color=_MODEL)
+        right.plot([best], [values[epochs.index(best)]], "o", color=_MODEL)
+        right.set_ylabel("validation AUC (dot: epoch kept)", color=_MODEL)
     return figure
 
 
@@ -71,20 +71,23 @@ def roc(labels: Array, probability: Array, classes: Sequence[str], title: str) -
 def _against_rest(
     labels: Array, probability: Array, classes: Sequence[str]
 ) -> list[tuple[str, Array, Array]]:
-    """Name, truth (N,) of 0 or 1 and scores (N,) of every class that occurs, and not alone."""
+    """Name, truth (N,) of 0 or 1 and scores (N,) of each class that occurs beside others."""
     if probability.ndim == 1:
         return [(classes[1], labels, probability)]
-    found = [
+    columns = [
         (name, (labels == number).astype(int), probability[:, number])
         for number, name in enumerate(classes)
     ]
-    return [(name, truth, scores) for name, truth, scores in found if 0 < truth.sum() < len(truth)]
+    return [
+        (name, truth, scores) for name, truth, scores in columns if 0 < truth.sum() < len(truth)
+    ]
 
 
-def confusion(labels: Array, called: Array, classes: Sequence[str], title: str) -> Figure:
+def confusion(labels: Array, predicted: Array, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix: images in the cells, coloured by their share of the true class."""
-    counts = np.zeros((len(classes), len(classes)), int)
-    np.add.at(counts, (np.asarray(labels, int), np.asarray(called, int)), 1)
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = _plot(title)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -99,23 +102,23 @@ def confusion(labels: Array, called: Array, classes: Sequence[str], title: str) 
             )
         axes.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) == 2 else 45)
         axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="called (images; share of the row)", ylabel="label")
+    axes.set(xlabel="predicted (images; share of the row)", ylabel="label")
     axes.spines[:].set_visible(False)
     return figure
 
 
 def reliability(labels: Array, probability: Array, temperature: float, title: str) -> Figure:
-    """Observed share against said probability, before and after the temperature."""
+    """Observed fraction against predicted probability, uncalibrated and calibrated."""
     figure, axes = _plot(title)
     axes.plot([0, 1], [0, 1], color=_FAINT, linestyle="--")
     tempered = calibration.tempered(probability, temperature)
-    drawn = {
-        "as the network says it": (probability, _OTHER),
-        f"at temperature {temperature:.2f}": (tempered, _MODEL),
+    curves = {
+        "uncalibrated": (probability, _OTHER),
+        f"calibrated, temperature {temperature:.2f}": (tempered, _MODEL),
     }
-    for name, (said, colour) in drawn.items():
-        curve = calibration.reliability(labels, said)
-        error = calibration.error(labels, said)
+    for name, (predicted, colour) in curves.items():
+        curve = calibration.reliability(labels, predicted)
+        error = calibration.error(labels, predicted)
         label = f"{name}: calibration error {error:.3f}"
         axes.plot(curve["probability"], curve["observed"], color=colour, label=label)
         sizes = 10 + 200 * curve["images"] / len(labels)
@@ -123,7 +126,7 @@ def reliability(labels: Array, probability: Array, temperature: float, title: st
     several = probability.ndim == 2
     axes.set(
         xlabel="probability of the likeliest class" if several else "probability of malignant",
-        ylabel="share that is right" if several else "share that is malignant",
+        ylabel="observed fraction that is right" if several else "observed malignant fraction",
         xlim=(-0.02, 1.02),
         ylim=(-0.02, 1.02),
         aspect="equal",
@@ -144,14 +147,10 @@ def decision(labels: Array, probability: Array, title: str) -> Figure:
     axes.plot(curve["threshold"], curve["model"], color=_MODEL, label="treat by the model")
     prevalence = float(np.mean(labels))
     axes.set(
-        xlabel="probability from which one treats",
+        xlabel="decision threshold",
         ylabel="net benefit (malignant treated per image)",
         xlim=(0, 1),
         ylim=(-0.25 * prevalence, 1.1 * prevalence),
     )
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     return figure
-
-
-def _readable(name: str) -> str:
-    return name.replace("_", " ").replace("auc", "AUC")

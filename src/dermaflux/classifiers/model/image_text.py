@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from dermaflux.core import hub
+from dermaflux.core.arrays import Array
 from dermaflux.core.devices import automatic_device
 from dermaflux.errors import InputError
 
@@ -34,8 +35,8 @@ _FORK = "https://github.com/SiyuanYan1/Derm1M"
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Where a model lies, checked before anything large is loaded."""
+class ModelSource:
+    """Where a model comes from, checked before anything large is loaded."""
 
     name: str
     """Its key in `zero_shot.models`."""
@@ -48,21 +49,21 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Opened:
+class ImageTextModel:
     """A model ready to score."""
 
-    model: Any
+    network: Any
     prepare: Any
-    """PIL image -> (3, S, S) as the model's own configuration says."""
+    """PIL image -> (3, S, S) as the model's configuration says."""
     tokenizer: Any
     device: torch.device
 
 
-def find(name: str, source: str) -> Reference:
+def find(name: str, source: str) -> ModelSource:
     """Configuration and card of `zero_shot.models.<name>`.
 
-    Raises `InputError` when open_clip is not installed, the model cannot be had, or its
-    configuration is one that the installed open_clip does not know.
+    Raises `InputError` when open_clip is not installed, the model is not available, or the
+    installed open_clip does not know its configuration.
     """
     try:
         import open_clip
@@ -78,8 +79,9 @@ def find(name: str, source: str) -> Reference:
         if source.startswith(_HUB):
             from huggingface_hub import snapshot_download
 
-            found = snapshot_download(repository, revision=revision or None, allow_patterns=_TEXT)
-            folder = Path(found)
+            folder = Path(
+                snapshot_download(repository, revision=revision or None, allow_patterns=_TEXT)
+            )
         config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
     known = {field.name for field in dataclasses.fields(open_clip.CLIPVisionCfg)}
     unknown = sorted(set(config.get("model_cfg", {}).get("vision_cfg", {})) - known)
@@ -94,7 +96,7 @@ def find(name: str, source: str) -> Reference:
     if source.startswith(_HUB) and revision:
         with _opening(parameter, repository, revision):
             _weights(repository, revision)
-    return Reference(name, source, source if at_hub else f"local-dir:{folder}", _licence(folder))
+    return ModelSource(name, source, source if at_hub else f"local-dir:{folder}", _licence(folder))
 
 
 def _opening(parameter: str, repository: str, revision: str | None) -> Any:
@@ -108,7 +110,7 @@ def _opening(parameter: str, repository: str, revision: str | None) -> Any:
 
 
 def _weights(repository: str, revision: str) -> None:
-    """Bring the weights of a revision beside its configuration, safetensors where there are any."""
+    """Download the weights of a revision next to its configuration, safetensors if it has any."""
     from huggingface_hub import errors, hf_hub_download
 
     try:
@@ -122,14 +124,14 @@ def _licence(folder: Path) -> str:
 
     card = folder / "README.md"
     if not card.is_file():
-        return "licence not stated"
+        return "not stated"
     return str(
         ModelCard.load(card, ignore_metadata_errors=True).data.get("license") or "not stated"
     )
 
 
-def load(reference: Reference) -> Opened:
-    """The model with its weights, on the GPU when there is one; of a pickle only tensors are read.
+def load(source: ModelSource) -> ImageTextModel:
+    """The model with its weights, on the GPU when there is one; only tensors of a pickle are read.
 
     Raises `InputError` when open_clip cannot build it or the weights do not fit.
     """
@@ -137,49 +139,49 @@ def load(reference: Reference) -> Opened:
 
     import open_clip
 
-    parameter = f"zero_shot.models.{reference.name}"
+    parameter = f"zero_shot.models.{source.name}"
     try:
-        with _opening(parameter, reference.address, None):
-            model, prepare = open_clip.create_model_from_pretrained(
-                reference.address, weights_only=True
+        with _opening(parameter, source.address, None):
+            network, prepare = open_clip.create_model_from_pretrained(
+                source.address, weights_only=True
             )
-            tokenizer = open_clip.get_tokenizer(reference.address)
+            tokenizer = open_clip.get_tokenizer(source.address)
     except (RuntimeError, TypeError, KeyError, pickle.UnpicklingError) as error:
-        said = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        problem = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
         raise InputError(
-            f"{parameter} {reference.address} cannot be opened by open_clip ({said}); give a "
+            f"{parameter} {source.address} cannot be opened by open_clip ({problem}); give a "
             "folder with matching configuration and weights, or leave it out of zero_shot.run"
         ) from None
     device = automatic_device()
-    return Opened(model.to(device).eval(), prepare, tokenizer, device)
+    return ImageTextModel(network.to(device).eval(), prepare, tokenizer, device)
 
 
 def sentences(words: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every template with every phrasing of a class in the place of `{c}`."""
+    """Every template, with `{c}` replaced by every phrasing of a class."""
     return [template.replace("{c}", phrase) for phrase in words for template in templates]
 
 
-def class_features(opened: Opened, classes: Sequence[Sequence[str]]) -> Tensor:
+def class_features(model: ImageTextModel, classes: Sequence[Sequence[str]]) -> Tensor:
     """(C, D) unit vectors from the sentences of C classes."""
-    found = []
+    means = []
     with torch.inference_mode():
-        for written in classes:
-            tokens = opened.tokenizer(list(written)).to(opened.device)
-            features = normalize(opened.model.encode_text(tokens).float(), dim=-1)
-            found.append(normalize(features.mean(dim=0), dim=-1))
-    return torch.stack(found)
+        for phrases in classes:
+            tokens = model.tokenizer(list(phrases)).to(model.device)
+            features = normalize(model.network.encode_text(tokens).float(), dim=-1)
+            means.append(normalize(features.mean(dim=0), dim=-1))
+    return torch.stack(means)
 
 
 def probabilities(
-    opened: Opened, features: Tensor, images: Iterable[Image.Image], batch: int
-) -> np.ndarray[Any, Any]:
+    model: ImageTextModel, features: Tensor, images: Iterable[Image.Image], batch: int
+) -> Array:
     """(N, C) float64 probabilities of the classes of `features` (C, D), rows sum to 1."""
     rows = [np.empty((0, len(features)))]
     with torch.inference_mode():
-        scale = opened.model.logit_scale.exp().float()
+        scale = model.network.logit_scale.exp().float()
         stream = iter(images)
         while chunk := list(islice(stream, batch)):
-            pixels = torch.stack([opened.prepare(image) for image in chunk]).to(opened.device)
-            seen = normalize(opened.model.encode_image(pixels).float(), dim=-1)
-            rows.append((scale * seen @ features.T).double().softmax(dim=1).cpu().numpy())
+            pixels = torch.stack([model.prepare(image) for image in chunk]).to(model.device)
+            embedded = normalize(model.network.encode_image(pixels).float(), dim=-1)
+            rows.append((scale * embedded @ features.T).double().softmax(dim=1).cpu().numpy())
     return np.concatenate(rows)

@@ -2,7 +2,7 @@
 
 A classifier folder holds `model.safetensors` (weights), `config.json` (how to build the model and
 prepare images), `validation.csv` (image_id, label, and `probability` of malignancy or a column per
-diagnosis) and `history.csv` (one row per epoch). Model and images meet in `probabilities`; nothing
+diagnosis) and `history.csv` (one row per epoch). `probabilities` applies a model to images; nothing
 here trains.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from contextlib import closing
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 from dermaflux.classifiers.data.subset import column
 from dermaflux.classifiers.model import pretrained
+from dermaflux.core.arrays import Array
+from dermaflux.core.decode_ahead import decode_ahead
 from dermaflux.core.devices import automatic_device
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
@@ -28,14 +31,17 @@ from dermaflux.params import Model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dermaflux.classifiers.data.samples import Images
+
 THRESHOLD = 0.5
 """Training sets are balanced, so 0.5 is the equal-prior decision (the paper's accuracy)."""
+_BATCHES_AHEAD = 2  # read while the device computes
 
 
 def configure(model: Model, image_size: int, classes: Sequence[str] = CLASSES) -> dict[str, Any]:
     """Settings from which `build` makes a model and `probabilities` prepares images.
 
-    Raises `InputError` for a name that timm does not know and for contradicting sizes.
+    Raises `InputError` for a name that timm does not know and for image sizes that disagree.
     """
     import timm
 
@@ -66,7 +72,7 @@ def configure(model: Model, image_size: int, classes: Sequence[str] = CLASSES) -
 
 
 def binary(classes: Sequence[str]) -> bool:
-    """Whether one logit, that of malignancy, tells the classes apart."""
+    """Whether the classes are benign and malignant, which one logit separates."""
     return column(classes) == "label"
 
 
@@ -95,18 +101,18 @@ def build(config: dict[str, Any], weights: Path | None = None) -> nn.Module:
             raise
         problem = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
         raise InputError(
-            f"weights {weights} do not fit {config['name']} ({problem}); give those of that very "
-            "model and leave out options that change its size"
+            f"weights {weights} do not fit {config['name']} ({problem}); give those of "
+            "exactly that model and leave out options that change its size"
         ) from None
     if weights is not None:
         pretrained.check(model, weights, config["name"])
     return model
 
 
-def freeze(network: nn.Module) -> None:
+def freeze(model: nn.Module) -> None:
     """Leave nothing but the last layer to learn; statistics of batch norm still adapt."""
-    network.requires_grad_(False)
-    last = network.get_classifier()  # type: ignore[operator]
+    model.requires_grad_(False)
+    last = model.get_classifier()  # type: ignore[operator]
     for layer in last if isinstance(last, tuple) else (last,):
         layer.requires_grad_(True)
 
@@ -118,9 +124,9 @@ def normalise(images: Tensor, config: dict[str, Any]) -> Tensor:
 
 
 def channels(images: Tensor, values: Sequence[float]) -> Tensor:
-    """(1, C, 1, 1) beside `images`; on a GPU nothing waits for it, as for `new_tensor` it would."""
-    one = torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True)
-    return one.view(1, -1, 1, 1)
+    """(1, C, 1, 1) on the device of `images`; copied without blocking, unlike `new_tensor`."""
+    row = torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True)
+    return row.view(1, -1, 1, 1)
 
 
 def unit(pixels: Tensor) -> Tensor:
@@ -128,29 +134,34 @@ def unit(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 
+def read(images: Images, index: slice | Array) -> Tensor:
+    """The images at `index` as a uint8 tensor (B, S, S, 3) on the CPU."""
+    return torch.from_numpy(np.require(np.asarray(images[index]), requirements="W"))
+
+
 def probabilities(
     model: nn.Module,
     config: dict[str, Any],
-    images: Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any],
+    images: Images,
     batch: int = 128,
-) -> np.ndarray[Any, Any]:
-    """What the model makes of uint8 images (N, S, S, 3), S = config["image_size"].
+) -> Array:
+    """Probabilities of uint8 images (N, S, S, 3), S = config["image_size"], read batch by batch.
 
     Returns float64 in [0, 1]: (N,) probability of malignancy, or (N, K) of K diagnoses, rows that
     sum to 1. Leaves the model in evaluation mode.
     """
-    where = next(model.parameters()).device
+    device = next(model.parameters()).device
     model.eval()
     classes = config["classes"]
-    found = [np.empty(0 if binary(classes) else (0, len(classes)))]
-    with torch.inference_mode():
-        for first in range(0, len(images), batch):
-            chosen = np.require(images[first : first + batch], requirements="W")
-            pixels = torch.from_numpy(chosen).to(where)
-            logits = model(normalise(unit(pixels), config)).double()
-            shares = logits.squeeze(1).sigmoid() if binary(classes) else logits.softmax(dim=1)
-            found.append(shares.cpu().numpy())
-    return np.concatenate(found)
+    parts = [np.empty(0 if binary(classes) else (0, len(classes)))]
+    slices = [slice(first, first + batch) for first in range(0, len(images), batch)]
+    batches = decode_ahead(lambda part: read(images, part), slices, _BATCHES_AHEAD, 1)
+    with torch.inference_mode(), closing(batches):
+        for pixels in batches:
+            logits = model(normalise(unit(pixels.to(device)), config)).double()
+            scores = logits.squeeze(1).sigmoid() if binary(classes) else logits.softmax(dim=1)
+            parts.append(scores.cpu().numpy())
+    return np.concatenate(parts)
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:

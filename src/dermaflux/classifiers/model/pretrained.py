@@ -1,7 +1,7 @@
 """Weights to start from: the hub's of a timm model, or a file of the same kind.
 
-Reads safetensors only, nothing is unpickled. What the file holds beside the classifier has to fit;
-a classifier of another size is left out, and the new one starts at random.
+Reads safetensors only, nothing is unpickled. All tensors but those of the last layer have to fit; a
+last layer of another size is left out, and the new one starts at random.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FILE = "model.safetensors"  # of every timm repository of the hub
 def locate(model: Model) -> Path | None:
     """The file that training starts from, fetched when it is the hub's; None for random weights.
 
-    Raises `InputError` when it is not to be had, before any work.
+    Raises `InputError` when it is not available, before any work.
     """
     if not model.pretrained:
         return None
@@ -75,36 +75,36 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"weights {path} are no whole safetensors file ({error}); give a {_FILE} of timm's"
+            f"weights {path} are not a safetensors file ({error}); give a {_FILE} from timm"
         ) from None
 
 
 def overlay(path: Path, name: str) -> dict[str, Any]:
     """Arguments of `timm.create_model` that start the model `name` from the file."""
-    held = _shapes(path)
-    size = next((held[one][0] for one in _classifiers(name) if one in held), 0)
+    shapes = _shapes(path)
+    size = next((shapes[tensor][0] for tensor in _last_layer(name) if tensor in shapes), 0)
     return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(path), "num_classes": size}}
 
 
 def check(network: nn.Module, path: Path, name: str) -> None:
-    """Raise `InputError` when weights of the network, but for its classifier, are not in the file.
+    """Raise `InputError` when weights of the network, except its last layer, are not in the file.
 
-    timm itself passes over what is missing once the classifier differs.
+    timm itself ignores missing tensors once the last layer differs.
     """
-    held = _shapes(path)
-    wanted = [one for one, _ in network.named_parameters() if one not in _classifiers(name)]
-    missing = [one for one in wanted if one not in held]
+    shapes = _shapes(path)
+    wanted = [tensor for tensor, _ in network.named_parameters() if tensor not in _last_layer(name)]
+    missing = [tensor for tensor in wanted if tensor not in shapes]
     if missing:
         raise InputError(
             f"weights {path} lack {len(missing)} of {len(wanted)} tensors of {name}, such as "
-            f"{missing[0]}; give a {_FILE} of that very model, with timm's names"
+            f"{missing[0]}; give a {_FILE} of exactly that model, with timm's names"
         )
 
 
-def _classifiers(name: str) -> tuple[str, ...]:
+def _last_layer(name: str) -> tuple[str, ...]:
     """Names of the tensors of the last layer."""
     import timm
 
-    found = timm.models.get_pretrained_cfg(name).classifier
-    modules = (found,) if isinstance(found, str) else tuple(found or ())
-    return tuple(f"{one}.{part}" for one in modules for part in ("weight", "bias"))
+    classifier = timm.models.get_pretrained_cfg(name).classifier
+    modules = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    return tuple(f"{module}.{part}" for module in modules for part in ("weight", "bias"))

@@ -1,7 +1,7 @@
 """Augmentation of whole batches on the device: symmetries, colour jitter, crops, blur, cutout.
 
-Pure functions on tensors; every image of a batch draws its own. The random numbers come from a CPU
-generator, so that each device augments alike.
+Pure functions on tensors; every image of a batch gets random numbers of its own. They come from a
+CPU generator, so that every device augments alike.
 
 `strong` follows the winners of ISIC 2020 (Ha, Liu and Liu, arXiv 2010.05351, and their published
 `get_transforms`): symmetries of the square, scale, shift and rotation, brightness and contrast by
@@ -93,10 +93,10 @@ def cutout(images: Tensor, x: Tensor, y: Tensor, side: Tensor) -> Tensor:
 
     `x`, `y`: (B,) left and top pixel, integers; `side`: (B,) pixels, 0 for none.
     """
-    places = torch.arange(images.shape[3], device=images.device)
+    positions = torch.arange(images.shape[3], device=images.device)
 
     def inside(first: Tensor) -> Tensor:
-        return (places >= first[:, None]) & (places < (first + side)[:, None])
+        return (positions >= first[:, None]) & (positions < (first + side)[:, None])
 
     hole = (inside(y)[:, :, None] & inside(x)[:, None, :])[:, None]
     return torch.where(hole, images.mean(dim=(2, 3), keepdim=True), images)
@@ -112,8 +112,8 @@ def augment(images: Tensor, how: str, generator: torch.Generator) -> Tensor:
 
     def uniform(rows: int) -> Tensor:
         # Not blocking, so that the CPU may run ahead of a GPU.
-        drawn = torch.rand((rows, len(images)), generator=generator)
-        return drawn.to(images.device, non_blocking=True)
+        numbers = torch.rand((rows, len(images)), generator=generator)
+        return numbers.to(images.device, non_blocking=True)
 
     coins = uniform(3) < 0.5
     images = turn(images, *coins)
