@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from dermaflux.metrics import metrics
+from dermaflux.metrics import binary
 from dermaflux.statistics import bootstrap
 
 
@@ -56,7 +56,7 @@ def test_a_thousand_resamples_of_the_papers_test_set_take_under_two_seconds() ->
     scores = 1 / (1 + np.exp(-generator.normal(labels, 1)))
     began = time.process_time()
     weights = bootstrap.resamples(labels, np.arange(9191), 1000, seed=0)
-    metrics.figures(labels, scores, 0.5, [0.9, 0.95], weights)
+    binary.figures(labels, scores, 0.5, [0.9, 0.95], weights)
     assert time.process_time() - began < 4  # loaded CI machines; 1 to 2 s on a quiet core
 
 
@@ -74,7 +74,7 @@ def test_intervals_cover_the_true_auc_when_lesions_have_several_images() -> None
         scores = labels + effect + generator.normal(0, np.sqrt(0.3), len(labels))
         for name, groups in (("clustered", members), ("ignored", np.arange(len(labels)))):
             weights = bootstrap.resamples(labels, groups, 400, seed=trial)
-            values = metrics.bootstrap_auc(labels, scores, weights)
+            values = binary.bootstrap_auc(labels, scores, weights)
             low, high = bootstrap.interval(values, 0.95)
             covered[name] += low <= truth <= high
     assert 0.915 <= covered["clustered"] / trials <= 0.975

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dermaflux.metrics import metrics
+from dermaflux.metrics import binary
 from dermaflux.statistics import bootstrap, delong
 
 # Outcome (poor 1), WFNS grade and S100 beta (0.01 ug/l) of 113 patients with subarachnoid
@@ -109,7 +109,7 @@ def test_p_is_uniform_for_lesions_of_several_images_and_agrees_with_the_bootstra
     assert stats.kstest(clustered, "uniform").pvalue > 0.001
     assert np.mean(np.array(ignored) < 0.05) > 0.2
     weights = bootstrap.resamples(labels, members, 1000, seed=0)
-    differences = [metrics.bootstrap_auc(labels, scores, weights) for scores in (first, second)]
+    differences = [binary.bootstrap_auc(labels, scores, weights) for scores in (first, second)]
     spread = np.std(differences[0] - differences[1])
     found = delong.compare(labels, first, second, members)
     assert found.standard_error == pytest.approx(spread, rel=0.1)

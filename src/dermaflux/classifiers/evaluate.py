@@ -27,7 +27,7 @@ from dermaflux.core.arrays import Array
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
-from dermaflux.metrics import calibration, decision_curve, metrics, multiclass
+from dermaflux.metrics import binary, calibration, decision_curve, multiclass
 from dermaflux.params import Params
 from dermaflux.statistics import bootstrap, comparison, subgroups
 from dermaflux.statistics.comparison import Scored
@@ -132,7 +132,7 @@ def _validation(folder: Path, classes: tuple[str, ...]) -> dict[str, float]:
     rows = pd.read_csv(folder / "validation.csv", dtype={"label": str})
     labels = rows["label"].map({name: number for number, name in enumerate(classes)}).to_numpy()
     if classes == CLASSES:
-        return {"validation_auc": metrics.auc(labels, rows["probability"].to_numpy())}
+        return {"validation_auc": binary.auc(labels, rows["probability"].to_numpy())}
     return {"validation_mauc": multiclass.mauc(labels, rows[list(classes)].to_numpy())}
 
 
@@ -184,11 +184,11 @@ def _roc(tested: Tested, scored: Scored) -> pd.DataFrame:
     import pandas as pd
 
     if tested.binary:
-        points = metrics.roc_points(tested.labels, scored.probability)
+        points = binary.roc_points(tested.labels, scored.probability)
         return pd.DataFrame(points, columns=["fpr", "tpr"])
     grid = np.linspace(0, 1, 101)
     curves = [
-        np.interp(grid, *metrics.roc_points(tested.labels == k, scored.probability[:, k], 10**9).T)
+        np.interp(grid, *binary.roc_points(tested.labels == k, scored.probability[:, k], 10**9).T)
         for k in np.unique(tested.labels)
     ]
     return pd.DataFrame({"fpr": grid, "tpr": np.mean(curves, axis=0)})

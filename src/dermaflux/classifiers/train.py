@@ -27,7 +27,7 @@ from dermaflux.classifiers.recipes.supervised import augmentation
 from dermaflux.core.checkpoints import checkpoint, fingerprint
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
-from dermaflux.metrics import calibration, metrics, multiclass
+from dermaflux.metrics import binary, calibration, multiclass
 from dermaflux.params import Arm, Model, Params
 from dermaflux.tracking import runs as tracking
 from dermaflux.training import torch_compile
@@ -217,6 +217,6 @@ def _code() -> str:
     import torch
 
     state = hashlib.sha256(f"torch {torch.__version__} timm {timm.__version__}".encode())
-    for module in (arm_plan, augmentation, torch_compile, loop, metrics, multiclass, network):
+    for module in (arm_plan, augmentation, torch_compile, loop, binary, multiclass, network):
         state.update(Path(str(module.__file__)).read_bytes())
     return state.hexdigest()

@@ -104,12 +104,12 @@ def _write(
 ) -> None:
     import pandas as pd
 
-    from dermaflux.metrics import metrics
+    from dermaflux.metrics import binary
 
     with atomic_folder(paths.ZERO_SHOT) as partial:
         (partial / "roc").mkdir()
         for name, scores in probability.items():
-            points = pd.DataFrame(metrics.roc_points(labels, scores), columns=["fpr", "tpr"])
+            points = pd.DataFrame(binary.roc_points(labels, scores), columns=["fpr", "tpr"])
             points.to_csv(partial / "roc" / f"{name}.csv", index=False)
         rows[["image_id", "label"]].assign(**probability).to_csv(
             partial / "predictions.csv", index=False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from dermaflux.core.arrays import Array
-from dermaflux.metrics import calibration, metrics
+from dermaflux.metrics import binary, calibration
 
 
 def mauc(labels: Array, probability: Array) -> float:
@@ -19,7 +19,7 @@ def mauc(labels: Array, probability: Array) -> float:
     present = np.unique(labels)
     if len(present) < 2:
         return float("nan")
-    return float(np.mean([metrics.auc(labels == name, probability[:, name]) for name in present]))
+    return float(np.mean([binary.auc(labels == name, probability[:, name]) for name in present]))
 
 
 def figures(labels: Array, probability: Array, weights: Array) -> dict[str, Array]:
@@ -27,7 +27,7 @@ def figures(labels: Array, probability: Array, weights: Array) -> dict[str, Arra
     `calibration_error` (of the likeliest class); two classes at least must occur.
     """
     present = np.unique(labels)
-    aucs = [metrics.bootstrap_auc(labels == k, probability[:, k], weights) for k in present]
+    aucs = [binary.bootstrap_auc(labels == k, probability[:, k], weights) for k in present]
     by_class = [class_figures(labels, probability, name, weights) for name in present]
     return {
         "mauc": np.mean(aucs, axis=0),
@@ -46,10 +46,10 @@ def overall(labels: Array, probability: Array, weights: Array) -> dict[str, Arra
             np.ones(len(labels)),
             events,
             -np.log(np.clip(own, 1e-15, 1)),
-            metrics.calibration_columns(events, likeliest),
+            binary.calibration_columns(events, likeliest),
         ]
     )
-    sums = metrics.by_chunk(lambda rows: {"sums": rows @ columns}, weights)["sums"]
+    sums = binary.by_chunk(lambda rows: {"sums": rows @ columns}, weights)["sums"]
     return {
         "accuracy": sums[:, 1] / sums[:, 0],
         "log_loss": sums[:, 2] / sums[:, 0],
@@ -63,7 +63,7 @@ def class_figures(labels: Array, probability: Array, name: int, weights: Array) 
     """
     own, called = labels == name, probability.argmax(axis=1) == name
     columns = np.column_stack([own, called, own & called, ~own, ~own & ~called]).astype(float)
-    sums = metrics.by_chunk(lambda rows: {"sums": rows @ columns}, weights)["sums"]
+    sums = binary.by_chunk(lambda rows: {"sums": rows @ columns}, weights)["sums"]
     count, calls, hits, others, rejections = sums.T
     with np.errstate(invalid="ignore"):
         return {

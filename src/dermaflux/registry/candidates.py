@@ -63,9 +63,9 @@ def predictions(folder: Path) -> pd.DataFrame:
 
 def auc(rows: pd.DataFrame) -> float:
     """Area under the ROC curve of a prediction table."""
-    from dermaflux.metrics import metrics
+    from dermaflux.metrics import binary
 
-    return metrics.auc(rows["malignant"].to_numpy().astype(int), rows["probability"].to_numpy())
+    return binary.auc(rows["malignant"].to_numpy().astype(int), rows["probability"].to_numpy())
 
 
 def candidates(params: Params) -> list[Candidate]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermaflux.metrics import calibration, metrics
+from dermaflux.metrics import binary, calibration
 from dermaflux.statistics import bootstrap
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _figures(facts: Facts, rows: pd.DataFrame) -> str:
     drawn = bootstrap.resamples(labels, members, facts.promote.bootstrap_samples, facts.seed)
     weights = np.concatenate([np.ones((1, len(labels)), drawn.dtype), drawn])
     threshold = float(facts.config["threshold"])
-    found = metrics.figures(labels, scores, threshold, [facts.promote.specificity], weights)
+    found = binary.figures(labels, scores, threshold, [facts.promote.specificity], weights)
     at = f"sensitivity_at_{facts.promote.specificity * 100:g}"
     names = {
         "auc": "ROC-AUC",
@@ -139,7 +139,7 @@ def _groups(facts: Facts, rows: pd.DataFrame) -> str:
             counts = (int((labels == 0).sum()), int((labels == 1).sum()))
             auc = "too few to say"
             if min(counts) >= facts.minimum_group:
-                auc = f"{metrics.auc(labels, group['probability'].to_numpy()):.3f}"
+                auc = f"{binary.auc(labels, group['probability'].to_numpy()):.3f}"
             lines.append((f"{column.replace('_', ' ')} {value}", *counts, auc))
     return _table(("group", "benign", "malignant", "ROC-AUC"), lines)
 

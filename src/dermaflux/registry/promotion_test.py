@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dermaflux.core.arrays import Array
-from dermaflux.metrics import metrics
+from dermaflux.metrics import binary
 from dermaflux.statistics import bootstrap
 
 
@@ -61,7 +61,7 @@ def hold(
 def _figures(labels: Array, scores: Array, specificity: float, weights: Array) -> list[Array]:
     """AUC and sensitivity (1 + B,): of the sample itself, then of each resample."""
     rows = np.concatenate([np.ones((1, len(labels)), weights.dtype), weights])
-    found = metrics.figures(labels, scores, 0.5, [specificity], rows)
+    found = binary.figures(labels, scores, 0.5, [specificity], rows)
     return [found["auc"], found[f"sensitivity_at_{specificity * 100:g}"]]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dermaflux.core.arrays import Array
-from dermaflux.metrics import calibration, metrics, multiclass
+from dermaflux.metrics import binary, calibration, multiclass
 from dermaflux.params import Evaluate
 from dermaflux.statistics import bootstrap, delong
 
@@ -42,7 +42,7 @@ def figures(labels: Array, scored: Scored, settings: Evaluate, weights: Array) -
     """Every figure of an arm on each resample, arrays (B,)."""
     if scored.probability.ndim == 2:
         return multiclass.figures(labels, scored.probability, weights)
-    return metrics.figures(
+    return binary.figures(
         labels,
         scored.probability,
         scored.threshold,
@@ -70,7 +70,7 @@ def compare(
         result[arm] = with_intervals(point, resampled[arm], settings.confidence, over)
         result[arm] |= _calibrated(labels, scored)
         if scored.probability.ndim == 1:
-            counted = metrics.confusion(labels, scored.probability, scored.threshold)
+            counted = binary.confusion(labels, scored.probability, scored.threshold)
             result[arm] |= {"confusion": counted, "threshold": scored.threshold}
     result["differences"] = {}
     if "real" in arms:

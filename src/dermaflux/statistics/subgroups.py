@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux.core.arrays import Array
-from dermaflux.metrics import metrics, multiclass
+from dermaflux.metrics import binary, multiclass
 from dermaflux.params import Evaluate
 from dermaflux.statistics import bootstrap
 from dermaflux.statistics.comparison import Scored, rates, with_intervals
@@ -117,9 +117,9 @@ def _of_two(
     scores = scored.probability[here]
 
     def figures(rows: Array) -> dict[str, Array]:
-        values = metrics.threshold_figures(labels, scores, scored.threshold, rows)
+        values = binary.threshold_figures(labels, scores, scored.threshold, rows)
         if "auc" in wanted:
-            values["auc"] = metrics.bootstrap_auc(labels, scores, rows)
+            values["auc"] = binary.bootstrap_auc(labels, scores, rows)
         return {name: values[name] for name in wanted}
 
     notes = [
@@ -170,7 +170,7 @@ def _against_rest(
                 ) -> dict[str, Array]:
                     values = multiclass.class_figures(labels, scored.probability, number, rows)
                     scores = scored.probability[:, number]
-                    return {"auc": metrics.bootstrap_auc(labels == number, scores, rows), **values}
+                    return {"auc": binary.bootstrap_auc(labels == number, scores, rows), **values}
 
                 given = _given(figures, weights, settings, rates(own.astype(int), members))
             found.append((arm, "diagnosis", name, own, given, note))

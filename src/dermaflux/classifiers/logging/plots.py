@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dermaflux.core.arrays import Array
-from dermaflux.metrics import calibration, decision_curve, metrics
+from dermaflux.metrics import binary, calibration, decision_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +61,8 @@ def roc(labels: Array, probability: Array, classes: Sequence[str], title: str) -
     figure, axes = _plot(title)
     axes.plot([0, 1], [0, 1], color=_FAINT, linestyle="--", label="chance: AUC 0.5")
     for name, truth, scores in _against_rest(labels, probability, classes):
-        points = metrics.roc_points(truth, scores)
-        axes.plot(*points.T, label=f"{name}: AUC {metrics.auc(truth, scores):.3f}")
+        points = binary.roc_points(truth, scores)
+        axes.plot(*points.T, label=f"{name}: AUC {binary.auc(truth, scores):.3f}")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     return figure

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from dermaflux.metrics import calibration, metrics
+from dermaflux.metrics import binary, calibration
 
 
 @pytest.fixture(params=["continuous", "tied"])
@@ -21,7 +21,7 @@ def test_figures_agree_with_scikit_learn(sample) -> None:
     labels, scores = sample
     called = scores >= 0.5
     once = np.ones((1, len(labels)), int)
-    found = metrics.figures(labels, scores, 0.5, [0.9, 0.95], once, [0.9, 0.95])
+    found = binary.figures(labels, scores, 0.5, [0.9, 0.95], once, [0.9, 0.95])
     false, true, _ = reference.roc_curve(labels, scores, drop_intermediate=False)
     expected = {
         "auc": reference.roc_auc_score(labels, scores),
@@ -41,10 +41,10 @@ def test_figures_agree_with_scikit_learn(sample) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert found[name][0] == pytest.approx(value, abs=1e-12), name
-    assert metrics.auc(labels, scores) == pytest.approx(expected["auc"], abs=1e-12)
-    alone = metrics.threshold_figures(labels, scores, 0.5, once)
+    assert binary.auc(labels, scores) == pytest.approx(expected["auc"], abs=1e-12)
+    alone = binary.threshold_figures(labels, scores, 0.5, once)
     assert all(alone[name][0] == found[name][0] for name in alone)
-    counted = metrics.confusion(labels, scores, 0.5)
+    counted = binary.confusion(labels, scores, 0.5)
     assert list(counted.values()) == [
         reference.confusion_matrix(labels, called)[place]
         for place in ((1, 1), (0, 1), (0, 0), (1, 0))
@@ -54,28 +54,28 @@ def test_figures_agree_with_scikit_learn(sample) -> None:
 def test_a_weight_is_a_repeated_image(sample) -> None:
     labels, scores = sample
     weights = np.random.default_rng(0).integers(0, 4, (7, len(labels)))
-    found = metrics.figures(labels, scores, 0.5, [0.8], weights, [0.7, 0.95])
+    found = binary.figures(labels, scores, 0.5, [0.8], weights, [0.7, 0.95])
     for number, row in enumerate(weights):
         again = np.repeat(labels, row), np.repeat(scores, row)
         once = np.ones((1, row.sum()), int)
-        expected = metrics.figures(*again, 0.5, [0.8], once, [0.7, 0.95])
+        expected = binary.figures(*again, 0.5, [0.8], once, [0.7, 0.95])
         for name in found:
             assert found[name][number] == pytest.approx(expected[name][0], abs=1e-12), name
-    assert metrics.bootstrap_auc(labels, scores, weights) == pytest.approx(found["auc"])
+    assert binary.bootstrap_auc(labels, scores, weights) == pytest.approx(found["auc"])
 
 
 def test_chunks_do_not_change_a_figure(sample, monkeypatch) -> None:
     labels, scores = sample
     weights = np.random.default_rng(0).integers(0, 3, (50, len(labels)))
-    whole = metrics.figures(labels, scores, 0.5, [0.9], weights)
-    monkeypatch.setattr(metrics, "_ELEMENTS", 3 * len(labels))
-    parts = metrics.figures(labels, scores, 0.5, [0.9], weights)
+    whole = binary.figures(labels, scores, 0.5, [0.9], weights)
+    monkeypatch.setattr(binary, "_ELEMENTS", 3 * len(labels))
+    parts = binary.figures(labels, scores, 0.5, [0.9], weights)
     assert all(parts[name] == pytest.approx(whole[name], abs=1e-14) for name in whole)
 
 
 def test_a_classifier_that_calls_nothing_malignant() -> None:
     labels, scores = np.array([0, 0, 1, 1]), np.full(4, 0.2)
-    found = metrics.figures(labels, scores, 0.5, [0.9], np.ones((1, 4), int), [0.9])
+    found = binary.figures(labels, scores, 0.5, [0.9], np.ones((1, 4), int), [0.9])
     names = ("auc", "f1", "sensitivity_at_90", "specificity_at_90", "specificity")
     values = {name: found[name][0] for name in names}
     assert values == {
@@ -89,16 +89,16 @@ def test_a_classifier_that_calls_nothing_malignant() -> None:
 
 def test_one_class_has_the_figures_it_can_have() -> None:
     labels, scores = np.ones(4, int), np.array([0.2, 0.6, 0.7, 0.9])
-    found = metrics.threshold_figures(labels, scores, 0.5, np.ones((1, 4), int))
+    found = binary.threshold_figures(labels, scores, 0.5, np.ones((1, 4), int))
     assert found["sensitivity"][0] == found["accuracy"][0] == 0.75
     assert np.isnan(found["specificity"][0])
 
 
 def test_roc_points_keep_the_area_until_thinned(sample) -> None:
     labels, scores = sample
-    points = metrics.roc_points(labels, scores, at_most=10_000)
+    points = binary.roc_points(labels, scores, at_most=10_000)
     assert points[0].tolist() == [0, 0]
     assert points[-1].tolist() == [1, 1]
     area = np.trapezoid(points[:, 1], points[:, 0])
-    assert area == pytest.approx(metrics.auc(labels, scores))
-    assert len(metrics.roc_points(labels, scores, at_most=12)) <= 12
+    assert area == pytest.approx(binary.auc(labels, scores))
+    assert len(binary.roc_points(labels, scores, at_most=12)) <= 12
