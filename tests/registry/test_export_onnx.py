@@ -64,7 +64,7 @@ def test_the_file_gives_the_calibrated_probabilities_of_the_network(
     session = onnxruntime.InferenceSession(output)
     images = pictures.transpose(0, 3, 1, 2).astype(np.float32) / 255
     found = session.run(None, {"images": images})[0]
-    expected = calibration.tempered(raw, 1.7)
+    expected = calibration.apply_temperature(raw, 1.7)
     assert np.ptp(expected) > 1e-3
     np.testing.assert_allclose(found, expected, atol=1e-4)
     properties = {one.key: one.value for one in onnx.load(output).metadata_props}

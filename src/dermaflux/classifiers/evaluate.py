@@ -30,7 +30,7 @@ from dermaflux.errors import InputError
 from dermaflux.metrics import binary, calibration, decision_curve, multiclass
 from dermaflux.params import Params
 from dermaflux.statistics import bootstrap, comparison, subgroups
-from dermaflux.statistics.comparison import Scored
+from dermaflux.statistics.comparison import Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ class Tested:
     labels: Array
     """(N,) class numbers."""
     classes: tuple[str, ...]
-    arms: dict[str, Scored]
+    arms: dict[str, Predictions]
 
     @property
     def binary(self) -> bool:
@@ -87,7 +87,7 @@ def run(params: Params, architecture: str, seed: int) -> None:
 
 def _score(cell: str, arms: Sequence[str], batch: int) -> Tested:
     """Every arm on the test images; images are decoded once for arms of one size."""
-    scored: dict[str, Scored] = {}
+    scored: dict[str, Predictions] = {}
     rows, images, classes = None, None, CLASSES
     for arm in arms:
         model, config = network.load(paths.CLASSIFIERS / cell / arm)
@@ -99,7 +99,7 @@ def _score(cell: str, arms: Sequence[str], batch: int) -> Tested:
                 f"{cell}/{arm} tells {len(config['classes'])} classes apart and {cell}/{arms[0]} "
                 f"{len(classes)}; run `dvc repro train` so that the arms agree"
             )
-        scored[arm] = Scored(
+        scored[arm] = Predictions(
             network.probabilities(model, config, images.pixels, batch),
             float(config.get("temperature", 1.0)),
             float(config["threshold"] or 0.0),
@@ -179,7 +179,7 @@ def predictions(tested: Tested) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _roc(tested: Tested, scored: Scored) -> pd.DataFrame:
+def _roc(tested: Tested, scored: Predictions) -> pd.DataFrame:
     """fpr and tpr; of diagnoses the mean of the one-versus-rest curves at 100 steps."""
     import pandas as pd
 
@@ -194,7 +194,7 @@ def _roc(tested: Tested, scored: Scored) -> pd.DataFrame:
     return pd.DataFrame({"fpr": grid, "tpr": np.mean(curves, axis=0)})
 
 
-def _reliability(tested: Tested, scored: Scored) -> pd.DataFrame:
+def _reliability(tested: Tested, scored: Predictions) -> pd.DataFrame:
     """Bins that hold images, of the network's own probabilities first, then of calibrated ones."""
     import pandas as pd
 

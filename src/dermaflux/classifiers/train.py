@@ -193,7 +193,7 @@ class _Cell:
             "n_synthetic": synthetic,
             "n_shown": len(self.recipe(arm).shown),
             "epoch": fitted.epoch,
-            "temperature": calibration.temperature(
+            "temperature": calibration.fit_temperature(
                 validation.labels, fitted.validation, self.balanced()
             ),
             "pretrained": self.start(arm) is not None,

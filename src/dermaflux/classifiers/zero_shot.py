@@ -45,7 +45,7 @@ def run(params: Params) -> None:
         print(f"zero_shot: {reference.name} ({reference.address}, licence {reference.licence})")
         opened = image_text.load(reference)
         probability[reference.name] = _score(params, opened, rows)
-    scored = {name: comparison.Scored(scores) for name, scores in probability.items()}
+    scored = {name: comparison.Predictions(scores) for name, scores in probability.items()}
     figures = comparison.compare(labels, bootstrap.groups(rows), scored, params.evaluate)
     figures.pop("differences")
     _write(rows, labels, probability, wanted, figures)

@@ -103,7 +103,7 @@ def export(folder: Path, name: str, output_hash: str, output: Path) -> tuple[flo
     temperature = float(config.get("temperature", 1.0))
     pictures = _pictures(int(config["image_size"]))
     # Before the export, as the classifier is served: by its own path and on its own device.
-    expected = calibration.tempered(
+    expected = calibration.apply_temperature(
         supervised.probabilities(network, config, pictures), temperature
     )
     content = _graph(network, config, temperature, {"name": name, "output_hash": output_hash})
@@ -151,7 +151,9 @@ def _graph(
         "disclaimer": DISCLAIMER,
     }
     if config["threshold"] is not None:
-        threshold = calibration.tempered(np.array([float(config["threshold"])]), temperature)[0]
+        threshold = calibration.apply_temperature(
+            np.array([float(config["threshold"])]), temperature
+        )[0]
         metadata["threshold"] = f"{threshold:.9g}"
     proto = program.model_proto
     onnx.helper.set_model_props(proto, metadata)

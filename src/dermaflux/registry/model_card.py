@@ -124,9 +124,9 @@ def _figures(facts: Facts, rows: pd.DataFrame) -> str:
     for key, name in names.items():
         low, high = bootstrap.interval(found[key][1:], facts.promote.confidence)
         lines.append((name, f"{found[key][0]:.3f}", f"{low:.3f} to {high:.3f}"))
-    tempered = calibration.tempered(scores, float(facts.config.get("temperature", 1.0)))
+    tempered = calibration.apply_temperature(scores, float(facts.config.get("temperature", 1.0)))
     for name, values in (("before", scores), ("after", tempered)):
-        value = calibration.error(labels, values)
+        value = calibration.expected_calibration_error(labels, values)
         lines.append((f"calibration error {name} temperature", f"{value:.3f}", ""))
     return _table(("figure", "value", f"{facts.promote.confidence:.0%} interval"), lines)
 

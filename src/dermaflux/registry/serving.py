@@ -103,7 +103,7 @@ class Served:
             return
         pixels = np.stack(arrays)
         raw = network.probabilities(self._model, self._config, pixels)
-        calibrated = calibration.tempered(raw, float(self._config.get("temperature", 1.0)))
+        calibrated = calibration.apply_temperature(raw, float(self._config.get("temperature", 1.0)))
         for row, value, own in zip(whole, calibrated, raw, strict=True):
             row["probability"] = float(value)
             malignant = own >= float(self._config["threshold"])

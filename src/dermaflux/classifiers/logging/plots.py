@@ -108,14 +108,14 @@ def reliability(labels: Array, probability: Array, temperature: float, title: st
     """Observed share against said probability, before and after the temperature."""
     figure, axes = _plot(title)
     axes.plot([0, 1], [0, 1], color=_FAINT, linestyle="--")
-    tempered = calibration.tempered(probability, temperature)
+    tempered = calibration.apply_temperature(probability, temperature)
     drawn = {
         "as the network says it": (probability, _OTHER),
         f"at temperature {temperature:.2f}": (tempered, _MODEL),
     }
     for name, (said, colour) in drawn.items():
         curve = calibration.reliability(labels, said)
-        error = calibration.error(labels, said)
+        error = calibration.expected_calibration_error(labels, said)
         label = f"{name}: calibration error {error:.3f}"
         axes.plot(curve["probability"], curve["observed"], color=colour, label=label)
         sizes = 10 + 200 * curve["images"] / len(labels)
