@@ -1,4 +1,4 @@
-"""Metrics per group: counts add up, few lesions get a note, values are those of the group's rows."""
+"""Metrics per group: counts add up, few lesions get a note, values are those of the rows."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from dermaflux.params import Params
 MOVED = {
     "accelerate": "runtime.accelerate",
     "ingest.executor": "runtime.executor",
+    "promote.familiar_fraction": "promote.in_distribution_quantile",
 }
 """Old name of a parameter -> its new one, for files written for an earlier version."""
 
