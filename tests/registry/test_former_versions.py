@@ -35,7 +35,8 @@ signature:
   inputs: '[{"type": "binary", "name": "image", "required": true}]'
   outputs: '[{"type": "double", "name": "probability", "required": false}, {"type":
     "string", "name": "label", "required": false}, {"type": "boolean", "name":
-    "out_of_distribution", "required": false}, {"type": "string", "name": "problem", "required": false}]'
+    "out_of_distribution", "required": false}, {"type": "string", "name": "problem",
+    "required": false}]'
   params: null
 type_hint_from_example: false
 """
