@@ -1,4 +1,4 @@
-"""The audit on rendered lesions: planted copies are found, and nothing else."""
+"""The audit on rendered lesions: planted copies are rejected, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def lesion(index: int, label: str) -> Image.Image:
     return Image.fromarray(phantom.render(phantom.draw(index, "audit-test", label), SIDE, SIDE))
 
 
-def row(picture: Image.Image, image_id: str, label: str, split: str) -> dict:
+def row(image: Image.Image, image_id: str, label: str, split: str) -> dict:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=90)
+    image.save(file, "JPEG", quality=90)
     encoded = file.getvalue()
     return {
         "image": {"bytes": encoded, "path": None},
@@ -41,12 +41,12 @@ def row(picture: Image.Image, image_id: str, label: str, split: str) -> dict:
     }
 
 
-def copy(picture: Image.Image, how: str) -> Image.Image:
+def copy(image: Image.Image, how: str) -> Image.Image:
     if how == "re-encoded":
         file = io.BytesIO()
-        picture.resize((50, 50)).save(file, "JPEG", quality=60)
+        image.resize((50, 50)).save(file, "JPEG", quality=60)
         return Image.open(file).resize((SIDE, SIDE))
-    return ImageOps.mirror(picture) if how == "mirrored" else picture.rotate(90)
+    return ImageOps.mirror(image) if how == "mirrored" else image.rotate(90)
 
 
 @pytest.fixture
@@ -58,15 +58,15 @@ def workspace(tmp_path, monkeypatch):
     for label in ("benign", "malignant"):
         for split, count in (("train", 60), ("validation", 15), ("synthetic", 20)):
             for _ in range(count):
-                picture = lesion(number, label)
+                image = lesion(number, label)
                 number += 1
                 if split == "synthetic":
-                    synthetic.append(row(picture, f"synthetic/{number:04d}", label, "train"))
+                    synthetic.append(row(image, f"synthetic/{number:04d}", label, "train"))
                 else:
-                    corpus.append(row(picture, f"isic2019/{number:04d}", label, split))
-    for place, how in enumerate(COPIES):
-        picture = copy(lesion(place, "benign"), how)
-        synthetic.append(row(picture, f"synthetic/copy-{how}", "benign", "train"))
+                    corpus.append(row(image, f"isic2019/{number:04d}", label, split))
+    for index, how in enumerate(COPIES):
+        image = copy(lesion(index, "benign"), how)
+        synthetic.append(row(image, f"synthetic/copy-{how}", "benign", "train"))
     table.write(corpus, paths.CORPUS, 64)
     table.write(synthetic, paths.SYNTHETIC, 64)
     return tmp_path
@@ -85,12 +85,12 @@ def test_planted_copies_are_rejected_and_nothing_else(workspace) -> None:
     assert report["images"] == 43
     assert report["held_out"]["flagged_count"] == 0
     pairs = pd.read_csv(paths.AUDIT_FIGURES / "nearest.csv").set_index("image_id")
-    for place, how in enumerate(COPIES):
-        found = pairs.loc[f"synthetic/copy-{how}"]
-        assert found["nearest_id"] == f"isic2019/{place + 1:04d}"
-        assert found["rejected"]
-    with Image.open(paths.AUDIT_FIGURES / "nearest.png") as picture:
-        assert picture.size[0] > 8 * 100
+    for index, how in enumerate(COPIES):
+        pair = pairs.loc[f"synthetic/copy-{how}"]
+        assert pair["nearest_id"] == f"isic2019/{index + 1:04d}"
+        assert pair["rejected"]
+    with Image.open(paths.AUDIT_FIGURES / "nearest.png") as sheet:
+        assert sheet.size[0] > 8 * 100
 
     client = runs.connect()
     experiment = client.get_experiment_by_name("generator")
@@ -112,27 +112,27 @@ def test_squeezenet_weights_from_a_folder(workspace) -> None:
     torch.manual_seed(0)
     reference = squeezenet1_0(weights=None).eval()
     save_file(reference.state_dict(), "model.safetensors")
-    picture = np.array(lesion(0, "benign").resize((224, 224)))[None]
-    found = features.extractor(str(workspace))(picture)
+    pixels = np.array(lesion(0, "benign").resize((224, 224)))[None]
+    extracted = features.extractor(str(workspace))(pixels)
     mean, std = torch.tensor(features._MEAN), torch.tensor(features._STD)
     with torch.no_grad():
-        scaled = ((torch.from_numpy(picture) / 255 - mean) / std).permute(0, 3, 1, 2)
+        scaled = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2)
         expected = torch.nn.functional.adaptive_avg_pool2d(reference.features(scaled), 1)
-    assert found == pytest.approx(expected.flatten(1).numpy(), rel=1e-4, abs=1e-6)
+    assert extracted == pytest.approx(expected.flatten(1).numpy(), rel=1e-4, abs=1e-6)
 
 
 def test_symmetries_are_those_of_the_square() -> None:
     image = np.arange(27, dtype=np.uint8).reshape(1, 3, 3, 3)
-    turned = features.symmetries(image)[0]
-    assert np.array_equal(turned[0], image[0])
-    assert len({picture.tobytes() for picture in turned}) == 8
+    symmetries = features.symmetries(image)[0]
+    assert np.array_equal(symmetries[0], image[0])
+    assert len({symmetry.tobytes() for symmetry in symmetries}) == 8
 
 
 def test_bad_input_is_one_sentence(workspace) -> None:
     with pytest.raises(InputError, match="no SqueezeNet 1.0 weights"):
         run(features="nowhere")
-    only = [one for one in table.images(paths.SYNTHETIC)][:1]
-    picture = Image.open(io.BytesIO(only[0][1]))
-    table.write([row(picture, "synthetic/1", "benign", "train")], paths.SYNTHETIC, 64)
+    _, encoded = next(table.images(paths.SYNTHETIC))
+    image = Image.open(io.BytesIO(encoded))
+    table.write([row(image, "synthetic/1", "benign", "train")], paths.SYNTHETIC, 64)
     with pytest.raises(InputError, match="1 benign images"):
         run()

@@ -1,11 +1,13 @@
-"""KID against the definition as a double sum, a closed form and its own unbiasedness."""
+"""KID against its definition as a double sum, a closed form, and torch-fidelity."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from dermaflux.audit import fidelity
+from dermaflux import phantom
+from dermaflux.audit import features, fidelity
 
 
 def test_estimate_is_the_double_sum_of_the_definition() -> None:
@@ -22,37 +24,102 @@ def test_estimate_is_the_double_sum_of_the_definition() -> None:
 
     between = sum(k(x, y) for x in ours for y in real) / 42
     expected = within(ours) + within(real) - 2 * between
-    found = fidelity.unbiased_mmd2(
+    estimate = fidelity.unbiased_mmd2(
         fidelity.kernel(ours, ours), fidelity.kernel(real, real), fidelity.kernel(ours, real)
     )
-    assert found == pytest.approx(expected)
+    assert estimate == pytest.approx(expected)
 
 
-def test_equal_laws_average_to_zero_and_a_shift_to_its_closed_form() -> None:
+def test_equal_distributions_average_to_zero_and_a_shift_to_its_closed_form() -> None:
     # In one dimension E k(x, y) = E (xy + 1)^3 = m3 m3' + 3 m2 m2' + 3 m1 m1' + 1 in raw moments.
     def mean_kernel(a: float, b: float) -> float:
-        one, other = ([m**3 + 3 * m, m**2 + 1, m] for m in (a, b))
-        return one[0] * other[0] + 3 * one[1] * other[1] + 3 * one[2] * other[2] + 1
+        x, y = ([m**3 + 3 * m, m**2 + 1, m] for m in (a, b))
+        return x[0] * y[0] + 3 * x[1] * y[1] + 3 * x[2] * y[2] + 1
 
     shift = 0.5
     expected = mean_kernel(shift, shift) + mean_kernel(0, 0) - 2 * mean_kernel(shift, 0)
     generator = np.random.default_rng(1)
-    equal, moved = [], []
+    equal, shifted = [], []
     for _ in range(300):
         real, other = generator.normal(0, 1, (2, 80, 1))
-        for into, rows in ((equal, other), (moved, other + shift)):
+        for estimates, rows in ((equal, other), (shifted, other + shift)):
             kernels = (fidelity.kernel(a, b) for a, b in ((rows, rows), (real, real), (rows, real)))
-            into.append(fidelity.unbiased_mmd2(*kernels))
+            estimates.append(fidelity.unbiased_mmd2(*kernels))
     assert abs(np.mean(equal)) < 3 * np.std(equal) / np.sqrt(300)
-    assert abs(np.mean(moved) - expected) < 3 * np.std(moved) / np.sqrt(300)
+    assert abs(np.mean(shifted) - expected) < 3 * np.std(shifted) / np.sqrt(300)
 
 
 def test_the_floor_of_a_perfect_generator_is_its_kid() -> None:
     generator = np.random.default_rng(2)
     real, same = generator.normal(0, 1, (2, 400, 16))
     far = generator.normal(1, 1, (400, 16))
-    found, floor = fidelity.kid(same, real, seed=0)
-    assert abs(found.mean - floor.mean) < 0.05
-    assert fidelity.kid(far, real, seed=0)[0].mean > 10 * max(found.std, floor.std)
-    assert found.subset_size == 200
-    assert fidelity.kid(same, real, seed=0) == (found, floor)
+    kid, floor = fidelity.kid(same, real, seed=0)
+    assert abs(kid.mean - floor.mean) < 0.05
+    assert fidelity.kid(far, real, seed=0)[0].mean > 10 * max(kid.std, floor.std)
+    assert kid.subset_size == 200
+    assert fidelity.kid(same, real, seed=0) == (kid, floor)
+
+
+def test_torch_fidelity_agrees_on_whole_sets_of_images() -> None:
+    """Its KID of all images in one subset, with our `pixels` features as its extractor."""
+    torch_fidelity = pytest.importorskip("torch_fidelity")
+
+    class Pixels(torch_fidelity.FeatureExtractorBase):
+        def __init__(self, name, features_list, **settings):
+            super().__init__(name, features_list)
+
+        @staticmethod
+        def get_provided_features_list():
+            return ("pixels",)
+
+        @staticmethod
+        def get_default_feature_layer_for_metric(metric):
+            return "pixels"
+
+        @staticmethod
+        def can_be_compiled():
+            return False
+
+        def forward(self, images):
+            batch = images.permute(0, 2, 3, 1).cpu().numpy()
+            return (torch.from_numpy(features.extractor("pixels")(batch)),)
+
+    torch_fidelity.register_feature_extractor("dermaflux-pixels", Pixels)
+    lesions = {
+        stream: np.stack(
+            [phantom.render(phantom.draw(index, stream, None), 32, 32) for index in range(40)]
+        )
+        for stream in ("kid-synthetic", "kid-real")
+    }
+    lesions["kid-synthetic"] //= 2  # far enough from the real ones for many digits
+
+    class Images(torch.utils.data.Dataset):
+        def __init__(self, pixels):
+            self.images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+        def __len__(self):
+            return len(self.images)
+
+        def __getitem__(self, index):
+            return self.images[index]
+
+    reference = torch_fidelity.calculate_metrics(
+        input1=Images(lesions["kid-synthetic"]),
+        input2=Images(lesions["kid-real"]),
+        kid=True,
+        feature_extractor="dermaflux-pixels",
+        kid_subsets=1,
+        kid_subset_size=40,
+        cuda=False,
+        cache=False,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    synthetic, real = (features.extractor("pixels")(pixels) for pixels in lesions.values())
+    estimate = fidelity.unbiased_mmd2(
+        fidelity.kernel(synthetic, synthetic),
+        fidelity.kernel(real, real),
+        fidelity.kernel(synthetic, real),
+    )
+    assert estimate > 0.1
+    assert estimate == pytest.approx(reference["kernel_inception_distance_mean"], rel=1e-5)

@@ -9,11 +9,11 @@ from dermaflux.audit import memorisation
 
 
 def brute(queries, points, count, without=None):
-    apart = np.linalg.norm(queries[:, :, None] - points[None, None], axis=3).min(axis=1)
+    distances = np.linalg.norm(queries[:, :, None] - points[None, None], axis=3).min(axis=1)
     if without is not None:
-        apart[np.arange(len(queries)), without] = np.inf
-    rows = np.argsort(apart, axis=1)[:, :count]
-    return rows, np.take_along_axis(apart, rows, axis=1)
+        distances[np.arange(len(queries)), without] = np.inf
+    rows = np.argsort(distances, axis=1, kind="stable")[:, :count]
+    return rows, np.take_along_axis(distances, rows, axis=1)
 
 
 @pytest.mark.parametrize("excluded", [False, True])
@@ -24,10 +24,20 @@ def test_blocks_agree_with_brute_force(monkeypatch, excluded) -> None:
     points = generator.normal(size=(50, 12)).astype(np.float32)
     queries = generator.normal(size=(20, 8, 12)).astype(np.float32)
     without = np.arange(20) if excluded else None
-    found = memorisation.neighbours(queries, points, 4, without)
+    blocked = memorisation.neighbours(queries, points, 4, without)
     rows, distances = brute(queries, points, 4, without)
-    assert np.array_equal(found[0], rows)
-    assert found[1] == pytest.approx(distances)
+    assert np.array_equal(blocked[0], rows)
+    assert blocked[1] == pytest.approx(distances)
+
+
+def test_of_equal_points_the_lowest_rows_are_nearest() -> None:
+    generator = np.random.default_rng(1)
+    points = np.repeat(generator.normal(size=(20, 12)), 3, axis=0).astype(np.float32)
+    points = points[generator.permutation(60)]
+    queries = generator.normal(size=(30, 8, 12)).astype(np.float32)
+    queries[:10, 3] = points[:10]
+    rows, _ = memorisation.neighbours(queries, points, 5)
+    assert np.array_equal(rows, brute(queries, points, 5)[0])
 
 
 def test_tiny_distances_survive_large_features() -> None:

@@ -13,15 +13,18 @@ def test_net_benefit_counts_harms_at_the_odds_of_the_threshold() -> None:
     generator = np.random.default_rng(0)
     labels = (generator.random(400) < 0.2).astype(int)
     scores = generator.random(400).round(2)  # scores meet thresholds exactly
-    found = decision_curve.curve(labels, scores)
-    for place in (0, 9, 49, 98):
-        threshold = found["threshold"][place]
-        _, false, _, true = confusion_matrix(labels, scores >= threshold).ravel()
+    curve = decision_curve.curve(labels, scores)
+    for index in (0, 9, 49, 98):
+        threshold = curve["threshold"][index]
+        _, false_positives, _, true_positives = confusion_matrix(
+            labels, scores >= threshold
+        ).ravel()
         odds = threshold / (1 - threshold)
-        assert found["model"][place] == pytest.approx((true - odds * false) / 400)
+        net_benefit = (true_positives - odds * false_positives) / 400
+        assert curve["model"][index] == pytest.approx(net_benefit)
         everyone = labels.mean() - odds * (1 - labels.mean())
-        assert found["treat_all"][place] == pytest.approx(everyone)
-    assert (found["treat_none"] == 0).all()
+        assert curve["treat_all"][index] == pytest.approx(everyone)
+    assert (curve["treat_none"] == 0).all()
 
 
 def test_limits() -> None:

@@ -22,14 +22,14 @@ SMALL = {"densenet121": {"growth_rate": 8, "block_config": [1, 1, 1, 1]}}
 
 def _models() -> dict[str, Model]:
     shipped = load.load(small.PARAMETERS).train.models
-    found = {model.name: model for model in shipped.values()}
+    models = {model.name: model for model in shipped.values()}
     for name, options in SMALL.items():
-        found.setdefault(name, Model(name=name, learning_rate=1e-3, options=options))
-    return found
+        models.setdefault(name, Model(name=name, learning_rate=1e-3, options=options))
+    return models
 
 
 def _folder(folder: Path, model: Model) -> Path:
-    """A classifier whose outputs differ from picture to picture, as those of a trained one do."""
+    """A classifier whose outputs differ from image to image, as those of a trained one do."""
     classes = ["basal", "melanoma", "nevus"] if "densenet" in model.name else CLASSES
     config = supervised.configure(model, SIDE, classes) | {"temperature": 1.7}
     torch.manual_seed(0)
@@ -46,7 +46,7 @@ def _folder(folder: Path, model: Model) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _models())
-def test_the_file_gives_the_calibrated_probabilities_of_the_network(
+def test_the_file_returns_the_calibrated_probabilities_of_the_network(
     tmp_path: Path, name: str
 ) -> None:
     import onnx
@@ -57,19 +57,19 @@ def test_the_file_gives_the_calibrated_probabilities_of_the_network(
     gap, size = export_onnx.export(folder, name, "hash", output)
     assert gap <= export_onnx.TOLERANCE
     assert size == output.stat().st_size
-    pictures = np.random.default_rng(1).integers(0, 256, (3, SIDE, SIDE, 3)).astype(np.uint8)
-    pictures[1] //= 4
+    pixels = np.random.default_rng(1).integers(0, 256, (3, SIDE, SIDE, 3)).astype(np.uint8)
+    pixels[1] //= 4
     network, config = supervised.load(folder)
-    raw = supervised.probabilities(network, config, pictures)
+    uncalibrated = supervised.probabilities(network, config, pixels)
     session = onnxruntime.InferenceSession(output)
-    images = pictures.transpose(0, 3, 1, 2).astype(np.float32) / 255
-    found = session.run(None, {"images": images})[0]
-    expected = calibration.tempered(raw, 1.7)
+    images = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    outputs = session.run(None, {"images": images})[0]
+    expected = calibration.apply_temperature(uncalibrated, 1.7)
     assert np.ptp(expected) > 1e-3
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    properties = {one.key: one.value for one in onnx.load(output).metadata_props}
+    np.testing.assert_allclose(outputs, expected, atol=1e-4)
+    properties = {entry.key: entry.value for entry in onnx.load(output).metadata_props}
     assert json.loads(properties["classes"]) == config["classes"]
-    if found.ndim == 1:
+    if outputs.ndim == 1:
         assert float(properties["threshold"]) == pytest.approx(0.5)
     assert properties["output_hash"] == "hash"
     assert "Not a medical device" in properties["disclaimer"]
@@ -96,12 +96,19 @@ def test_the_champion_or_a_cell_is_exported(
 def test_a_file_that_disagrees_is_not_written(
     unpromoted: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The exported graph is real but off by 1/1000, as a faulty operator would be."""
+
+    class Shifted(export_onnx.CalibratedModel):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) + 1e-3
+
+    monkeypatch.setattr(export_onnx, "CalibratedModel", Shifted)
     output = tmp_path / "lesion.onnx"
-    monkeypatch.setattr(export_onnx, "_graph", lambda *_: b"")
-    monkeypatch.setattr(export_onnx, "largest_difference", lambda *_: float("nan"))
-    with pytest.raises(InputError, match="no file was written"):
+    output.write_bytes(b"the file of the last export")
+    with pytest.raises(InputError, match=r"by 1\.0e-03 .* no file was written"):
         export_onnx.run(unpromoted, output, "vit-0/real")
-    assert not output.exists()
+    assert output.read_bytes() == b"the file of the last export"
+    assert [path.name for path in tmp_path.glob("*onnx*")] == ["lesion.onnx"]
 
 
 def test_missing_packages_name_the_extra(

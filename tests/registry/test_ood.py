@@ -23,11 +23,11 @@ PHOTOGRAPHS = (
 
 
 def lesions(stream: str, count: int) -> np.ndarray:
-    drawn = [phantom.draw(index, stream, None) for index in range(count)]
-    return np.stack([phantom.render(lesion, SIDE, SIDE) for lesion in drawn])
+    parameters = [phantom.draw(index, stream, None) for index in range(count)]
+    return np.stack([phantom.render(lesion, SIDE, SIDE) for lesion in parameters])
 
 
-def made_by_code() -> dict[str, np.ndarray]:
+def generated() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     page = Image.new("RGB", (256, 256), "white")
     pen = ImageDraw.Draw(page)
@@ -47,11 +47,11 @@ def made_by_code() -> dict[str, np.ndarray]:
 
 def photographs() -> list[np.ndarray]:
     folder = Path(str(skimage.__file__)).parent / "data"
-    opened = [Image.open(folder / name).convert("RGB") for name in PHOTOGRAPHS]
-    return [np.asarray(ImageOps.fit(picture, (SIDE, SIDE))) for picture in opened]
+    images = [Image.open(folder / name).convert("RGB") for name in PHOTOGRAPHS]
+    return [np.asarray(ImageOps.fit(image, (SIDE, SIDE))) for image in images]
 
 
-def test_lesions_pass_and_other_pictures_do_not() -> None:
+def test_lesions_pass_and_other_images_are_flagged() -> None:
     model = Model(
         name="vit_tiny_patch16_224",
         learning_rate=1e-3,
@@ -64,25 +64,26 @@ def test_lesions_pass_and_other_pictures_do_not() -> None:
         ood.views(network, config, lesions(stream, count))
         for stream, count in (("train", 300), ("validation", 200), ("test", 200))
     )
-    known = ood.fit(training, validation, 0.95)
-    assert known.unfamiliar(validation).mean() == pytest.approx(0.05, abs=0.01)
-    # Three standard errors of a share of 200 about a limit that 200 others decided.
-    assert known.unfamiliar(unseen).mean() < 0.05 + 3 * (2 * 0.05 * 0.95 / 200) ** 0.5
-    for name, picture in made_by_code().items():
-        views = ood.views(network, config, picture.astype(np.uint8)[None])
-        assert known.unfamiliar(views)[0], name
+    detector = ood.fit(training, validation, 0.95)
+    assert detector.is_ood(validation).mean() == pytest.approx(0.05, abs=0.01)
+    # Three standard errors of a fraction of 200 around a limit estimated from 200 others.
+    assert detector.is_ood(unseen).mean() < 0.05 + 3 * (2 * 0.05 * 0.95 / 200) ** 0.5
+    for name, pixels in generated().items():
+        views = ood.views(network, config, pixels.astype(np.uint8)[None])
+        assert detector.is_ood(views)[0], name
     views = ood.views(network, config, np.stack(photographs()))
-    assert known.unfamiliar(views).mean() >= 0.9
+    assert detector.is_ood(views).mean() >= 0.9
 
 
-def test_distance_of_a_gaussian_is_that_of_its_law(tmp_path: Path) -> None:
+def test_distances_of_a_gaussian_have_the_chi_distribution(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(3, 3))
-    drawn = [rng.normal(size=(40_000, 3)) @ mixing for _ in range(2)]
-    known = ood.fit([drawn[0], drawn[0]], [drawn[1], drawn[1]], 0.9)
+    samples = [rng.normal(size=(40_000, 3)) @ mixing for _ in range(2)]
+    detector = ood.fit([samples[0], samples[0]], [samples[1], samples[1]], 0.9)
     # The Mahalanobis distance of a D-dimensional Gaussian has the chi distribution.
-    assert known.scales == pytest.approx((chi(3).ppf(0.9),) * 2, rel=0.02)
-    assert known.threshold == pytest.approx(1.0, abs=1e-3)
-    ood.write(known, tmp_path / ood.FILE)
-    again = ood.read(tmp_path / ood.FILE)
-    np.testing.assert_array_equal(again.distances(drawn), known.distances(drawn))
+    assert detector.scales == pytest.approx((chi(3).ppf(0.9),) * 2, rel=0.02)
+    assert detector.threshold == pytest.approx(1.0, abs=1e-3)
+    ood.write(detector, tmp_path / ood.FILE)
+    again = ood.find(tmp_path)
+    assert again is not None
+    np.testing.assert_array_equal(again.distances(samples), detector.distances(samples))

@@ -47,7 +47,7 @@ def test_promoted_unchanged_challenger_then_better(unpromoted: Params) -> None:
         promote.run(unpromoted)
         report = small.report()
         assert report["decision"] == "kept"
-        assert "holds zero" in str(report["reason"])
+        assert "contains zero" in str(report["reason"])
         assert small.versions(unpromoted) == 2
     assert client.get_model_version_by_alias(name, "champion").version == first.version
     challenger = client.get_model_version_by_alias(name, "challenger")
@@ -71,8 +71,8 @@ def test_promoted_unchanged_challenger_then_better(unpromoted: Params) -> None:
 
 
 def test_a_better_auc_is_not_enough_when_sensitivity_falls(unpromoted: Params) -> None:
-    """The champion finds a quarter of the lesions surely and guesses the rest; the candidate puts
-    every lesion above all benign images but five, which is one too many at 90 %.
+    """The champion detects a quarter of the lesions with certainty and guesses the rest; the
+    candidate ranks every lesion above all benign images but five, one too many at 90 %.
     """
     rng = np.random.default_rng(0)
     numbers = np.arange(small.IMAGES)
@@ -93,12 +93,12 @@ def test_a_better_auc_is_not_enough_when_sensitivity_falls(unpromoted: Params) -
     assert "sensitivity at 90% specificity would fall by" in str(report["reason"])
     lenient = params.promote.model_copy(update={"sensitivity_tolerance": 0.99})
     promote.run(params.model_copy(update={"promote": lenient}))
-    # The version registered as challenger becomes the champion; none is made anew.
+    # The version registered as challenger becomes the champion; no new one is created.
     assert small.report()["decision"] == "promoted"
     assert small.versions(params) == 2
 
 
-def test_a_champion_of_other_validation_images_is_scored_again(unpromoted: Params) -> None:
+def test_a_champion_of_other_validation_images_is_evaluated_again(unpromoted: Params) -> None:
     promote.run(unpromoted)
     small.corpus(first=1000)
     for arm, seed in (("real", 4), ("mixture", 5)):
@@ -110,7 +110,7 @@ def test_a_champion_of_other_validation_images_is_scored_again(unpromoted: Param
     assert again.index.equals(split.index)
     promote.run(unpromoted)
     report = small.report()
-    # Random weights cannot hold against predictions that are nearly the truth.
+    # Random weights cannot win against predictions that are almost the truth.
     assert report["decision"] == "promoted"
     before = report["champion_before"]["validation_auc"]  # type: ignore[index]
     assert before == pytest.approx(candidates.auc(again))
@@ -145,8 +145,8 @@ def test_two_workers_that_promote_at_once_register_one_champion(
         (copy / "params.yaml").write_text(text)
         workers.append(subprocess.Popen([sys.executable, "-c", code], cwd=copy, env=environment))
     assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
-    decisions = [json.loads((copy / paths.PROMOTE_REPORT).read_text()) for copy in copies]
-    assert sorted(one["decision"] for one in decisions) == ["promoted", "unchanged"]
+    reports = [json.loads((copy / paths.PROMOTE_REPORT).read_text()) for copy in copies]
+    assert sorted(report["decision"] for report in reports) == ["promoted", "unchanged"]
     assert small.versions(unpromoted) == 1
 
 
@@ -156,9 +156,9 @@ def test_candidates_are_ordered_by_auc_then_name(unpromoted: Params) -> None:
     params = unpromoted.model_copy(
         update={"train": unpromoted.train.model_copy(update={"arms": arms})}
     )
-    found = candidates.candidates(params)
-    assert [item.arm for item in found] == ["mixture", "real"]
-    assert found[0].auc == found[1].auc
+    ranked = candidates.candidates(params)
+    assert [candidate.arm for candidate in ranked] == ["mixture", "real"]
+    assert ranked[0].auc == ranked[1].auc
     (tied / "validation.csv").write_text("image_id,label\n")
     with pytest.raises(InputError, match=r"not a table of image_id, label and probability"):
         candidates.candidates(params)
@@ -167,7 +167,7 @@ def test_candidates_are_ordered_by_auc_then_name(unpromoted: Params) -> None:
         candidates.candidates(params)
 
 
-def test_diagnoses_are_no_candidates(unpromoted: Params) -> None:
+def test_diagnoses_are_not_candidates(unpromoted: Params) -> None:
     train = unpromoted.train.model_copy(update={"labels": "diagnosis"})
     promote.run(unpromoted.model_copy(update={"train": train}))
     report = small.report()
@@ -177,15 +177,15 @@ def test_diagnoses_are_no_candidates(unpromoted: Params) -> None:
     assert not tracking.connect().search_registered_models()
 
 
-def test_lineage_of_a_mixture_names_what_it_was_made_from(
+def test_lineage_of_a_mixture_names_its_inputs(
     unpromoted: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = paths.CLASSIFIERS / "vit-0" / "mixture"
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "n_real": 8, "n_synthetic": 4}))
-    for made in (paths.GENERATOR, paths.SYNTHETIC):
-        made.mkdir(parents=True)
-        (made / "file").write_text(made.name)
+    for folder in (paths.GENERATOR, paths.SYNTHETIC):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text(folder.name)
     monkeypatch.setenv("DVC_EXP_NAME", "ratio-sweep")
     promote.run(unpromoted)
     tags = tracking.connect().get_model_version_by_alias("lesion-vit", "champion").tags
@@ -193,16 +193,16 @@ def test_lineage_of_a_mixture_names_what_it_was_made_from(
     assert tags["synthetic_hash"] == tracking.dvc_hash(paths.SYNTHETIC)
     assert tags["DVC_EXP_NAME"] == "ratio-sweep"
     assert (tags["arm"], tags["seed"], tags["n_synthetic"]) == ("mixture", "0", "4")
-    present = registry.the_champion(tracking.connect(), "lesion-vit")
+    present = registry.require_champion(tracking.connect(), "lesion-vit")
     card = (present.folder().parents[1] / registry.CARD).read_text()
-    for wanted in (
+    for text in (
         "Not a medical device",
         tags["data_hash"],
         tags["generator_hash"],
-        "| source rare | 5 | 0 | too few to say |",
+        "| source rare | 5 | 0 | too few images |",
         "| source toy | 35 | 40 | ",
         "| ROC-AUC | ",
         "| toy, CC0 | ",
-        "no skin lesion",
+        "not skin lesions",
     ):
-        assert wanted in card
+        assert text in card

@@ -18,7 +18,7 @@ from dermaflux.registry.serving import COLUMNS, prepare
 from dermaflux.tracking import runs
 
 
-def test_predict_speaks_of_every_image(
+def test_predict_prints_a_line_for_every_image(
     unpromoted: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lesion, text, grey = tmp_path / "lesion.png", tmp_path / "notes.jpg", tmp_path / "grey.png"
@@ -40,9 +40,9 @@ def test_predict_speaks_of_every_image(
     assert "out of distribution" in second
     assert "Not a medical device" in last
     assert "version 1 (vit-0/mixture)" in last
-    # Of a version without the file nobody can say what is familiar.
-    folder = registry.the_champion(runs.connect(), "lesion-vit").folder()
-    (folder / "familiarity.safetensors").unlink()
+    # Without the detector, whether the image is a lesion is unknown.
+    folder = registry.require_champion(runs.connect(), "lesion-vit").folder()
+    (folder / "ood.safetensors").unlink()
     predict.run(unpromoted, [grey])
     assert "is unknown" in capsys.readouterr().out
 
@@ -54,25 +54,27 @@ def test_a_json_request_gets_calibrated_rows_and_a_damaged_one_its_problem(
     from mlflow.pyfunc import scoring_server
 
     promote.run(unpromoted)
-    pictures = [small.image(7, True), b"not an image", small.flat(), small.image(7, True)[:300]]
-    model, config = network.load(paths.CLASSIFIERS / "vit-0" / "mixture")
-    raw = network.probabilities(model, config, prepare(pictures[0], small.SIDE)[None])
+    images = [small.image(7, True), b"not an image", small.flat(), small.image(7, True)[:300]]
+    net, config = network.load(paths.CLASSIFIERS / "vit-0" / "mixture")
+    uncalibrated = network.probabilities(net, config, prepare(images[0], small.SIDE)[None])
     # At a temperature of 1/4 the logit is four times as large.
-    expected = 1 / (1 + np.exp(-4 * np.log(raw / (1 - raw))))
-    served = mlflow.pyfunc.load_model(f"models:/{unpromoted.promote.model_name}@champion")
-    request = {"dataframe_records": [{"image": base64.b64encode(one).decode()} for one in pictures]}
+    expected = 1 / (1 + np.exp(-4 * np.log(uncalibrated / (1 - uncalibrated))))
+    model = mlflow.pyfunc.load_model(f"models:/{unpromoted.promote.model_name}@champion")
+    request = {
+        "dataframe_records": [{"image": base64.b64encode(image).decode()} for image in images]
+    }
     answer = scoring_server.invocations(
-        json.dumps(request), "application/json", served, served.metadata.get_input_schema()
+        json.dumps(request), "application/json", model, model.metadata.get_input_schema()
     )
     rows = json.loads(answer.response)["predictions"]
     np.testing.assert_allclose(rows[0]["probability"], expected[0], rtol=1e-6)
-    assert rows[0]["label"] == ("malignant" if raw[0] >= 0.5 else "benign")
+    assert rows[0]["label"] == ("malignant" if uncalibrated[0] >= 0.5 else "benign")
     assert [row["out_of_distribution"] for row in rows] == [False, None, True, None]
     for damaged in (rows[1], rows[3]):
         assert damaged["probability"] is None
         assert "not a whole image" in damaged["problem"]
-    assert served.input_example is not None
-    assert tuple(served.metadata.get_output_schema().input_names()) == COLUMNS
+    assert model.input_example is not None
+    assert tuple(model.metadata.get_output_schema().input_names()) == COLUMNS
 
 
 @pytest.mark.parametrize("damage", ["gone", "truncated", "another network", "no settings"])
@@ -80,14 +82,14 @@ def test_a_champion_that_cannot_be_loaded_is_one_sentence(
     unpromoted: Params, tmp_path: Path, damage: str
 ) -> None:
     promote.run(unpromoted)
-    folder = registry.the_champion(runs.connect(), "lesion-vit").folder()
+    folder = registry.require_champion(runs.connect(), "lesion-vit").folder()
     weights = folder / "model.safetensors"
     if damage == "gone":
         shutil.rmtree(folder.parents[1])
     elif damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:1000])
     elif damage == "another network":
-        shutil.copy(folder / "familiarity.safetensors", weights)
+        shutil.copy(folder / "ood.safetensors", weights)
     else:
         (folder / "config.json").write_text("{")
     lesion = tmp_path / "lesion.png"
@@ -104,7 +106,7 @@ def test_a_champion_that_cannot_be_loaded_is_one_sentence(
         assert "dermaflux rollback" in str(caught.value)
     with pytest.raises(InputError, match=r"version 1 .* is the first champion"):
         rollback.run(unpromoted, "it does not load")
-    # As the sentence says: without the alias, promotion starts afresh.
+    # As the error says: without the alias, promotion starts again.
     runs.connect().delete_registered_model_alias("lesion-vit", "champion")
     promote.run(unpromoted)
     assert small.report()["decision"] == "promoted"

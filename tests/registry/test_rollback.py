@@ -10,7 +10,7 @@ from dermaflux.tracking import runs
 
 
 def _champion(params: Params) -> str:
-    return registry.the_champion(runs.connect(), params.promote.model_name).version
+    return registry.require_champion(runs.connect(), params.promote.model_name).version
 
 
 def _next_champion(params: Params, noise: float, seed: int) -> str:

@@ -1,4 +1,4 @@
-"""`mlflow models serve` as a client sees it: a process, a port, JSON."""
+"""`mlflow models serve` from a client's view: a process, a port, JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import small_registry as small
 
@@ -22,7 +21,7 @@ from dermaflux.params import Params
 from dermaflux.registry import promote, registry
 from dermaflux.tracking import runs
 
-_PATIENCE = 240.0
+_TIMEOUT = 240.0
 
 
 def _free_port() -> int:
@@ -45,7 +44,7 @@ def _post(address: str, content: object) -> tuple[int, Any]:
 
 
 def _wait(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + _TIMEOUT
     while time.monotonic() < until:
         assert server.poll() is None, log.read_text()
         try:
@@ -58,11 +57,11 @@ def _wait(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_champion_answers_images_over_http(unpromoted: Params, tmp_path: Path) -> None:
+def test_the_champion_predicts_images_over_http(unpromoted: Params, tmp_path: Path) -> None:
     promote.run(unpromoted)
-    champion = registry.the_champion(runs.connect(), "lesion-vit")
-    pictures = [small.image(7, True), b"damaged", small.flat(), small.image(8, False)]
-    expected = champion.load().answers(pictures)
+    champion = registry.require_champion(runs.connect(), "lesion-vit")
+    images = [small.image(7, True), b"damaged", small.flat(), small.image(8, False)]
+    expected = champion.load().predict_images(images)
     port, log = _free_port(), tmp_path / "serve.log"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["-m", "models:/lesion-vit@champion", "--host", "127.0.0.1", "--port", str(port)]
@@ -76,19 +75,20 @@ def test_the_champion_answers_images_over_http(unpromoted: Params, tmp_path: Pat
         try:
             address = f"http://127.0.0.1:{port}"
             _wait(address, server, log)
-            coded = [[base64.b64encode(one).decode()] for one in pictures]
-            split = {"columns": ["image"], "data": coded}
+            encoded = [[base64.b64encode(image).decode()] for image in images]
+            split = {"columns": ["image"], "data": encoded}
             status, answer = _post(address, {"dataframe_split": split})
             assert status == 200, answer
             rows = answer["predictions"]
-            assert len(rows) == len(pictures)
-            for row, wanted in zip(rows, expected, strict=True):
-                if wanted["probability"] is None:
+            assert len(rows) == len(images)
+            for row, reference in zip(rows, expected, strict=True):
+                if reference["probability"] is None:
                     assert row["probability"] is None
                 else:
-                    np.testing.assert_allclose(row["probability"], wanted["probability"], rtol=1e-6)
+                    probability = pytest.approx(reference["probability"], rel=1e-6)
+                    assert row["probability"] == probability
                 for column in ("label", "out_of_distribution", "problem"):
-                    assert row[column] == wanted[column]
+                    assert row[column] == reference[column]
             assert "not a whole image" in rows[1]["problem"]
             assert rows[2]["out_of_distribution"] is True
             status, answer = _post(

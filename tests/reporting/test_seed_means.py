@@ -51,7 +51,7 @@ def test_cells_that_do_not_agree_are_refused(workspace: Params) -> None:
     path = paths.EVALUATIONS / "vit-1" / "predictions.csv"
     rows = pd.read_csv(path)
     rows[1:].to_csv(path, index=False)
-    with pytest.raises(InputError, match="vit-1 was tested on 11 images and vit-0 on 12"):
+    with pytest.raises(InputError, match="vit-1 was evaluated on 11 images and vit-0 on 12"):
         seed_means.means(workspace, cells)
     path.unlink()
     with pytest.raises(InputError, match=r"predictions\.csv is missing; run `dvc repro evaluate`"):

@@ -1,4 +1,4 @@
-"""The cluster bootstrap: what it keeps together, and whether its intervals hold what they say."""
+"""The cluster bootstrap: what it resamples together, and the coverage of its intervals."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
-from dermaflux.metrics import metrics
+from dermaflux.metrics import binary
 from dermaflux.statistics import bootstrap
 
 
-def test_groups_join_over_lesions_and_duplicates_but_not_over_absent_ids() -> None:
+def test_groups_join_lesions_and_duplicates_but_not_missing_ids() -> None:
     rows = pd.DataFrame(
         {
             "source": ["a", "a", "b", "b", "b", "a"],
@@ -32,12 +31,12 @@ def test_groups_move_together_and_classes_keep_their_number_of_groups() -> None:
     members = generator.integers(0, 40, 200) + 100 * labels
     weights = bootstrap.resamples(labels, members, 300, seed=0)
     for group in np.unique(members):
-        own = weights[:, members == group]
-        assert (own == own[:, :1]).all()
-    for side in (0, 1):
-        firsts = np.unique(members[labels == side], return_index=True)[1]
-        drawn = weights[:, labels == side][:, firsts]
-        assert (drawn.sum(axis=1) == len(firsts)).all()
+        of_group = weights[:, members == group]
+        assert (of_group == of_group[:, :1]).all()
+    for label in (0, 1):
+        firsts = np.unique(members[labels == label], return_index=True)[1]
+        one_per_group = weights[:, labels == label][:, firsts]
+        assert (one_per_group.sum(axis=1) == len(firsts)).all()
     assert weights.mean() == pytest.approx(1, abs=0.02)
 
 
@@ -56,7 +55,7 @@ def test_a_thousand_resamples_of_the_papers_test_set_take_under_two_seconds() ->
     scores = 1 / (1 + np.exp(-generator.normal(labels, 1)))
     began = time.process_time()
     weights = bootstrap.resamples(labels, np.arange(9191), 1000, seed=0)
-    metrics.figures(labels, scores, 0.5, [0.9, 0.95], weights)
+    binary.figures(labels, scores, 0.5, [0.9, 0.95], weights)
     assert time.process_time() - began < 4  # loaded CI machines; 1 to 2 s on a quiet core
 
 
@@ -74,16 +73,16 @@ def test_intervals_cover_the_true_auc_when_lesions_have_several_images() -> None
         scores = labels + effect + generator.normal(0, np.sqrt(0.3), len(labels))
         for name, groups in (("clustered", members), ("ignored", np.arange(len(labels)))):
             weights = bootstrap.resamples(labels, groups, 400, seed=trial)
-            values = metrics.bootstrap_auc(labels, scores, weights)
+            values = binary.bootstrap_auc(labels, scores, weights)
             low, high = bootstrap.interval(values, 0.95)
             covered[name] += low <= truth <= high
     assert 0.915 <= covered["clustered"] / trials <= 0.975
     assert covered["ignored"] / trials < 0.88  # images are not independent
 
 
-def test_a_centred_interval_holds_the_error_that_resampling_raises() -> None:
+def test_a_centred_interval_contains_the_error_that_resampling_raises() -> None:
     generator = np.random.default_rng(5)
-    values = 0.02 + np.abs(generator.normal(0.01, 0.005, 1000))  # all above the figure itself
+    values = 0.02 + np.abs(generator.normal(0.01, 0.005, 1000))  # all above the estimate itself
     low, high = bootstrap.centred_interval(0.02, values, 0.95)
     plain = bootstrap.interval(values, 0.95)
     assert plain[0] > 0.02
@@ -99,8 +98,10 @@ def test_each_of_many_classes_keeps_its_number_of_groups() -> None:
         assert (weights[:, labels == name].sum(axis=1) == count).all()
 
 
-def test_ten_of_ten_lesions_are_no_certainty() -> None:
-    for successes, value in ((10, 1.0), (0, 0.0)):
-        exact = stats.binomtest(successes, 10).proportion_ci(0.95, method="exact")
-        found = bootstrap.unanimous_interval(value, 10, 0.95)
-        assert found == pytest.approx((exact.low, exact.high))
+@pytest.mark.parametrize("lesions", [1, 10, 300])
+def test_ten_of_ten_lesions_are_not_certainty(lesions: int) -> None:
+    """Closed form of Clopper and Pearson: n of n successes have probability p^n."""
+    low, high = bootstrap.unanimous_interval(1.0, lesions, 0.95)
+    assert low**lesions == pytest.approx(0.025)
+    assert high == 1
+    assert bootstrap.unanimous_interval(0.0, lesions, 0.95) == pytest.approx((0, 1 - low))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dermaflux.metrics import metrics
+from dermaflux.metrics import binary
 from dermaflux.statistics import bootstrap, delong
 
 # Outcome (poor 1), WFNS grade and S100 beta (0.01 ug/l) of 113 patients with subarachnoid
@@ -36,9 +36,9 @@ def test_published_example() -> None:
     assert matrix[0, 0] == pytest.approx(0.00146991470882363, rel=1e-12)
     assert matrix[1, 1] == pytest.approx(0.00266868245717244, rel=1e-12)
     assert matrix[0, 1] == pytest.approx(0.00119615567376754, rel=1e-12)
-    found = delong.compare(labels, wfns, s100b)
-    assert found.difference / found.standard_error == pytest.approx(2.20898359144091, rel=1e-12)
-    assert found.p == pytest.approx(0.0271757822291882, rel=1e-10)
+    test = delong.compare(labels, wfns, s100b)
+    assert test.difference / test.standard_error == pytest.approx(2.20898359144091, rel=1e-12)
+    assert test.p == pytest.approx(0.0271757822291882, rel=1e-10)
 
 
 def by_definition(labels, scores, groups):
@@ -75,25 +75,25 @@ def test_covariance_agrees_with_the_definition(grouping: str) -> None:
         "lesions": generator.integers(0, 20, 130) + 50 * labels,
         "patients": generator.integers(0, 30, 130),  # a patient may have both kinds
     }[grouping]
-    found = delong.covariance(labels, scores, groups)
+    estimate = delong.covariance(labels, scores, groups)
     expected = by_definition(labels, scores, groups)
-    assert found[0] == pytest.approx(expected[0], abs=1e-14)
-    assert found[1] == pytest.approx(expected[1], abs=1e-16)
+    assert estimate[0] == pytest.approx(expected[0], abs=1e-14)
+    assert estimate[1] == pytest.approx(expected[1], abs=1e-16)
     if grouping == "images":
-        assert found[1] == pytest.approx(delong.covariance(labels, scores)[1], abs=1e-18)
+        assert estimate[1] == pytest.approx(delong.covariance(labels, scores)[1], abs=1e-18)
 
 
-def test_scores_of_one_order_do_not_differ() -> None:
+def test_scores_that_rank_alike_do_not_differ() -> None:
     labels, scores = np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.4, 0.5, 0.8, 0.9])
     assert delong.compare(labels, scores, scores**3) == delong.Comparison(0.0, 0.0, 1.0)
     alone = delong.compare(np.array([0, 0, 1]), scores[:3], scores[2::-1])
-    assert np.isnan(alone.p)  # one malignant image says nothing of its variance
+    assert np.isnan(alone.p)  # one malignant image has no variance
 
 
 def test_p_is_uniform_for_lesions_of_several_images_and_agrees_with_the_bootstrap() -> None:
     """Two equally good classifiers: 5 % of all tests fall below 0.05, more if lesions are ignored.
 
-    Both share the lesion's own effect, so that images of a lesion are alike in both.
+    Both share the effect of the lesion, so images of one lesion have similar scores in both.
     """
     generator = np.random.default_rng(8)
     lesions, repeats = 40, 4
@@ -109,7 +109,7 @@ def test_p_is_uniform_for_lesions_of_several_images_and_agrees_with_the_bootstra
     assert stats.kstest(clustered, "uniform").pvalue > 0.001
     assert np.mean(np.array(ignored) < 0.05) > 0.2
     weights = bootstrap.resamples(labels, members, 1000, seed=0)
-    differences = [metrics.bootstrap_auc(labels, scores, weights) for scores in (first, second)]
+    differences = [binary.bootstrap_auc(labels, scores, weights) for scores in (first, second)]
     spread = np.std(differences[0] - differences[1])
-    found = delong.compare(labels, first, second, members)
-    assert found.standard_error == pytest.approx(spread, rel=0.1)
+    test = delong.compare(labels, first, second, members)
+    assert test.standard_error == pytest.approx(spread, rel=0.1)

@@ -1,4 +1,4 @@
-"""Figures per group: counts add up, few lesions are said, figures are those of the rows alone."""
+"""Metrics per group: counts add up, few lesions get a note, values are those of the rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from dermaflux.params import Evaluate
 from dermaflux.statistics import bootstrap, subgroups
-from dermaflux.statistics.comparison import Scored
+from dermaflux.statistics.comparison import Predictions
 
 SETTINGS = Evaluate(bootstrap_samples=300, minimum_group=10)
 
@@ -37,17 +37,17 @@ def sample() -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
 def test_two_classes() -> None:
     rows, labels, scores = sample()
     members = bootstrap.groups(rows)
-    arms = {"real": Scored(scores), "mixture": Scored(scores, threshold=0.3)}
+    arms = {"real": Predictions(scores), "mixture": Predictions(scores, threshold=0.3)}
     every = subgroups.table(rows, labels, members, arms, ("benign", "malignant"), SETTINGS)
     assert every["arm"].drop_duplicates().to_list() == ["real", "mixture"]
-    found = every[every["arm"] == "real"].set_index(["grouping", "group"])
+    table = every[every["arm"] == "real"].set_index(["grouping", "group"])
     for grouping in subgroups.GROUPINGS:
-        counts = found.loc[grouping, ["images", "malignant"]].sum()
+        counts = table.loc[grouping, ["images", "malignant"]].sum()
         assert counts.to_list() == [120, 60], grouping
-    assert found.loc["skin_tone"].index.to_list() == ["II", "not given"]
-    assert found.loc["scale"].index.to_list() == ["128 px", "512 px"]
+    assert table.loc["skin_tone"].index.to_list() == ["II", "not given"]
+    assert table.loc["scale"].index.to_list() == ["128 px", "512 px"]
 
-    whole, first = found.loc[("all", "all")], found.loc[("source", "a")]
+    whole, first = table.loc[("all", "all")], table.loc[("source", "a")]
     assert whole["lesions"] == 105
     assert whole["auc"] == pytest.approx(roc_auc_score(labels, scores))
     assert first["auc"] == pytest.approx(roc_auc_score(labels[:100], scores[:100]))
@@ -56,32 +56,32 @@ def test_two_classes() -> None:
     lower = every[(every["arm"] == "mixture") & (every["group"] == "a")].iloc[0]
     assert lower["sensitivity"] == pytest.approx((scores[60:100] >= 0.3).mean())
 
-    few = found.loc[("source", "b")]  # 20 images, but of 5 lesions
+    few = table.loc[("source", "b")]  # 20 images, but of 5 lesions
     assert few[list(subgroups.FIGURES)].isna().all()
     assert few["note"] == ("no benign images; too few to say: 5 malignant lesions, 10 needed")
-    melanoma = found.loc[("diagnosis", "melanoma")]
+    melanoma = table.loc[("diagnosis", "melanoma")]
     assert melanoma["sensitivity"] == pytest.approx((scores[60:] >= 0.5).mean())
     assert melanoma[["auc", "specificity", "accuracy"]].isna().all()
     assert melanoma["note"] == "no benign images"
 
 
-def test_diagnoses_have_figures_against_the_rest_and_absent_ones_are_named() -> None:
+def test_diagnoses_have_metrics_against_the_rest_and_absent_ones_a_row() -> None:
     rows, labels, scores = sample()
     labels = np.where(labels == 1, 2, 0)
     shares = np.column_stack([1 - scores, 0.1 * scores, 0.9 * scores])
-    found = subgroups.table(
+    table = subgroups.table(
         rows,
         labels,
         bootstrap.groups(rows),
-        {"real": Scored(shares)},
+        {"real": Predictions(shares)},
         ("nevus", "dermatofibroma", "melanoma"),
         SETTINGS,
     ).set_index(["grouping", "group"])
-    absent = found.loc[("diagnosis", "dermatofibroma")]
+    absent = table.loc[("diagnosis", "dermatofibroma")]
     assert (absent["images"], absent["note"]) == (0, "no test images")
-    melanoma = found.loc[("diagnosis", "melanoma")]
+    melanoma = table.loc[("diagnosis", "melanoma")]
     assert melanoma["auc"] == pytest.approx(roc_auc_score(labels == 2, shares[:, 2]))
-    called = shares.argmax(axis=1)
-    assert melanoma["sensitivity"] == pytest.approx((called[labels == 2] == 2).mean())
-    assert found.loc[("all", "all"), "accuracy"] == pytest.approx((called == labels).mean())
-    assert found.loc[("source", "b"), "note"] == "too few to say: 5 lesions, 10 needed"
+    predicted = shares.argmax(axis=1)
+    assert melanoma["sensitivity"] == pytest.approx((predicted[labels == 2] == 2).mean())
+    assert table.loc[("all", "all"), "accuracy"] == pytest.approx((predicted == labels).mean())
+    assert table.loc[("source", "b"), "note"] == "too few to say: 5 lesions, 10 needed"

@@ -1,12 +1,11 @@
-"""Stage `audit`: are synthetic images copies of training images, and how close are they to them?
+"""Stage `audit`: fidelity of synthetic images, and whether they are copies of training images.
 
 Reads `corpus/` (splits train and validation) and `synthetic/`; writes `reports/audit.json`
 (`rejected` image_ids, counts, KID) and `reports/audit/` with `nearest.csv` (one row per synthetic
 image) and `nearest.png` (the closest pairs). Command: `dermaflux audit`.
 
-The reference of every figure is the training split, benign and malignant images only; the
-validation split only measures how often the memorisation rule flags a real image it cannot have
-copied.
+The reference of every metric is the training split, benign and malignant images only; the
+validation split measures how often the memorisation rule flags a real image that cannot be a copy.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COLUMNS = ("image_id", "label")
-_FEWEST = 4  # images of a class, for two halves of two
+_MINIMUM = 4  # images of a class, for two halves of two
 
 
 def run(params: Params) -> None:
-    """Reject memorised images and measure fidelity; both outputs appear whole."""
+    """Reject memorised images and measure fidelity; each output is written atomically."""
     settings = params.audit
     inputs = [paths.CORPUS, paths.SYNTHETIC]
     with runs.start("generator", "audit", settings.model_dump(), inputs) as logged:
@@ -62,43 +61,43 @@ def examine(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The report of the stage, and one row per synthetic image ordered by image_id."""
     training = _rows(corpus, "train")
-    ours = _rows(synthetic, "train")
-    held_out = _rows(corpus, "validation")
+    generated = _rows(synthetic, "train")
+    validation = _rows(corpus, "validation")
     function = features.extractor(space)
 
-    def extract(folder: Path, ids: Sequence[str], split: str, turned: bool) -> Array:
-        return features.extract(folder, ids, split, space, function, turned)
+    def extract(folder: Path, ids: Sequence[str], split: str, symmetric: bool) -> Array:
+        return features.extract(folder, ids, split, space, function, symmetric)
 
     points = extract(corpus, list(training["image_id"]), "train", False)
-    generated = extract(synthetic, list(ours["image_id"]), "train", True)
-    unseen = extract(corpus, list(held_out["image_id"]), "validation", True)
+    queries = extract(synthetic, list(generated["image_id"]), "train", True)
+    controls = extract(corpus, list(validation["image_id"]), "validation", True)
     ids = training["image_id"].to_numpy()
 
-    def turned_training(rows: Array) -> Array:
+    def training_symmetries(rows: Array) -> Array:
         return extract(corpus, list(ids[rows]), "train", True)
 
     index, distance, ratio = memorisation.nearest(
-        np.concatenate([generated, unseen]), points, turned_training
+        np.concatenate([queries, controls]), points, training_symmetries
     )
-    own, other = slice(len(ours)), slice(len(ours), None)
-    pairs = ours.assign(
-        nearest_id=ids[index[own]],
-        distance=distance[own],
-        ratio=ratio[own],
-        rejected=ratio[own] < limit,
+    synthetic_rows, real_rows = slice(len(generated)), slice(len(generated), None)
+    pairs = generated.assign(
+        nearest_id=ids[index[synthetic_rows]],
+        distance=distance[synthetic_rows],
+        ratio=ratio[synthetic_rows],
+        rejected=ratio[synthetic_rows] < limit,
     )
     report = {
         "rejected": list(pairs.loc[pairs["rejected"], "image_id"]),
-        "images": len(ours),
+        "images": len(generated),
         "memorised_count": int(pairs["rejected"].sum()),
         "ratio_limit": limit,
-        "ratio": _spread(ratio[own]),
+        "ratio": _quantiles(ratio[synthetic_rows]),
         "held_out": {
-            "images": len(held_out),
-            "flagged_count": int((ratio[other] < limit).sum()),
-            "ratio": _spread(ratio[other]),
+            "images": len(validation),
+            "flagged_count": int((ratio[real_rows] < limit).sum()),
+            "ratio": _quantiles(ratio[real_rows]),
         },
-        **_fidelity(generated[:, 0], ours, points, training),
+        **_fidelity(queries[:, 0], generated, points, training),
     }
     return report, pairs
 
@@ -108,41 +107,41 @@ def _rows(folder: Path, split: str) -> pd.DataFrame:
     rows = table.metadata(folder, _COLUMNS, split)
     for name in CLASSES:
         count = int((rows["label"] == name).sum())
-        if count < _FEWEST and split == "train":
+        if count < _MINIMUM and split == "train":
             raise InputError(
-                f"{folder} holds {count} {name} images of split {split} but the audit needs "
-                f"{_FEWEST}; add images of that class"
+                f"{folder} contains {count} {name} images in split {split} but the audit needs "
+                f"{_MINIMUM}; add images of that class"
             )
     rows = rows[rows["label"].isin(CLASSES)]
     return rows.sort_values("image_id").reset_index(drop=True)
 
 
-def _spread(ratio: Array) -> dict[str, float]:
-    """Least, 5 % quantile and median of finite ratios."""
+def _quantiles(ratio: Array) -> dict[str, float]:
+    """Minimum, 5 % quantile and median of the finite ratios."""
     finite = ratio[np.isfinite(ratio)]
     if not len(finite):
         return {}
-    least, low, median = (float(value) for value in np.quantile(finite, [0, 0.05, 0.5]))
-    return {"minimum": least, "quantile_05": low, "median": median}
+    minimum, low, median = (float(value) for value in np.quantile(finite, [0, 0.05, 0.5]))
+    return {"minimum": minimum, "quantile_05": low, "median": median}
 
 
 def _fidelity(
-    generated: Array, ours: pd.DataFrame, points: Array, training: pd.DataFrame
+    features: Array, generated: pd.DataFrame, points: Array, training: pd.DataFrame
 ) -> dict[str, Any]:
-    """KID per class, and its mean over classes: pools and corpora differ in their class balance."""
+    """KID per class, and its mean over classes, as pool and corpus differ in class balance."""
     classes: dict[str, Any] = {}
     for name in CLASSES:
-        found, floor = fidelity.kid(
-            generated[(ours["label"] == name).to_numpy()],
+        kid, floor = fidelity.kid(
+            features[(generated["label"] == name).to_numpy()],
             points[(training["label"] == name).to_numpy()],
             seed=0,
         )
         classes[name] = {
-            "kid": found.mean,
-            "kid_std": found.std,
+            "kid": kid.mean,
+            "kid_std": kid.std,
             "kid_floor": floor.mean,
             "kid_floor_std": floor.std,
-            "subset_size": found.subset_size,
+            "subset_size": kid.subset_size,
         }
     return {
         "kid": float(np.mean([part["kid"] for part in classes.values()])),

@@ -1,6 +1,6 @@
 """Feature spaces in which the audit compares images.
 
-`pixels`: a low-pass picture of 32 x 32 in RGB, each channel normalised (D = 3072). Otherwise a
+`pixels`: the image downsampled to 32 x 32 in RGB, each channel normalised (D = 3072). Otherwise a
 folder with `model.safetensors`, the weights of SqueezeNet 1.0 under torchvision's names (Iandola
 et al. 2016): the spatial mean of its last feature map at 224 px (D = 512). Reads table folders;
 writes nothing.
@@ -34,12 +34,12 @@ def side(space: str) -> int:
 
 def symmetries(images: Array) -> Array:
     """(B, S, S, 3) -> (B, 8, S, S, 3): the square's eight symmetries, the identity first."""
-    turned = [np.rot90(images, quarter, axes=(1, 2)) for quarter in range(4)]
-    return np.stack([*turned, *(turn[:, :, ::-1] for turn in turned)], axis=1)
+    rotations = [np.rot90(images, quarter, axes=(1, 2)) for quarter in range(4)]
+    return np.stack([*rotations, *(rotation[:, :, ::-1] for rotation in rotations)], axis=1)
 
 
 def extractor(space: str) -> Extractor:
-    """The function of a feature space; raise `InputError` for a folder without the weights."""
+    """The function of a feature space. Raises `InputError` for a folder without the weights."""
     return _pixels if space == "pixels" else _squeezenet(Path(space))
 
 
@@ -62,8 +62,8 @@ def _squeezenet(folder: Path) -> Extractor:
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
         problem = str(error).splitlines()[0]
         raise InputError(
-            f"audit.features {str(folder)!r} holds no SqueezeNet 1.0 weights in {path.name} "
-            f"({problem}); set it to `pixels` or to such a folder"
+            f"audit.features {str(folder)!r} contains no SqueezeNet 1.0 weights in {path.name} "
+            f"({problem}); set it to `pixels` or to a folder that contains them"
         ) from None
     device = automatic_device()
     network = model.features.to(device).eval()
@@ -81,38 +81,38 @@ def _squeezenet(folder: Path) -> Extractor:
 
 def extract(
     folder: Path,
-    wanted: Sequence[str],
+    image_ids: Sequence[str],
     split: str,
     space: str,
     function: Extractor,
-    turned: bool = False,
+    symmetric: bool = False,
 ) -> Array:
-    """Features (N, D) float32 of the `wanted` images of a split, in the order of `wanted`.
+    """Features (N, D) float32 of images of a split, in the order of `image_ids`.
 
-    With `turned`, (N, 8, D): of each image's eight symmetries. Raises `InputError` when an image
+    With `symmetric`, (N, 8, D): of each image's eight symmetries. Raises `InputError` when an image
     is missing.
     """
     from dermaflux.core import table
 
-    place = {image_id: row for row, image_id in enumerate(wanted)}
-    found: Array = np.empty((0, 8, 1) if turned else (0, 1), np.float32)
-    seen = 0
-    stream = table.decoded(folder, wanted, split, side(space))
-    with progress(f"audit.{folder.name}", len(wanted)) as advance:
-        while part := list(islice(stream, _BATCH)):
-            images = np.stack([picture for _, picture in part])
-            if turned:
+    index = {image_id: row for row, image_id in enumerate(image_ids)}
+    features: Array = np.empty((0, 8, 1) if symmetric else (0, 1), np.float32)
+    done = 0
+    stream = table.decoded(folder, image_ids, split, side(space))
+    with progress(f"audit.{folder.name}", len(image_ids)) as advance:
+        while batch := list(islice(stream, _BATCH)):
+            images = np.stack([pixels for _, pixels in batch])
+            if symmetric:
                 images = symmetries(images)
-            features = function(images.reshape(-1, *images.shape[-3:]))
-            features = features.reshape(*images.shape[:-3], -1)
-            if not seen:
-                found = np.empty((len(wanted), *features.shape[1:]), np.float32)
-            found[[place[image_id] for image_id, _ in part]] = features
-            seen += len(part)
-            advance(len(part))
-    if seen != len(wanted):
+            of_batch = function(images.reshape(-1, *images.shape[-3:]))
+            of_batch = of_batch.reshape(*images.shape[:-3], -1)
+            if not done:
+                features = np.empty((len(image_ids), *of_batch.shape[1:]), np.float32)
+            features[[index[image_id] for image_id, _ in batch]] = of_batch
+            done += len(batch)
+            advance(len(batch))
+    if done != len(image_ids):
         raise InputError(
-            f"{folder} holds {seen} of the {len(wanted)} wanted images of split {split}; run the "
-            "stage that writes it again"
+            f"{folder} contains {done} of the {len(image_ids)} requested images of split {split}; "
+            "run the stage that writes it again"
         )
-    return found
+    return features

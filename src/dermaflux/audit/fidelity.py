@@ -1,8 +1,8 @@
-"""Fidelity: the kernel inception distance, unbiased also for few images.
+"""Fidelity: the kernel inception distance, which is unbiased even for few images.
 
-KID is the squared maximum mean discrepancy of two sets of features under the kernel
-k(x, y) = (x.y / D + 1)^3 (Binkowski et al. 2018, Demystifying MMD GANs, section 4), estimated
-without bias, so it may fall below zero for equal distributions. It has no unit; lower is closer.
+KID is the squared maximum mean discrepancy between two sets of features under the kernel
+k(x, y) = (x.y / D + 1)^3 (Binkowski et al. 2018, Demystifying MMD GANs, section 4). The estimator
+is unbiased, so it may be negative for equal distributions. It has no unit; lower is closer.
 Pure functions on feature matrices (N, D).
 """
 
@@ -16,7 +16,7 @@ from dermaflux.core.arrays import Array
 
 SUBSETS = 100
 _SUBSET_SIZE = 1000  # Binkowski et al. 2018
-_MOST = 2000  # images of a set that take part; bounds the kernel matrices to 32 MB each
+_MAXIMUM = 2000  # images used of each set; limits a kernel matrix to 32 MB
 
 
 def kernel(left: Array, right: Array) -> Array:
@@ -47,40 +47,44 @@ class Estimate:
 def kid(synthetic: Array, real: Array, seed: int) -> tuple[Estimate, Estimate]:
     """KID of synthetic against real features, and of real against real from disjoint halves.
 
-    The second is the floor that a perfect generator would reach. Both use subsets of one size m =
-    min(1000, synthetic, real / 2), drawn without replacement. Needs 4 real and 2 synthetic rows.
+    The second is the floor that a perfect generator would reach. Both use subsets of the same size
+    m = min(1000, synthetic, real / 2), sampled without replacement. Needs 4 real and 2 synthetic
+    rows.
     """
+    # Not `torch_fidelity.calculate_metrics`: it has no floor from disjoint halves, and another
+    # sequence of subsets would change every published figure. Its estimate from whole sets differs
+    # from ours by less than 1e-6 of the value (test_fidelity).
     generator = np.random.Generator(np.random.PCG64(seed))
     synthetic, real = _sample(synthetic, generator), _sample(real, generator)
     size = min(_SUBSET_SIZE, len(synthetic), len(real) // 2)
     of_synthetic, of_real = kernel(synthetic, synthetic), kernel(real, real)
     between = kernel(synthetic, real)
-    found, floor = [], []
+    distances, floor = [], []
     for _ in range(SUBSETS):
-        ours = generator.permutation(len(synthetic))[:size]
+        subset = generator.permutation(len(synthetic))[:size]
         halves = generator.permutation(len(real))
-        one, other = halves[:size], halves[size : 2 * size]
-        found.append(
+        first, second = halves[:size], halves[size : 2 * size]
+        distances.append(
             unbiased_mmd2(
-                of_synthetic[np.ix_(ours, ours)],
-                of_real[np.ix_(one, one)],
-                between[np.ix_(ours, one)],
+                of_synthetic[np.ix_(subset, subset)],
+                of_real[np.ix_(first, first)],
+                between[np.ix_(subset, first)],
             )
         )
         floor.append(
             unbiased_mmd2(
-                of_real[np.ix_(one, one)],
-                of_real[np.ix_(other, other)],
-                of_real[np.ix_(one, other)],
+                of_real[np.ix_(first, first)],
+                of_real[np.ix_(second, second)],
+                of_real[np.ix_(first, second)],
             )
         )
-    return _estimate(found, size), _estimate(floor, size)
+    return _estimate(distances, size), _estimate(floor, size)
 
 
 def _sample(features: Array, generator: np.random.Generator) -> Array:
-    if len(features) <= _MOST:
+    if len(features) <= _MAXIMUM:
         return features
-    return features[np.sort(generator.permutation(len(features))[:_MOST])]
+    return features[np.sort(generator.permutation(len(features))[:_MAXIMUM])]
 
 
 def _estimate(values: list[float], size: int) -> Estimate:

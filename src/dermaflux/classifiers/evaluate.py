@@ -27,10 +27,10 @@ from dermaflux.core.arrays import Array
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
-from dermaflux.metrics import calibration, decision_curve, metrics, multiclass
+from dermaflux.metrics import binary, calibration, decision_curve, multiclass
 from dermaflux.params import Params
 from dermaflux.statistics import bootstrap, comparison, subgroups
-from dermaflux.statistics.comparison import Scored
+from dermaflux.statistics.comparison import Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ class CellScores:
     labels: Array
     """(N,) class numbers."""
     classes: tuple[str, ...]
-    arms: dict[str, Scored]
+    arms: dict[str, Predictions]
 
     @property
     def binary(self) -> bool:
@@ -87,7 +87,7 @@ def run(params: Params, architecture: str, seed: int) -> None:
 
 def _score(cell: str, arms: Sequence[str], batch: int) -> CellScores:
     """Every arm on the test images; images are decoded once for arms of one size."""
-    by_arm: dict[str, Scored] = {}
+    by_arm: dict[str, Predictions] = {}
     rows, images, classes = None, None, CLASSES
     for arm in arms:
         model, config = network.load(paths.CLASSIFIERS / cell / arm)
@@ -99,7 +99,7 @@ def _score(cell: str, arms: Sequence[str], batch: int) -> CellScores:
                 f"{cell}/{arm} has {len(config['classes'])} classes and {cell}/{arms[0]} "
                 f"{len(classes)}; run `dvc repro train` so that the arms agree"
             )
-        by_arm[arm] = Scored(
+        by_arm[arm] = Predictions(
             network.probabilities(model, config, images.pixels, batch),
             float(config.get("temperature", 1.0)),
             float(config["threshold"] or 0.0),
@@ -132,7 +132,7 @@ def _validation(folder: Path, classes: tuple[str, ...]) -> dict[str, float]:
     rows = pd.read_csv(folder / "validation.csv", dtype={"label": str})
     labels = rows["label"].map({name: number for number, name in enumerate(classes)}).to_numpy()
     if classes == CLASSES:
-        return {"validation_auc": metrics.auc(labels, rows["probability"].to_numpy())}
+        return {"validation_auc": binary.auc(labels, rows["probability"].to_numpy())}
     return {"validation_mauc": multiclass.mauc(labels, rows[list(classes)].to_numpy())}
 
 
@@ -177,22 +177,22 @@ def predictions(scores: CellScores) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _roc(scores: CellScores, scored: Scored) -> pd.DataFrame:
+def _roc(scores: CellScores, scored: Predictions) -> pd.DataFrame:
     """fpr and tpr; of diagnoses the mean of the one-versus-rest curves at 100 steps."""
     import pandas as pd
 
     if scores.binary:
-        points = metrics.roc_points(scores.labels, scored.probability)
+        points = binary.roc_points(scores.labels, scored.probability)
         return pd.DataFrame(points, columns=["fpr", "tpr"])
     grid = np.linspace(0, 1, 101)
     curves = [
-        np.interp(grid, *metrics.roc_points(scores.labels == k, scored.probability[:, k], 10**9).T)
+        np.interp(grid, *binary.roc_points(scores.labels == k, scored.probability[:, k], 10**9).T)
         for k in np.unique(scores.labels)
     ]
     return pd.DataFrame({"fpr": grid, "tpr": np.mean(curves, axis=0)})
 
 
-def _reliability(scores: CellScores, scored: Scored) -> pd.DataFrame:
+def _reliability(scores: CellScores, scored: Predictions) -> pd.DataFrame:
     """Bins that hold images, first of uncalibrated probabilities, then of calibrated ones."""
     import pandas as pd
 

@@ -31,7 +31,7 @@ from dermaflux.core.decode_ahead import decode_ahead
 from dermaflux.core.devices import automatic_device
 from dermaflux.core.seeds import derived_seed, generator
 from dermaflux.errors import InputError
-from dermaflux.metrics.metrics import auc
+from dermaflux.metrics.binary import auc
 from dermaflux.metrics.multiclass import mauc
 from dermaflux.params import Model, Train
 from dermaflux.progress import progress

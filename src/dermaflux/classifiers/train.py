@@ -207,7 +207,7 @@ class _Cell:
         }
         if result.validation is not None:
             labels = self.images.validation.labels
-            training["temperature"] = calibration.temperature(
+            training["temperature"] = calibration.fit_temperature(
                 labels, result.validation, self.balanced()
             )
             _write_scores(self.images.validation, self.images.classes, result.validation, folder)

@@ -46,7 +46,7 @@ def run(params: Params) -> None:
     for source in sources:
         print(f"zero_shot: {source.name} ({source.address}, licence {source.licence})")
         probability[source.name] = _score(params, image_text.load(source), rows)
-    scored = {name: comparison.Scored(scores) for name, scores in probability.items()}
+    scored = {name: comparison.Predictions(scores) for name, scores in probability.items()}
     figures = comparison.compare(labels, bootstrap.groups(rows), scored, params.evaluate)
     figures.pop("differences")
     _write(rows, labels, probability, sources, figures)
@@ -105,12 +105,12 @@ def _write(
 ) -> None:
     import pandas as pd
 
-    from dermaflux.metrics import metrics
+    from dermaflux.metrics import binary
 
     with atomic_folder(paths.ZERO_SHOT) as partial:
         (partial / "roc").mkdir()
         for name, scores in probability.items():
-            points = pd.DataFrame(metrics.roc_points(labels, scores), columns=["fpr", "tpr"])
+            points = pd.DataFrame(binary.roc_points(labels, scores), columns=["fpr", "tpr"])
             points.to_csv(partial / "roc" / f"{name}.csv", index=False)
         rows[["image_id", "label"]].assign(**probability).to_csv(
             partial / "predictions.csv", index=False

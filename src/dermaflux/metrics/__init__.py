@@ -1,1 +1,1 @@
-"""Figures of one classifier: pure functions of labels and scores."""
+"""Metrics of one classifier: pure functions of labels and scores."""

@@ -1,9 +1,9 @@
-"""Decision curves: what a classifier is worth to a doctor who treats above a threshold.
+"""Decision curve analysis: net benefit of treating above a probability threshold.
 
-Pure functions on numpy arrays. A threshold t says that missing a malignant lesion is (1 - t) / t
-times as bad as treating a benign one. Net benefit is true positives minus false ones weighted by
-t / (1 - t), per image (Vickers and Elkin 2006, Medical Decision Making 26:565); treating nobody has
-0. It depends on the prevalence of the images given.
+Pure functions on numpy arrays. A decision threshold t means that missing a malignant lesion is
+(1 - t) / t times as bad as treating a benign one. Net benefit is true positives minus false
+positives weighted by t / (1 - t), per image (Vickers and Elkin 2006, Medical Decision Making
+26:565); treating nobody has net benefit 0. It depends on the prevalence among the images.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ THRESHOLDS = np.arange(1, 100) / 100
 def net_benefit(labels: Array, probability: Array, thresholds: Array = THRESHOLDS) -> Array:
     """(T,) net benefit of treating every image whose probability (N,) reaches the threshold."""
     cost = thresholds / (1 - thresholds)
-    malignant, benign = (np.sort(probability[labels == side]) for side in (1, 0))
-    hits = len(malignant) - np.searchsorted(malignant, thresholds)
-    alarms = len(benign) - np.searchsorted(benign, thresholds)
-    return np.asarray((hits - alarms * cost) / len(labels))
+    malignant, benign = (np.sort(probability[labels == label]) for label in (1, 0))
+    true_positives = len(malignant) - np.searchsorted(malignant, thresholds)
+    false_positives = len(benign) - np.searchsorted(benign, thresholds)
+    return np.asarray((true_positives - false_positives * cost) / len(labels))
 
 
 def treat_all(labels: Array, thresholds: Array = THRESHOLDS) -> Array:

@@ -165,8 +165,8 @@ class Promote(Section):
     """The specificity at which the candidate's sensitivity must not be worse."""
     sensitivity_tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """How much lower the candidate's sensitivity may be."""
-    familiar_fraction: OpenFraction = 0.99
-    """Share of validation images that must not be flagged as out of distribution."""
+    in_distribution_quantile: OpenFraction = 0.99
+    """Fraction of validation images that must not be flagged as out of distribution."""
 
 
 class Report(Section):

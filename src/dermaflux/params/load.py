@@ -22,6 +22,7 @@ MOVED = {
     "caption.token_budget": "runtime.caption.token_budget",
     "caption.price_per_million_tokens": "runtime.caption.price_per_million_tokens",
     "caption.shard_images": "runtime.caption.shard_images",
+    "promote.familiar_fraction": "promote.in_distribution_quantile",
 }
 """Old name of a parameter -> its new one, for files written for an earlier version."""
 

@@ -1,9 +1,9 @@
-"""Who stands for promotion: trained classifiers with their predictions of the validation split.
+"""Candidates for promotion: trained classifiers with their predictions for the validation split.
 
 Reads models/classifiers/ and the validation split of corpus/; writes nothing.
 
-The arm `random_features` is no candidate: its network is as it was drawn, so where it leads it
-leads by luck, and it is there to show what a network that learnt nothing reaches.
+The arm `random_features` is not a candidate: its network is frozen at random weights, as a baseline
+for what training adds, so it could only lead by chance.
 """
 
 from __future__ import annotations
@@ -44,16 +44,19 @@ class Candidate:
 
 
 def predictions(folder: Path) -> pd.DataFrame:
-    """Validation predictions of a classifier folder, indexed and sorted by image_id."""
+    """Validation predictions of a classifier folder, indexed and sorted by image_id.
+
+    Raises `InputError` when the file is missing or is not such a table.
+    """
     import pandas as pd
 
     path = folder / "validation.csv"
     if not path.is_file():
         raise InputError(f"{path} is missing; run `dvc repro train`, or `dvc pull`")
     try:
-        read = pd.read_csv(path, dtype={"image_id": str, "label": str}).set_index("image_id")
-        read["malignant"] = read["label"].isin(["malignant", "1"])
-        return read[["malignant", "probability"]].sort_index()
+        rows = pd.read_csv(path, dtype={"image_id": str, "label": str}).set_index("image_id")
+        rows["malignant"] = rows["label"].isin(["malignant", "1"])
+        return rows[["malignant", "probability"]].sort_index()
     except (KeyError, ValueError) as error:
         raise InputError(
             f"{path} is not a table of image_id, label and probability ({error}); run "
@@ -63,9 +66,9 @@ def predictions(folder: Path) -> pd.DataFrame:
 
 def auc(rows: pd.DataFrame) -> float:
     """Area under the ROC curve of a prediction table."""
-    from dermaflux.metrics import metrics
+    from dermaflux.metrics import binary
 
-    return metrics.auc(rows["malignant"].to_numpy().astype(int), rows["probability"].to_numpy())
+    return binary.auc(rows["malignant"].to_numpy().astype(int), rows["probability"].to_numpy())
 
 
 def candidates(params: Params) -> list[Candidate]:
@@ -73,17 +76,17 @@ def candidates(params: Params) -> list[Candidate]:
     arms = [arm for arm in params.train.arms if arm in LEARNED]
     if not arms:
         raise InputError(
-            f"train.arms {params.train.arms} holds no candidate, for none of them learns; add "
-            "real or mixture"
+            f"train.arms {params.train.arms} contains no candidate, because none of them trains "
+            "features; add real or mixture"
         )
-    found = []
+    trained = []
     for seed in params.train.seeds:
         cell = paths.cell(params.promote.architecture, seed)
         for arm in arms:
             folder = paths.CLASSIFIERS / cell / arm
             rows = predictions(folder)
-            found.append(Candidate(cell, arm, folder, rows, auc(rows)))
-    return sorted(found, key=lambda item: (-item.auc, item.cell, item.arm))
+            trained.append(Candidate(cell, arm, folder, rows, auc(rows)))
+    return sorted(trained, key=lambda candidate: (-candidate.auc, candidate.cell, candidate.arm))
 
 
 def validation_split() -> pd.DataFrame:
@@ -94,7 +97,7 @@ def validation_split() -> pd.DataFrame:
 
 
 def split_hash(split: pd.DataFrame) -> str:
-    """Fingerprint of which validation images there are, their labels and their pixels."""
+    """Fingerprint of the ids, labels and pixels of the validation images."""
     return fingerprint(
         images=split.index.to_list(),
         malignant=[bool(value) for value in split["malignant"]],
@@ -103,7 +106,7 @@ def split_hash(split: pd.DataFrame) -> str:
 
 
 def rescore(folder: Path, split: pd.DataFrame) -> pd.DataFrame:
-    """Predictions of a classifier folder on the present validation images."""
+    """Predictions of a classifier folder for the present validation images."""
     import pandas as pd
 
     from dermaflux.classifiers.data import samples
@@ -115,10 +118,10 @@ def rescore(folder: Path, split: pd.DataFrame) -> pd.DataFrame:
     return split[["malignant"]].assign(probability=scores)
 
 
-def champion_predictions(present: registry.Registered, split: pd.DataFrame) -> pd.DataFrame:
-    """The champion's scores on the present validation images.
+def champion_predictions(present: registry.RegisteredVersion, split: pd.DataFrame) -> pd.DataFrame:
+    """The champion's predictions for the present validation images.
 
-    Raises `InputError` when the champion cannot be loaded: it must not lose for that.
+    Raises `InputError` when the champion cannot be loaded, since it must not lose because of that.
     """
     folder = present.load().folder
     if present.tags.get("validation_hash") != split_hash(split):
@@ -126,4 +129,4 @@ def champion_predictions(present: registry.Registered, split: pd.DataFrame) -> p
     try:
         return predictions(folder).loc[split.index]
     except (InputError, KeyError) as error:
-        raise present.unusable(error) from None
+        raise present.load_error(error) from None

@@ -1,10 +1,10 @@
 """A classifier as one ONNX file: `dermaflux export-onnx lesion.onnx [--cell vit-0/mixture]`.
 
-Reads the registry's champion, or a folder of models/classifiers/; writes the file it is asked for.
-The graph takes `images`, float32 (N, 3, S, S), RGB in [0, 1], and gives `probability`: float32
+Reads the registry's champion, or a folder of models/classifiers/; writes the output file.
+The graph takes `images`, float32 (N, 3, S, S), RGB in [0, 1], and returns `probability`: float32
 (N,), calibrated probability of malignancy, or (N, K), of each class in the order of the metadata.
-Normalisation, sigmoid or softmax and temperature are inside; cutting a square out of a photograph
-and scaling it to S is left to the caller (`classifiers.served.prepare`).
+Normalisation, sigmoid or softmax and temperature are inside; the caller crops a photograph to a
+square and scales it to S (`registry.serving.prepare`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from dermaflux import paths
-from dermaflux.classifiers.model import network as supervised
+from dermaflux.classifiers.model import network
+from dermaflux.core.arrays import Array, Pixels
 from dermaflux.errors import InputError
 from dermaflux.metrics import calibration
 from dermaflux.params import Params
@@ -29,19 +30,19 @@ from dermaflux.registry.model_card import DISCLAIMER
 from dermaflux.tracking import runs
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability between the file and the network."""
+"""Largest allowed difference of a probability between the file and the network."""
 OPSET = 18
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
-class Calibrated(nn.Module):
-    """Pictures in, calibrated probabilities out."""
+class CalibratedModel(nn.Module):
+    """Images to calibrated probabilities."""
 
-    def __init__(self, network: nn.Module, config: dict[str, Any]) -> None:
+    def __init__(self, model: nn.Module, config: dict[str, Any]) -> None:
         super().__init__()
-        self.network = network
-        for module in network.modules():
-            # The exporter cannot split torch's fused attention where the batch size is open.
+        self.model = model
+        for module in model.modules():
+            # The exporter cannot decompose torch's fused attention with a dynamic batch size.
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False
         self.temperature = float(config.get("temperature", 1.0))
@@ -49,8 +50,8 @@ class Calibrated(nn.Module):
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) in [0, 1] -> (N,), or (N, K) of a network with K outputs."""
-        logits: Tensor = self.network((images - self.mean) / self.std) / self.temperature
+        """(N, 3, S, S) in [0, 1] -> (N,), or (N, K) of a model with K outputs."""
+        logits: Tensor = self.model((images - self.mean) / self.std) / self.temperature
         if logits.shape[1] == 1:
             return logits[:, 0].sigmoid()
         return logits.softmax(dim=1)
@@ -80,34 +81,34 @@ def run(params: Params, output: Path, cell: str | None) -> None:
 def _source(params: Params, cell: str | None) -> tuple[Path, str, str]:
     """A classifier's folder, name and hash as `train` wrote it."""
     if cell is None:
-        champion = registry.the_champion(runs.connect(), params.promote.model_name)
+        champion = registry.require_champion(runs.connect(), params.promote.model_name)
         champion.load()
-        known_as = f"{champion.name} version {champion.version}"
-        return champion.folder(), known_as, champion.tags.get("output_hash", "unknown")
+        name = f"{champion.name} version {champion.version}"
+        return champion.folder(), name, champion.tags.get("output_hash", "unknown")
     folder = paths.CLASSIFIERS / cell
     if not (folder / "config.json").is_file():
-        known = sorted(
+        trained = sorted(
             path.parent.relative_to(paths.CLASSIFIERS).as_posix()
             for path in paths.CLASSIFIERS.glob("*/*/config.json")
         )
         raise InputError(
-            f"--cell {cell} is no trained classifier; give one of {', '.join(known) or 'none yet'}"
-            " or run `dermaflux train`"
+            f"--cell {cell} is not a trained classifier; name one of "
+            f"{', '.join(trained) or 'none yet'} or run `dermaflux train`"
         )
     return folder, cell, runs.dvc_hash(folder)
 
 
 def export(folder: Path, name: str, output_hash: str, output: Path) -> tuple[float, int]:
     """Write the classifier of a folder; returns the largest difference and the size in bytes."""
-    network, config = supervised.load(folder)
+    model, config = network.load(folder)
     temperature = float(config.get("temperature", 1.0))
-    pictures = _pictures(int(config["image_size"]))
-    # Before the export, as the classifier is served: by its own path and on its own device.
-    expected = calibration.tempered(
-        supervised.probabilities(network, config, pictures), temperature
+    pixels = _test_images(int(config["image_size"]))
+    # Before the export, which moves the model: as it is served, and on the same device.
+    expected = calibration.apply_temperature(
+        network.probabilities(model, config, pixels), temperature
     )
-    content = _graph(network, config, temperature, {"name": name, "output_hash": output_hash})
-    gap = largest_difference(content, pictures, expected)
+    content = _graph(model, config, temperature, {"name": name, "output_hash": output_hash})
+    gap = largest_difference(content, pixels, expected)
     if not gap <= TOLERANCE:
         raise InputError(
             f"{name} as ONNX differs from the network by {gap:.1e} in a probability, more than "
@@ -121,15 +122,15 @@ def export(folder: Path, name: str, output_hash: str, output: Path) -> tuple[flo
 
 
 def _graph(
-    network: nn.Module, config: dict[str, Any], temperature: float, origin: dict[str, str]
+    model: nn.Module, config: dict[str, Any], temperature: float, origin: dict[str, str]
 ) -> bytes:
-    """The file's content, with what a caller has to know in its metadata."""
+    """The file's content, with everything a caller needs in its metadata."""
     import onnx
 
     side = int(config["image_size"])
-    graph = Calibrated(network.cpu().to(memory_format=torch.contiguous_format), config).eval()
+    graph = CalibratedModel(model.cpu().to(memory_format=torch.contiguous_format), config).eval()
     with warnings.catch_warnings():
-        # TinyViT keeps a cache that the exporter warns of; the comparison is what counts.
+        # The exporter warns about TinyViT's cache; the comparison decides whether it is right.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph,
@@ -151,7 +152,9 @@ def _graph(
         "disclaimer": DISCLAIMER,
     }
     if config["threshold"] is not None:
-        threshold = calibration.tempered(np.array([float(config["threshold"])]), temperature)[0]
+        threshold = calibration.apply_temperature(
+            np.array([float(config["threshold"])]), temperature
+        )[0]
         metadata["threshold"] = f"{threshold:.9g}"
     proto = program.model_proto
     onnx.helper.set_model_props(proto, metadata)
@@ -159,24 +162,26 @@ def _graph(
     return content
 
 
-def _pictures(side: int) -> np.ndarray[Any, Any]:
-    """uint8 (6, side, side, 3): noise at two grains, as fine noise alone is all alike pooled."""
-    drawn = np.random.default_rng(0)
-    coarse = drawn.integers(0, 206, (6, 4, 4, 3)).repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)
-    fine = drawn.integers(0, 50, (6, side, side, 3))
+def _test_images(side: int) -> Pixels:
+    """uint8 (6, side, side, 3): coarse and fine noise, since pooled fine noise looks all alike."""
+    generator = np.random.default_rng(0)
+    factor = -(-side // 4)
+    coarse = generator.integers(0, 206, (6, 4, 4, 3)).repeat(factor, 1).repeat(factor, 2)
+    fine = generator.integers(0, 50, (6, side, side, 3))
     return (coarse[:, :side, :side] + fine).astype(np.uint8)
 
 
-def largest_difference(
-    content: bytes, pictures: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]
-) -> float:
-    """Of a probability by onnxruntime, in batches of one and of the rest, from the expected."""
+def largest_difference(content: bytes, pixels: Pixels, expected: Array) -> float:
+    """Largest difference between onnxruntime's and the `expected` probabilities.
+
+    Runs one batch of one image and one of the rest, since the batch size is dynamic.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    images = (pictures.astype(np.float32) / 255).transpose(0, 3, 1, 2)
+    images = (pixels.astype(np.float32) / 255).transpose(0, 3, 1, 2)
     batches = (np.ascontiguousarray(images[:1]), np.ascontiguousarray(images[1:]))
-    found = np.concatenate([session.run(None, {"images": batch})[0] for batch in batches])
-    return float(np.abs(found - expected).max())
+    outputs = np.concatenate([session.run(None, {"images": batch})[0] for batch in batches])
+    return float(np.abs(outputs - expected).max())

@@ -1,5 +1,4 @@
-"""What `promote` gathers about a classifier before it becomes a version of the registered model:
-lineage tags, the facts of its model card, and which pictures it is familiar with.
+"""Lineage of a classifier that `promote` registers: tags, model card facts, and its OOD detector.
 
 Reads models/classifiers/, the corpus, and the hashes of generator and synthetic images; writes
 nothing.
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from dermaflux.registry.model_card import Facts
-    from dermaflux.registry.ood import Familiarity
+    from dermaflux.registry.ood import OODDetector
 
 COLUMNS = (
     "image_id",
@@ -42,11 +41,11 @@ _IMAGES = 2000  # of a split: 100 MB of pixels at 128 px, 300 MB at 224 px
 
 
 def tags(client: MlflowClient, params: Params, cell: str, arm: str, folder: Path) -> dict[str, str]:
-    """Where a classifier comes from: hashes, revision, experiment, run and parameters."""
+    """Provenance of a classifier: hashes, git revision, DVC experiment, MLflow run, parameters."""
     config = _config(folder)
     output_hash = runs.dvc_hash(folder)
     architecture, _, seed = cell.rpartition("-")
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         **mlflow_runs.arm_parameters(params, architecture, int(seed), arm),
         "cell": f"{cell}/{arm}",
         "output_hash": output_hash,
@@ -55,34 +54,34 @@ def tags(client: MlflowClient, params: Params, cell: str, arm: str, folder: Path
         "n_real": config.get("n_real", 0),
         "n_synthetic": config.get("n_synthetic", 0),
     }
-    if found["n_synthetic"]:
+    if values["n_synthetic"]:
         origins = (("synthetic_hash", paths.SYNTHETIC), ("generator_hash", paths.GENERATOR))
-        found |= {key: runs.dvc_hash(path) for key, path in origins if path.is_dir()}
+        values |= {key: runs.dvc_hash(path) for key, path in origins if path.is_dir()}
     if "DVC_EXP_NAME" in os.environ:
-        found["DVC_EXP_NAME"] = os.environ["DVC_EXP_NAME"]
+        values["DVC_EXP_NAME"] = os.environ["DVC_EXP_NAME"]
     train_run = _train_run(client, folder, output_hash)
     if train_run is not None:
-        found["train_run_id"] = train_run
-    return {key: str(value) for key, value in found.items()}
+        values["train_run_id"] = train_run
+    return {key: str(value) for key, value in values.items()}
 
 
 def _train_run(client: MlflowClient, folder: Path, output_hash: str) -> str | None:
-    """Id of the run that wrote the classifier, found by the hash of what it wrote."""
+    """Id of the run that wrote the classifier, looked up by the hash of its output."""
     experiment = client.get_experiment_by_name(mlflow_runs.TRAINING)
     if experiment is None:
         return None
     for path, value in ((folder, output_hash), (folder.parent, runs.dvc_hash(folder.parent))):
-        found = client.search_runs(
+        matches = client.search_runs(
             [experiment.experiment_id],
             f"tags.`output.{path.as_posix()}` = '{value}'",
             max_results=1,
         )
-        if found:
-            return str(found[0].info.run_id)
+        if matches:
+            return str(matches[0].info.run_id)
     return None
 
 
-def gather(
+def card_facts(
     params: Params,
     name: str,
     folder: Path,
@@ -109,10 +108,11 @@ def gather(
     )
 
 
-def familiar(folder: Path, params: Params) -> Familiarity:
-    """What the classifier is familiar with: real training images; the limit is of validation ones.
+def fit_ood_detector(folder: Path, params: Params) -> OODDetector:
+    """The detector of a classifier: fitted to training images, with its limit on validation images.
 
-    At most `_IMAGES` of each, the first by the hash of their pixels, which is a draw by chance.
+    At most `_IMAGES` real images of each split, the first by the hash of their bytes, which is a
+    random sample.
     """
     from dermaflux.classifiers.model import network
     from dermaflux.registry import ood
@@ -122,7 +122,7 @@ def familiar(folder: Path, params: Params) -> Familiarity:
         ood.views(model, config, _pixels(split, int(config["image_size"])))
         for split in ("train", "validation")
     )
-    return ood.fit(training, validation, params.promote.familiar_fraction)
+    return ood.fit(training, validation, params.promote.in_distribution_quantile)
 
 
 def _pixels(split: str, side: int) -> np.ndarray[Any, Any]:

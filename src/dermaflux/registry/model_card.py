@@ -1,33 +1,37 @@
-"""The model card that travels with a registered classifier, as Markdown.
+"""The model card of a registered classifier: Markdown with the Hugging Face Hub's metadata.
 
-Pure: made from the classifier's configuration, its validation predictions and the hashes of what it
-was made from. Figures are of validation images, on which the classifier was also chosen; the test
-figures are those of `evaluate`, which no registered version waits for.
+Pure: written from the classifier's configuration, its validation predictions and the hashes of its
+inputs. Metrics are those of validation images, on which the classifier was also selected; the test
+metrics come from `evaluate`, which may run after promotion. The text is `model_card.md.jinja`; the
+metadata follow https://huggingface.co/docs/hub/model-cards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermaflux.metrics import calibration, metrics
+from dermaflux.metrics import binary, calibration
 from dermaflux.statistics import bootstrap
 
 if TYPE_CHECKING:
     import pandas as pd
+    from huggingface_hub import ModelCardData
 
     from dermaflux.params import Promote
 
 DISCLAIMER = "Not a medical device: a research classifier, not validated for any clinical use."
+_TEMPLATE = Path(__file__).with_suffix(".md.jinja")
 _GROUPS = ("source", "modality", "skin_tone")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card is written from."""
+    """Content of a card."""
 
     cell: str
     config: Mapping[str, Any]
@@ -41,11 +45,11 @@ class Facts:
     """Of the decision on the candidate."""
     promote: Promote
     minimum_group: int
-    """Images of either class below which a group is too few to say."""
+    """A group with fewer images of either class gets no metric."""
     seed: int
 
 
-def short(facts: Facts) -> str:
+def summary(facts: Facts) -> str:
     """The description of the version in the registry."""
     config = facts.config
     images = f"{config.get('n_real', 0):,} real and {config.get('n_synthetic', 0):,} synthetic"
@@ -55,95 +59,91 @@ def short(facts: Facts) -> str:
     )
 
 
-def text(facts: Facts, predictions: pd.DataFrame) -> str:
+def render(facts: Facts, predictions: pd.DataFrame) -> str:
     """MODEL_CARD.md of the version.
 
-    `predictions` has the column `probability`, as the network gives it, for the same images.
+    `predictions` has the column `probability`, uncalibrated and in [0, 1], for the same images.
     """
-    config, fraction = facts.config, facts.promote.familiar_fraction
+    from huggingface_hub import ModelCard
+
     rows = facts.validation.assign(probability=predictions["probability"])
-    sections = (
-        f"# Model card: {facts.cell}",
-        f"**{DISCLAIMER}**",
-        "## Intended use",
-        "Research on synthetic training images: one photograph or dermoscopic image of one skin "
-        "lesion in, a probability of malignancy out. It was made to compare training sets, not to "
-        "advise anybody about a lesion. Not for screening, triage, diagnosis or self-examination.",
-        "## The classifier",
-        f"- timm model `{config['name']}` with options `{config['options']}`, images of "
-        f"{config['image_size']} x {config['image_size']} px",
-        f"- classes {' and '.join(config['classes'])}; malignant from an uncalibrated probability "
-        f"of {config['threshold']:g}",
-        f"- temperature {config.get('temperature', 1.0):.3f}, fitted on validation images, of "
-        f"which {rows['malignant'].mean():.0%} are malignant; it makes served probabilities more "
-        "or less certain but cannot mend a prevalence that training did not have, so where the "
-        "training images were half malignant a probability reads as if half of all lesions were",
-        f"- pretrained weights: {'yes' if config.get('pretrained') else 'none'}; epoch kept: "
-        f"{config.get('epoch', 'unknown')}",
-        f"- {facts.reason}",
-        "## Data",
-        f"{config.get('n_real', 0):,} real images, drawn from the training split below, and "
-        f"{config.get('n_synthetic', 0):,} synthetic ones. Each real image keeps the licence of "
-        "its dataset, and some forbid commercial use.",
-        _table(("source and licence", "images"), [*sorted(facts.sources.items())]),
-        _table(("lineage", "value"), [*sorted(facts.lineage.items())]),
-        f"## Figures on {len(rows):,} validation images",
-        "The classifier was chosen on these images, so the figures flatter it; the report's are of "
-        "a test set that played no part.",
-        _figures(facts, rows),
-        "## Groups",
-        f"A group with fewer than {facts.minimum_group} images of either class is too few to say.",
-        _groups(facts, rows),
-        "## Pictures that are no skin lesion",
-        "Every answer carries `out_of_distribution`. It is set for pictures whose colours, texture "
-        f"or features lie further from the training images than those of {fraction:.0%} of "
-        f"the validation images, so about {1 - fraction:.0%} of lesions like these are flagged, "
-        "and lesions taken with another kind of camera more often. A picture that is not flagged "
-        "may still be no lesion: the flag compares appearance and knows no anatomy.",
+    auc = binary.auc(rows["malignant"].to_numpy().astype(int), rows["probability"].to_numpy())
+    card = ModelCard.from_template(
+        _card_data(facts, auc),
+        template_path=str(_TEMPLATE),
+        facts=facts,
+        config=facts.config,
+        disclaimer=DISCLAIMER,
+        malignant_fraction=rows["malignant"].mean(),
+        in_distribution_quantile=facts.promote.in_distribution_quantile,
+        metrics=_metrics(facts, rows),
+        groups=_groups(facts, rows),
     )
-    return "\n\n".join(sections) + "\n"
+    return f"{card.content}\n"
 
 
-def _figures(facts: Facts, rows: pd.DataFrame) -> str:
+def _card_data(facts: Facts, auc: float) -> ModelCardData:
+    """Metadata of the card, with the validation AUC as its evaluation result."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    result = EvalResult(
+        task_type="image-classification",
+        dataset_type="dermaflux-corpus",
+        dataset_name="DermaFlux corpus",
+        dataset_split="validation",
+        metric_type="roc_auc",
+        metric_name="ROC-AUC",
+        metric_value=round(auc, 4),
+    )
+    return ModelCardData(
+        model_name=facts.cell,
+        license="other",
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=["dermatology", "skin-lesion", "synthetic-data", "not-for-clinical-use"],
+        eval_results=[result],
+    )
+
+
+def _metrics(facts: Facts, rows: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Name, value and interval of each metric."""
     labels = rows["malignant"].to_numpy().astype(int)
     scores = rows["probability"].to_numpy()
     members = bootstrap.groups(rows.reset_index())
-    drawn = bootstrap.resamples(labels, members, facts.promote.bootstrap_samples, facts.seed)
-    weights = np.concatenate([np.ones((1, len(labels)), drawn.dtype), drawn])
+    resamples = bootstrap.resamples(labels, members, facts.promote.bootstrap_samples, facts.seed)
+    weights = np.concatenate([np.ones((1, len(labels)), resamples.dtype), resamples])
     threshold = float(facts.config["threshold"])
-    found = metrics.figures(labels, scores, threshold, [facts.promote.specificity], weights)
-    at = f"sensitivity_at_{facts.promote.specificity * 100:g}"
+    values = binary.figures(labels, scores, threshold, [facts.promote.specificity], weights)
     names = {
         "auc": "ROC-AUC",
         "accuracy": "accuracy",
         "sensitivity": "sensitivity at the threshold",
         "specificity": "specificity at the threshold",
-        at: f"sensitivity at {facts.promote.specificity:.0%} specificity",
+        f"sensitivity_at_{facts.promote.specificity * 100:g}": (
+            f"sensitivity at {facts.promote.specificity:.0%} specificity"
+        ),
     }
     lines = []
     for key, name in names.items():
-        low, high = bootstrap.interval(found[key][1:], facts.promote.confidence)
-        lines.append((name, f"{found[key][0]:.3f}", f"{low:.3f} to {high:.3f}"))
-    tempered = calibration.tempered(scores, float(facts.config.get("temperature", 1.0)))
-    for name, values in (("before", scores), ("after", tempered)):
-        value = calibration.error(labels, values)
-        lines.append((f"calibration error {name} temperature", f"{value:.3f}", ""))
-    return _table(("figure", "value", f"{facts.promote.confidence:.0%} interval"), lines)
+        low, high = bootstrap.interval(values[key][1:], facts.promote.confidence)
+        lines.append((name, f"{values[key][0]:.3f}", f"{low:.3f} to {high:.3f}"))
+    temperature = float(facts.config.get("temperature", 1.0))
+    calibrated = calibration.apply_temperature(scores, temperature)
+    for name, probability in (("uncalibrated", scores), ("calibrated", calibrated)):
+        value = calibration.expected_calibration_error(labels, probability)
+        lines.append((f"calibration error, {name}", f"{value:.3f}", ""))
+    return lines
 
 
-def _groups(facts: Facts, rows: pd.DataFrame) -> str:
+def _groups(facts: Facts, rows: pd.DataFrame) -> list[tuple[str, int, int, str]]:
+    """Group, number of benign and of malignant images, and AUC where both are enough."""
     lines = []
     for column in _GROUPS:
         for value, group in rows.groupby(column, dropna=True):
             labels = group["malignant"].to_numpy().astype(int)
-            counts = (int((labels == 0).sum()), int((labels == 1).sum()))
-            auc = "too few to say"
-            if min(counts) >= facts.minimum_group:
-                auc = f"{metrics.auc(labels, group['probability'].to_numpy()):.3f}"
-            lines.append((f"{column.replace('_', ' ')} {value}", *counts, auc))
-    return _table(("group", "benign", "malignant", "ROC-AUC"), lines)
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+            benign, malignant = (int((labels == label).sum()) for label in (0, 1))
+            auc = "too few images"
+            if min(benign, malignant) >= facts.minimum_group:
+                auc = f"{binary.auc(labels, group['probability'].to_numpy()):.3f}"
+            lines.append((f"{column.replace('_', ' ')} {value}", benign, malignant, auc))
+    return lines

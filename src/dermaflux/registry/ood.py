@@ -1,13 +1,14 @@
-"""Whether a picture looks like the skin lesions a classifier was made from.
+"""Out-of-distribution detection: does an image look like the skin lesions of training?
 
-A classifier answers any picture, a text page too, so a registered model also holds how its own
-training images look in two views: the network's last features before the classification layer, and
-plain statistics of colour and texture. The distance in a view is Mahalanobis' (Lee et al. 2018,
-https://arxiv.org/abs/1807.03888, with one Gaussian, as no class is wanted), with the covariance
-shrunk by Ledoit and Wolf (2004); it is divided by the same quantile of the validation images in
-each view, and the larger counts. A picture beyond the chosen quantile of the validation images is
-out of distribution: by that choice a known share of lesions is flagged, and which other pictures
-are is measured, not promised. Pure functions on arrays, apart from `read` and `write`.
+A classifier returns a probability for any image, even a page of text, so a registered model also
+stores the distribution of its training images in two views: the network's last features before the
+classification layer, and simple statistics of colour and texture. The distance in a view is the
+Mahalanobis distance (Lee et al. 2018, https://arxiv.org/abs/1807.03888, with one Gaussian, since
+the class does not matter here), with the covariance shrunk by Ledoit and Wolf (2004). It is divided
+by the same quantile of the validation images in each view, and the larger one is used. An image
+beyond the chosen quantile of the validation images is out of distribution. That fixes the fraction
+of lesions that are flagged; which other images are flagged can only be measured. Pure functions on
+arrays, apart from `find`, `read` and `write`.
 """
 
 from __future__ import annotations
@@ -24,27 +25,28 @@ from torch import nn
 from dermaflux.classifiers.model import network
 from dermaflux.core.arrays import Array
 
-FILE = "familiarity.safetensors"
+FILE = "ood.safetensors"
+_FORMER_FILE = "familiarity.safetensors"  # of versions registered before FILE had its name
 _FLOOR = 1e-3  # added before logarithms: a quarter of a grey level
 _VIEWS = 2
 _LEVELS = 4  # octaves of texture
 
 
 @dataclass(frozen=True)
-class Familiarity:
-    """Gaussians of the two views, and the distance from which a picture is unfamiliar."""
+class OODDetector:
+    """Gaussians of the two views, and the distance beyond which an image is out of distribution."""
 
     means: tuple[Array, ...]
     """(D,) of each view."""
     precisions: tuple[Array, ...]
     """(D, D) of each view: inverse covariance."""
     scales: tuple[float, ...]
-    """The distance in each view that the chosen share of validation images keeps."""
+    """The chosen quantile of the validation images' distances in each view."""
     threshold: float
-    """The same for the larger of the two scaled distances; near 1."""
+    """The same quantile of the larger of the two scaled distances; close to 1."""
 
     def distances(self, views: Sequence[Array]) -> Array:
-        """(N,) scaled distances of pictures whose views are (N, D)."""
+        """(N,) scaled distances of images whose views are (N, D)."""
         scaled = [
             _mahalanobis(view, mean, precision) / scale
             for view, mean, precision, scale in zip(
@@ -53,59 +55,59 @@ class Familiarity:
         ]
         return np.asarray(np.max(scaled, axis=0))
 
-    def unfamiliar(self, views: Sequence[Array]) -> Array:
-        """(N,) bool: out of distribution."""
+    def is_ood(self, views: Sequence[Array]) -> Array:
+        """(N,) bool: whether each image is out of distribution."""
         return np.asarray(self.distances(views) > self.threshold)
 
 
-def fit(training: Sequence[Array], validation: Sequence[Array], fraction: float) -> Familiarity:
-    """Gaussians of the training views (N, D); of the validation images `fraction` is familiar."""
+def fit(training: Sequence[Array], validation: Sequence[Array], quantile: float) -> OODDetector:
+    """Gaussians of the training views (N, D); `quantile` of the validation images pass."""
     from sklearn.covariance import LedoitWolf
 
     gaussians = [LedoitWolf().fit(view) for view in training]
-    means = tuple(one.location_ for one in gaussians)
-    precisions = tuple(one.precision_ for one in gaussians)
+    means = tuple(gaussian.location_ for gaussian in gaussians)
+    precisions = tuple(gaussian.precision_ for gaussian in gaussians)
     scales = tuple(
-        float(np.quantile(_mahalanobis(view, mean, precision), fraction))
+        float(np.quantile(_mahalanobis(view, mean, precision), quantile))
         for view, mean, precision in zip(validation, means, precisions, strict=True)
     )
-    found = Familiarity(means, precisions, scales, 1.0)
-    threshold = float(np.quantile(found.distances(validation), fraction, method="higher"))
-    return Familiarity(means, precisions, scales, threshold)
+    unscaled = OODDetector(means, precisions, scales, 1.0)
+    threshold = float(np.quantile(unscaled.distances(validation), quantile, method="higher"))
+    return OODDetector(means, precisions, scales, threshold)
 
 
 def _mahalanobis(view: Array, mean: Array, precision: Array) -> Array:
-    away = view - mean
-    return np.asarray(np.sqrt(np.einsum("nd,de,ne->n", away, precision, away)))
+    centred = view - mean
+    return np.asarray(np.sqrt(np.einsum("nd,de,ne->n", centred, precision, centred)))
 
 
 def views(model: nn.Module, config: dict[str, Any], pixels: Array) -> tuple[Array, Array]:
-    """Both views of uint8 pictures (N, S, S, 3), S = config["image_size"]."""
+    """Both views of uint8 images (N, S, S, 3), S = config["image_size"]."""
     return features(model, config, pixels), appearance(pixels)
 
 
 def features(model: nn.Module, config: dict[str, Any], pixels: Array, batch: int = 128) -> Array:
     """(N, D) float64 inputs of the classification layer. Leaves the model in evaluation mode."""
-    where = next(model.parameters()).device
+    device = next(model.parameters()).device
     model.eval()
-    found = []
+    batches = []
     with torch.inference_mode():
         for first in range(0, len(pixels), batch):
-            images = torch.from_numpy(pixels[first : first + batch]).to(where)
+            images = torch.from_numpy(pixels[first : first + batch]).to(device)
             spatial = model.forward_features(  # type: ignore[operator]
                 network.normalise(network.unit(images), config)
             )
             last = model.forward_head(spatial, pre_logits=True)  # type: ignore[operator]
-            found.append(last.double().cpu().numpy())
-    return np.concatenate(found)
+            batches.append(last.double().cpu().numpy())
+    return np.concatenate(batches)
 
 
 def appearance(pixels: Array, batch: int = 128) -> Array:
-    """(N, 31) float64 statistics of colour and texture of uint8 pictures (N, S, S, 3).
+    """(N, 31) float64 statistics of colour and texture of uint8 images (N, S, S, 3).
 
-    Mean, spread and mean of the border of lightness and two opponent colours; how much each varies
-    from octave to octave, in logarithms; the shares of pixels that are almost black, almost white
-    and grey; and how far texture prefers one direction.
+    Mean, log standard deviation and border contrast of lightness and two opponent colours; the log
+    energy of each in every octave; the log fractions of pixels that are almost black, almost white
+    and grey; and the anisotropy of the texture.
     """
     rows = [_appearance(pixels[first : first + batch]) for first in range(0, len(pixels), batch)]
     return np.concatenate(rows)
@@ -145,32 +147,41 @@ def _appearance(pixels: Array) -> Array:
 
 
 def _halved(level: Array) -> Array:
-    """Means of 2 x 2 pixels of (N, C, H, W); an odd row or column is left out."""
+    """Means of 2 x 2 pixels of (N, C, H, W); an odd last row or column is dropped."""
     number, channels, height, width = level.shape
     even = level[:, :, : height // 2 * 2, : width // 2 * 2]
     blocks = even.reshape(number, channels, height // 2, 2, width // 2, 2)
     return np.asarray(blocks.mean((3, 5)))
 
 
-def write(found: Familiarity, path: Path) -> None:
+def find(folder: Path) -> OODDetector | None:
+    """The detector of a registered classifier folder, under its present or former file name.
+
+    None when the folder has no detector; raises what safetensors raises for a damaged file.
+    """
+    paths = [folder / name for name in (FILE, _FORMER_FILE) if (folder / name).is_file()]
+    return read(paths[0]) if paths else None
+
+
+def write(detector: OODDetector, path: Path) -> None:
     """Store as safetensors."""
     from safetensors.numpy import save_file
 
-    arrays = {"scales": np.array(found.scales), "threshold": np.array(found.threshold)}
-    for number in range(_VIEWS):
-        arrays[f"mean.{number}"] = found.means[number]
-        arrays[f"precision.{number}"] = np.ascontiguousarray(found.precisions[number])
+    arrays = {"scales": np.array(detector.scales), "threshold": np.array(detector.threshold)}
+    for view in range(_VIEWS):
+        arrays[f"mean.{view}"] = detector.means[view]
+        arrays[f"precision.{view}"] = np.ascontiguousarray(detector.precisions[view])
     save_file(arrays, path)
 
 
-def read(path: Path) -> Familiarity:
-    """What `write` stored; raises what safetensors raises for a damaged file."""
+def read(path: Path) -> OODDetector:
+    """A detector stored by `write`; raises what safetensors raises for a damaged file."""
     from safetensors.numpy import load_file
 
     arrays = load_file(path)
-    return Familiarity(
-        means=tuple(arrays[f"mean.{number}"] for number in range(_VIEWS)),
-        precisions=tuple(arrays[f"precision.{number}"] for number in range(_VIEWS)),
+    return OODDetector(
+        means=tuple(arrays[f"mean.{view}"] for view in range(_VIEWS)),
+        precisions=tuple(arrays[f"precision.{view}"] for view in range(_VIEWS)),
         scales=tuple(float(scale) for scale in arrays["scales"]),
         threshold=float(arrays["threshold"]),
     )

@@ -19,7 +19,7 @@ _BATCH = 64
 
 
 def _read(path: Path) -> bytes:
-    """Bytes of a file that decodes as an image; raise `InputError` for anything else."""
+    """Bytes of a file that decodes as an image. Raises `InputError` for anything else."""
     if not path.is_file():
         raise InputError(f"{path} is not a file; give the path of a JPEG or PNG image")
     encoded = path.read_bytes()
@@ -30,7 +30,7 @@ def _read(path: Path) -> bytes:
     return encoded
 
 
-def _told(row: dict[str, Any]) -> str:
+def _format(row: dict[str, Any]) -> str:
     text = f"{row['probability']:6.1%} malignant  ->  {row['label']}"
     if row["out_of_distribution"]:
         text += "  (out of distribution: unlike the skin lesions of training; do not rely on it)"
@@ -41,17 +41,18 @@ def run(params: Params, images: Sequence[Path]) -> None:
     """Print one line per image; every file is checked before the model is loaded."""
     for path in images:
         _read(path)
-    champion = registry.the_champion(runs.connect(), params.promote.model_name)
+    champion = registry.require_champion(runs.connect(), params.promote.model_name)
     model = champion.load()
     width = max(len(str(path)) for path in images)
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
-        for path, row in zip(batch, model.answers([_read(path) for path in batch]), strict=True):
-            print(f"{path!s:<{width}}  {_told(row)}")
-    if not model.knows_the_unfamiliar:
+        rows = model.predict_images([_read(path) for path in batch])
+        for path, row in zip(batch, rows, strict=True):
+            print(f"{path!s:<{width}}  {_format(row)}")
+    if not model.has_ood_detector:
         print(
-            "Whether these pictures are skin lesions is unknown: this version was registered "
-            "without that check; the next promoted one has it."
+            "Whether these images are skin lesions is unknown: this version was registered without "
+            "an out-of-distribution detector; the next promoted version has one."
         )
     origin = champion.tags.get("cell", "of unknown origin")
     print(f"{champion.name} version {champion.version} ({origin}). {DISCLAIMER}")

@@ -2,12 +2,12 @@
 
 Reads models/classifiers/ (weights and validation predictions) and corpus/ (training and validation
 split); writes reports/promote.json and a version of the registered model: the champion when the
-candidate wins (`classifiers.contest` holds the conditions), else the challenger, with the reason.
+candidate passes the test of `registry.promotion_test`, otherwise the challenger, with the reason.
 
-The test split plays no part. The registry is an input DVC does not see: the same candidates can be
-promoted in a fresh store and found `unchanged` in a used one, so the report names cells and never
-version numbers, run ids or times. A champion trained on other data is scored again on the present
-validation images; should it have been trained on some of them, that favours the champion.
+The test split is not used. The registry is an input that DVC does not track: the same candidate can
+be promoted in a fresh store and be `unchanged` in a used one, so the report names cells and never
+version numbers, run ids or times. A champion trained on other data is evaluated again on the
+present validation images; if it was trained on some of them, that favours the champion.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ Decision = Literal["promoted", "kept", "unchanged", "skipped"]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A decision, the sentence that gives its reason, and how it compares with the champion."""
+class Outcome:
+    """A decision, its reason as a sentence, and the comparison with the champion."""
 
     decision: Decision
     reason: str
     champion_auc: float | None = None
-    promotion_test: promotion_test.Contest | None = None
+    comparison: promotion_test.Comparison | None = None
 
 
 def compare(
     candidate: Candidate, cell: str, rows: pd.DataFrame, split: pd.DataFrame, params: Params
-) -> Verdict:
-    """Hold the contest of candidate and champion on the same resamples of validation images.
+) -> Outcome:
+    """Test the candidate against the champion `cell`, whose predictions are `rows`.
 
-    Whole groups of lesion or duplicate are drawn, within each class (`classifiers.bootstrap`).
+    Whole lesions or duplicate groups are resampled within each class (`statistics.bootstrap`).
     """
     from dermaflux.statistics import bootstrap
 
@@ -61,7 +61,7 @@ def compare(
     labels = split["malignant"].to_numpy().astype(int)
     members = bootstrap.groups(split.reset_index())
     weights = bootstrap.resamples(labels, members, settings.bootstrap_samples, params.seed)
-    held = promotion_test.hold(
+    comparison = promotion_test.compare(
         labels,
         candidate.predictions["probability"].to_numpy(),
         rows["probability"].to_numpy(),
@@ -69,35 +69,43 @@ def compare(
         settings.specificity,
         settings.confidence,
     )
-    won, why = promotion_test.verdict(held, settings.specificity, settings.sensitivity_tolerance)
-    at = f"sensitivity at {settings.specificity:.0%} specificity"
+    passed, why = promotion_test.decide(
+        comparison, settings.specificity, settings.sensitivity_tolerance
+    )
+    operating_point = f"sensitivity at {settings.specificity:.0%} specificity"
+    differences = "; ".join(
+        promotion_test.format_difference(difference, metric, settings.confidence)
+        for difference, metric in (
+            (comparison.auc, "AUC"),
+            (comparison.sensitivity, operating_point),
+        )
+    )
     reason = (
         f"{candidate.name} against the champion {cell} on {len(rows):,} validation images has "
-        f"{promotion_test.told(held.auc, 'AUC', settings.confidence)}; "
-        f"{promotion_test.told(held.sensitivity, at, settings.confidence)}; {why}"
-        f"{'' if won else ', so the champion stays'}"
+        f"{differences}; {why}{'' if passed else ', so the champion stays'}"
     )
-    return Verdict("promoted" if won else "kept", reason, held.auc.champion, held)
+    decision: Decision = "promoted" if passed else "kept"
+    return Outcome(decision, reason, comparison.auc.champion, comparison)
 
 
 def decide(
     params: Params,
     best: Candidate,
-    present: registry.Registered | None,
-    known: registry.Registered | None,
+    present: registry.RegisteredVersion | None,
+    known: registry.RegisteredVersion | None,
     split: pd.DataFrame,
-) -> Verdict:
-    """Weigh the best candidate against the present champion.
+) -> Outcome:
+    """Decide between the best candidate and the present champion.
 
-    `known` is the version that holds the candidate already, if there is one. What was rolled back
-    stays so until somebody moves the alias by hand, whatever its figures.
+    `known` is the version that already contains the candidate, if any. A version that was rolled
+    back stays so until somebody moves the alias by hand, whatever its metrics.
     """
     if known is not None and present is not None and known.version == present.version:
         reason = (
-            f"{best.name}, the best candidate with validation AUC {best.auc:.4f}, is the champion "
-            "already"
+            f"{best.name}, the best candidate with validation AUC {best.auc:.4f}, is already the "
+            "champion"
         )
-        return Verdict("unchanged", reason, best.auc)
+        return Outcome("unchanged", reason, best.auc)
     if known is not None and registry.ROLLED_BACK in known.tags:
         why = known.tags[registry.ROLLED_BACK]
         reason = (
@@ -106,9 +114,9 @@ def decide(
             "in `mlflow ui`"
         )
         before = auc(champion_predictions(present, split)) if present is not None else None
-        return Verdict("kept", reason, before)
+        return Outcome("kept", reason, before)
     if present is None:
-        return Verdict(
+        return Outcome(
             "promoted",
             f"{best.name} has the best validation AUC, {best.auc:.4f} on "
             f"{len(best.predictions):,} images, and there was no champion",
@@ -118,27 +126,33 @@ def decide(
 
 
 def _report(
-    best: Candidate | None, present: registry.Registered | None, verdict: Verdict, params: Params
+    best: Candidate | None,
+    present: registry.RegisteredVersion | None,
+    outcome: Outcome,
+    params: Params,
 ) -> dict[str, Any]:
     candidate, before = None, None
     if best is not None:
         candidate = {"cell": best.cell, "arm": best.arm, "validation_auc": best.auc}
     if present is not None:
         cell, _, arm = present.tags.get("cell", "unknown").partition("/")
-        before = {"cell": cell, "arm": arm, "validation_auc": verdict.champion_auc}
+        before = {"cell": cell, "arm": arm, "validation_auc": outcome.champion_auc}
     report: dict[str, Any] = {
-        "decision": verdict.decision,
-        "reason": verdict.reason,
+        "decision": outcome.decision,
+        "reason": outcome.reason,
         "candidate": candidate,
         "champion_before": before,
-        "champion": candidate if verdict.decision == "promoted" else before,
+        "champion": candidate if outcome.decision == "promoted" else before,
     }
-    if verdict.contest is not None:
-        for name, one in (("", verdict.contest.auc), ("sensitivity_", verdict.contest.sensitivity)):
-            report[f"{name}difference"] = {
-                "estimate": one.estimate,
-                "low": one.low,
-                "high": one.high,
+    if outcome.comparison is not None:
+        for prefix, difference in (
+            ("", outcome.comparison.auc),
+            ("sensitivity_", outcome.comparison.sensitivity),
+        ):
+            report[f"{prefix}difference"] = {
+                "estimate": difference.estimate,
+                "low": difference.low,
+                "high": difference.high,
             }
         report["specificity"] = params.promote.specificity
     return report
@@ -149,26 +163,26 @@ def _register(
     run_id: str,
     params: Params,
     best: Candidate,
-    known: registry.Registered | None,
-    verdict: Verdict,
+    known: registry.RegisteredVersion | None,
+    outcome: Outcome,
     split: pd.DataFrame,
-) -> registry.Registered:
-    """The version that holds the candidate, new or `known`, with the decision and its reason."""
+) -> registry.RegisteredVersion:
+    """The version of the candidate, new or `known`, tagged with the decision and its reason."""
     from dermaflux.registry import model_card
 
     name = params.promote.model_name
     tags = lineage.tags(client, params, best.cell, best.arm, best.folder)
     tags |= {"validation_auc": f"{best.auc:.6f}", "validation_hash": split_hash(split)}
-    facts = lineage.gather(params, best.name, best.folder, split, tags, verdict.reason)
+    facts = lineage.card_facts(params, best.name, best.folder, split, tags, outcome.reason)
     version = known
     if version is None:
-        familiar = lineage.familiar(best.folder, params)
-        card = model_card.text(facts, best.predictions)
-        version = registry.add(client, name, best.folder, familiar, card, run_id, tags)
-    decided = {**tags, "decision": verdict.decision, "reason": verdict.reason}
-    for key, value in decided.items():
+        detector = lineage.fit_ood_detector(best.folder, params)
+        card = model_card.render(facts, best.predictions)
+        version = registry.register(client, name, best.folder, detector, card, run_id, tags)
+    tags = {**tags, "decision": outcome.decision, "reason": outcome.reason}
+    for key, value in tags.items():
         client.set_model_version_tag(name, version.version, key, value)
-    client.update_model_version(name, version.version, model_card.short(facts))
+    client.update_model_version(name, version.version, model_card.summary(facts))
     return version
 
 
@@ -178,28 +192,28 @@ def _act(
     params: Params,
     best: Candidate,
     split: pd.DataFrame,
-) -> tuple[Verdict, registry.Registered | None]:
-    """Decide, register and move the alias; returns the champion there was before."""
+) -> tuple[Outcome, registry.RegisteredVersion | None]:
+    """Decide, register and move the alias; also returns the champion before the decision."""
     name = params.promote.model_name
     present = registry.champion(client, name)
-    known = registry.find(client, name, runs.dvc_hash(best.folder))
-    verdict = decide(params, best, present, known, split)
-    if verdict.decision != "unchanged":
-        registry.create(client, name)
-        version = _register(client, run_id, params, best, known, verdict, split)
-        if verdict.decision == "promoted":
-            line = registry.champions(client, name, present)
+    known = registry.find_version(client, name, runs.dvc_hash(best.folder))
+    outcome = decide(params, best, present, known, split)
+    if outcome.decision != "unchanged":
+        registry.create_model(client, name)
+        version = _register(client, run_id, params, best, known, outcome, split)
+        if outcome.decision == "promoted":
+            line = registry.champion_history(client, name, present)
             registry.set_champion(client, name, [*line, version.version])
         else:
             client.set_registered_model_alias(name, registry.CHALLENGER, version.version)
-    client.set_registered_model_tag(name, "last_decision", f"{verdict.decision}: {verdict.reason}")
-    return verdict, present
+    client.set_registered_model_tag(name, "last_decision", f"{outcome.decision}: {outcome.reason}")
+    return outcome, present
 
 
 def run(params: Params) -> None:
     """Decide, record the reason, and register the candidate as champion or challenger.
 
-    Two workers that promote at once take turns, so each sees the champion the other left.
+    Two workers that promote at the same time take turns, so each sees the other's champion.
     """
     settings = {**params.promote.model_dump(), "seeds": params.train.seeds}
     best, present, inputs = None, None, [paths.CORPUS]
@@ -214,17 +228,17 @@ def run(params: Params) -> None:
             )
     with runs.start(mlflow_runs.TESTING, "promote", settings, inputs) as log:
         if best is None:
-            verdict = Verdict(
+            outcome = Outcome(
                 "skipped",
-                "train.labels is diagnosis, and the registered model tells malignant from benign; "
-                "set train.labels to malignancy for a champion",
+                "train.labels is diagnosis, but the registered model separates malignant from "
+                "benign; set train.labels to malignancy for a champion",
             )
         else:
             with registry.lock():
-                verdict, present = _act(log.client, log.run_id, params, best, split)
+                outcome, present = _act(log.client, log.run_id, params, best, split)
             log.metrics({"validation_auc": best.auc})
-        log.tag("decision", verdict.decision)
-        log.tag("reason", verdict.reason)
-        write_json(paths.PROMOTE_REPORT, _report(best, present, verdict, params))
+        log.tag("decision", outcome.decision)
+        log.tag("reason", outcome.reason)
+        write_json(paths.PROMOTE_REPORT, _report(best, present, outcome, params))
         log.outputs(paths.PROMOTE_REPORT)
-    print(f"promote: {verdict.decision}: {verdict.reason}.")
+    print(f"promote: {outcome.decision}: {outcome.reason}.")

@@ -1,14 +1,14 @@
-"""The MLflow model registry: what a version holds, how it is stored, found and loaded.
+"""The MLflow model registry: contents of a version, and how it is stored, found and loaded.
 
-A registered version is a pyfunc model whose data are a classifier folder as `train` wrote it, what
-it is familiar with (`classifiers.familiarity`) and MODEL_CARD.md: safetensors, JSON, CSV and
+A registered version is a pyfunc model whose data are a classifier folder as `train` wrote it, its
+out-of-distribution detector (`registry.ood`) and MODEL_CARD.md: safetensors, JSON, CSV and
 Markdown; nothing is pickled. Its loader is this module, so `mlflow models serve` and
-`mlflow.pyfunc.load_model` run the same code as `dermaflux predict`; `classifiers.served` tells what
-goes in and out.
+`mlflow.pyfunc.load_model` run the same code as `dermaflux predict`; `registry.serving` describes
+input and output.
 
 The alias `champion` is the version in use; `challenger` is the last candidate that lost to it. The
 tag `champions` of the registered model lists the versions that were champion and were not rolled
-back, oldest first, which is the way back.
+back, oldest first; rollback follows it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.errors import InputError
-from dermaflux.registry.serving import COLUMNS, Served
+from dermaflux.registry.serving import COLUMNS, LesionClassifier
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
-    from dermaflux.registry.ood import Familiarity
+    from dermaflux.registry.ood import OODDetector
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -47,7 +47,7 @@ _DEPENDENCIES = (
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredVersion:
     """A version of a registered model, without its artefacts."""
 
     name: str
@@ -64,74 +64,76 @@ class Registered:
 
         try:
             model = Path(download_artifacts(artifact_uri=f"models:/{self.name}/{self.version}"))
-            found = model / "data" / _DATA
-            if not (found / "config.json").is_file():
-                raise OSError(f"{found} lacks config.json")
+            folder = model / "data" / _DATA
+            if not (folder / "config.json").is_file():
+                raise OSError(f"{folder} lacks config.json")
         except (MlflowException, OSError) as error:
-            raise self.unusable(error) from None
-        return found
+            raise self.load_error(error) from None
+        return folder
 
-    def load(self) -> Served:
+    def load(self) -> LesionClassifier:
         """Its classifier; raises `InputError` when files are missing or damaged."""
         from safetensors import SafetensorError
 
         folder = self.folder()
         try:
-            return Served(folder)
+            return LesionClassifier(folder)
         except (InputError, OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
-            raise self.unusable(error) from None
+            raise self.load_error(error) from None
 
-    def unusable(self, error: Exception) -> InputError:
-        """What to tell when the artefacts are missing or damaged."""
+    def load_error(self, error: Exception) -> InputError:
+        """The error to raise when the artefacts are missing or damaged."""
         problem = " ".join(str(error).split())
         problem = problem if len(problem) < 200 else f"{problem[:200]}..."
         return InputError(
             f"version {self.version} of {self.name} cannot be loaded ({problem}); restore its "
-            f"artefacts, go back by `dermaflux rollback`, or take its alias away in `mlflow ui` "
-            "and run `dermaflux promote`"
+            "artefacts, go back with `dermaflux rollback`, or remove its alias in `mlflow ui` and "
+            "run `dermaflux promote`"
         )
 
 
 def lock() -> AbstractContextManager[Any]:
-    """Held while aliases change, so that two workers take turns."""
+    """Lock to hold while aliases change, so that two workers take turns."""
     from filelock import FileLock
 
     return FileLock(paths.project_root() / "mlruns" / ".promote.lock")
 
 
-def champion(client: MlflowClient, name: str) -> Registered | None:
+def champion(client: MlflowClient, name: str) -> RegisteredVersion | None:
     """The present champion of a registered model, or None when there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.get_model_version_by_alias(name, CHAMPION)
+        version = client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    return Registered(name, str(found.version), dict(found.tags))
+    return RegisteredVersion(name, str(version.version), dict(version.tags))
 
 
-def the_champion(client: MlflowClient, name: str) -> Registered:
+def require_champion(client: MlflowClient, name: str) -> RegisteredVersion:
     """The present champion; raises `InputError` when there is none."""
     from dermaflux.tracking import runs
 
-    found = champion(client, name)
-    if found is None:
+    present = champion(client, name)
+    if present is None:
         raise InputError(
             f"the registry at {runs.tracking_uri()} has no model {name!r} with the alias "
             f"{CHAMPION!r}; run `dvc repro`, or `dermaflux promote` after `dvc pull`"
         )
-    return found
+    return present
 
 
-def find(client: MlflowClient, name: str, output_hash: str) -> Registered | None:
-    """The newest version that holds the classifier of this hash and can be read, or None."""
-    found = client.search_model_versions(f"name = '{name}' and tags.output_hash = '{output_hash}'")
-    for one in sorted(found, key=lambda one: -int(one.version)):
-        # What a search returns may lack tags; the version itself has them.
-        tags = dict(client.get_model_version(name, one.version).tags)
-        version = Registered(name, str(one.version), tags)
+def find_version(client: MlflowClient, name: str, output_hash: str) -> RegisteredVersion | None:
+    """The newest readable version of the classifier with this hash, or None."""
+    matches = client.search_model_versions(
+        f"name = '{name}' and tags.output_hash = '{output_hash}'"
+    )
+    for match in sorted(matches, key=lambda match: -int(match.version)):
+        # A search result may lack tags; the version itself has them.
+        tags = dict(client.get_model_version(name, match.version).tags)
+        version = RegisteredVersion(name, str(match.version), tags)
         try:
             version.folder()
         except InputError:
@@ -140,35 +142,37 @@ def find(client: MlflowClient, name: str, output_hash: str) -> Registered | None
     return None
 
 
-def champions(client: MlflowClient, name: str, present: Registered | None) -> list[str]:
+def champion_history(
+    client: MlflowClient, name: str, present: RegisteredVersion | None
+) -> list[str]:
     """Versions that were champion and not rolled back, oldest first; `present` is the last.
 
     An alias that somebody moved by hand counts as the newest choice.
     """
-    listed = client.get_registered_model(name).tags.get(_CHAMPIONS, "")
-    found = [number for number in listed.split(",") if number]
-    if present is not None and found[-1:] != [present.version]:
-        found.append(present.version)
-    return found
+    tag = client.get_registered_model(name).tags.get(_CHAMPIONS, "")
+    history = [number for number in tag.split(",") if number]
+    if present is not None and history[-1:] != [present.version]:
+        history.append(present.version)
+    return history
 
 
-def set_champion(client: MlflowClient, name: str, line: Sequence[str]) -> None:
-    """Make the last of a line of champions the champion, and no challenger of what it replaces.
+def set_champion(client: MlflowClient, name: str, history: Sequence[str]) -> None:
+    """Make the last of a history of champions the champion, and remove the challenger alias.
 
-    The alias moves last, so a process that dies on the way leaves the old champion in place.
+    The alias moves last, so a process that dies in between leaves the old champion in place.
     """
-    client.set_registered_model_tag(name, _CHAMPIONS, ",".join(line))
+    client.set_registered_model_tag(name, _CHAMPIONS, ",".join(history))
     if CHALLENGER in client.get_registered_model(name).aliases:
         client.delete_registered_model_alias(name, CHALLENGER)
-    client.set_registered_model_alias(name, CHAMPION, line[-1])
+    client.set_registered_model_alias(name, CHAMPION, history[-1])
 
 
-def _load_pyfunc(path: str) -> Served:
-    return Served(Path(path))
+def _load_pyfunc(path: str) -> LesionClassifier:
+    return LesionClassifier(Path(path))
 
 
 def _example() -> pd.DataFrame:
-    """One flat skin-coloured picture: shows the input's form and holds nobody's image."""
+    """One uniform skin-coloured image: shows the input format without a patient's image."""
     import pandas as pd
     from PIL import Image
 
@@ -206,15 +210,15 @@ def _write_model(path: Path, folder: Path, card: str, run_id: str, model_id: str
     (path / CARD).write_text(card, encoding="utf-8")
 
 
-def add(
+def register(
     client: MlflowClient,
     name: str,
     folder: Path,
-    familiar: Familiarity,
+    detector: OODDetector,
     card: str,
     run_id: str,
     tags: Mapping[str, str],
-) -> Registered:
+) -> RegisteredVersion:
     """Store a classifier folder as a new version, without an alias."""
     from mlflow.entities import LoggedModelStatus
 
@@ -225,19 +229,19 @@ def add(
     with tempfile.TemporaryDirectory() as scratch:
         model, data = Path(scratch) / "model", Path(scratch) / _DATA
         shutil.copytree(folder, data)
-        ood.write(familiar, data / ood.FILE)
+        ood.write(detector, data / ood.FILE)
         _write_model(model, data, card, run_id, logged.model_id)
         client.log_model_artifacts(logged.model_id, str(model))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    create(client, name)
+    create_model(client, name)
     created = client.create_model_version(
         name, logged.artifact_location, run_id, tags=dict(tags), model_id=logged.model_id
     )
-    return Registered(name, str(created.version), dict(tags))
+    return RegisteredVersion(name, str(created.version), dict(tags))
 
 
-def create(client: MlflowClient, name: str) -> None:
-    """Make the registered model when it is absent."""
+def create_model(client: MlflowClient, name: str) -> None:
+    """Create the registered model unless it exists."""
     from mlflow.exceptions import MlflowException
 
     try:

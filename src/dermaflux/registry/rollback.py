@@ -1,7 +1,7 @@
-"""The way back: `dermaflux rollback` gives the alias `champion` to the version that had it before.
+"""Rollback: `dermaflux rollback` returns the alias `champion` to the version that had it before.
 
-Reads and writes the registry only. The version that loses the alias keeps a tag with the reason,
-and `promote` does not give it back; a person can, in `mlflow ui`.
+Reads and writes only the registry. The version that loses the alias is tagged with the reason, and
+`promote` does not make it champion again; a person can, in `mlflow ui`.
 """
 
 from __future__ import annotations
@@ -22,39 +22,41 @@ def run(params: Params, reason: str) -> None:
     client = runs.connect()
     name = params.promote.model_name
     with registry.lock():
-        present = registry.the_champion(client, name)
-        line = registry.champions(client, name, present)[:-1]
-        before = _newest(client, name, line)
+        present = registry.require_champion(client, name)
+        history = registry.champion_history(client, name, present)[:-1]
+        before = _newest(client, name, history)
         if before is None:
             raise InputError(
-                f"version {present.version} of {name} is the first champion there is, so there is "
-                "none to go back to; run `dermaflux promote` with a better candidate"
+                f"version {present.version} of {name} is the first champion, so there is none to "
+                "go back to; run `dermaflux promote` with a better candidate"
             )
         before.load()
-        done = (
+        change = (
             f"version {before.version} ({before.tags.get('cell', 'of unknown origin')}) is champion"
             f" of {name} again instead of version {present.version} "
             f"({present.tags.get('cell', 'of unknown origin')}): {reason}"
         )
-        # First the tag: without it, `promote` would give the alias back.
+        # The tag comes first: without it, `promote` would give the alias back.
         client.set_model_version_tag(name, present.version, registry.ROLLED_BACK, reason)
         if registry.ROLLED_BACK in before.tags:
             client.delete_model_version_tag(name, before.version, registry.ROLLED_BACK)
-        registry.set_champion(client, name, line[: line.index(before.version) + 1])
-        client.set_registered_model_tag(name, "last_decision", f"rolled back: {done}")
-    print(f"rollback: {done}.")
+        registry.set_champion(client, name, history[: history.index(before.version) + 1])
+        client.set_registered_model_tag(name, "last_decision", f"rolled back: {change}")
+    print(f"rollback: {change}.")
 
 
-def _newest(client: MlflowClient, name: str, line: list[str]) -> registry.Registered | None:
-    """The last version of a line of champions that was not deleted."""
+def _newest(
+    client: MlflowClient, name: str, history: list[str]
+) -> registry.RegisteredVersion | None:
+    """The last version of a history of champions that was not deleted."""
     from mlflow.exceptions import MlflowException
 
-    for number in reversed(line):
+    for number in reversed(history):
         try:
-            found = client.get_model_version(name, number)
+            version = client.get_model_version(name, number)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             continue
-        return registry.Registered(name, str(found.version), dict(found.tags))
+        return registry.RegisteredVersion(name, str(version.version), dict(version.tags))
     return None

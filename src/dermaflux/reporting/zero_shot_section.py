@@ -57,7 +57,7 @@ def _best(params: Params, cells: Sequence[Cell]) -> tuple[Cell, str] | None:
 def _compare(cell: Cell, arm: str, names: Sequence[str]) -> dict[str, Any]:
     import pandas as pd
 
-    from dermaflux.metrics import metrics
+    from dermaflux.metrics import binary
     from dermaflux.statistics import bootstrap, delong, effects
 
     own = pd.read_csv(paths.EVALUATIONS / cell.name / "predictions.csv").set_index("image_id")
@@ -76,7 +76,7 @@ def _compare(cell: Cell, arm: str, names: Sequence[str]) -> dict[str, Any]:
             name: {"difference": test.difference, "standard_error": test.standard_error, "p": p}
             for name, test, p in zip(names, tests, corrected, strict=True)
         },
-        "roc": _roc({name: metrics.roc_points(labels, values) for name, values in curves.items()}),
+        "roc": _roc({name: binary.roc_points(labels, values) for name, values in curves.items()}),
     }
 
 

@@ -1,8 +1,8 @@
 """Cluster bootstrap: resamples of a test set that respect class and lesion.
 
-Images of one lesion or one duplicate group are not independent, so whole groups are drawn; classes
-are drawn apart, so each resample holds both (Field and Welsh 2007; Efron and Tibshirani 1993,
-chapter 13 for the percentile interval). Pure functions on arrays.
+Images of one lesion or one duplicate group are not independent, so whole groups are resampled;
+each class is resampled separately, so every resample contains both (Field and Welsh 2007; Efron and
+Tibshirani 1993, chapter 13 for the percentile interval). Pure functions on arrays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def groups(rows: pd.DataFrame) -> Array:
     """(N,) group numbers: images that share a lesion_id of one source or a duplicate_group.
 
-    Sharing is transitive. Absent ids bind nothing.
+    Sharing is transitive. A missing id links no images.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -45,18 +45,18 @@ def groups(rows: pd.DataFrame) -> Array:
 def resamples(labels: Array, members: Array, count: int, seed: int) -> Array:
     """Weights (count, N) int32 of `count` resamples; `members` are the group numbers (N,).
 
-    `labels` (N,) are class numbers. Each class keeps its number of groups. A group that holds
-    several classes is drawn in each of them.
+    `labels` (N,) are class numbers. Each class keeps its number of groups. A group that contains
+    several classes is resampled in each of them.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     weights = np.zeros((count, len(labels)), np.int32)
-    for side in np.unique(labels):
-        inside = np.flatnonzero(labels == side)
-        number = np.unique(members[inside], return_inverse=True)[1]
-        size = int(number.max()) + 1
-        drawn = generator.integers(0, size, (count, size))
-        for row, picks in zip(weights, drawn, strict=True):  # a row at a time stays in the cache
-            row[inside] = np.bincount(picks, minlength=size)[number]
+    for label in np.unique(labels):
+        images = np.flatnonzero(labels == label)
+        group = np.unique(members[images], return_inverse=True)[1]
+        size = int(group.max()) + 1
+        samples = generator.integers(0, size, (count, size))
+        for row, sample in zip(weights, samples, strict=True):  # one row at a time stays in cache
+            row[images] = np.bincount(sample, minlength=size)[group]
     return weights
 
 
@@ -68,20 +68,23 @@ def interval(values: Array, confidence: float) -> tuple[float, float]:
 
 
 def unanimous_interval(value: float, lesions: int, confidence: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval of a rate of 0 or 1 over independent `lesions`.
+    """Clopper-Pearson interval of a rate of exactly 0 or 1 over independent `lesions`.
 
-    No resample of lesions that all went one way differs from them, so the percentile interval would
-    have no width and 10 of 10 would pass for certainty.
+    Every resample of unanimous lesions equals the sample, so the percentile interval would have
+    zero width and 10 of 10 would look like certainty.
     """
-    bound = ((1 - confidence) / 2) ** (1 / lesions)
-    return (bound, 1.0) if value == 1 else (0.0, 1 - bound)
+    from scipy.stats import binomtest
+
+    successes = lesions if value == 1 else 0
+    exact = binomtest(successes, lesions).proportion_ci(confidence, method="exact")
+    return float(exact.low), float(exact.high)
 
 
 def centred_interval(value: float, values: Array, confidence: float) -> tuple[float, float]:
-    """The percentile interval moved so that its resamples have the mean `value`, held above 0.
+    """The percentile interval shifted so that its resamples have the mean `value`, clipped at 0.
 
-    For a calibration error: each resample adds noise to every bin and so raises the error, by
-    which the plain interval would lie above the figure itself.
+    For a calibration error: resampling adds noise to every bin and so raises the error, and the
+    plain interval would lie above the estimate itself.
     """
     low, high = interval(values - values.mean() + value, confidence)
     return max(low, 0.0), max(high, 0.0)

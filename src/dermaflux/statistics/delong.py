@@ -1,10 +1,10 @@
 """The DeLong test: do two classifiers scored on the same images differ in AUC?
 
-Pure functions on numpy arrays. Variances come from placements, the share of the other class that an
-image is ranked above or below (DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837), which
+Pure functions on numpy arrays. Variances come from placements, the fraction of the other class that
+an image is ranked above or below (DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837), which
 midranks give in O(N log N) (Sun and Xu 2014, IEEE Signal Processing Letters 21:1389). Where
 several images show one lesion the sums run over lesions instead of images (Obuchowski 1997,
-Biometrics 53:567); with one image per group both are the same.
+Biometrics 53:567); with one image per group the two agree.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Comparison:
     difference: float
     standard_error: float
     p: float
-    """Two-sided, of the hypothesis that both AUCs are equal."""
+    """Two-sided p-value of the hypothesis that both AUCs are equal."""
 
 
 def placements(labels: Array, scores: Array) -> tuple[Array, Array]:
@@ -36,54 +36,54 @@ def placements(labels: Array, scores: Array) -> tuple[Array, Array]:
 
     positive, negative = scores[:, labels == 1], scores[:, labels == 0]
     count_positive, count_negative = positive.shape[1], negative.shape[1]
-    together = rankdata(np.hstack([positive, negative]), axis=1)
-    above = together[:, :count_positive] - rankdata(positive, axis=1)
-    below = together[:, count_positive:] - rankdata(negative, axis=1)
+    pooled = rankdata(np.hstack([positive, negative]), axis=1)
+    above = pooled[:, :count_positive] - rankdata(positive, axis=1)
+    below = pooled[:, count_positive:] - rankdata(negative, axis=1)
     return above / count_negative, 1 - below / count_positive
 
 
 def covariance(labels: Array, scores: Array, groups: Array | None = None) -> tuple[Array, Array]:
     """AUCs (K,) of K classifiers on the same images, and their covariance matrix (K, K).
 
-    `groups` (N,): images with the same number are not independent; without it all are. Both
-    classes must hold two groups at least, or the variance is NaN.
+    `groups` (N,): images with the same number are not independent; without it all images are
+    independent. Each class needs at least two groups, or the variance is NaN.
     """
     malignant, benign = placements(labels, scores)
     aucs: Array = malignant.mean(axis=1)
-    number = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    total = int(number.max()) + 1
-    sides = [(malignant, number[labels == 1]), (benign, number[labels == 0])]
+    group = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    total = int(group.max()) + 1
+    classes = [(malignant, group[labels == 1]), (benign, group[labels == 0])]
     matrix = np.zeros((len(scores), len(scores)))
     sums = []
-    for placed, member in sides:
-        images = placed.shape[1]
+    for placement, member in classes:
+        images = placement.shape[1]
         deviations = np.stack(
-            [np.bincount(member, weights=row, minlength=total) for row in placed - aucs[:, None]]
+            [np.bincount(member, weights=row, minlength=total) for row in placement - aucs[:, None]]
         )
         clusters = len(np.unique(member))
         factor = clusters / (clusters - 1) if clusters > 1 else np.nan
         matrix += factor * deviations @ deviations.T / images**2
         sums.append(deviations / images)
-    # Groups that hold both classes bind the two sums; there are none where a lesion has one label.
+    # Only groups with both classes correlate the two sums; a lesion with one label adds nothing.
     between = total / (total - 1) * sums[0] @ sums[1].T
     return aucs, matrix + between + between.T
 
 
 def compare(labels: Array, first: Array, second: Array, groups: Array | None = None) -> Comparison:
-    """Test of equal AUC of two classifiers with scores (N,) on the same images.
+    """Test that two classifiers with scores (N,) on the same images have equal AUC.
 
-    Scores that order the images alike have no difference and p = 1.
+    Scores that rank the images identically give a difference of 0 and p = 1.
     """
     aucs, matrix = covariance(labels, np.stack([first, second]), groups)
     difference = float(aucs[0] - aucs[1])
     variance = float(matrix[0, 0] + matrix[1, 1] - 2 * matrix[0, 1])
-    # Rounding leaves about 1e-20 of a variance that is 0.
+    # Rounding turns a variance of 0 into about 1e-20.
     error = float(np.sqrt(variance)) if variance > 1e-18 or np.isnan(variance) else 0.0
     return Comparison(difference, error, two_sided(difference, error))
 
 
 def two_sided(estimate: float, standard_error: float) -> float:
-    """p of an estimate under a normal law around 0; 1 where neither differs from 0."""
+    """Two-sided p-value of an estimate with a normal distribution around 0; 1 when both are 0."""
     from scipy.special import ndtr
 
     if standard_error == 0:

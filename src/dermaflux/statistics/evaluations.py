@@ -1,4 +1,4 @@
-"""What `evaluate` wrote, cell by cell. Reads reports/evaluate/*.json; writes nothing."""
+"""Results of the stage `evaluate` per cell. Reads reports/evaluate/*.json; writes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dermaflux.params import Params
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with an interval; both limits are NaN when no interval can be given."""
+    """A value with an interval; both limits are NaN when it has none."""
 
     value: float
     low: float = math.nan
@@ -28,7 +28,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cell:
-    """Test figures of one architecture and seed: arm -> metric -> value."""
+    """Test metrics of one architecture and seed: arm -> metric -> value."""
 
     architecture: str
     seed: int
@@ -51,7 +51,7 @@ class Cell:
 
 
 def load(params: Params) -> list[Cell]:
-    """All cells of the matrix; raise `InputError` when one was not evaluated."""
+    """All cells of the matrix. Raises `InputError` when one was not evaluated."""
     cells = []
     for architecture in params.train.architectures:
         for seed in params.train.seeds:

@@ -1,23 +1,24 @@
-"""Figures of each group of test images: per source, modality, skin tone, scale and diagnosis.
+"""Metrics of each group of test images: per source, modality, skin tone, scale and diagnosis.
 
-Pure functions on the test rows and the arms' probabilities. A figure is given where it rests on
-enough independent lesions (images of one lesion count once) and left out with a note where not: a
-sensitivity of 3 lesions says nothing, and its bootstrap interval would not say so. Resamples are
-drawn within the group, so an interval is conditional on the group's size.
+Pure functions on the test rows and the arms' probabilities. A metric is reported where it rests on
+enough independent lesions (images of one lesion count once) and left out with a note otherwise: a
+sensitivity over 3 lesions is meaningless, and its bootstrap interval would not show it. Resampling
+stays within the group, so an interval is conditional on the group's size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dermaflux.core.arrays import Array
-from dermaflux.metrics import metrics, multiclass
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.metrics import binary, multiclass
 from dermaflux.params import Evaluate
 from dermaflux.statistics import bootstrap
-from dermaflux.statistics.comparison import Scored, rates, with_intervals
+from dermaflux.statistics.comparison import Predictions, rates, with_intervals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,20 +33,20 @@ def table(
     rows: pd.DataFrame,
     labels: Array,
     members: Array,
-    arms: Mapping[str, Scored],
+    arms: Mapping[str, Predictions],
     classes: tuple[str, ...],
     settings: Evaluate,
 ) -> pd.DataFrame:
     """One row per arm and group, `all` first: arm, grouping, group, images, lesions, malignant,
-    each of `FIGURES` with `_low` and `_high`, and a note on what is left out.
+    each of `FIGURES` with `_low` and `_high`, and a note on what is left out and why.
 
     `labels` (N,) number the `classes`, `members` (N,) the lesions. Of more than two classes the
-    groups have accuracy and calibration error, and the diagnoses their figures against the rest.
+    groups have accuracy and calibration error, and the diagnoses their metrics against the rest.
     """
     import pandas as pd
 
-    found = []
-    many = any(scored.probability.ndim == 2 for scored in arms.values())
+    results = []
+    many = any(predictions.probability.ndim == 2 for predictions in arms.values())
     for grouping, group, here in _groups(rows):
         if many and grouping == "diagnosis":
             continue
@@ -53,12 +54,13 @@ def table(
             labels[here], members[here], settings.bootstrap_samples, seed=0
         )
         figures = _of_many if many else _of_two
-        for arm, scored in arms.items():
-            inside = (labels[here], members[here], scored, here)
-            given, note = figures(*inside, settings, weights)
-            found.append((arm, grouping, group, here, given, note))
+        for arm, predictions in arms.items():
+            probability = predictions.probability[here]
+            of_group = Predictions(probability, predictions.temperature, predictions.threshold)
+            values, note = figures(labels[here], members[here], of_group, settings, weights)
+            results.append((arm, grouping, group, here, values, note))
     if many:
-        found += _against_rest(labels, members, arms, classes, settings)
+        results += _against_rest(labels, members, arms, classes, settings)
     malignant = (rows["label"] == "malignant").to_numpy()
     records = [
         {
@@ -68,44 +70,41 @@ def table(
             "images": int(here.sum()),
             "lesions": len(np.unique(members[here])),
             "malignant": int(malignant[here].sum()),
-            **given,
+            **values,
             "note": note,
         }
-        for arm, grouping, group, here, given, note in found
+        for arm, grouping, group, here, values, note in results
     ]
     columns = ["arm", "grouping", "group", "images", "lesions", "malignant"]
     for name in FIGURES:
         columns += [name, f"{name}_low", f"{name}_high"]
-    result = pd.DataFrame(records, columns=[*columns, "note"])
-    order = {arm: place for place, arm in enumerate(arms)}
-    return result.sort_values("arm", key=lambda names: names.map(order), kind="stable")
+    frame = pd.DataFrame(records, columns=[*columns, "note"])
+    order = {arm: index for index, arm in enumerate(arms)}
+    return frame.sort_values("arm", key=lambda names: names.map(order), kind="stable")
 
 
 def _groups(rows: pd.DataFrame) -> Iterator[tuple[str, str, Array]]:
-    """Grouping, group and which rows (N,) bool are in it; every row is in one group of each."""
+    """Grouping, group and its mask (N,) bool; every row is in one group of each grouping."""
     yield "all", "all", np.ones(len(rows), bool)
     for grouping in GROUPINGS:
         values = rows[grouping]
         if grouping == "scale":
             values = values.map(lambda side: None if side != side else f"{side:.0f} px")
-        named = values.astype(object).where(values.notna(), _NO_VALUE).astype(str)
+        names = values.astype(object).where(values.notna(), _NO_VALUE).astype(str)
         by_length = grouping == "scale"
-        order = {name: (name == _NO_VALUE, by_length * len(name), name) for name in named.unique()}
+        order = {name: (name == _NO_VALUE, by_length * len(name), name) for name in names.unique()}
         for group in sorted(order, key=lambda name: order[name]):
-            yield grouping, group, (named == group).to_numpy()
+            yield grouping, group, (names == group).to_numpy()
 
 
 def _of_two(
-    labels: Array, members: Array, scored: Scored, here: Array, settings: Evaluate, weights: Array
+    labels: Array, members: Array, predictions: Predictions, settings: Evaluate, weights: Array
 ) -> tuple[dict[str, float], str]:
-    """Figures of benign against malignant inside one group, and the note."""
-    lesions = {
-        name: len(np.unique(members[labels == side]))
-        for side, name in ((0, "benign"), (1, "malignant"))
-    }
+    """Metrics of benign against malignant within one group, and the note."""
+    lesions = {name: len(np.unique(members[labels == label])) for label, name in enumerate(CLASSES)}
     enough = {name: count >= settings.minimum_group for name, count in lesions.items()}
     overall = all(lesions.values()) and len(np.unique(members)) >= settings.minimum_group
-    needs = {
+    defined = {
         "auc": all(enough.values()),
         "accuracy": overall,
         "sensitivity": enough["malignant"],
@@ -113,77 +112,78 @@ def _of_two(
         "f1": all(enough.values()),
         "calibration_error": overall,
     }
-    wanted = [name for name, met in needs.items() if met]
-    scores = scored.probability[here]
+    names = [name for name, enough_lesions in defined.items() if enough_lesions]
+    scores = predictions.probability
 
     def figures(rows: Array) -> dict[str, Array]:
-        values = metrics.threshold_figures(labels, scores, scored.threshold, rows)
-        if "auc" in wanted:
-            values["auc"] = metrics.bootstrap_auc(labels, scores, rows)
-        return {name: values[name] for name in wanted}
+        values = binary.threshold_figures(labels, scores, predictions.threshold, rows)
+        if "auc" in names:
+            values["auc"] = binary.bootstrap_auc(labels, scores, rows)
+        return {name: values[name] for name in names}
 
     notes = [
         f"no {name} images" if not count else _too_few(count, name, settings)
         for name, count in lesions.items()
         if not enough[name]
     ]
-    return _given(figures, weights, settings, rates(labels, members)), "; ".join(notes)
+    return _estimates(figures, weights, settings, rates(labels, members)), "; ".join(notes)
 
 
 def _of_many(
-    labels: Array, members: Array, scored: Scored, here: Array, settings: Evaluate, weights: Array
+    labels: Array, members: Array, predictions: Predictions, settings: Evaluate, weights: Array
 ) -> tuple[dict[str, float], str]:
-    """Accuracy and calibration error of K diagnoses inside one group, and the note."""
+    """Accuracy and calibration error of K diagnoses within one group, and the note."""
     count = len(np.unique(members))
     if count < settings.minimum_group:
         return {}, _too_few(count, "", settings)
-    probability = scored.probability[here]
 
     def figures(rows: Array) -> dict[str, Array]:
-        values = multiclass.overall(labels, probability, rows)
+        values = multiclass.overall(labels, predictions.probability, rows)
         return {name: values[name] for name in ("accuracy", "calibration_error")}
 
-    return _given(figures, weights, settings, {"accuracy": count}), ""
+    return _estimates(figures, weights, settings, {"accuracy": count}), ""
 
 
 def _against_rest(
     labels: Array,
     members: Array,
-    arms: Mapping[str, Scored],
+    arms: Mapping[str, Predictions],
     classes: tuple[str, ...],
     settings: Evaluate,
 ) -> list[tuple[str, str, str, Array, dict[str, float], str]]:
-    """Each diagnosis against all others, on the whole test set; absent ones are named."""
+    """Each diagnosis against all others, on the whole test set; absent ones have a row too."""
     weights = bootstrap.resamples(labels, members, settings.bootstrap_samples, seed=0)
-    found = []
-    for number, name in enumerate(classes):
-        own = labels == number
-        count = len(np.unique(members[own]))
-        for arm, scored in arms.items():
-            given: dict[str, float] = {}
+    results = []
+    for k, name in enumerate(classes):
+        here = labels == k
+        count = len(np.unique(members[here]))
+        for arm, predictions in arms.items():
+            values: dict[str, float] = {}
             note = "no test images" if not count else _too_few(count, "", settings)
             if count >= settings.minimum_group:
                 note = ""
 
                 def figures(
-                    rows: Array, scored: Scored = scored, number: int = number
+                    rows: Array, probability: Array = predictions.probability, k: int = k
                 ) -> dict[str, Array]:
-                    values = multiclass.class_figures(labels, scored.probability, number, rows)
-                    scores = scored.probability[:, number]
-                    return {"auc": metrics.bootstrap_auc(labels == number, scores, rows), **values}
+                    auc = binary.bootstrap_auc(labels == k, probability[:, k], rows)
+                    return {"auc": auc, **multiclass.class_figures(labels, probability, k, rows)}
 
-                given = _given(figures, weights, settings, rates(own.astype(int), members))
-            found.append((arm, "diagnosis", name, own, given, note))
-    return found
+                values = _estimates(figures, weights, settings, rates(here.astype(int), members))
+            results.append((arm, "diagnosis", name, here, values, note))
+    return results
 
 
-def _given(
-    figures: Any, weights: Array, settings: Evaluate, over: Mapping[str, int]
+def _estimates(
+    figures: Callable[[Array], dict[str, Array]],
+    weights: Array,
+    settings: Evaluate,
+    lesions: Mapping[str, int],
 ) -> dict[str, float]:
     once = np.ones((1, weights.shape[1]), np.int32)
-    return with_intervals(figures(once), figures(weights), settings.confidence, over)
+    return with_intervals(figures(once), figures(weights), settings.confidence, lesions)
 
 
 def _too_few(count: int, name: str, settings: Evaluate) -> str:
-    what = f"{name} lesion".strip() + ("s" if count != 1 else "")
-    return f"too few to say: {count} {what}, {settings.minimum_group} needed"
+    lesions = f"{name} lesion".strip() + ("s" if count != 1 else "")
+    return f"too few to say: {count} {lesions}, {settings.minimum_group} needed"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dermaflux.core.arrays import Array
-from dermaflux.metrics import metrics
+from dermaflux.metrics import binary
 from dermaflux.params import LEARNED, REPEATING
 from dermaflux.statistics import bootstrap, delong, effects
 from dermaflux.statistics.effects import Effect
@@ -115,9 +115,9 @@ class Resampled:
         key = (figure, row.tobytes())
         if key not in self._known:
             self._known[key] = (
-                metrics.bootstrap_auc(self.labels, row, self._weights)
+                binary.bootstrap_auc(self.labels, row, self._weights)
                 if figure == "auc"
-                else metrics.threshold_figures(self.labels, row, _THRESHOLD, self._weights)[figure]
+                else binary.threshold_figures(self.labels, row, _THRESHOLD, self._weights)[figure]
             )
         return self._known[key]
 

@@ -97,14 +97,14 @@ def _natural(line: tuple[str, Any]) -> tuple[int, str]:
 
 def roc(labels: np.ndarray[Any, Any], scores: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     """ROC curves of several classifiers on the same images; the first is drawn strongest."""
-    from dermaflux.metrics import metrics
+    from dermaflux.metrics import binary
 
     figure, plot = figures.axes(5.2, 3.5)
     plot.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for number, (name, values) in enumerate(scores.items()):
-        label = f"{name}, AUC {metrics.auc(labels, values):.3f}"
+        label = f"{name}, AUC {binary.auc(labels, values):.3f}"
         plot.plot(
-            *metrics.roc_points(labels, values).T,
+            *binary.roc_points(labels, values).T,
             color=_COLOURS[number % len(_COLOURS)],
             linewidth=2.2 if number == 0 else 1.2,
             label=label,

@@ -89,6 +89,6 @@ def _figures(
         "roc": plots.roc(labels, probability, classes, name),
     }
     if probability.ndim == 1:
-        tempered = calibration.tempered(probability, temperature)
+        tempered = calibration.apply_temperature(probability, temperature)
         figures["decision"] = plots.decision(labels, tempered, name)
     return figures

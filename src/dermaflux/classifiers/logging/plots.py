@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dermaflux.core.arrays import Array
-from dermaflux.metrics import calibration, decision_curve, metrics
+from dermaflux.metrics import binary, calibration, decision_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +61,8 @@ def roc(labels: Array, probability: Array, classes: Sequence[str], title: str) -
     figure, axes = _plot(title)
     axes.plot([0, 1], [0, 1], color=_FAINT, linestyle="--", label="chance: AUC 0.5")
     for name, truth, scores in _against_rest(labels, probability, classes):
-        points = metrics.roc_points(truth, scores)
-        axes.plot(*points.T, label=f"{name}: AUC {metrics.auc(truth, scores):.3f}")
+        points = binary.roc_points(truth, scores)
+        axes.plot(*points.T, label=f"{name}: AUC {binary.auc(truth, scores):.3f}")
     axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
@@ -111,14 +111,14 @@ def reliability(labels: Array, probability: Array, temperature: float, title: st
     """Observed fraction against predicted probability, uncalibrated and calibrated."""
     figure, axes = _plot(title)
     axes.plot([0, 1], [0, 1], color=_FAINT, linestyle="--")
-    tempered = calibration.tempered(probability, temperature)
+    tempered = calibration.apply_temperature(probability, temperature)
     curves = {
         "uncalibrated": (probability, _OTHER),
         f"calibrated, temperature {temperature:.2f}": (tempered, _MODEL),
     }
     for name, (predicted, colour) in curves.items():
         curve = calibration.reliability(labels, predicted)
-        error = calibration.error(labels, predicted)
+        error = calibration.expected_calibration_error(labels, predicted)
         label = f"{name}: calibration error {error:.3f}"
         axes.plot(curve["probability"], curve["observed"], color=colour, label=label)
         sizes = 10 + 200 * curve["images"] / len(labels)
