@@ -52,14 +52,8 @@ class Processes:
         """
         if self.world == 1:
             return
-        import torch.distributed as dist
-
         for bucket in _buckets(gradients, bucket_bytes):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            dist.all_reduce(flat)
-            sums = torch.split(flat, [gradient.numel() for gradient in bucket])
-            for gradient, total in zip(bucket, sums, strict=True):
-                gradient.copy_(total.view_as(gradient))
+            _all_reduce(bucket)
 
     def collect(self, values: Tensor) -> list[float]:
         """Numbers of all processes, (N,) in each: first number 0 of every rank, then number 1."""
@@ -85,6 +79,17 @@ class Processes:
     def wait(self) -> None:
         """Return when every process has arrived here."""
         self.gather(None)
+
+
+def _all_reduce(bucket: Sequence[Tensor]) -> None:
+    # In a function, so that one bucket's copy is freed before the next is made.
+    import torch.distributed as dist
+
+    flat = torch.cat([gradient.flatten() for gradient in bucket])
+    dist.all_reduce(flat)
+    sums = torch.split(flat, [gradient.numel() for gradient in bucket])
+    for gradient, total in zip(bucket, sums, strict=True):
+        gradient.copy_(total.view_as(gradient))
 
 
 def _buckets(gradients: Iterable[Tensor], limit: int) -> Iterator[list[Tensor]]:
