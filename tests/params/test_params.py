@@ -67,6 +67,11 @@ def test_profile_and_demo_have_the_same_sections() -> None:
             "x",
             "parameter 'accelerate' is called 'runtime.accelerate' now; move it there",
         ),
+        (
+            "promote.familiar_fraction",
+            0.9,
+            "'promote.familiar_fraction' is called 'promote.in_distribution_quantile' now",
+        ),
         ("promote.architecture", "dense", "'dense' is not one of train.architectures"),
     ],
 )
