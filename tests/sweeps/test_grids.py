@@ -20,8 +20,8 @@ def raw(name: str = "params.yaml") -> dict[str, Any]:
 
 
 def written(folder: Path, text: str) -> None:
-    (folder / "experiments").mkdir(exist_ok=True)
-    (folder / "experiments" / "own.yaml").write_text("description: d\nsource: ours\n" + text)
+    (folder / "grids").mkdir(exist_ok=True)
+    (folder / "grids" / "own.yaml").write_text("description: d\nsource: ours\n" + text)
 
 
 @pytest.mark.parametrize("name", ["figure4", "low_data", "table2", "table3"])
@@ -103,7 +103,7 @@ def test_an_absent_grid_and_a_small_corpus_are_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     written(tmp_path, "runs: [{set: {n_real: 200}}]")
-    with pytest.raises(InputError, match=r"no experiments/other\.yaml \(grids here: own\)"):
+    with pytest.raises(InputError, match=r"no grids/other\.yaml \(grids here: own\)"):
         grid.load("other")
     params = plan.resolve(raw(), grid.runs("own", grid.load("own")))[0]
     plan.check_counts("own", params, {"benign": 500, "malignant": 100})

@@ -17,7 +17,7 @@ from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import load
-from dermaflux.sweeps import collected, grid, probe, queue, results
+from dermaflux.sweeps import dvc_experiments, grid, probe, queue, results
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -102,9 +102,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (tmp_path / "dvc.yaml").write_text(DVC)
     (tmp_path / "stage.py").write_text(STAGE)
-    (tmp_path / ".gitignore").write_text("/corpus\n/mlruns\n/reports/experiments\n")
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "made-up.yaml").write_text(GRID)
+    (tmp_path / ".gitignore").write_text("/corpus\n/mlruns\n/reports/grids\n")
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "made-up.yaml").write_text(GRID)
     command("git", "add", "--all")
     command("git", "commit", "-qm", "A project")
     return tmp_path
@@ -154,15 +154,17 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     command("dvc", "exp", "run", "--run-all")
     queue.run("made-up", dry=False)
     assert "0 of 3 experiments queued" in capsys.readouterr().out
-    finished = collected.experiments(collected.commit("HEAD"))
+    finished = dvc_experiments.experiments(dvc_experiments.commit("HEAD"))
     for run in runs:
-        stored = YAML(typ="safe").load(collected.Files(finished[run.name]).text("params.yaml"))
+        stored = YAML(typ="safe").load(
+            dvc_experiments.Files(finished[run.name]).text("params.yaml")
+        )
         expected = grid.applied(YAML(typ="safe").load(before), run.overrides)
         assert stored == expected
         load.parse(stored)
 
     results.run("made-up")
-    folder = paths.EXPERIMENTS / "made-up"
+    folder = paths.GRIDS / "made-up"
     found = pd.read_csv(folder / "table.csv")
     assert len(found) == 5
     effects = json.loads((folder / "effects.json").read_text())
@@ -174,7 +176,9 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     per_seed = []
     for seed in range(2):
         content = json.loads(
-            collected.Files(finished["made-up-ratio-1"]).text(f"reports/evaluate/vit-{seed}.json")
+            dvc_experiments.Files(finished["made-up-ratio-1"]).text(
+                f"reports/evaluate/vit-{seed}.json"
+            )
         )
         per_seed.append(content["mixture"]["auc"] - content["real"]["auc"])
     assert gained["value"] == pytest.approx(np.mean(per_seed))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dermaflux import paths
 from dermaflux.core.arms import TITLES
 from dermaflux.params import Params
-from dermaflux.reporting import classifier_figures, effect_table, results
+from dermaflux.reporting import classifier_plots, effect_table, results
 from dermaflux.statistics import evaluations, seed_means
 from dermaflux.statistics.evaluations import Cell, Estimate
 
@@ -73,14 +73,14 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
             name: (_question(effects, name), effect_table.answer(effects, name))
             for name in params.train.architectures
         },
-        "forest": classifier_figures.forest(cells, compared, TITLES, headline, bayes),
-        "effect_plot": classifier_figures.effects(effects, TITLES) if effects else None,
+        "forest": classifier_plots.forest(cells, compared, TITLES, headline, bayes),
+        "effect_plot": classifier_plots.effects(effects, TITLES) if effects else None,
         "bayes": bayes,
         "curves": {
             name: {
-                "ROC": classifier_figures.roc(roc[name], TITLES),
-                "reliability": classifier_figures.reliability(reliability[name], TITLES),
-                "decision": classifier_figures.decision(decision[name], TITLES)
+                "ROC": classifier_plots.roc(roc[name], TITLES),
+                "reliability": classifier_plots.reliability(reliability[name], TITLES),
+                "decision": classifier_plots.decision(decision[name], TITLES)
                 if name in decision
                 else None,
             }

@@ -22,8 +22,8 @@ from dermaflux.reporting import (
     classifier_section,
     counts,
     data_card,
-    figures,
     pages,
+    plots,
     zero_shot_section,
 )
 from dermaflux.reporting.pages import number
@@ -61,8 +61,8 @@ def _images(params: Params, rejected: set[str]) -> dict[str, Any]:
     grids = {}
     for label in counts.CLASSES:
         grids[label] = tuple(
-            figures.montage(
-                folder, figures.chosen(rows[rows["label"] == label]["image_id"], count), columns
+            plots.montage(
+                folder, plots.chosen(rows[rows["label"] == label]["image_id"], count), columns
             )
             for folder, rows in ((paths.CORPUS, real), (paths.SYNTHETIC, made))
         )
@@ -84,7 +84,7 @@ def _training() -> dict[str, Any]:
     )
     return {
         "facts": facts,
-        "curve": figures.curve(rows["step"].to_list(), rows["loss"].to_list(), "loss", points),
+        "curve": plots.curve(rows["step"].to_list(), rows["loss"].to_list(), "loss", points),
         "steps": int(rows["step"].max()),
         "held_out": points[1],
     }
@@ -154,7 +154,7 @@ def render(params: Params) -> str:
             training=_training(),
             audit=audit,
             audit_rows=_scalars({k: v for k, v in audit.items() if k != "rejected"}),
-            nearest=figures.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
+            nearest=plots.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
             validation=read_json(paths.VALIDATION_REPORT),
             validation_rows=_scalars(read_json(paths.VALIDATION_REPORT)),
             promote=read_json(paths.PROMOTE_REPORT),

@@ -12,7 +12,7 @@ from typing import Any
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.params import LEARNED, Params
-from dermaflux.reporting.figures import FAINT, axes, svg
+from dermaflux.reporting.plots import FAINT, axes, svg
 from dermaflux.statistics.evaluations import Cell
 
 PUBLISHED = {"accuracy": 0.7804, "auc": 0.859, "lead": 0.08}

@@ -17,7 +17,7 @@ from dermaflux.metrics import metrics
 from dermaflux.params import LEARNED, REPEATING
 from dermaflux.statistics import bootstrap, delong, effects
 from dermaflux.statistics.effects import Effect
-from dermaflux.sweeps.measured import Arm, Experiment
+from dermaflux.sweeps.outcomes import Arm, Experiment
 
 FIGURES = ("auc", "accuracy", "mauc", "macro_f1")
 _THRESHOLD = 0.5

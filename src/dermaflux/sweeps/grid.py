@@ -1,4 +1,4 @@
-"""Grid files: the protocols of `experiments/*.yaml`, and the runs each stands for.
+"""Grid files: the protocols of `grids/*.yaml`, and the runs each stands for.
 
 A grid has `set`, parameters of every run, and `runs`, a list of blocks. A block has parameters of
 its own (`set`) and lists of values (`vary`) of which the product is taken. Parameters are written
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dermaflux.errors import InputError
 
-FOLDER = Path("experiments")
+FOLDER = Path("grids")
 Overrides = dict[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -83,12 +83,12 @@ class Run:
 
 
 def names() -> list[str]:
-    """Names of the grids in `experiments/`."""
+    """Names of the grids in `grids/`."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load(name: str) -> Grid:
-    """Read `experiments/<name>.yaml`; raise `InputError` when it is absent or not a grid."""
+    """Read `grids/<name>.yaml`; raise `InputError` when it is absent or not a grid."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

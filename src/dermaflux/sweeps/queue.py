@@ -1,6 +1,6 @@
 """Command `queue`: a whole grid into DVC's own queue, after saying what it will take.
 
-Reads `experiments/<name>.yaml`, `params.yaml` and, where there is one, the sizes of `corpus/`;
+Reads `grids/<name>.yaml`, `params.yaml` and, where there is one, the sizes of `corpus/`;
 writes DVC's queue only. Command: `dermaflux queue figure4 --dry-run`. A run whose name is queued,
 running or finished on this commit is left out, so the same command continues a broken-off sweep.
 """
@@ -113,9 +113,9 @@ def _known() -> dict[str, str]:
     """Names of experiments of this commit, and whether each is queued, running or finished."""
     from dvc.repo import Repo
 
-    from dermaflux.sweeps import collected
+    from dermaflux.sweeps import dvc_experiments
 
-    head = collected.commit("HEAD")
+    head = dvc_experiments.commit("HEAD")
     found = {}
     with Repo() as repo:
         tasks = repo.experiments.celery_queue
@@ -125,7 +125,7 @@ def _known() -> dict[str, str]:
         for entry in tasks.iter_active():
             if entry.baseline_rev == head:
                 found[entry.name] = "running"
-    return {**found, **dict.fromkeys(collected.experiments(head), "finished")}
+    return {**found, **dict.fromkeys(dvc_experiments.experiments(head), "finished")}
 
 
 def _queue(run: grid.Run, params: Params, raw: dict[str, Any]) -> None:

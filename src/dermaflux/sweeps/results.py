@@ -1,7 +1,7 @@
 """Command `results`: the finished experiments of a grid, laid out as the paper has them.
 
-Reads `experiments/<name>.yaml`, the experiments in git and DVC's cache, and of `corpus/` which test
-images belong together; writes `reports/experiments/<name>/` with `index.html` (self-contained),
+Reads `grids/<name>.yaml`, the experiments in git and DVC's cache, and of `corpus/` which test
+images belong together; writes `reports/grids/<name>/` with `index.html` (self-contained),
 `curves.svg`, `roc.svg`, `table.csv` and `effects.json`. Command: `dermaflux results figure4`.
 """
 
@@ -17,13 +17,13 @@ from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED
 from dermaflux.reporting import pages
-from dermaflux.reporting.figures import data_uri
+from dermaflux.reporting.plots import data_uri
 from dermaflux.statistics import seed_means
 from dermaflux.statistics.effects import Effect
-from dermaflux.sweeps import collected, contrasts, figures, grid, measured
+from dermaflux.sweeps import contrasts, curves, dvc_experiments, grid, outcomes
 from dermaflux.sweeps.contrasts import Contrast
 from dermaflux.sweeps.grid import Grid, Published
-from dermaflux.sweeps.measured import Experiment
+from dermaflux.sweeps.outcomes import Experiment
 
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
@@ -47,9 +47,9 @@ def run(name: str) -> None:
     """Collect what is finished, name what is not, and write the page."""
     definition = grid.load(name)
     runs = grid.runs(name, definition)
-    baseline = collected.baseline(runs)
-    finished = collected.experiments(baseline)
-    experiments = [measured.read(one, finished[one.name]) for one in runs if one.name in finished]
+    baseline = dvc_experiments.baseline(runs)
+    finished = dvc_experiments.experiments(baseline)
+    experiments = [outcomes.read(one, finished[one.name]) for one in runs if one.name in finished]
     missing = [one.name for one in runs if one.name not in finished]
     groups = _same_test(experiments)
     page = _page(name, definition, experiments, groups, missing, baseline)
@@ -62,7 +62,7 @@ def run(name: str) -> None:
                 f"  {row['figure']} of {row['architecture']}, {row['name']}: {row['value']:+.3f} "
                 f"({row['low']:+.3f} to {row['high']:+.3f}), p {row['p']:.3g}: {row['says']}"
             )
-    target = paths.EXPERIMENTS / name
+    target = paths.GRIDS / name
     _write(target, page)
     print(f"results: {target / 'index.html'} ({len(experiments)} of {len(runs)} experiments)")
 
@@ -113,7 +113,7 @@ def _page(
             if family
         },
         "binary": binary,
-        "curves": figures.curves(rows, shown[:2], SHOWN) if definition.layout in _CURVES else None,
+        "curves": curves.curves(rows, shown[:2], SHOWN) if definition.layout in _CURVES else None,
         "zero_shot": _zero_shot(experiments, groups),
     }
 
@@ -227,7 +227,7 @@ def _zero_shot(experiments: Iterable[Experiment], groups: Array) -> dict[str, An
     trained = one.scores[key][place]
     compared = contrasts.against_zero_shot(one.labels, trained, one.zero_shot, groups)
     best = f"{key[0]}-{one.params.train.seeds[place]}/{key[1]}"
-    curves = {best: trained, **one.zero_shot}
+    shown = {best: trained, **one.zero_shot}
     return {
         "best": best,
         "auc": float(one.figures[key][place]["auc"]),
@@ -243,7 +243,7 @@ def _zero_shot(experiments: Iterable[Experiment], groups: Array) -> dict[str, An
             }
             for name, (comparison, corrected) in compared.items()
         ],
-        "roc": figures.roc(one.labels.astype(int), curves),
+        "roc": curves.roc(one.labels.astype(int), shown),
     }
 
 

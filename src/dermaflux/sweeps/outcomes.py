@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dermaflux import paths
 from dermaflux.errors import InputError
 from dermaflux.params import Params, load
-from dermaflux.sweeps.collected import Files
+from dermaflux.sweeps.dvc_experiments import Files
 from dermaflux.sweeps.grid import Run
 
 if TYPE_CHECKING:

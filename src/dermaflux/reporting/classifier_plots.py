@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dermaflux.reporting.figures import COLOURS, FAINT, INK, axes, svg
+from dermaflux.reporting.plots import COLOURS, FAINT, INK, axes, svg
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dermaflux.reporting import figures
+from dermaflux.reporting import plots
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ def curves(
     if not shown or len({_place(row, shares) for row in rows}) < 2:
         return None
     down, across = len(shown), len(names)
-    figure, axes = figures.panels(1 + 4.2 * across, 0.4 + 3.1 * down, down, across)
+    figure, axes = plots.panels(1 + 4.2 * across, 0.4 + 3.1 * down, down, across)
     for column, name in enumerate(names):
         own = [row for row in rows if row["architecture"] == name]
         for line, metric in zip(axes[:, column], shown, strict=True):
@@ -46,7 +46,7 @@ def curves(
             )
     handles, labels = axes[0, -1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return figures.svg_file(figure)
+    return plots.svg_file(figure)
 
 
 def _place(row: Mapping[str, Any], shares: bool) -> float:
@@ -99,7 +99,7 @@ def roc(labels: np.ndarray[Any, Any], scores: Mapping[str, np.ndarray[Any, Any]]
     """ROC curves of several classifiers on the same images; the first is drawn strongest."""
     from dermaflux.metrics import metrics
 
-    figure, plot = figures.axes(5.2, 3.5)
+    figure, plot = plots.axes(5.2, 3.5)
     plot.plot([0, 1], [0, 1], color="0.8", linewidth=1)
     for number, (name, values) in enumerate(scores.items()):
         label = f"{name}, AUC {metrics.auc(labels, values):.3f}"
@@ -111,4 +111,4 @@ def roc(labels: np.ndarray[Any, Any], scores: Mapping[str, np.ndarray[Any, Any]]
         )
     plot.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     plot.legend(fontsize=7, frameon=False, loc="lower right")
-    return figures.svg_file(figure)
+    return plots.svg_file(figure)
