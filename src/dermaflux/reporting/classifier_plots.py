@@ -89,7 +89,7 @@ def roc(curves: Mapping[str, Sequence[pd.DataFrame]]) -> str:
         plot.plot(fpr, mean, style, color=COLOURS[arm], linewidth=width, label=TITLES[arm])
     plot.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     plot.set(xlabel="1 − specificity", ylabel="sensitivity")
-    plot.legend(frameon=False, loc="lower right", fontsize=8)
+    plot.legend(loc="lower right", fontsize=8)
     return svg(figure)
 
 
@@ -117,7 +117,7 @@ def reliability(curves: Mapping[str, Sequence[pd.DataFrame]]) -> str:
         plot.set_xlabel("predicted probability")
         plot.set_title("calibrated" if calibrated else "uncalibrated", size=9)
     plots[0].set_ylabel("observed fraction")
-    plots[0].legend(frameon=False, loc="upper left", fontsize=8)
+    plots[0].legend(loc="upper left", fontsize=8)
     return svg(figure)
 
 
@@ -140,5 +140,5 @@ def decision(curves: Mapping[str, Sequence[pd.DataFrame]]) -> str:
     plot.set(xlim=(0, 1), ylim=(-0.25 * top, 1.1 * top))
     plot.set_xlabel("decision threshold (probability of malignancy)")
     plot.set_ylabel("net benefit per image")
-    plot.legend(frameon=False, loc="upper right", fontsize=8)
+    plot.legend(loc="upper right", fontsize=8)
     return svg(figure)

@@ -35,6 +35,8 @@ def panels(width: float, height: float, rows: int, columns: int) -> tuple[Figure
             "text.color": INK,
             "xtick.color": INK,
             "ytick.color": INK,
+            "legend.edgecolor": "none",
+            "legend.framealpha": 0.85,
         }
     )
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -85,6 +87,6 @@ def curve(
     plot.plot(smooth_steps, smooth, color=COLOURS["real"], linewidth=2, label="training")
     if held_out[0]:
         plot.plot(*held_out, color=COLOURS["mixture"], linewidth=2, marker="o", label="held out")
-        plot.legend(frameon=False)
+        plot.legend()
     plot.set(xlabel="optimiser step", ylabel=name)
     return svg(figure)

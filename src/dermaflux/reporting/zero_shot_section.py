@@ -88,5 +88,5 @@ def _roc(curves: Mapping[str, Any]) -> str:
         plot.plot(fpr, tpr, linewidth=1.2 if number else 2.2, label=name)
     plot.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     plot.set(xlabel="1 − specificity", ylabel="sensitivity")
-    plot.legend(frameon=False, loc="lower right", fontsize=8)
+    plot.legend(loc="lower right", fontsize=8)
     return svg(figure)

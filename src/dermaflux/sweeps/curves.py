@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
 
+_STYLES = {"real": "o-", "mixture": "o-", "repeated": "--", "augmented": ":"}
+
 
 def over_ratio(
     rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], titles: Mapping[str, str]
 ) -> bytes | None:
     """Metrics over the ratio (or the fraction of real images), one line per number of real images.
 
-    Bands are the intervals over seeds; controls that grow with the ratio are dashed, without a
-    band. Training on synthetic images alone is at the right end. None when nothing varies.
+    Bands are the intervals over seeds; controls that grow with the ratio are dashed or dotted,
+    without a band. Training on synthetic images alone is at the right end. Returns None when
+    nothing varies.
     """
     by_fraction = any(row["real_fraction"] for row in rows)
     arms = ("real", "mixture") if by_fraction else ("real", "mixture", *REPEATING)
@@ -62,6 +65,7 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, by_fracti
     lines: dict[str, dict[float, Any]] = {}
     synthetic_alone: dict[str, Any] = {}
     arms: dict[str, str] = {}
+    counts: dict[str, Any] = {}
     for row in rows:
         if metric not in row:
             continue
@@ -70,15 +74,16 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, by_fracti
         else:
             label = _label(row, by_fraction)
             lines.setdefault(label, {})[_x(row, by_fraction)] = row[metric]
-            arms[label] = row["arm"]
-    for number, (label, points) in enumerate(sorted(lines.items(), key=_by_count)):
-        # Lines over the ratio differ in their number of real images, not in their arm.
-        colour = COLOURS[arms[label]] if by_fraction else f"C{number}"
-        x = sorted(points)
-        control = arms[label] in REPEATING
-        style = "--" if control else "o-"
-        axes.plot(x, [points[at].value for at in x], style, color=colour, label=label, markersize=4)
-        if not control and all(points[at].has_interval for at in x):
+            arms[label], counts[label] = row["arm"], row["n_real"]
+    # Over the ratio, colours tell numbers of real images apart and line styles the arms.
+    distinct = sorted({count for count in counts.values() if count is not None})
+    palette = {count: f"C{number}" for number, count in enumerate(distinct)}
+    for label, points in sorted(lines.items(), key=_by_count):
+        arm, x = arms[label], sorted(points)
+        colour = COLOURS[arm] if by_fraction else palette[counts[label]]
+        values = [points[at].value for at in x]
+        axes.plot(x, values, _STYLES[arm], color=colour, label=label, markersize=4)
+        if arm not in REPEATING and all(points[at].has_interval for at in x):
             low, high = [points[at].low for at in x], [points[at].high for at in x]
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     if by_fraction:
@@ -89,7 +94,7 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, by_fracti
         spread = [[max(0.0, low)], [max(0.0, high)]] if mean.has_interval else None
         axes.errorbar(
             [right + 0.2 * number], [mean.value], yerr=spread, fmt="D", label=label, markersize=4,
-            color=f"C{len(lines) + number}",
+            color=f"C{len(palette) + number}",
         )  # fmt: skip
 
 
@@ -117,5 +122,5 @@ def roc(labels: np.ndarray[Any, Any], scores: Mapping[str, np.ndarray[Any, Any]]
             label=f"{name}, AUC {metrics.auc(labels, values):.3f}",
         )
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", aspect="equal")
-    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    axes.legend(fontsize=7, loc="lower right")
     return plots.svg_file(figure)

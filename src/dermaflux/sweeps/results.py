@@ -39,7 +39,7 @@ TITLES = {
 }
 """Metrics of the tables, of those that the experiments have."""
 _QUESTIONS = {
-    "generators": "Whose synthetic images train better classifiers?",
+    "generators": "Which generator's images train better classifiers?",
     "synthetic": "Do synthetic images help?",
     "controls": "Do they help more than repeating or augmenting real images?",
 }
@@ -176,6 +176,14 @@ def _matches(published: Published, experiment: Experiment) -> bool:
     return published.at.items() <= experiment.run.overrides.items()
 
 
+def _states(published: Published, contrast: Contrast) -> bool:
+    """Whether a published difference is that of a contrast."""
+    (first, _), (second, arm) = contrast.first, contrast.second
+    if arm == "mixture" and not published.over.items() <= second.run.overrides.items():
+        return False
+    return _matches(published, first) and not contrast.against_control
+
+
 def _effects(
     definition: Grid, compared: Sequence[Contrast], resampled: Resampled | None, level: float
 ) -> list[dict[str, Any]]:
@@ -189,7 +197,7 @@ def _effects(
                 if published.over
                 and published.figure == metric
                 and published.architecture == contrast.architecture
-                and _matches(published, contrast.first[0])
+                and _states(published, contrast)
             ]
             rows.append(
                 {
