@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import math
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.arms import COLOURS
 from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
@@ -122,6 +124,18 @@ def test_a_page_of_diagnoses(workspace: Params) -> None:
         assert words in text, words
     assert "Net benefit" not in text
     assert "there is one seed" in text
+
+
+def test_the_page_has_the_arms_colours_and_no_setting_of_speed(
+    workspace: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COLOURS, "mixture", "#123456")
+    text = report.render(workspace)
+    assert ".dot.mixture { background: #123456; }" in text
+    plots = [base64.b64decode(svg) for svg in re.findall(r"image/svg\+xml;base64,([^\"]+)", text)]
+    assert any(b"#123456" in plot for plot in plots)
+    faster = workspace.runtime.model_copy(update={"accelerate": "--num_processes 8"})
+    assert report.render(workspace.model_copy(update={"runtime": faster})) == text
 
 
 def test_text_of_the_data_cannot_break_the_page(workspace: Params) -> None:
