@@ -1,8 +1,8 @@
-"""Pictures of the MLflow UI for docs/mlflow.md, drawn from a store by a headless Chromium.
+"""Screenshots of the MLflow UI for docs/mlflow.md, taken with a headless Chromium.
 
-Command, from a checkout that holds runs: `python docs/screenshots.py [STORE] [FOLDER]`, by default
+Command, in a checkout with runs: `python docs/screenshots.py [STORE] [FOLDER]`, by default
 mlruns/mlflow.db and docs. Serves the store on a free port of 127.0.0.1 and drives the browser over
-its DevTools protocol; both end with the script.
+its DevTools protocol; both stop when the script ends.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WIDTH, HEIGHT = 1400, 900
 SETTLE_SECONDS = 3
 PATIENCE_SECONDS = 120
 MODE = "workflowType=machine_learning"
-# A new browser is shown an assistant, and one without a mouse the tools of every chart.
+# MLflow opens an assistant in a new browser, and shows every chart's toolbar without a mouse.
 TIDY = """
     localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
     localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
@@ -47,29 +47,29 @@ TIDY = """
 
 
 def pages(store: str) -> dict[str, tuple[str, str]]:
-    """Name of a picture -> address below the server's, and a selector of what must have come."""
+    """Name of a screenshot -> path of its page, and selectors of elements to wait for."""
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name(mlflow_runs.TESTING)
     if experiment is None:
-        raise SystemExit(f"{store} holds no experiment {mlflow_runs.TESTING!r}; run `dvc repro`")
-    room = f"experiments/{experiment.experiment_id}/runs"
-    tested = client.search_runs(
+        raise SystemExit(f"{store} has no experiment {mlflow_runs.TESTING!r}; run `dvc repro`")
+    runs = f"experiments/{experiment.experiment_id}/runs"
+    evaluations = client.search_runs(
         [experiment.experiment_id],
         "tags.stage = 'evaluate' and params.seed != '' and params.arm = 'mixture'",
         order_by=["metrics.AUC DESC"],
         max_results=1,
     )
-    charts = f"{room}?viewStateShareKey={mlflow_view.KEY}&compareRunsMode=CHART"
-    found = {"mlflow-ratio": (f"{charts}&{MODE}", ".ag-row, .scatterlayer .point")}
-    if tested:
-        run = f"{room}/{tested[0].info.run_id}/artifacts/roc.png?{MODE}"
-        found["mlflow-run"] = (run, "img[alt='roc.png']")
-    return found
+    charts = f"{runs}?viewStateShareKey={mlflow_view.KEY}&compareRunsMode=CHART"
+    screenshots = {"mlflow-ratio": (f"{charts}&{MODE}", ".ag-row, .scatterlayer .point")}
+    if evaluations:
+        run = f"{runs}/{evaluations[0].info.run_id}/artifacts/roc.png?{MODE}"
+        screenshots["mlflow-run"] = (run, "img[alt='roc.png']")
+    return screenshots
 
 
 @contextmanager
-def served(store: str) -> Iterator[str]:
-    """Address of an MLflow UI on the store."""
+def mlflow_server(store: str) -> Iterator[str]:
+    """Address of an MLflow UI that serves the store."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -99,7 +99,7 @@ def served(store: str) -> Iterator[str]:
 
 @contextmanager
 def browser(program: str) -> Iterator[str]:
-    """DevTools address of a new browser with a profile of its own."""
+    """DevTools address of a new browser with an empty profile."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [program, *QUIET.split(), f"--user-data-dir={profile}", "about:blank"],
@@ -117,20 +117,20 @@ def browser(program: str) -> Iterator[str]:
             process.wait()
 
 
-async def photograph(devtools: str, addresses: dict[Path, tuple[str, str]]) -> None:
-    """Open each address, wait for what its selectors name, and write what it shows as PNG."""
+async def capture(devtools: str, addresses: dict[Path, tuple[str, str]]) -> None:
+    """Open each address, wait for the elements its selectors name, and write a PNG."""
     async with aiohttp.ClientSession() as session:
-        async with session.get(f"{devtools}/json") as answer:
-            page = next(tab for tab in await answer.json() if tab["type"] == "page")
-        async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as socket_:
+        async with session.get(f"{devtools}/json") as response:
+            page = next(tab for tab in await response.json() if tab["type"] == "page")
+        async with session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0) as connection:
             number = 0
 
             async def call(method: str, **arguments: Any) -> Any:
                 nonlocal number
                 number += 1
-                own = number
-                await socket_.send_json({"id": own, "method": method, "params": arguments})
-                while (message := await socket_.receive_json()).get("id") != own:
+                request = number
+                await connection.send_json({"id": request, "method": method, "params": arguments})
+                while (message := await connection.receive_json()).get("id") != request:
                     pass
                 return message.get("result", {})
 
@@ -141,34 +141,34 @@ async def photograph(devtools: str, addresses: dict[Path, tuple[str, str]]) -> N
             for path, (address, selectors) in addresses.items():
                 await call("Page.navigate", url=address)
                 tests = [f'document.querySelector("{each}")' for each in selectors.split(", ")]
-                asked = f"Boolean({' && '.join(tests)})"
+                expression = f"Boolean({' && '.join(tests)})"
                 for _ in range(PATIENCE_SECONDS):
                     await asyncio.sleep(1)
-                    come = await call("Runtime.evaluate", expression=asked)
-                    if come.get("result", {}).get("value"):
+                    ready = await call("Runtime.evaluate", expression=expression)
+                    if ready.get("result", {}).get("value"):
                         break
                 else:
                     raise SystemExit(f"{address} did not show {selectors}")
                 await asyncio.sleep(SETTLE_SECONDS)
-                shot = await call("Page.captureScreenshot", format="png")
-                path.write_bytes(base64.b64decode(shot["data"]))
+                screenshot = await call("Page.captureScreenshot", format="png")
+                path.write_bytes(base64.b64decode(screenshot["data"]))
                 print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 def main(store: str = "mlruns/mlflow.db", folder: str = "docs") -> None:
-    """Draw every page."""
+    """Take every screenshot."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         raise SystemExit(f"no browser found ({', '.join(BROWSERS)}); install Chromium")
     if not Path(store).is_file():
         raise SystemExit(f"there is no store {store}; run `dvc repro`, or name another file")
     uri = f"sqlite:///{Path(store).resolve()}"
-    with served(uri) as address, browser(program) as devtools:
-        wanted = {
+    with mlflow_server(uri) as address, browser(program) as devtools:
+        addresses = {
             Path(folder) / f"{name}.png": (f"{address}/#/{page}", selectors)
             for name, (page, selectors) in pages(uri).items()
         }
-        asyncio.run(photograph(devtools, wanted))
+        asyncio.run(capture(devtools, addresses))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def evaluate(architecture: _Architecture, seed: _Seed) -> None:
 
 @app.command()
 def queue(
-    name: Annotated[str, typer.Argument(help="A grid: NAME of experiments/NAME.yaml.")],
+    name: Annotated[str, typer.Argument(help="A grid: NAME of grids/NAME.yaml.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many runs and how long; queue nothing.")
     ] = False,
@@ -127,9 +127,9 @@ def queue(
 
 @app.command()
 def results(
-    name: Annotated[str, typer.Argument(help="A grid: NAME of experiments/NAME.yaml.")],
+    name: Annotated[str, typer.Argument(help="A grid: NAME of grids/NAME.yaml.")],
 ) -> None:
-    """Finished experiments of a grid -> reports/experiments/NAME/index.html."""
+    """Finished experiments of a grid -> reports/grids/NAME/index.html."""
     from dermaflux.sweeps import results
 
     results.run(name)

@@ -21,13 +21,13 @@ from dermaflux.params import Arm, Params, load
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
 
 
-def _picture(index: int, label: str) -> bytes:
+def _image(index: int, label: str) -> bytes:
     rng = np.random.default_rng(index)
-    array = np.full((128, 128, 3), (214, 170, 150), np.uint8)
-    array[30:98, 30:98] = (120, 70, 50) if label == "benign" else (60, 35, 40)
-    array = (array + rng.integers(0, 20, array.shape)).astype(np.uint8)
+    pixels = np.full((128, 128, 3), (214, 170, 150), np.uint8)
+    pixels[30:98, 30:98] = (120, 70, 50) if label == "benign" else (60, 35, 40)
+    pixels = (pixels + rng.integers(0, 20, pixels.shape)).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(array).save(file, "JPEG", quality=90)
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
@@ -36,7 +36,7 @@ def _rows(source: str, split: str, counts: dict[str, int], start: int) -> list[d
     for label, count in counts.items():
         for number in range(count):
             name = f"{source}/{split}-{label}-{number:03d}"
-            encoded = _picture(start + len(rows), label)
+            encoded = _image(start + len(rows), label)
             rows.append(
                 {
                     "image": {"bytes": encoded, "path": f"{name}.jpg"},
@@ -54,7 +54,7 @@ def _rows(source: str, split: str, counts: dict[str, int], start: int) -> list[d
 
 
 def _ingest_report() -> None:
-    """What `ingest` says of the corpus below: three quarantined records beside 60 images."""
+    """The report of `ingest` on the corpus below: three quarantined records beside 60 images."""
     rows = [
         ("isic2019", "a.jpg", "isic2019/a", "decode", "damaged", "image file is truncated"),
         ("kaggle1", "b.jpg", "kaggle1/b", "decode", "damaged", "not an image"),
@@ -70,7 +70,7 @@ def _ingest_report() -> None:
         "kaggle1": {"in": 25, "quarantined": 1, "kept": 24},
         "kaggle2": {"in": 1, "quarantined": 1, "kept": 0},
     }
-    told = {
+    described = {
         name: {
             "title": name.upper(),
             "licence": "CC0",
@@ -88,7 +88,7 @@ def _ingest_report() -> None:
                 "validation": {"kaggle1": half},
                 "test": {"kaggle1": half},
             },
-            "sources": {name: told[name] | sources[name] for name in sources},
+            "sources": {name: described[name] | sources[name] for name in sources},
             "licences": {"CC0": 60},
             "scales": {
                 "128": {"in": 61, "quarantined": 1, "kept": 60},
@@ -150,17 +150,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     )
     write_json(
         paths.GENERATOR / "finetune.json",
-        {
-            "rank": 16,
-            "targets": "attention",
-            "trainable_parameters": 114688,
-            "base_dtype": "fp32",
-            "text_policy": "trim",
-            "buckets": 6,
-            "padding_percent": 8.312,
-            "captions_cut_by_clip": 3,
-            "validation_images": 16,
-        },
+        {"rank": 16, "trainable_parameters": 114688, "dtype": "fp32", "validation_images": 16},
     )
     made_up_evaluations.malignancy(params)
     return params

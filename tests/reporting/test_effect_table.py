@@ -1,4 +1,4 @@
-"""What is said of an effect, and in how many comparisons."""
+"""Effects in words, and the number of comparisons they are corrected for."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ ARMS = ["real", "mixture", "repeated", "augmented", "random_features"]
 
 
 def means(**values: float):
-    """AUCs of one architecture over three seeds; 0.01 is what chance moves a difference by."""
+    """AUCs of one architecture over three seeds; a difference has a standard error of 0.01."""
     generator = np.random.default_rng(0)
-    found = {}
+    by_arm = {}
     for arm, value in values.items():
         seeds = value + np.array([-0.002, 0.0, 0.002])
-        found["vit", arm] = {"auc": SeedMean(seeds, value + generator.normal(0, 0.007, 500))}
-    return found
+        by_arm["vit", arm] = {"auc": SeedMean(seeds, value + generator.normal(0, 0.007, 500))}
+    return by_arm
 
 
 @pytest.mark.parametrize(
-    ("mixture", "repeated", "augmented", "said"),
+    ("mixture", "repeated", "augmented", "expected"),
     [
         (
             0.9,
             0.80,
             0.81,
-            "they help, and more than repeating real images and strong augmentation do",
+            "they help, and more than repeating real images and more than strong augmentation",
         ),
         (
             0.9,
             0.80,
             0.895,
-            "they help, and more than repeating real images does, but are not shown to help more "
-            "than strong augmentation does",
+            "they help, and more than repeating real images, but not demonstrably more than strong "
+            "augmentation",
         ),
         (
             0.9,
             0.91,
             0.9,
-            "they help, but are not shown to help more than repeating real images or strong "
-            "augmentation do",
+            "they help, but not demonstrably more than repeating real images or strong "
+            "augmentation",
         ),
-        (0.7, 0.8, 0.8, "they harm, by −"),
-        (0.801, 0.8, 0.8, "no clear effect; anything from −"),
+        (0.7, 0.8, 0.8, "they harm: a change of −"),
+        (0.801, 0.8, 0.8, "no clear effect: the results are compatible with any change from −"),
     ],
 )
 def test_the_answer_names_the_controls(
-    mixture: float, repeated: float, augmented: float, said: str
+    mixture: float, repeated: float, augmented: float, expected: str
 ) -> None:
-    found = means(
+    auc = means(
         real=0.8, mixture=mixture, repeated=repeated, augmented=augmented, random_features=0.6
     )
-    rows = effect_table.table(found, ["vit"], ARMS, "auc", 0.95)
+    rows = effect_table.table(auc, ["vit"], ARMS, "auc", 0.95)
     answer = effect_table.answer(rows, "vit")
     assert answer is not None
-    assert answer.startswith(said)
-    alone = effect_table.table(found, ["vit"], ["real", "mixture"], "auc", 0.95)
+    assert answer.startswith(expected)
+    alone = effect_table.table(auc, ["vit"], ["real", "mixture"], "auc", 0.95)
     if mixture == 0.9:
         assert effect_table.answer(alone, "vit") == (
-            "they help; no control was trained that could gain as much"
+            "they help; no control was trained to compare the gain with"
         )
     assert effect_table.answer(rows, "resnext") is None
 
 
-def test_families_are_corrected_apart() -> None:
-    found = means(real=0.8, mixture=0.83, repeated=0.8, augmented=0.81, random_features=0.6)
-    both = {**found, **{("resnext", arm): value for (_, arm), value in found.items()}}
+def test_families_are_corrected_separately() -> None:
+    auc = means(real=0.8, mixture=0.83, repeated=0.8, augmented=0.81, random_features=0.6)
+    both = {**auc, **{("resnext", arm): value for (_, arm), value in auc.items()}}
     rows = effect_table.table(both, ["vit", "resnext"], ARMS, "auc", 0.95)
     question = [row for row in rows if (row.arm, row.against) == ("mixture", "real")]
     assert [row.comparisons for row in question] == [2, 2]

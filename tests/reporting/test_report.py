@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import math
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.arms import COLOURS
 from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
@@ -47,16 +49,16 @@ class _Page(HTMLParser):
 
 
 def test_counts_add_up(workspace: Params) -> None:
-    found = counts.corpus()
-    assert found.total == {"in": 63, "quarantined": 3, "kept": 60}
-    assert found.sources["in"].sum() == found.scales["in"].sum() == 63
-    assert found.sources.loc["kaggle2"].to_list() == [1, 1, 0, 0, 0, 0, 0, 0, 0]
+    corpus = counts.corpus()
+    assert corpus.total == {"in": 63, "quarantined": 3, "kept": 60}
+    assert corpus.sources["in"].sum() == corpus.scales["in"].sum() == 63
+    assert corpus.sources.loc["kaggle2"].to_list() == [1, 1, 0, 0, 0, 0, 0, 0, 0]
     splits = [f"{split} {label}" for split in table.SPLITS for label in counts.CLASSES]
-    assert found.sources[splits].to_numpy().sum() == 60
-    assert [(rule.name, rule.count) for rule in found.rules] == [("damaged", 2), ("too-small", 1)]
-    assert found.rules[0].example == "image file is truncated"
-    assert found.policies.loc["512"].to_list() == [0, 37, 85_303]
-    assert found.policies.sum().to_list() == [48, 50, 508_344]
+    assert corpus.sources[splits].to_numpy().sum() == 60
+    assert [(rule.name, rule.count) for rule in corpus.rules] == [("damaged", 2), ("too-small", 1)]
+    assert corpus.rules[0].example == "image file is truncated"
+    assert corpus.policies.loc["512"].to_list() == [0, 37, 85_303]
+    assert corpus.policies.sum().to_list() == [48, 50, 508_344]
     paths.INGEST_REPORT.unlink()
     with pytest.raises(InputError, match=r"ingest\.json is missing"):
         counts.corpus()
@@ -82,11 +84,11 @@ def test_page_is_whole_self_contained_and_has_the_same_bytes_again(workspace: Pa
     ):
         assert words in text, words
     assert "85,303" in text
-    assert "the paper lacks 158 published images" in text
+    assert "count is 158 below the number of published images" in text
     assert "Not a medical device" in text
     assert "Bayes" not in text
-    assert "114,688 trainable parameters" in text
-    assert "0.5000 before training, 0.2500 after it" in text
+    assert '<th scope="row">trainable parameters</th><td>114,688</td>' in text
+    assert "0.5000 before training and 0.2500 after it" in text
     report.run(workspace)
     assert paths.REPORT_PAGE.read_text(encoding="utf-8") == text
 
@@ -98,7 +100,7 @@ def test_a_failed_effect_is_stated_plainly_and_bayes_shown_for_phantoms(workspac
     write_json(paths.INGEST_REPORT, {**known, "bayes_auc": 0.9071})
     text = report.render(workspace)
     assert ">harms<" in text
-    assert "They harm, by −" in text
+    assert "They harm: a change of −" in text
     assert "0.907" in text
     assert "drawings" in text
 
@@ -114,7 +116,7 @@ def test_a_page_of_diagnoses(workspace: Params) -> None:
     text = report.render(many)
     for words in (
         "Macro AUC",
-        "10 % of the real",
+        "10 % of the real images + ",
         "melanoma (4)",
         "dermatofibroma",
         "no test images",
@@ -122,6 +124,18 @@ def test_a_page_of_diagnoses(workspace: Params) -> None:
         assert words in text, words
     assert "Net benefit" not in text
     assert "there is one seed" in text
+
+
+def test_the_page_has_the_arms_colours_and_no_setting_of_speed(
+    workspace: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COLOURS, "mixture", "#123456")
+    text = report.render(workspace)
+    assert ".dot.mixture { background: #123456; }" in text
+    plots = [base64.b64decode(svg) for svg in re.findall(r"image/svg\+xml;base64,([^\"]+)", text)]
+    assert any(b"#123456" in plot for plot in plots)
+    faster = workspace.runtime.model_copy(update={"accelerate": "--num_processes 8"})
+    assert report.render(workspace.model_copy(update={"runtime": faster})) == text
 
 
 def test_text_of_the_data_cannot_break_the_page(workspace: Params) -> None:
@@ -143,24 +157,24 @@ def test_optional_parts_may_be_absent_but_not_the_evaluations(workspace: Params)
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"),
+    ("facts", "expected"),
     [
         (
-            {"generator": "folder", "folder": "released"},
-            "ones, from <code>released</code>",
+            {"folder": "released", "images": {"benign": 3000}},
+            "images.benign</th><td>3,000</td>",
         ),
         (
-            {"imported": "a/b@c", "rank": 64, "trainable_parameters": 9, "text_policy": "pad512"},
-            "imported from <code>a/b@c</code>",
+            {"imported": "a/<b>@c", "rank": 64, "complete": True},
+            "imported</th><td>a/&lt;b&gt;@c</td>",
         ),
     ],
 )
-def test_a_generator_that_was_not_trained_is_named(
-    workspace: Params, facts: dict[str, object], said: str
+def test_whatever_a_generator_reports_is_shown(
+    workspace: Params, facts: dict[str, object], expected: str
 ) -> None:
     write_json(paths.GENERATOR / "finetune.json", facts)
     (paths.GENERATOR / "loss.csv").unlink()
-    assert said in report.render(workspace)
+    assert expected in report.render(workspace)
 
 
 def test_summary_names_what_the_demo_promises(

@@ -15,13 +15,13 @@ from dermaflux.statistics import bootstrap, evaluations, seed_means
 
 def test_seeds_and_arms_share_their_resamples(workspace: Params) -> None:
     cells = evaluations.load(workspace)
-    found = seed_means.means(workspace, cells)
-    assert list(found) == [
+    means = seed_means.means(workspace, cells)
+    assert list(means) == [
         (architecture, arm)
         for architecture in workspace.train.architectures
         for arm in workspace.train.arms
     ]
-    mixture, real = found["vit", "mixture"]["auc"], found["vit", "real"]["auc"]
+    mixture, real = means["vit", "mixture"]["auc"], means["vit", "real"]["auc"]
     assert mixture.values == pytest.approx([cell.arms["mixture"]["auc"] for cell in cells[:3]])
 
     tables = [
@@ -37,8 +37,8 @@ def test_seeds_and_arms_share_their_resamples(workspace: Params) -> None:
             - roc_auc_score(labels[rows], scores["real"].to_numpy()[rows])
             for scores in tables
         ]
-        drawn = mixture.resampled[number] - real.resampled[number]
-        assert drawn == pytest.approx(np.mean(gains))
+        gain = mixture.resampled[number] - real.resampled[number]
+        assert gain == pytest.approx(np.mean(gains))
     gain = mixture.minus(real, 0.95, 1)
     seeds = np.var(mixture.values - real.values, ddof=1) / 3
     images = np.var(mixture.resampled - real.resampled, ddof=1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
+from dermaflux.classifiers.model import network
 from dermaflux.errors import InputError
 from dermaflux.sweeps import grid, plan, probe
 
@@ -15,13 +18,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def raw(name: str = "params.yaml") -> dict[str, Any]:
-    found: dict[str, Any] = YAML(typ="safe").load((ROOT / name).read_text())
-    return found
+    parameters: dict[str, Any] = YAML(typ="safe").load((ROOT / name).read_text())
+    return parameters
 
 
-def written(folder: Path, text: str) -> None:
-    (folder / "experiments").mkdir(exist_ok=True)
-    (folder / "experiments" / "own.yaml").write_text("description: d\nsource: ours\n" + text)
+def write_grid(folder: Path, text: str) -> None:
+    (folder / "grids").mkdir(exist_ok=True)
+    (folder / "grids" / "small.yaml").write_text("description: d\nsource: ours\n" + text)
 
 
 @pytest.mark.parametrize("name", ["figure4", "low_data", "table2", "table3"])
@@ -45,16 +48,16 @@ def test_a_grid_is_the_product_of_what_varies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    written(
+    write_grid(
         tmp_path,
         "set: {train.seeds: [0, 1]}\nruns:\n"
         "- vary: {n_real: [100, 200], ratio: [0, 0.5, 1]}\n"
         "- {name: none, set: {n_real: 0, train.arms: [mixture]}, vary: {n_synthetic: [50]}}\n",
     )
-    runs = grid.runs("own", grid.load("own"))
+    runs = grid.runs("small", grid.load("small"))
     assert [run.name for run in runs] == [
-        *(f"own-n_real-{n}-ratio-{x}" for n in (100, 200) for x in (0, 0.5, 1)),
-        "own-none-n_synthetic-50",
+        *(f"small-n_real-{n}-ratio-{x}" for n in (100, 200) for x in (0, 0.5, 1)),
+        "small-none-n_synthetic-50",
     ]
     base = raw()
     base["train"]["arms"] = ["real", "mixture", "repeated", "augmented", "random_features"]
@@ -80,10 +83,13 @@ def test_a_grid_is_the_product_of_what_varies(
         ("runs: [{set: {ratio: 1}, vary: {ratio: [1]}}]", "in both set and vary"),
         ("runs: [{vari: {ratio: [1]}}]", r"runs\.0\.vari"),
         ("runs: []", "runs"),
-        ("runs: [{set: {ratio: 1}}, {set: {ratio: 0}}]", "two runs .* give their blocks names"),
+        (
+            "runs: [{set: {ratio: 1}}, {set: {ratio: 0}}]",
+            "two runs .* give their blocks a name",
+        ),
         ("runs: [{vary: {data: ['a b']}}]", "cannot name an experiment"),
-        ("runs: [{vary: {ratio: [50]}}]", r"own-ratio-50.*synthesize\.images is 420"),
-        ("runs: [{vary: {generator: [folder]}}]", r"own-generator-folder.*synthesize\.folder"),
+        ("runs: [{vary: {ratio: [50]}}]", r"small-ratio-50.*synthesize\.images is 420"),
+        ("runs: [{vary: {generator: [folder]}}]", r"small-generator-folder.*synthesize\.folder"),
         ("runs: [{set: {ratoi: 1}}]", "'ratoi'; did you mean 'ratio'"),
         ("runs: [{set: {ratio.x: 1}}]", "'ratio' is a value"),
     ],
@@ -92,26 +98,75 @@ def test_a_bad_grid_is_refused_with_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    written(tmp_path, text)
+    write_grid(tmp_path, text)
     with pytest.raises(InputError, match=expected) as raised:
-        plan.resolve(raw(), grid.runs("own", grid.load("own")))
+        plan.resolve(raw(), grid.runs("small", grid.load("small")))
     assert "\n" not in str(raised.value)
 
 
-def test_an_absent_grid_and_a_small_corpus_are_told(
+def test_an_absent_grid_and_a_small_corpus_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    written(tmp_path, "runs: [{set: {n_real: 200}}]")
-    with pytest.raises(InputError, match=r"no experiments/other\.yaml \(grids here: own\)"):
+    write_grid(tmp_path, "runs: [{set: {n_real: 200}}]")
+    with pytest.raises(InputError, match=r"no grids/other\.yaml \(grids here: small\)"):
         grid.load("other")
-    params = plan.resolve(raw(), grid.runs("own", grid.load("own")))[0]
-    plan.check_counts("own", params, {"benign": 500, "malignant": 100})
-    with pytest.raises(InputError, match="own: n_real 200 needs 100 malignant .* holds 99; lower"):
-        plan.check_counts("own", params, {"benign": 500, "malignant": 99})
+    params = plan.resolve(raw(), grid.runs("small", grid.load("small")))[0]
+    plan.check_counts("small", params, {"benign": 500, "malignant": 100})
+    with pytest.raises(InputError, match="small: n_real 200 needs 100 malignant .* 99"):
+        plan.check_counts("small", params, {"benign": 500, "malignant": 99})
 
 
-def test_the_probe_measures_images_per_second() -> None:
-    params = plan.resolve(raw(), [grid.Run("demo", {"train.image_size": 32}, {})])[0]
+def test_a_grid_in_the_old_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.yaml").write_text("runs: [{}]")
+    with pytest.raises(InputError, match=r"git mv experiments/mine\.yaml grids/mine\.yaml"):
+        grid.load("mine")
+
+
+def test_the_rate_is_that_of_the_steps_and_not_of_the_warm_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clock that only steps move: 0.5 s more for the first call, 0.25 s per image otherwise."""
+    clock, batches = [100.0], []
+
+    def step(images: torch.Tensor) -> None:
+        clock[0] += 0.25 * len(images) + (0.0 if batches else 0.5)
+        batches.append(len(images))
+
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: clock[0])
+    rate = probe.images_per_second(step, torch.zeros(32, 3, 2, 2), 6.0)
+    assert rate == pytest.approx(4.0)
+    # 6 s are 24 images: 3 steps of 8 fit, after two calls of 2 images and a warm-up of 8.
+    assert batches == [2, 2, 8, 8, 8, 8]
+    batches.clear()
+    assert probe.images_per_second(step, torch.zeros(3, 3, 2, 2), 6.0) == pytest.approx(4.0)
+    assert batches == [2, 2, 3, *[3] * 8]
+
+
+def test_the_probe_trains_and_scores_at_the_size_and_batch_of_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changes = {"train.image_size": 32, "train.batch": 5}
+    params = plan.resolve(raw(), [grid.Run("demo", changes, {})])[0]
+    built: list[torch.nn.Module] = []
+    build = network.build
+
+    def recorded(config: Any) -> torch.nn.Module:
+        built.append(build(config))
+        return built[-1]
+
+    def measured(step: Callable[[torch.Tensor], None], images: torch.Tensor, _: float) -> float:
+        assert images.shape == (5, 3, 32, 32)
+        before = [weights.clone() for weights in built[0].parameters()]
+        step(images)
+        after = list(built[0].parameters())
+        return sum(not torch.equal(*pair) for pair in zip(before, after, strict=True)) / len(after)
+
+    monkeypatch.setattr(network, "build", recorded)
+    monkeypatch.setattr(probe, "images_per_second", measured)
     trained, scored = probe.rates(params, "resnext")
-    assert 0 < trained < scored
+    assert trained > 0
+    assert scored == 0
+    assert not built[0].training

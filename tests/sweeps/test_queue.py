@@ -17,7 +17,7 @@ from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import load
-from dermaflux.sweeps import collected, grid, probe, queue, results
+from dermaflux.sweeps import dvc_experiments, grid, probe, queue, results
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,8 @@ for arm in params.train.arms:
 folder = Path("reports/evaluate") / f"vit-{seed}"
 folder.mkdir(parents=True, exist_ok=True)
 frame.to_csv(folder / "predictions.csv", index=False)
+(folder / "roc").mkdir(exist_ok=True)
+pd.DataFrame({"fpr": [0, 1], "tpr": [0, 1]}).to_csv(folder / "roc" / "real.csv", index=False)
 Path(f"{folder}.json").write_text(json.dumps(content))
 """
 DVC = """
@@ -72,6 +74,7 @@ stages:
     params: [n_real, ratio, n_synthetic, train]
     outs:
       - reports/evaluate/${item.architecture}-${item.seed}/predictions.csv
+      - reports/evaluate/${item.architecture}-${item.seed}/roc
     metrics:
       - reports/evaluate/${item.architecture}-${item.seed}.json: {cache: false}
 """
@@ -86,9 +89,9 @@ def dvc(*words: str) -> None:
 def command(*words: str) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    completed = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return completed.stdout
 
 
 @pytest.fixture
@@ -102,9 +105,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (tmp_path / "dvc.yaml").write_text(DVC)
     (tmp_path / "stage.py").write_text(STAGE)
-    (tmp_path / ".gitignore").write_text("/corpus\n/mlruns\n/reports/experiments\n")
-    (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "made-up.yaml").write_text(GRID)
+    (tmp_path / ".gitignore").write_text("/corpus\n/mlruns\n/reports/grids\n")
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "made-up.yaml").write_text(GRID)
     command("git", "add", "--all")
     command("git", "commit", "-qm", "A project")
     return tmp_path
@@ -131,21 +134,21 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     before = (project / "params.yaml").read_text()
 
     queue.run("made-up", dry=True)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     # Real arm once for both ratios, the mixture at ratio 1, the synthetic one: two seeds each.
-    assert "3 experiments, 6 classifiers to train (2 more are shared" in said
-    assert "3 of 3 experiments would be queued; nothing was" in said
+    assert "3 experiments, 6 classifiers to train (2 more are shared" in printed
+    assert "3 of 3 experiments would be queued; dry run, none was" in printed
     # 240 + 480 + 240 images of 10 epochs and 2 seeds, 30 to score in each epoch of 6 trainings.
-    assert f"about {(960 * 20 / 100 + 6 * 300 / 400) / 60:.0f} min" in said
+    assert f"about {(960 * 20 / 100 + 6 * 300 / 400) / 60:.0f} min" in printed
     dvc("queue", "status")
     assert "Queued" not in capsys.readouterr().out
 
     first = [f"--set-param={value}" for value in grid.command_line({"ratio": 1}, {"ratio": 0})]
     dvc("exp", "run", "--queue", "--name", runs[0].name, *first, "evaluate")
     queue.run("made-up", dry=False)
-    said = capsys.readouterr().out
-    assert f"{runs[0].name}: queued, left as it is" in said
-    assert "2 of 3 experiments queued" in said
+    printed = capsys.readouterr().out
+    assert f"{runs[0].name}: queued, skipped" in printed
+    assert "2 of 3 experiments queued" in printed
     dvc("queue", "remove", runs[0].name)
     queue.run("made-up", dry=False)
     assert "1 of 3 experiments queued" in capsys.readouterr().out
@@ -154,38 +157,48 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     command("dvc", "exp", "run", "--run-all")
     queue.run("made-up", dry=False)
     assert "0 of 3 experiments queued" in capsys.readouterr().out
-    finished = collected.experiments(collected.commit("HEAD"))
+    finished = dvc_experiments.finished()[dvc_experiments.commit("HEAD")]
+    assert dvc_experiments.newest(runs) == (dvc_experiments.commit("HEAD"), finished)
     for run in runs:
-        stored = YAML(typ="safe").load(collected.Files(finished[run.name]).text("params.yaml"))
-        expected = grid.applied(YAML(typ="safe").load(before), run.overrides)
+        stored = YAML(typ="safe").load(
+            dvc_experiments.Files(finished[run.name]).text("params.yaml")
+        )
+        expected = grid.with_overrides(YAML(typ="safe").load(before), run.overrides)
         assert stored == expected
         load.parse(stored)
+    cached = "reports/evaluate/vit-0/roc/real.csv"
+    assert cached not in command("git", "ls-tree", "-r", "--name-only", finished[runs[0].name])
+    assert dvc_experiments.Files(finished[runs[0].name]).text(cached).startswith("fpr,tpr")
+    with pytest.raises(InputError, match="the experiment has no roc.csv, or DVC's cache lacks it"):
+        dvc_experiments.Files(finished[runs[0].name]).text("roc.csv")
 
     results.run("made-up")
-    folder = paths.EXPERIMENTS / "made-up"
-    found = pd.read_csv(folder / "table.csv")
-    assert len(found) == 5
+    folder = paths.GRIDS / "made-up"
+    assert len(pd.read_csv(folder / "table.csv")) == 5
     effects = json.loads((folder / "effects.json").read_text())
     rows = effects["families"]["Do synthetic images help?"]
     assert {row["comparisons"] for row in rows} == {2}
     assert effects["missing"] == []
-    by_name = {(row["name"], row["figure"]): row for row in rows}
+    by_name = {(row["name"], row["metric"]): row for row in rows}
     gained = by_name["made-up-ratio-1: mixture minus real", "ROC-AUC"]
     per_seed = []
     for seed in range(2):
         content = json.loads(
-            collected.Files(finished["made-up-ratio-1"]).text(f"reports/evaluate/vit-{seed}.json")
+            dvc_experiments.Files(finished["made-up-ratio-1"]).text(
+                f"reports/evaluate/vit-{seed}.json"
+            )
         )
         per_seed.append(content["mixture"]["auc"] - content["real"]["auc"])
     assert gained["value"] == pytest.approx(np.mean(per_seed))
     assert gained["low"] < gained["value"] < gained["high"]
-    assert gained["says"] == "helps"
+    assert gained["verdict"] == "helps"
     assert gained["published"] == 0.03
     assert "made-up-n_synthetic-240 mixture minus made-up-ratio-0 real" in str(by_name)
     page = (folder / "index.html").read_text()
     assert "data:image/svg+xml" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
+    command("git", "commit", "-qm", "Later", "--allow-empty")
     dvc("exp", "remove", "made-up-n_synthetic-240")
     results.run("made-up")
     assert "made-up-n_synthetic-240: not finished, left out" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What the page says of the classifiers: figures, effects, curves, groups and calibration.
+"""The page's sections on the classifiers: metrics, effects, curves, groups and calibration.
 
 Reads reports/evaluate/ and corpus/; writes nothing.
 """
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from dermaflux import paths
 from dermaflux.core.arms import TITLES
 from dermaflux.params import Params
-from dermaflux.reporting import classifier_figures, effect_table, results
+from dermaflux.reporting import classifier_plots, effect_table, results
+from dermaflux.reporting.classifier_plots import MAIN
 from dermaflux.statistics import evaluations, seed_means
 from dermaflux.statistics.evaluations import Cell, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-GROUP_FIGURES = {
+GROUP_METRICS = {
     "auc": {
         "auc": "AUC",
         "sensitivity": "Sensitivity",
@@ -32,8 +33,7 @@ GROUP_FIGURES = {
         "calibration_error": "Calibration error",
     },
 }
-"""Headline figure -> columns of the table of groups."""
-_STRONG = ("real", "mixture")
+"""Headline metric -> columns of the table of groups."""
 
 
 def build(params: Params, bayes: float | None) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
     level, headline = params.evaluate.confidence, results.headline(params)
     means = seed_means.means(params, cells)
     compared: dict[tuple[str, str], Estimate] = {
-        place: found[headline].estimate(level) for place, found in means.items()
+        key: metrics[headline].estimate(level) for key, metrics in means.items()
     }
     columns, points = results.columns(cells), results.operating_points(params)
     effects = effect_table.table(
@@ -50,7 +50,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
     )
     roc, reliability, decision = (
         _curves(cells, name, arms)
-        for name, arms in (("roc", None), ("reliability", _STRONG), ("decision", _STRONG))
+        for name, arms in (("roc", tuple(TITLES)), ("reliability", MAIN), ("decision", MAIN))
     )
     return {
         "cells": cells,
@@ -58,61 +58,59 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         "points": points,
         "headline": headline,
         "test": cells[0].test,
-        "trained_on": {arm: images(params, arm) for arm in TITLES},
+        "trained_on": {arm: training_images(params, arm) for arm in TITLES},
         "rows": [
             {
                 "architecture": architecture,
                 "arm": arm,
-                "images": images(params, arm),
-                "metrics": {name: found[name].estimate(level) for name in (*columns, *points)},
+                "images": training_images(params, arm),
+                "metrics": {name: metrics[name].estimate(level) for name in (*columns, *points)},
             }
-            for (architecture, arm), found in means.items()
+            for (architecture, arm), metrics in means.items()
         ],
         "effects": effects,
         "answers": {
-            name: (_question(effects, name), effect_table.answer(effects, name))
+            name: (_main_effect(effects, name), effect_table.answer(effects, name))
             for name in params.train.architectures
         },
-        "forest": classifier_figures.forest(cells, compared, TITLES, headline, bayes),
-        "effect_plot": classifier_figures.effects(effects, TITLES) if effects else None,
+        "forest": classifier_plots.forest(cells, compared, headline, bayes),
+        "effect_plot": classifier_plots.effects(effects) if effects else None,
         "bayes": bayes,
         "curves": {
             name: {
-                "ROC": classifier_figures.roc(roc[name], TITLES),
-                "reliability": classifier_figures.reliability(reliability[name], TITLES),
-                "decision": classifier_figures.decision(decision[name], TITLES)
-                if name in decision
-                else None,
+                "ROC": classifier_plots.roc(roc[name]),
+                "reliability": classifier_plots.reliability(reliability[name]),
+                "decision": classifier_plots.decision(decision[name]) if name in decision else None,
             }
             for name in roc
         },
         "calibration": _calibration(cells),
         "groups": _groups(cells),
-        "group_figures": GROUP_FIGURES[headline],
+        "group_metrics": GROUP_METRICS[headline],
     }
 
 
-def images(params: Params, arm: str) -> str:
-    """What an arm is trained on, in words."""
+def training_images(params: Params, arm: str) -> str:
+    """The training images of an arm, in words."""
     if params.real_fraction is not None:
-        real = f"{100 * params.real_fraction:g} % of the real"
-        more = (
-            f"{params.ratio:g} x as many"
+        real = f"{100 * params.real_fraction:g} % of the real images"
+        added = (
+            f"{params.ratio:g} × as many"
             if params.n_synthetic is None
             else f"{params.n_synthetic:,}"
         )
     else:
-        real, more = f"{params.n_real:,} real", f"{params.synthetic_wanted():,}"
+        real, added = f"{params.n_real:,} real", f"{params.synthetic_wanted():,}"
     return {
         "real": real,
-        "mixture": f"{real} + {more} synthetic",
-        "repeated": f"{real} + {more} of them again",
-        "augmented": f"{real} + {more} of them again, strongly augmented",
-        "random_features": f"{real}, network frozen at random weights",
+        "mixture": f"{real} + {added} synthetic",
+        "repeated": f"{real} + {added} repeated",
+        "augmented": f"{real} + {added} repeated, strongly augmented",
+        "random_features": f"{real}, backbone frozen at random weights",
     }[arm]
 
 
-def _question(effects: Sequence[effect_table.Row], architecture: str) -> effect_table.Row | None:
+def _main_effect(effects: Sequence[effect_table.Row], architecture: str) -> effect_table.Row | None:
     return next(
         (
             row
@@ -124,35 +122,35 @@ def _question(effects: Sequence[effect_table.Row], architecture: str) -> effect_
 
 
 def _curves(
-    cells: Sequence[Cell], kind: str, wanted: Sequence[str] | None
+    cells: Sequence[Cell], kind: str, arms: Sequence[str]
 ) -> dict[str, dict[str, list[pd.DataFrame]]]:
-    """Architecture -> arm -> one table per seed, of those that were written."""
+    """Architecture -> arm -> one table per seed, of the files that exist."""
     import pandas as pd
 
-    found: dict[str, dict[str, list[pd.DataFrame]]] = {}
+    curves: dict[str, dict[str, list[pd.DataFrame]]] = {}
     for cell in cells:
         for arm in cell.arms:
             path = paths.EVALUATIONS / cell.name / kind / f"{arm}.csv"
-            if (wanted is None or arm in wanted) and path.is_file():
-                by_arm = found.setdefault(cell.architecture, {})
+            if arm in arms and path.is_file():
+                by_arm = curves.setdefault(cell.architecture, {})
                 by_arm.setdefault(arm, []).append(pd.read_csv(path))
-    return found
+    return curves
 
 
 def _calibration(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Per architecture and arm, means over seeds: figures before and after the temperature."""
+    """Means over seeds per architecture and arm, of uncalibrated and calibrated probabilities."""
     import pandas as pd
 
     names = ("calibration_error", "log_loss", "brier")
-    wanted = ["temperature", *names, *(f"calibrated_{name}" for name in names)]
+    columns = ["temperature", *names, *(f"calibrated_{name}" for name in names)]
     frame = pd.DataFrame(
         {
             "architecture": cell.architecture,
             "arm": arm,
-            **{name: figures.get(name) for name in wanted},
+            **{name: metrics.get(name) for name in columns},
         }
         for cell in cells
-        for arm, figures in cell.arms.items()
+        for arm, metrics in cell.arms.items()
     )
     means = frame.groupby(["architecture", "arm"], sort=False).mean(numeric_only=True)
     rows: list[dict[str, Any]] = means.reset_index().to_dict("records")
@@ -160,25 +158,26 @@ def _calibration(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _groups(cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
-    """Architecture -> a row per group and strong arm, figures and limits averaged over seeds."""
+    """Architecture -> a row per group and main arm, metrics and limits averaged over seeds."""
     import pandas as pd
 
     keys = ["grouping", "group", "arm"]
-    found: dict[str, list[pd.DataFrame]] = {}
+    by_architecture: dict[str, list[pd.DataFrame]] = {}
     for cell in cells:
         path = paths.EVALUATIONS / cell.name / "groups.csv"
         if path.is_file():
             rows = pd.read_csv(path, dtype={"group": str, "note": str})
-            found.setdefault(cell.architecture, []).append(rows[rows["arm"].isin(_STRONG)])
+            rows = rows[rows["arm"].isin(MAIN)]
+            by_architecture.setdefault(cell.architecture, []).append(rows)
     tables = {}
-    for architecture, parts in found.items():
+    for architecture, parts in by_architecture.items():
         rows = pd.concat(parts)
         grouped = rows.groupby(keys, sort=False, dropna=False)
         means = grouped.mean(numeric_only=True)
         means["note"] = grouped["note"].first().fillna("")
         order = means.index.droplevel("arm").drop_duplicates()
         records = means.reset_index().to_dict("records")
-        place = {pair: number for number, pair in enumerate(order)}
-        records.sort(key=lambda row: place[row["grouping"], row["group"]])
+        index = {pair: number for number, pair in enumerate(order)}
+        records.sort(key=lambda row: index[row["grouping"], row["group"]])
         tables[architecture] = records
     return tables

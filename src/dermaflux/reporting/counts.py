@@ -1,4 +1,4 @@
-"""How many images came in, were quarantined and were kept.
+"""How many images were read, quarantined and kept.
 
 Reads reports/ingest.json, reports/quarantine.csv and the labels of synthetic/; writes nothing.
 """
@@ -22,7 +22,7 @@ _FLOW = ("in", "quarantined", "kept")
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of quarantine, how many records it stopped, and the reason given to one of them."""
+    """A quarantine rule, the number of records it quarantined, and the reason of one of them."""
 
     name: str
     count: int
@@ -44,11 +44,11 @@ class Corpus:
     unread: dict[str, int]
     """Images of datasets that no adapter reads."""
     policy: str
-    """The policy the corpus was made by."""
+    """The policy that built the corpus."""
     policies: pd.DataFrame
     """Index scale in pixels; training images by `clean`, by `as_published` and in the `paper`."""
     residue: dict[str, int]
-    """Scale -> images that the paper lacks and does not account for."""
+    """Scale -> published images that the paper's count lacks without explanation."""
 
 
 def corpus() -> Corpus:
@@ -67,7 +67,7 @@ def corpus() -> Corpus:
         sources=pd.DataFrame.from_dict(sources, orient="index"),
         scales=pd.DataFrame.from_dict(report["scales"], orient="index")[list(_FLOW)],
         rules=_rules(report["quarantine"]["rule"]),
-        unread={name: found["images"] for name, found in report["unread"].items()},
+        unread={name: dataset["images"] for name, dataset in report["unread"].items()},
         policy=report["policy"],
         policies=_policies(report),
         residue=report["paper"]["residue"],
@@ -77,7 +77,7 @@ def corpus() -> Corpus:
 def _policies(report: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
-    columns = {name: found["training"] for name, found in report["policies"].items()}
+    columns = {name: counts["training"] for name, counts in report["policies"].items()}
     columns["paper"] = report["paper"]["training"]
     frame = pd.DataFrame(columns)[["clean", "as_published", "paper"]].fillna(0).astype(int)
     return frame.loc[sorted(frame.index, key=int)]
@@ -91,13 +91,13 @@ def _kept(kept: dict[str, Any], source: str) -> dict[str, int]:
     }
 
 
-def _rules(found: dict[str, int]) -> list[Rule]:
+def _rules(counts: dict[str, int]) -> list[Rule]:
     import pandas as pd
 
     rows = pd.read_csv(paths.QUARANTINE, dtype=str, keep_default_na=False)
     examples = rows.groupby("rule")["reason"].first()
-    order = sorted(found, key=lambda name: (-found[name], name))
-    return [Rule(name, found[name], str(examples.get(name, ""))) for name in order]
+    order = sorted(counts, key=lambda name: (-counts[name], name))
+    return [Rule(name, counts[name], str(examples.get(name, ""))) for name in order]
 
 
 def synthetic() -> pd.Series[int]:

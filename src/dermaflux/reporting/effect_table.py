@@ -1,8 +1,8 @@
 """Does synthetic help? The effect of every arm, corrected for the number of comparisons, in words.
 
-Pure functions on `seed_means`. Two families are corrected apart: the question itself, one
-comparison per architecture, and all the others, which say what an answer means: a control that
-gains as much as the mixture does takes the credit away from what the synthetic images show.
+Pure functions on `seed_means`. Two families of comparisons are corrected separately: the question
+itself, one comparison per architecture, and all the others, which tell what an answer means: if a
+control gains as much as the mixture, the content of the synthetic images deserves no credit.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Row:
     arm: str
     against: str
     effect: Effect
-    """Its interval holds together with those of the family."""
+    """Its interval is simultaneous with those of the family."""
     p: float
     """Corrected by Holm's method within the family."""
     comparisons: int
-    """Of the family."""
+    """Size of the family."""
     confidence: float
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the difference is not chance at the level, else 0."""
+        """Sign of the difference where it is significant, else 0."""
         if not self.p < 1 - self.confidence:
             return 0
         return 1 if self.effect.value > 0 else -1
@@ -51,7 +51,7 @@ class Row:
 
 
 def table(
-    means: Means, architectures: Sequence[str], arms: Sequence[str], figure: str, confidence: float
+    means: Means, architectures: Sequence[str], arms: Sequence[str], metric: str, confidence: float
 ) -> list[Row]:
     """mixture - real of each architecture first, then each control - real and mixture - control."""
     question = [("mixture", "real")]
@@ -65,42 +65,43 @@ def table(
             for arm, against in family
             if arm in arms and against in arms
         ]
-        found = [
-            means[name, arm][figure].minus(means[name, against][figure], confidence, len(pairs))
+        differences = [
+            means[name, arm][metric].minus(means[name, against][metric], confidence, len(pairs))
             for name, arm, against in pairs
         ]
-        corrected = effects.holm([effect.p for effect in found])
+        corrected = effects.holm([effect.p for effect in differences])
         rows += [
             Row(*pair, effect, p, len(pairs), confidence)
-            for pair, effect, p in zip(pairs, found, corrected, strict=True)
+            for pair, effect, p in zip(pairs, differences, corrected, strict=True)
         ]
     return rows
 
 
 def answer(rows: Sequence[Row], architecture: str) -> str | None:
     """One sentence on what synthetic images do for an architecture; None without both arms."""
-    own = {(row.arm, row.against): row for row in rows if row.architecture == architecture}
-    main = own.get(("mixture", "real"))
+    by_pair = {(row.arm, row.against): row for row in rows if row.architecture == architecture}
+    main = by_pair.get(("mixture", "real"))
     if main is None:
         return None
     if main.verdict == "no interval":
-        return "one seed and no resamples, so nothing can be said of chance"
+        return "one seed and no resamples, so there is no interval to judge by"
     low, high = (f"{limit:+.3f}".replace("-", "−") for limit in (main.effect.low, main.effect.high))
     if main.sign == 0:
-        return f"no clear effect; anything from {low} to {high} agrees with these results"
+        return f"no clear effect: the results are compatible with any change from {low} to {high}"
     if main.sign < 0:
-        return f"they harm, by {low} to {high}"
-    held = {
-        words: own[pair] for arm, words in CONTROLS.items() if (pair := ("mixture", arm)) in own
+        return f"they harm: a change of {low} to {high}"
+    controls = {
+        words: by_pair[pair]
+        for arm, words in CONTROLS.items()
+        if (pair := ("mixture", arm)) in by_pair
     }
-    if not held:
-        return "they help; no control was trained that could gain as much"
-    beaten = [words for words, row in held.items() if row.sign > 0]
-    others = [words for words, row in held.items() if row.sign <= 0]
+    if not controls:
+        return "they help; no control was trained to compare the gain with"
+    beaten = [words for words, row in controls.items() if row.sign > 0]
+    others = [words for words, row in controls.items() if row.sign <= 0]
     parts = ["they help"]
     if beaten:
-        parts.append(f"and more than {' and '.join(beaten)} {'does' if len(beaten) == 1 else 'do'}")
+        parts.append(f"and more than {' and more than '.join(beaten)}")
     if others:
-        verb = "does" if len(others) == 1 else "do"
-        parts.append(f"but are not shown to help more than {' or '.join(others)} {verb}")
+        parts.append(f"but not demonstrably more than {' or '.join(others)}")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""How pages are filled: numbers as readers see them, and the environment of the templates."""
+"""Number formats of the pages, and the environment of their templates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def number(value: float | None, places: int = 3) -> str:
-    """A figure for a table cell; a dash when there is none."""
+    """A value for a table cell; a dash for None and NaN."""
     if value is None or math.isnan(value):
         return "–"
     return f"{value:.{places}f}".replace("-", "−")
@@ -31,34 +31,39 @@ def percent(value: float) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value; small ones as a bound."""
+    """A p-value; below 0.001 as a bound."""
     return "< 0.001" if value < 0.001 else number(value)
 
 
 def limits(row: dict[str, float], name: str) -> str:
-    """The interval of a figure in a table row that holds `<name>_low` and `<name>_high`."""
+    """The interval of a metric in a row with the columns `<name>_low` and `<name>_high`."""
     return interval(Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))
 
 
-def interval(found: Estimate | Effect, sign: bool = False) -> str:
-    """The limits as `low to high`, empty when there are none."""
-    if not found.has_interval:
+def interval(estimate: Estimate | Effect, sign: bool = False) -> str:
+    """The limits as `low to high`, empty without an interval."""
+    if not estimate.has_interval:
         return ""
     write = signed if sign else number
-    return f"{write(found.low)} to {write(found.high)}"
+    return f"{write(estimate.low)} to {write(estimate.high)}"
 
 
 def environment(folder: Path) -> Environment:
-    """Templates of a folder; text from data is escaped and an absent name is an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    """Templates of a folder; HTML is escaped, and an undefined name is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-    made = Environment(
+    templates = Environment(
         loader=FileSystemLoader(folder),
-        autoescape=True,
+        autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"number": number, "signed": signed, "percent": percent, "p_value": p_value}
-    made.globals |= {"interval": interval, "limits": limits}
-    return made
+    templates.filters |= {
+        "number": number,
+        "signed": signed,
+        "percent": percent,
+        "p_value": p_value,
+    }
+    templates.globals |= {"interval": interval, "limits": limits}
+    return templates

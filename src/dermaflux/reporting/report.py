@@ -1,9 +1,9 @@
-"""Stage `report`: one self-contained page about everything the pipeline made.
+"""Stage `report`: one self-contained page about everything the pipeline produced.
 
 Reads corpus/, captions/, synthetic/, models/ (hashes and the loss curve) and reports/; writes
-reports/index.html with every figure inlined, and reports/data_card.md. They hold no time, run id or
-path of a machine, so equal inputs give equal bytes; MLflow runs are named by the hash of what they
-wrote.
+reports/index.html with all images inlined, and reports/data_card.md. Neither contains a time, a run
+id or a path of this machine, so equal inputs give equal bytes; MLflow runs are identified by the
+hash of their outputs.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import Any
 
 from dermaflux import paths
 from dermaflux.core import table
-from dermaflux.core.arms import TITLES
+from dermaflux.core.arms import COLOURS, TITLES
 from dermaflux.core.files import write_text
 from dermaflux.params import Params
 from dermaflux.reporting import (
     classifier_section,
     counts,
     data_card,
-    figures,
+    images,
     pages,
+    plots,
     zero_shot_section,
 )
 from dermaflux.reporting.pages import number
@@ -47,7 +48,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def bayes_auc() -> float | None:
-    """The best AUC any classifier can reach, known for the phantom corpus only."""
+    """The best AUC that any classifier can reach; known for the phantom corpus only."""
     value = read_json(paths.INGEST_REPORT).get("bayes_auc")
     return None if value is None else float(value)
 
@@ -56,27 +57,27 @@ def _images(params: Params, rejected: set[str]) -> dict[str, Any]:
     count = params.report.grid_images
     columns = max(2, math.isqrt(count - 1) + 1)
     real = table.metadata(paths.CORPUS, ["image_id", "label"], "train")
-    made = table.metadata(paths.SYNTHETIC, ["image_id", "label"])
-    made = made[~made["image_id"].isin(rejected)]
+    synthetic = table.metadata(paths.SYNTHETIC, ["image_id", "label"])
+    synthetic = synthetic[~synthetic["image_id"].isin(rejected)]
     grids = {}
     for label in counts.CLASSES:
         grids[label] = tuple(
-            figures.montage(
-                folder, figures.chosen(rows[rows["label"] == label]["image_id"], count), columns
+            images.montage(
+                folder, images.sample(rows[rows["label"] == label]["image_id"], count), columns
             )
-            for folder, rows in ((paths.CORPUS, real), (paths.SYNTHETIC, made))
+            for folder, rows in ((paths.CORPUS, real), (paths.SYNTHETIC, synthetic))
         )
     return {"grids": grids, "synthetic": counts.synthetic(), "grid_images": count}
 
 
 def _training() -> dict[str, Any]:
-    """What is known of the generator, and its curves where it was trained here."""
+    """What the generator reports of itself, and its curves where it was trained here."""
     import pandas as pd
 
-    facts = read_json(paths.GENERATOR / "finetune.json")
+    facts = _scalars(read_json(paths.GENERATOR / "finetune.json"))
     path, held_out = paths.GENERATOR / "loss.csv", paths.GENERATOR / "validation_loss.csv"
     if not path.is_file():
-        return {"facts": facts}
+        return {"facts": facts, "held_out": []}
     rows = pd.read_csv(path)
     checks = pd.read_csv(held_out) if held_out.is_file() else pd.DataFrame()
     points = (
@@ -84,28 +85,30 @@ def _training() -> dict[str, Any]:
     )
     return {
         "facts": facts,
-        "curve": figures.curve(rows["step"].to_list(), rows["loss"].to_list(), "loss", points),
+        "curve": plots.curve(rows["step"].to_list(), rows["loss"].to_list(), "loss", points),
         "steps": int(rows["step"].max()),
         "held_out": points[1],
     }
 
 
 def _scalars(content: dict[str, Any]) -> dict[str, str]:
-    """The plain values of a report, flattened, for a table; lists are left out."""
+    """The plain values of a report as text, nested names joined by dots; lists are left out."""
     values = {}
     for name, value in content.items():
         if isinstance(value, dict):
             values.update({f"{name}.{key}": text for key, text in _scalars(value).items()})
         elif isinstance(value, float):
             values[name] = number(value, 4)
-        elif isinstance(value, (int, str)):
+        elif isinstance(value, int) and not isinstance(value, bool):
+            values[name] = f"{value:,}"
+        elif isinstance(value, (bool, str)):
             values[name] = str(value)
     return values
 
 
 def _artefacts(params: Params) -> list[dict[str, str]]:
-    """Hashes of what the stages wrote, and the MLflow search that finds the run."""
-    wanted = {
+    """Hashes of the stages' outputs, and the MLflow search that finds the run."""
+    experiments = {
         paths.CORPUS: "corpus",
         paths.CAPTIONS: "corpus",
         paths.BACKBONE: "generator",
@@ -117,23 +120,25 @@ def _artefacts(params: Params) -> list[dict[str, str]]:
             for seed in params.train.seeds
         },
     }
-    found = []
-    for path, experiment in wanted.items():
+    artefacts = []
+    for path, experiment in experiments.items():
         if path.exists():
             value = runs.dvc_hash(path)
             search = f"tags.`output.{path.as_posix()}` = '{value}'"
-            found.append(
+            artefacts.append(
                 {"path": str(path), "experiment": experiment, "hash": value, "search": search}
             )
-    return found
+    return artefacts
 
 
 def render(params: Params) -> str:
     """The page as HTML text."""
     audit = read_json(paths.AUDIT_REPORT)
+    # What changes only speed stays out, so that it does not change the page.
+    parameters = params.model_dump(by_alias=True, exclude={"runtime"})
     sections = {
         name: runs.flat(value) if isinstance(value, dict) else value
-        for name, value in params.model_dump(by_alias=True).items()
+        for name, value in parameters.items()
     }
     results = classifier_section.build(params, bayes_auc())
     return (
@@ -154,13 +159,14 @@ def render(params: Params) -> str:
             training=_training(),
             audit=audit,
             audit_rows=_scalars({k: v for k, v in audit.items() if k != "rejected"}),
-            nearest=figures.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
+            nearest=images.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
             validation=read_json(paths.VALIDATION_REPORT),
             validation_rows=_scalars(read_json(paths.VALIDATION_REPORT)),
             promote=read_json(paths.PROMOTE_REPORT),
             artefacts=_artefacts(params),
             sections=sections,
             arms=TITLES,
+            colours=COLOURS,
             paper=PAPER,
         )
     )

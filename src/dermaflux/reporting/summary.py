@@ -22,15 +22,15 @@ def _corpus() -> Table:
     from rich import box
     from rich.table import Table
 
-    found = counts.corpus()
+    corpus = counts.corpus()
     grid = Table(title="Corpus", title_justify="left", box=box.SIMPLE)
     grid.add_column("scale", no_wrap=True)
-    for name in found.total:
+    for name in corpus.total:
         grid.add_column(name, justify="right", no_wrap=True)
-    for scale, row in found.scales.iterrows():
+    for scale, row in corpus.scales.iterrows():
         grid.add_row(f"{scale} px" if scale != "none" else "none", *(f"{n:,}" for n in row))
     grid.add_section()
-    grid.add_row("all", *(f"{count:,}" for count in found.total.values()))
+    grid.add_row("all", *(f"{count:,}" for count in corpus.total.values()))
     return grid
 
 
@@ -58,12 +58,12 @@ def _scores(params: Params) -> Table:
     for architecture in params.train.architectures:
         scores.add_row(architecture, style="bold")
         for arm in params.train.arms:
-            found = means[architecture, arm][headline].estimate(level)
-            row = [arm.replace("_", " "), number(found.value), interval(found) or "none"]
-            gain = against_real.get((architecture, arm))
-            if gain is not None:
-                row += [signed(gain.effect.value), interval(gain.effect, True) or "none"]
-                row += [gain.verdict]
+            mean = means[architecture, arm][headline].estimate(level)
+            row = [arm.replace("_", " "), number(mean.value), interval(mean) or "none"]
+            difference = against_real.get((architecture, arm))
+            if difference is not None:
+                effect = difference.effect
+                row += [signed(effect.value), interval(effect, True) or "none", difference.verdict]
             scores.add_row(*row)
     return scores
 
@@ -73,10 +73,10 @@ def run(params: Params) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    made = counts.synthetic().sum()
+    synthetic = counts.synthetic().sum()
     rejected = len(read_json(paths.AUDIT_REPORT).get("rejected", []))
     console.print(_corpus())
-    console.print(f"Synthetic images: {made:,}, of which the audit rejected {rejected:,}\n")
+    console.print(f"Synthetic images: {synthetic:,}, of which the audit rejected {rejected:,}\n")
     console.print(_scores(params))
     bayes = bayes_auc()
     if bayes is not None:

@@ -1,4 +1,4 @@
-"""What the page says of zero-shot models: the best trained classifier against each of them.
+"""The page's section on zero-shot models: the best trained classifier against each of them.
 
 Reads reports/zero_shot.json, reports/zero_shot/ and the predictions of one cell of
 reports/evaluate/; writes nothing. The layout is that of DermaFlux, Table 3 and Figure 5.
@@ -12,7 +12,7 @@ from typing import Any
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.params import LEARNED, Params
-from dermaflux.reporting.figures import FAINT, axes, svg
+from dermaflux.reporting.plots import FAINT, axes, svg
 from dermaflux.statistics.evaluations import Cell
 
 PUBLISHED = {"accuracy": 0.7804, "auc": 0.859, "lead": 0.08}
@@ -33,7 +33,7 @@ def build(params: Params, report: dict[str, Any], cells: Sequence[Cell]) -> dict
     return {
         "models": {name: {**models[name], **compared["rows"][name]} for name in names},
         "trained": f"{cell.name}/{arm}",
-        "figures": cell.arms[arm],
+        "metrics": cell.arms[arm],
         "published": PUBLISHED,
         "roc": compared["roc"],
     }
@@ -42,11 +42,11 @@ def build(params: Params, report: dict[str, Any], cells: Sequence[Cell]) -> dict
 def _best(params: Params, cells: Sequence[Cell]) -> tuple[Cell, str] | None:
     """The cell and arm of the best validation AUC among those `promote` chooses from."""
     choices = [
-        (float(figures["validation_auc"]), cell, arm)
+        (float(metrics["validation_auc"]), cell, arm)
         for cell in cells
         if cell.architecture == params.promote.architecture
-        for arm, figures in cell.arms.items()
-        if arm in LEARNED and "validation_auc" in figures and "auc" in figures
+        for arm, metrics in cell.arms.items()
+        if arm in LEARNED and "validation_auc" in metrics and "auc" in metrics
     ]
     if not choices:
         return None
@@ -56,18 +56,18 @@ def _best(params: Params, cells: Sequence[Cell]) -> tuple[Cell, str] | None:
 
 def _compare(cell: Cell, arm: str, names: Sequence[str]) -> dict[str, Any]:
     import pandas as pd
+    from sklearn.metrics import roc_curve
 
-    from dermaflux.metrics import binary
     from dermaflux.statistics import bootstrap, delong, effects
 
-    own = pd.read_csv(paths.EVALUATIONS / cell.name / "predictions.csv").set_index("image_id")
+    predicted = pd.read_csv(paths.EVALUATIONS / cell.name / "predictions.csv").set_index("image_id")
     scored = pd.read_csv(paths.ZERO_SHOT / "predictions.csv").set_index("image_id")
-    scored = scored.loc[own.index]
+    scored = scored.loc[predicted.index]
     columns = ["image_id", "source", "lesion_id", "duplicate_group"]
-    rows = table.metadata(paths.CORPUS, columns, "test").set_index("image_id").loc[own.index]
+    rows = table.metadata(paths.CORPUS, columns, "test").set_index("image_id").loc[predicted.index]
     groups = bootstrap.groups(rows.reset_index())
-    labels = (own["label"] == "malignant").to_numpy().astype(int)
-    best = own[arm].to_numpy()
+    labels = (predicted["label"] == "malignant").to_numpy().astype(int)
+    best = predicted[arm].to_numpy()
     tests = [delong.compare(labels, best, scored[name].to_numpy(), groups) for name in names]
     corrected = effects.holm([test.p for test in tests])
     curves = {f"{cell.name}/{arm}": best, **{name: scored[name].to_numpy() for name in names}}
@@ -76,17 +76,17 @@ def _compare(cell: Cell, arm: str, names: Sequence[str]) -> dict[str, Any]:
             name: {"difference": test.difference, "standard_error": test.standard_error, "p": p}
             for name, test, p in zip(names, tests, corrected, strict=True)
         },
-        "roc": _roc({name: binary.roc_points(labels, values) for name, values in curves.items()}),
+        "roc": _roc({name: roc_curve(labels, values) for name, values in curves.items()}),
     }
 
 
 def _roc(curves: Mapping[str, Any]) -> str:
-    """One ROC curve per model, (K, 2) points each; the first stands out."""
+    """One ROC curve per model: false and true positive rates; the first is the boldest."""
     figure, plot = axes(4.4, 4.1)
     plot.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
-    for number, (name, points) in enumerate(curves.items()):
-        plot.plot(*points.T, linewidth=1.2 if number else 2.2, label=name)
+    for number, (name, (fpr, tpr, _)) in enumerate(curves.items()):
+        plot.plot(fpr, tpr, linewidth=1.2 if number else 2.2, label=name)
     plot.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     plot.set(xlabel="1 − specificity", ylabel="sensitivity")
-    plot.legend(frameon=False, loc="lower right", fontsize=8)
+    plot.legend(loc="lower right", fontsize=8)
     return svg(figure)

@@ -1,1 +1,1 @@
-"""Named grids of experiments: read, planned, queued through DVC, and their results collected."""
+"""Named grids of experiments: planned, queued through DVC, and their results laid out."""

@@ -1,14 +1,16 @@
-"""Which classifiers of a grid are held against each other, and by how much they differ.
+"""Which classifiers of a grid are compared with each other, and by how much they differ.
 
-Pure functions on experiments that were read. A contrast is one question asked of one architecture;
-those against real images (or another generator) are corrected together for their number, those
-against control arms likewise, figure by figure.
+Pure functions on experiments that were read. A contrast asks one question of one architecture.
+Contrasts with real images (or between two generators) are corrected together for their number,
+those with control arms likewise, metric by metric.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,15 +19,19 @@ from dermaflux.metrics import binary
 from dermaflux.params import LEARNED, REPEATING
 from dermaflux.statistics import bootstrap, delong, effects
 from dermaflux.statistics.effects import Effect
-from dermaflux.sweeps.measured import Arm, Experiment
+from dermaflux.sweeps.outcomes import Arm, Experiment
 
-FIGURES = ("auc", "accuracy", "mauc", "macro_f1")
+METRICS = ("auc", "accuracy", "mauc", "macro_f1")
 _THRESHOLD = 0.5
+_PER_CLASSIFIER = ("n_real", "real_fraction", "train")
+"""Parameters that decide a classifier and have no part in making the synthetic images."""
+_PER_IMAGE = ("generator", "backbone", "finetune", "synthesize")
+"""Sections that decide what a synthetic image looks like."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """The arm of one experiment minus an arm of the same or another."""
+    """The arm of one experiment minus an arm of the same or another experiment."""
 
     architecture: str
     first: tuple[Experiment, str]
@@ -33,153 +39,165 @@ class Contrast:
 
     @property
     def against_control(self) -> bool:
-        """Whether the second is a control arm, neither real images alone nor another generator."""
+        """Whether the second is a control arm: neither real images alone nor another generator."""
         return self.second[1] not in ("real", "mixture")
 
     @property
     def name(self) -> str:
-        """What is held against what."""
-        (one, arm), (other, against) = self.first, self.second
-        if one is other:
-            return f"{one.run.name}: {arm} minus {against}"
-        return f"{one.run.name} {arm} minus {other.run.name} {against}"
+        """The two sides in words."""
+        (experiment, arm), (other, other_arm) = self.first, self.second
+        if experiment is other:
+            return f"{experiment.run.name}: {arm} minus {other_arm}"
+        return f"{experiment.run.name} {arm} minus {other.run.name} {other_arm}"
 
 
 def of_grid(layout: str, experiments: Sequence[Experiment]) -> list[Contrast]:
-    """The contrasts of a layout: generators against each other, or with minus without synthetic."""
-    found = []
-    for one in experiments:
-        for architecture in one.params.train.architectures:
-            if layout == "generators":
-                other = _same_but_released(one, experiments)
-                if other is not None:
-                    found.append(Contrast(architecture, (one, "mixture"), (other, "mixture")))
-                continue
-            against = _without_synthetic(one, architecture, experiments)
-            if against is not None:
-                found.append(Contrast(architecture, (one, "mixture"), (against, "real")))
-                found += [
-                    Contrast(architecture, (one, "mixture"), (one, control))
+    """The contrasts of a layout: between generators, or with minus without synthetic images."""
+    if layout == "generators":
+        return _between_generators(experiments)
+    contrasts = []
+    for experiment in experiments:
+        for architecture in experiment.params.train.architectures:
+            baseline = _without_synthetic(experiment, architecture, experiments)
+            if baseline is not None:
+                mixture = (experiment, "mixture")
+                contrasts.append(Contrast(architecture, mixture, (baseline, "real")))
+                contrasts += [
+                    Contrast(architecture, mixture, (experiment, control))
                     for control in REPEATING
-                    if (architecture, control) in one.figures
+                    if (architecture, control) in experiment.metrics
                 ]
-    return found
+    return contrasts
 
 
-def _same_but_released(one: Experiment, experiments: Sequence[Experiment]) -> Experiment | None:
-    """The experiment with released images in place of this one's own, all else equal."""
-    if one.params.generator != "lora":
-        return None
-    for other in experiments:
-        same = (
-            other.params.n_real == one.params.n_real
-            and other.n_synthetic == one.n_synthetic
-            and other.params.train == one.params.train
-        )
-        if other.params.generator == "folder" and same:
-            return other
-    return None
+def _between_generators(experiments: Sequence[Experiment]) -> list[Contrast]:
+    """Mixtures that differ in nothing but their generator, in the grid's order: first minus later.
+
+    An experiment whose pool has the same hash as the other's shows the same images, however its
+    parameters differ, so there is nothing to compare.
+    """
+    return [
+        Contrast(architecture, (first, "mixture"), (second, "mixture"))
+        for first, second in itertools.combinations(experiments, 2)
+        if first.n_synthetic == second.n_synthetic > 0
+        and _parameters(first, _PER_CLASSIFIER) == _parameters(second, _PER_CLASSIFIER)
+        and _parameters(first, _PER_IMAGE) != _parameters(second, _PER_IMAGE)
+        and (first.pool is None or first.pool != second.pool)
+        for architecture in first.params.train.architectures
+        if (architecture, "mixture") in first.metrics.keys() & second.metrics.keys()
+    ]
+
+
+def _parameters(experiment: Experiment, sections: Sequence[str]) -> dict[str, Any]:
+    parameters = experiment.params.model_dump(include=set(sections))
+    # How many images a pool has does not change how they look.
+    parameters.get("synthesize", {}).pop("images", None)
+    return parameters
 
 
 def _without_synthetic(
-    one: Experiment, architecture: str, experiments: Sequence[Experiment]
+    experiment: Experiment, architecture: str, experiments: Sequence[Experiment]
 ) -> Experiment | None:
-    """Where the real arm to hold the mixture against lies; None where there is no such arm.
+    """The experiment whose real arm the mixture is compared with; None when there is none.
 
-    Images that are all synthetic (the paper's 0:1) are held against as many real ones (1:0).
+    Images that are all synthetic (the paper's 0:1) are compared with as many real ones (1:0).
     """
-    if (architecture, "mixture") not in one.figures or not one.n_synthetic:
+    if (architecture, "mixture") not in experiment.metrics or not experiment.n_synthetic:
         return None
-    if (architecture, "real") in one.figures:
-        return one
+    if (architecture, "real") in experiment.metrics:
+        return experiment
     for other in experiments:
-        as_many = other.params.real_fraction is None and other.params.n_real == one.n_synthetic
-        if as_many and (architecture, "real") in other.figures:
+        params = other.params
+        as_many = params.real_fraction is None and params.n_real == experiment.n_synthetic
+        if as_many and (architecture, "real") in other.metrics:
             return other
     return None
 
 
 class Resampled:
-    """Figures of classifiers on bootstrap resamples of the test images, each computed once."""
+    """Metrics of classifiers on bootstrap resamples of the test images, each computed once."""
 
     def __init__(self, labels: Array, groups: Array, count: int) -> None:
         self.labels = labels.astype(int)
         self._weights = bootstrap.resamples(self.labels, groups, count, seed=0)
-        self._known: dict[tuple[str, bytes], Array] = {}
+        self._computed: dict[tuple[str, bytes], Array] = {}
 
-    def mean(self, figure: str, scores: Array) -> Array:
-        """(B,) means over the rows of `scores` (S, N); empty for figures of many classes."""
-        return np.asarray(np.mean([self._one(figure, row) for row in scores], axis=0))
+    def mean(self, metric: str, scores: Array) -> Array:
+        """(B,) means over the rows of `scores` (S, N), on B resamples."""
+        return np.asarray(np.mean([self._of_row(metric, row) for row in scores], axis=0))
 
-    def _one(self, figure: str, row: Array) -> Array:
-        key = (figure, row.tobytes())
-        if key not in self._known:
-            self._known[key] = (
+    def _of_row(self, metric: str, row: Array) -> Array:
+        key = (metric, row.tobytes())
+        if key not in self._computed:
+            self._computed[key] = (
                 binary.bootstrap_auc(self.labels, row, self._weights)
-                if figure == "auc"
-                else binary.threshold_figures(self.labels, row, _THRESHOLD, self._weights)[figure]
+                if metric == "auc"
+                else binary.threshold_figures(self.labels, row, _THRESHOLD, self._weights)[metric]
             )
-        return self._known[key]
+        return self._computed[key]
 
 
 def measure(
     contrasts: Sequence[Contrast], resampled: Resampled | None, confidence: float
 ) -> dict[str, list[tuple[Effect, float]]]:
-    """Figure -> effect of each contrast and its p-value corrected for their number (Holm).
+    """Metric -> effect of each contrast and its p-value corrected for their number (Holm).
 
-    Intervals hold all at once with `confidence`. Without `resampled` they cover the seeds alone.
+    Intervals are simultaneous at `confidence`. Without `resampled` they cover the seeds alone.
     """
-    found: dict[str, list[tuple[Effect, float]]] = {}
-    for figure in FIGURES:
+    measured: dict[str, list[tuple[Effect, float]]] = {}
+    for metric in METRICS:
         sides = [
-            (_values(one, one.first, figure), _values(one, one.second, figure)) for one in contrasts
+            (_values(contrast, contrast.first, metric), _values(contrast, contrast.second, metric))
+            for contrast in contrasts
         ]
         if not sides or any(first is None or second is None for first, second in sides):
             continue
-        measured = []
+        differences = []
         for contrast, (first, second) in zip(contrasts, sides, strict=True):
             assert first is not None
             assert second is not None
             means = np.empty(0)
             if resampled is not None:
-                key = contrast.architecture
-                ((one, arm), (other, against)) = contrast.first, contrast.second
-                means = resampled.mean(figure, one.scores[key, arm]) - resampled.mean(
-                    figure, other.scores[key, against]
-                )
+                (experiment, arm), (other, other_arm) = contrast.first, contrast.second
+                means = resampled.mean(
+                    metric, experiment.scores[contrast.architecture, arm]
+                ) - resampled.mean(metric, other.scores[contrast.architecture, other_arm])
             seeds = min(len(first), len(second))
-            differences = first[:seeds] - second[:seeds]
-            measured.append(effects.effect(differences, means, confidence, len(contrasts)))
-        corrected = effects.holm([effect.p for effect in measured])
-        found[figure] = list(zip(measured, corrected, strict=True))
-    return found
+            differences.append(
+                effects.effect(first[:seeds] - second[:seeds], means, confidence, len(contrasts))
+            )
+        corrected = effects.holm([effect.p for effect in differences])
+        measured[metric] = list(zip(differences, corrected, strict=True))
+    return measured
 
 
-def _values(contrast: Contrast, side: tuple[Experiment, str], figure: str) -> Array | None:
-    """(S,) figure of each seed, None where the grid does not have it."""
+def _values(contrast: Contrast, side: tuple[Experiment, str], metric: str) -> Array | None:
+    """(S,) metric of each seed, None where the grid does not have it."""
     experiment, arm = side
-    per_seed = experiment.figures[contrast.architecture, arm]
-    if any(figure not in one for one in per_seed):
+    per_seed = experiment.metrics[contrast.architecture, arm]
+    if any(metric not in values for values in per_seed):
         return None
-    return np.array([float(one[figure]) for one in per_seed])
+    return np.array([float(values[metric]) for values in per_seed])
 
 
 def best(experiment: Experiment) -> tuple[Arm, int]:
-    """The classifier of the best validation AUC: architecture, arm and place among the seeds."""
-    choices = [
-        (float(figures["validation_auc"]), key, place)
-        for key, per_seed in experiment.figures.items()
+    """The classifier of the best validation AUC: architecture and arm, and index of its seed."""
+    candidates = [
+        (float(values["validation_auc"]), key, index)
+        for key, per_seed in experiment.metrics.items()
         if key[1] in LEARNED
-        for place, figures in enumerate(per_seed)
+        for index, values in enumerate(per_seed)
     ]
-    _, key, place = max(choices, key=lambda choice: choice[0])
-    return key, place
+    _, key, index = max(candidates, key=lambda candidate: candidate[0])
+    return key, index
 
 
 def against_zero_shot(
     labels: Array, trained: Array, models: Mapping[str, Array], groups: Array
 ) -> dict[str, tuple[delong.Comparison, float]]:
     """Model -> AUC of a trained classifier minus the model's, and its Holm-corrected DeLong p."""
-    found = [delong.compare(labels.astype(int), trained, own, groups) for own in models.values()]
-    corrected = effects.holm([one.p for one in found])
-    return {name: (one, p) for name, one, p in zip(models, found, corrected, strict=True)}
+    comparisons = [
+        delong.compare(labels.astype(int), trained, scores, groups) for scores in models.values()
+    ]
+    corrected = effects.holm([comparison.p for comparison in comparisons])
+    return dict(zip(models, zip(comparisons, corrected, strict=True), strict=True))

@@ -1,8 +1,8 @@
-"""Grid files: the protocols of `experiments/*.yaml`, and the runs each stands for.
+"""Grid files: the protocols in `grids/*.yaml`, and the runs each expands to.
 
-A grid has `set`, parameters of every run, and `runs`, a list of blocks. A block has parameters of
-its own (`set`) and lists of values (`vary`) of which the product is taken. Parameters are written
-as on DVC's command line: `train.seeds: [0, 1]`.
+A grid has `set`, the parameters of every run, and `runs`, a list of blocks. A block may set further
+parameters (`set`) and list values (`vary`), of which the Cartesian product is taken. Parameters are
+written as on DVC's command line: `train.seeds: [0, 1]`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dermaflux.errors import InputError
 
-FOLDER = Path("experiments")
+FOLDER = Path("grids")
+_OLD_FOLDER = Path("experiments")
 Overrides = dict[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -30,18 +31,18 @@ class Block(_Part):
     """Runs that share `set` and differ in `vary`."""
 
     name: str = ""
-    """Stands in the names of the runs when blocks vary the same parameters."""
+    """Part of the runs' names; needed when two blocks vary the same parameters."""
     set_: Overrides = Field(alias="set", default={})
     vary: dict[str, list[Any]] = {}
 
 
 class Published(_Part):
-    """A figure that a paper states, in [0, 1]; as a gain, in differences of it."""
+    """A figure that a paper states, in [0, 1]; with `over`, a difference of two such figures."""
 
     at: Overrides
-    """Parameters of the run it belongs to."""
+    """Parameters of the run it was measured on."""
     over: Overrides = {}
-    """For a gain: parameters of the run it is held against."""
+    """For a difference: parameters of the run that is subtracted."""
     architecture: str
     figure: str
     value: float
@@ -54,7 +55,7 @@ class Grid(_Part):
     source: str
     """Paper and section, or `ours`."""
     layout: Literal["ratios", "generators", "zero_shot", "low_data"] = "ratios"
-    """How `dermaflux results` lays the figures out."""
+    """How `dermaflux results` lays out the metrics."""
     set_: Overrides = Field(alias="set", default={})
     runs: list[Block] = Field(min_length=1)
     published: list[Published] = []
@@ -66,7 +67,7 @@ class Grid(_Part):
                 if not values:
                     raise ValueError(f"vary.{name} is empty; give at least one value")
                 if name in block.set_:
-                    raise ValueError(f"{name} stands in both set and vary; keep one of them")
+                    raise ValueError(f"{name} is in both set and vary; keep one of them")
         return self
 
 
@@ -79,16 +80,16 @@ class Run:
     overrides: Overrides
     """Parameter -> value, on top of params.yaml."""
     varied: Overrides
-    """Those of them that tell the run from the others of its block."""
+    """The part of `overrides` in which the runs of a block differ."""
 
 
 def names() -> list[str]:
-    """Names of the grids in `experiments/`."""
+    """Names of the grids in `grids/`."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load(name: str) -> Grid:
-    """Read `experiments/<name>.yaml`; raise `InputError` when it is absent or not a grid."""
+    """Read `grids/<name>.yaml`; raise `InputError` when it is absent or not a grid."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -96,6 +97,11 @@ def load(name: str) -> Grid:
     try:
         return Grid.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
+        old = _OLD_FOLDER / path.name
+        if old.is_file():
+            raise InputError(
+                f"{old} is not read, grids now lie in {FOLDER}/; run `git mv {old} {path}`"
+            ) from None
         known = ", ".join(names()) or "none"
         raise InputError(
             f"there is no {path} (grids here: {known}); name one of them or write it"
@@ -113,8 +119,8 @@ def load(name: str) -> Grid:
 
 
 def runs(name: str, grid: Grid) -> list[Run]:
-    """All runs of a grid in the order of its file; raise `InputError` when two have one name."""
-    found: list[Run] = []
+    """All runs of a grid in the order of its file; raise `InputError` when two names are equal."""
+    expanded: list[Run] = []
     for block in grid.runs:
         for values in itertools.product(*block.vary.values()):
             varied = dict(zip(block.vary, values, strict=True))
@@ -125,13 +131,13 @@ def runs(name: str, grid: Grid) -> list[Run]:
                     f"{run.name!r} cannot name an experiment; use letters, digits, - and . in the "
                     f"values that {FOLDER / name}.yaml varies"
                 )
-            if any(run.name == other.name for other in found):
+            if any(run.name == other.name for other in expanded):
                 raise InputError(
-                    f"two runs of {FOLDER / name}.yaml are called {run.name}; give their blocks "
-                    "names"
+                    f"two runs of {FOLDER / name}.yaml are named {run.name}; give their blocks a "
+                    "name each"
                 )
-            found.append(run)
-    return found
+            expanded.append(run)
+    return expanded
 
 
 def _label(key: str, value: Any) -> str:
@@ -140,10 +146,10 @@ def _label(key: str, value: Any) -> str:
     return f"{short}-{text}".replace("+", "-").replace("/", "-")
 
 
-def applied(raw: dict[str, Any], overrides: Overrides) -> dict[str, Any]:
-    """Parameters as plain nested dictionaries with the overrides in their places.
+def with_overrides(raw: dict[str, Any], overrides: Overrides) -> dict[str, Any]:
+    """Nested parameters with the overrides applied; `raw` is left unchanged.
 
-    Raises `InputError` when an override lies under a value that has no parts.
+    Raises `InputError` when an override names a key below a plain value.
     """
     result = dict(raw)
     for key, value in overrides.items():
@@ -152,7 +158,9 @@ def applied(raw: dict[str, Any], overrides: Overrides) -> dict[str, Any]:
         for parent in parents:
             below = section.get(parent, {})
             if not isinstance(below, dict):
-                raise InputError(f"{key!r} is no parameter, {parent!r} is a value; correct the key")
+                raise InputError(
+                    f"{key!r} is not a parameter: {parent!r} is a value; correct the key"
+                )
             section[parent] = dict(below)
             section = section[parent]
         section[last] = value
@@ -160,14 +168,14 @@ def applied(raw: dict[str, Any], overrides: Overrides) -> dict[str, Any]:
 
 
 def command_line(raw: dict[str, Any], overrides: Overrides) -> list[str]:
-    """The overrides as values of DVC's `--set-param`, in the grammar of Hydra."""
-    written = []
+    """The overrides as values of DVC's `--set-param`, in Hydra's override grammar."""
+    arguments = []
     for key, value in overrides.items():
         section: Any = raw
         for part in key.split("."):
             section = section.get(part, ...) if isinstance(section, dict) else ...
-        written.append(f"{'' if section is not ... else '+'}{key}={_hydra(value)}")
-    return written
+        arguments.append(f"{'' if section is not ... else '+'}{key}={_hydra(value)}")
+    return arguments
 
 
 def _hydra(value: Any) -> str:

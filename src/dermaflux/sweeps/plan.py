@@ -1,4 +1,4 @@
-"""What a grid will train: parameters of every run, trainings that runs share, passes over images.
+"""What a grid will train: the parameters of every run, shared trainings, images to be seen.
 
 Pure functions on parameters and counts.
 """
@@ -12,14 +12,14 @@ from typing import Any
 from dermaflux.classifiers.data import subset
 from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED, Params, load
-from dermaflux.sweeps.grid import Run, applied
+from dermaflux.sweeps.grid import Run, with_overrides
 
 
 @dataclass(frozen=True)
 class Training:
-    """A classifier that is trained once, however many runs of a grid hold it.
+    """A classifier that is trained once, however many runs of a grid contain it.
 
-    Runs share it when the arm's images and settings are the same: the second run takes the result
+    Runs share it when the arm's images and settings are the same: the second run loads the result
     from its checkpoint.
     """
 
@@ -27,25 +27,26 @@ class Training:
     seed: int
     arm: str
     real: str
-    """Which real images: n_real, or a share of the training split."""
+    """Which real images: n_real, or a fraction of the training split."""
     images: int
-    """Images of an epoch, repeated ones counted."""
+    """Images per epoch, repeated ones included."""
     epochs: int
     synthetic: int
     generator: str
+    """What decides the synthetic images, as text; empty without any."""
     settings: str
     """Everything else that decides the weights, as text."""
 
 
 def resolve(raw: dict[str, Any], runs: Sequence[Run]) -> list[Params]:
-    """Parameters of every run; raise `InputError` that names the run and what is wrong with it."""
-    found = []
+    """Parameters of every run; raise an `InputError` that names the run and its problem."""
+    resolved = []
     for run in runs:
         try:
-            found.append(load.parse(applied(raw, run.overrides), run.name))
+            resolved.append(load.parse(with_overrides(raw, run.overrides), run.name))
         except InputError as error:
             raise InputError(f"nothing is queued: {error}") from None
-    return found
+    return resolved
 
 
 def check_counts(name: str, params: Params, training_split: Mapping[str, int]) -> None:
@@ -59,63 +60,63 @@ def check_counts(name: str, params: Params, training_split: Mapping[str, int]) -
 
 
 def real_images(params: Params, training_images: int | None) -> int:
-    """Real images of a run; a share of an unknown training split counts none."""
+    """Real images of a run; 0 for a fraction of a training split of unknown size."""
     if params.real_fraction is None:
         return params.n_real
     return round(params.real_fraction * (training_images or 0))
 
 
 def trainings(params: Params, training_images: int | None) -> list[Training]:
-    """Classifiers of one run. `training_images` is the size of the split, for `real_fraction`."""
+    """Classifiers of one run. `training_images` is the size of the training split, if known."""
     real = real_images(params, training_images)
-    wanted = params.synthetic_wanted(real)
+    n_synthetic = params.synthetic_wanted(real)
     settings = params.train.model_dump(exclude={"architectures", "seeds", "arms", "models"})
-    found: dict[Training, None] = {}
+    trainings = []
     for architecture in params.train.architectures:
         model = params.train.models[architecture].model_dump()
         for seed in params.train.seeds:
             for arm in params.train.arms:
-                own = arm
-                if arm in ("mixture", "repeated") and not wanted:
-                    own = "real"
-                mixed = own == "mixture"
-                enlarged = own in ENLARGED
+                # Without synthetic images these arms train on the real images, once each.
+                same_as_real = arm in ("mixture", "repeated") and not n_synthetic
+                trained_as = "real" if same_as_real else arm
+                mixed = trained_as == "mixture"
                 source = f"{params.generator} {params.synthesize.model_dump()}" if mixed else ""
                 fraction = params.real_fraction
-                one = Training(
-                    architecture,
-                    seed,
-                    own,
-                    f"{fraction} of the split" if fraction else f"{params.n_real}",
-                    real + wanted if enlarged else real,
-                    params.train.epochs,
-                    wanted if mixed else 0,
-                    source,
-                    f"{settings} {model} {params.ingest.policy}",
+                trainings.append(
+                    Training(
+                        architecture,
+                        seed,
+                        trained_as,
+                        f"{fraction} of the split" if fraction else f"{params.n_real}",
+                        real + n_synthetic if trained_as in ENLARGED else real,
+                        params.train.epochs,
+                        n_synthetic if mixed else 0,
+                        source,
+                        f"{settings} {model} {params.ingest.policy}",
+                    )
                 )
-                found[one] = None
-    return list(found)
+    return list(dict.fromkeys(trainings))
 
 
 def distinct(runs: Sequence[Sequence[Training]]) -> list[Training]:
-    """The trainings of all runs, each once, in the order they first occur."""
+    """The trainings of all runs without repetition, in the order of their first occurrence."""
     return list(dict.fromkeys(training for run in runs for training in run))
 
 
 def passes(trainings: Sequence[Training], validation_images: int) -> dict[str, tuple[int, int]]:
-    """Architecture -> images trained on, and images only scored (validation), over all epochs."""
-    found: dict[str, tuple[int, int]] = {}
-    for one in trainings:
-        trained, scored = found.get(one.architecture, (0, 0))
-        found[one.architecture] = (
-            trained + one.images * one.epochs,
-            scored + validation_images * one.epochs,
+    """Architecture -> images trained on, and validation images scored, over all epochs."""
+    totals: dict[str, tuple[int, int]] = {}
+    for training in trainings:
+        trained, scored = totals.get(training.architecture, (0, 0))
+        totals[training.architecture] = (
+            trained + training.images * training.epochs,
+            scored + validation_images * training.epochs,
         )
-    return found
+    return totals
 
 
 def seconds(work: Mapping[str, tuple[int, int]], rates: Mapping[str, tuple[float, float]]) -> float:
-    """Time for `passes`; `rates` are images per second (trained, scored) of each architecture."""
+    """Seconds for `passes`; `rates` are images per second (training, scoring) by architecture."""
     return sum(
         trained / rates[name][0] + scored / rates[name][1]
         for name, (trained, scored) in work.items()
@@ -123,7 +124,7 @@ def seconds(work: Mapping[str, tuple[int, int]], rates: Mapping[str, tuple[float
 
 
 def duration(value: float) -> str:
-    """Seconds as a reader says them: `40 s`, `12 min`, `3.4 h`, `2.1 days`."""
+    """Seconds in a readable unit: `40 s`, `12 min`, `3.4 h`, `2.1 days`."""
     for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (129600, 3600, "h")):
         if value < limit:
             return f"{value / unit:.{1 if name == 'h' else 0}f} {name}"

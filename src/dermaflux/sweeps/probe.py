@@ -1,4 +1,4 @@
-"""How fast this machine trains a classifier, measured for some seconds on random images."""
+"""How fast this machine trains a classifier, measured for a few seconds on random images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from dermaflux.params import Params
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SECONDS = 3.0  # of training; half as long for scoring
-_STEPS = 3  # measured at least, so a slow machine takes smaller batches than the run's
+_SECONDS = 3.0
+"""Of training; scoring is measured for half as long."""
+_STEPS = 3
+"""Measured at least. A slow machine uses smaller batches than the run's to keep to the time."""
 
 
 def rates(params: Params, architecture: str) -> tuple[float, float]:
-    """Images per second, trained on and only scored, at the run's image size and batch.
+    """Images per second in training and in scoring, at the run's image size and batch.
 
-    The network has random weights; decoding, augmentation and `compile` are left out. Raises
+    The network has random weights; decoding, augmentation and `compile` are excluded. Raises
     `InputError` when timm has no such model or refuses its options.
     """
     import torch
@@ -27,50 +29,54 @@ def rates(params: Params, architecture: str) -> tuple[float, float]:
     from dermaflux.classifiers.model import network as supervised
 
     settings = params.train
-    where = automatic_device()
+    device = automatic_device()
     config = supervised.configure(settings.models[architecture], settings.image_size)
-    network = supervised.build(config).to(where).to(memory_format=torch.channels_last)
+    network = supervised.build(config).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)
     side = settings.image_size
-    halved = torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bf16")
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
     def train(images: Tensor) -> None:
-        with halved:
+        with autocast:
             loss = network(images).float().square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     def score(images: Tensor) -> None:
-        with torch.inference_mode(), halved:
+        with torch.inference_mode(), autocast:
             network(images)
 
-    pixels = torch.rand(settings.batch, 3, side, side, device=where)
+    pixels = torch.rand(settings.batch, 3, side, side, device=device)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     network.train()
-    trained = _per_second(train, pixels, _SECONDS)
+    trained = images_per_second(train, pixels, _SECONDS)
     network.eval()
-    return trained, _per_second(score, pixels, _SECONDS / 2)
+    return trained, images_per_second(score, pixels, _SECONDS / 2)
 
 
-def _per_second(step: Callable[[Tensor], None], images: Tensor, seconds: float) -> float:
-    """Images per second of `step`, on as many of `images` as leave time for some steps."""
+def images_per_second(step: Callable[[Tensor], None], images: Tensor, seconds: float) -> float:
+    """Images per second of `step` on a batch that fits into `seconds` `_STEPS` times.
+
+    The batch is `images` or its first part. At least `_STEPS` calls are measured, however long they
+    take, and no warm-up calls.
+    """
     import torch
 
-    def finished() -> float:
+    def now() -> float:
         if images.is_cuda:
             torch.cuda.synchronize()
         return time.perf_counter()
 
     few = images[:2]
-    step(few)  # the first one chooses kernels and fills the memory
-    began = finished()
+    step(few)  # warm-up: selects kernels and allocates memory
+    start = now()
     step(few)
-    affordable = int(len(few) * seconds / _STEPS / (finished() - began))
+    affordable = int(len(few) * seconds / _STEPS / (now() - start))
     batch = images[: max(len(few), affordable)]
     step(batch)
-    began, done = finished(), 0
-    while done < _STEPS or finished() - began < seconds:
+    start, steps = now(), 0
+    while steps < _STEPS or now() - start < seconds:
         step(batch)
-        done += 1
-    return done * len(batch) / (finished() - began)
+        steps += 1
+    return steps * len(batch) / (now() - start)

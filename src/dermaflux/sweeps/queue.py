@@ -1,8 +1,8 @@
-"""Command `queue`: a whole grid into DVC's own queue, after saying what it will take.
+"""Command `queue`: puts a whole grid into DVC's own queue, after printing what it will take.
 
-Reads `experiments/<name>.yaml`, `params.yaml` and, where there is one, the sizes of `corpus/`;
+Reads `grids/<name>.yaml`, `params.yaml` and, where there is one, the sizes of `corpus/`;
 writes DVC's queue only. Command: `dermaflux queue figure4 --dry-run`. A run whose name is queued,
-running or finished on this commit is left out, so the same command continues a broken-off sweep.
+running or finished on this commit is skipped, so the same command continues an interrupted sweep.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ def run(name: str, dry: bool) -> None:
             plan.check_counts(run.name, params, training)
     print(f"{name}: {definition.description} ({definition.source})")
     _estimate(resolved, counts)
-    known = _known()
+    states = _states()
     waiting = []
     for run in runs:
-        state = known.get(run.name)
-        print(f"  {run.name}{f': {state}, left as it is' if state else ''}")
-        waiting += [] if state else [run]
+        state = states.get(run.name)
+        print(f"  {run.name}{f': {state}, skipped' if state else ''}")
+        if not state:
+            waiting.append(run)
     if dry:
-        print(f"{len(waiting)} of {len(runs)} experiments would be queued; nothing was")
+        print(f"{len(waiting)} of {len(runs)} experiments would be queued; dry run, none was")
         return
     for run, params in zip(runs, resolved, strict=True):
         if run in waiting:
@@ -55,7 +56,7 @@ def _raw() -> dict[str, Any]:
 
     from dermaflux.params.load import load
 
-    load()  # the sentence about a broken file comes from here
+    load()  # raises the InputError of a broken file
     raw: dict[str, Any] = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))
     return raw
 
@@ -64,78 +65,75 @@ def _corpus_counts() -> dict[str, dict[str, int]] | None:
     """Split -> label -> images, from the table's metadata; None without a corpus."""
     if not paths.CORPUS.is_dir():
         return None
-    found = {}
+    counts = {}
     for split in ("train", "validation"):
         labels = table.metadata(paths.CORPUS, ["label"], split)["label"]
-        found[split] = {str(name): int(count) for name, count in labels.value_counts().items()}
-    return found
+        counts[split] = {str(name): int(count) for name, count in labels.value_counts().items()}
+    return counts
 
 
 def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | None) -> None:
-    images = _classified(counts, "train")
+    images = _images(counts, "train")
     by_run = [plan.trainings(params, images) for params in resolved]
     shared = plan.distinct(by_run)
-    validation = _classified(counts, "validation") or 0
+    validation = _images(counts, "validation") or 0
     work = plan.passes(shared, min(validation, resolved[0].train.selection_images or validation))
-    asked = sum(len(one) for one in by_run)
+    total = sum(len(trainings) for trainings in by_run)
     print(
         f"{len(resolved)} experiments, {len(shared)} classifiers to train "
-        f"({asked - len(shared)} more are shared and taken from their checkpoints), "
+        f"({total - len(shared)} more are shared and taken from their checkpoints), "
         f"{sum(trained for trained, _ in work.values()) / 1e6:,.2f} million training images"
     )
     if counts is None and any(params.real_fraction for params in resolved):
-        print("real_fraction counts no real images here: there is no corpus/ to take a share of")
-    found = {}
+        print("real images of real_fraction are not in these counts: there is no corpus/ yet")
+    rates = {}
     for architecture in work:
         params = next(p for p in resolved if architecture in p.train.architectures)
-        found[architecture] = probe.rates(params, architecture)
+        trained, scored = rates[architecture] = probe.rates(params, architecture)
         model = params.train.models[architecture].name
         print(
-            f"  {architecture} ({model}): {found[architecture][0]:,.4g} images/s trained, "
-            f"{found[architecture][1]:,.4g} images/s scored, measured here at "
+            f"  {architecture} ({model}): {trained:,.4g} images/s in training, "
+            f"{scored:,.4g} images/s in scoring, measured on this machine at "
             f"{params.train.image_size} px, batch {params.train.batch}"
         )
-    scored = "and scoring validation images" if counts else "without validation"
+    scope = "and scoring of validation images" if counts else "without validation"
     print(
-        f"about {plan.duration(plan.seconds(work, found))} one after another on this device for "
-        f"training {scored}; corpus, generator, evaluation and what is trained already are not in "
-        "this figure"
+        f"about {plan.duration(plan.seconds(work, rates))} one after another on this device for "
+        f"training {scope}; corpus, generator and evaluation come on top, finished trainings are "
+        "not subtracted"
     )
 
 
-def _classified(counts: dict[str, dict[str, int]] | None, split: str) -> int | None:
+def _images(counts: dict[str, dict[str, int]] | None, split: str) -> int | None:
     if counts is None:
         return None
     return sum(counts[split].get(label, 0) for label in CLASSES)
 
 
-def _known() -> dict[str, str]:
+def _states() -> dict[str, str]:
     """Names of experiments of this commit, and whether each is queued, running or finished."""
-    from dvc.repo import Repo
+    from dermaflux.sweeps import dvc_experiments
 
-    from dermaflux.sweeps import collected
-
-    head = collected.commit("HEAD")
-    found = {}
-    with Repo() as repo:
+    head = dvc_experiments.commit("HEAD")
+    with dvc_experiments.repository() as repo:
         tasks = repo.experiments.celery_queue
-        for entry in tasks.iter_queued():
-            if entry.baseline_rev == head:
-                found[entry.name] = "queued"
-        for entry in tasks.iter_active():
-            if entry.baseline_rev == head:
-                found[entry.name] = "running"
-    return {**found, **dict.fromkeys(collected.experiments(head), "finished")}
+        states = {
+            entry.name: "queued" for entry in tasks.iter_queued() if entry.baseline_rev == head
+        }
+        states |= {
+            entry.name: "running" for entry in tasks.iter_active() if entry.baseline_rev == head
+        }
+    return states | dict.fromkeys(dvc_experiments.finished().get(head, {}), "finished")
 
 
 def _queue(run: grid.Run, params: Params, raw: dict[str, Any]) -> None:
-    """One `dvc exp run --queue`, in this process: starting DVC takes longer than queueing."""
+    """One `dvc exp run --queue` in this process, since starting DVC takes longer than queueing."""
     from dvc.cli import main
 
     stages = ["evaluate", *(["zero_shot"] if params.zero_shot.run else [])]
     changes = [f"--set-param={value}" for value in grid.command_line(raw, run.overrides)]
     if main(["exp", "run", "--queue", "--quiet", "--name", run.name, *changes, *stages]) != 0:
         raise InputError(
-            f"DVC did not queue {run.name} (its reason stands above); mend that and run the same "
-            "command again, which goes on from here"
+            f"DVC did not queue {run.name}: see the error above; fix it and run the same command "
+            "again, which continues from here"
         )

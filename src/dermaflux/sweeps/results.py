@@ -1,7 +1,7 @@
-"""Command `results`: the finished experiments of a grid, laid out as the paper has them.
+"""Command `results`: the finished experiments of a grid, laid out as in the paper.
 
-Reads `experiments/<name>.yaml`, the experiments in git and DVC's cache, and of `corpus/` which test
-images belong together; writes `reports/experiments/<name>/` with `index.html` (self-contained),
+Reads `grids/<name>.yaml`, the experiments in git and DVC's cache, and from `corpus/` which test
+images show one lesion; writes `reports/grids/<name>/` with `index.html` (self-contained),
 `curves.svg`, `roc.svg`, `table.csv` and `effects.json`. Command: `dermaflux results figure4`.
 """
 
@@ -13,45 +13,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
+from dermaflux.core import arms
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED
 from dermaflux.reporting import pages
-from dermaflux.reporting.figures import data_uri
+from dermaflux.reporting.images import data_uri
 from dermaflux.statistics import seed_means
 from dermaflux.statistics.effects import Effect
-from dermaflux.sweeps import collected, contrasts, figures, grid, measured
-from dermaflux.sweeps.contrasts import Contrast
+from dermaflux.sweeps import contrasts, curves, dvc_experiments, grid, outcomes
+from dermaflux.sweeps.contrasts import Contrast, Resampled
 from dermaflux.sweeps.grid import Grid, Published
-from dermaflux.sweeps.measured import Experiment
+from dermaflux.sweeps.outcomes import Experiment
 
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
-SHOWN = {
+
+TITLES = {
     "auc": "ROC-AUC",
     "accuracy": "Accuracy",
-    "mauc": "mAUC",
+    "mauc": "Macro AUC",
     "macro_f1": "Macro F1",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
 }
+"""Metrics of the tables, of those that the experiments have."""
 _QUESTIONS = {
-    "generators": "Which generator's images serve better?",
+    "generators": "Which generator's images train better classifiers?",
     "synthetic": "Do synthetic images help?",
-    "controls": "More than repeating or augmenting real images does?",
+    "controls": "Do they help more than repeating or augmenting real images?",
 }
 _CURVES = ("ratios", "low_data")
 
 
 def run(name: str) -> None:
-    """Collect what is finished, name what is not, and write the page."""
+    """Collect the finished experiments, name the missing ones, and write the page."""
     definition = grid.load(name)
     runs = grid.runs(name, definition)
-    baseline = collected.baseline(runs)
-    finished = collected.experiments(baseline)
-    experiments = [measured.read(one, finished[one.name]) for one in runs if one.name in finished]
-    missing = [one.name for one in runs if one.name not in finished]
-    groups = _same_test(experiments)
+    baseline, finished = dvc_experiments.newest(runs)
+    experiments = [outcomes.read(run, finished[run.name]) for run in runs if run.name in finished]
+    missing = [run.name for run in runs if run.name not in finished]
+    groups = _lesions(experiments)
     page = _page(name, definition, experiments, groups, missing, baseline)
     for absent in missing:
         print(f"{absent}: not finished, left out")
@@ -59,22 +61,22 @@ def run(name: str) -> None:
         print(question)
         for row in rows:
             print(
-                f"  {row['figure']} of {row['architecture']}, {row['name']}: {row['value']:+.3f} "
-                f"({row['low']:+.3f} to {row['high']:+.3f}), p {row['p']:.3g}: {row['says']}"
+                f"  {row['metric']} of {row['architecture']}, {row['name']}: {row['value']:+.3f} "
+                f"({row['low']:+.3f} to {row['high']:+.3f}), p {row['p']:.3g}: {row['verdict']}"
             )
-    target = paths.EXPERIMENTS / name
+    target = paths.GRIDS / name
     _write(target, page)
     print(f"results: {target / 'index.html'} ({len(experiments)} of {len(runs)} experiments)")
 
 
-def _same_test(experiments: Sequence[Experiment]) -> Array:
-    """(N,) group numbers of the test images; raise `InputError` unless all share one test set."""
+def _lesions(experiments: Sequence[Experiment]) -> Array:
+    """(N,) lesion numbers of the test images; raise `InputError` unless all share one test set."""
     first = experiments[0]
-    for one in experiments:
-        if list(one.image_ids) != list(first.image_ids):
+    for experiment in experiments:
+        if list(experiment.image_ids) != list(first.image_ids):
             raise InputError(
-                f"{one.run.name} and {first.run.name} were tested on different images, so they "
-                "cannot be compared; queue the grid again from one commit"
+                f"{experiment.run.name} and {first.run.name} were tested on different images, so "
+                "they cannot be compared; queue the grid again from one commit"
             )
     return seed_means.lesions(first.image_ids)
 
@@ -87,42 +89,45 @@ def _page(
     missing: Sequence[str],
     baseline: str,
 ) -> dict[str, Any]:
+    """Everything the template and the files beside it show."""
     settings = experiments[0].params.evaluate
     level = settings.confidence
-    asked = contrasts.of_grid(definition.layout, experiments)
-    binary = all(one.scores for one in experiments)
+    compared = contrasts.of_grid(definition.layout, experiments)
+    binary = all(experiment.scores for experiment in experiments)
     resampled = (
         contrasts.Resampled(experiments[0].labels, groups, settings.bootstrap_samples)
-        if binary and asked
+        if binary and compared
         else None
     )
     rows = _rows(definition, experiments, level)
-    shown = [figure for figure in SHOWN if any(figure in row for row in rows)]
+    shown = [metric for metric in TITLES if any(metric in row for row in rows)]
+    has_curves = definition.layout in _CURVES
     return {
         "name": name,
+        "arms": arms.TITLES,
         "definition": definition,
         "baseline": baseline,
         "missing": missing,
         "level": level,
         "images": len(experiments[0].image_ids),
         "rows": rows,
-        "shown": {figure: SHOWN[figure] for figure in shown},
+        "shown": {metric: TITLES[metric] for metric in shown},
         "families": {
             _QUESTIONS[question]: _effects(definition, family, resampled, level)
-            for question, family in _families(definition, asked)
+            for question, family in _families(definition, compared)
             if family
         },
         "binary": binary,
-        "curves": figures.curves(rows, shown[:2], SHOWN) if definition.layout in _CURVES else None,
+        "curves": curves.over_ratio(rows, shown[:2], TITLES) if has_curves else None,
         "zero_shot": _zero_shot(experiments, groups),
     }
 
 
-def _families(definition: Grid, asked: Sequence[Contrast]) -> list[tuple[str, list[Contrast]]]:
+def _families(definition: Grid, compared: Sequence[Contrast]) -> list[tuple[str, list[Contrast]]]:
     first = "generators" if definition.layout == "generators" else "synthetic"
     return [
-        (first, [one for one in asked if not one.against_control]),
-        ("controls", [one for one in asked if one.against_control]),
+        (first, [contrast for contrast in compared if not contrast.against_control]),
+        ("controls", [contrast for contrast in compared if contrast.against_control]),
     ]
 
 
@@ -135,77 +140,86 @@ def _rows(
     from dermaflux.statistics import effects
 
     rows = []
-    for one in experiments:
-        for (architecture, arm), per_seed in one.figures.items():
-            added = one.n_synthetic if arm in ENLARGED else 0
+    for experiment in experiments:
+        params = experiment.params
+        for (architecture, arm), per_seed in experiment.metrics.items():
+            added = experiment.n_synthetic if arm in ENLARGED else 0
             synthetic = added if arm == "mixture" else 0
             row: dict[str, Any] = {
-                "experiment": one.run.name,
+                "experiment": experiment.run.name,
                 "architecture": architecture,
                 "arm": arm,
-                "n_real": one.params.n_real if one.params.real_fraction is None else None,
-                "real_fraction": one.params.real_fraction,
+                "n_real": params.n_real if params.real_fraction is None else None,
+                "real_fraction": params.real_fraction,
                 "n_synthetic": synthetic,
-                "ratio": added / one.params.n_real if one.params.n_real else math.inf,
-                "generator": one.params.generator if synthetic else "",
+                "ratio": added / params.n_real if params.n_real else math.inf,
+                "generator": params.generator if synthetic else "",
                 "seeds": len(per_seed),
             }
-            for figure in SHOWN:
-                if all(figure in figures_ for figures_ in per_seed):
-                    values = np.array([float(f[figure]) for f in per_seed])
-                    row[figure] = effects.effect(values, np.empty(0), level)
-            stated = [
-                published
+            for metric in TITLES:
+                if all(metric in values for values in per_seed):
+                    values = np.array([float(values[metric]) for values in per_seed])
+                    row[metric] = effects.effect(values, np.empty(0), level)
+            row["published"] = {
+                published.figure: published.value
                 for published in definition.published
                 if not published.over
-                and _matches(published, one)
+                and _matches(published, experiment)
                 and published.architecture == architecture
-                and arm == ("mixture" if one.n_synthetic else "real")
-            ]
-            row["published"] = {published.figure: published.value for published in stated}
+                and arm == ("mixture" if experiment.n_synthetic else "real")
+            }
             rows.append(row)
     return rows
 
 
-def _matches(published: Published, one: Experiment) -> bool:
-    return published.at.items() <= one.run.overrides.items()
+def _matches(published: Published, experiment: Experiment) -> bool:
+    return published.at.items() <= experiment.run.overrides.items()
+
+
+def _states(published: Published, contrast: Contrast) -> bool:
+    """Whether a published difference is that of a contrast."""
+    (first, _), (second, arm) = contrast.first, contrast.second
+    if arm == "mixture" and not published.over.items() <= second.run.overrides.items():
+        return False
+    return _matches(published, first) and not contrast.against_control
 
 
 def _effects(
-    definition: Grid, asked: Sequence[Contrast], resampled: Any, level: float
+    definition: Grid, compared: Sequence[Contrast], resampled: Resampled | None, level: float
 ) -> list[dict[str, Any]]:
-    found = []
-    for figure, measured_ in contrasts.measure(asked, resampled, level).items():
-        for contrast, (effect, corrected) in zip(asked, measured_, strict=True):
-            stated = [
+    """One row per metric and contrast: the effect, its verdict and what the paper states."""
+    rows = []
+    for metric, effects in contrasts.measure(compared, resampled, level).items():
+        for contrast, (effect, corrected) in zip(compared, effects, strict=True):
+            differences = [
                 published.value
                 for published in definition.published
                 if published.over
-                and published.figure == figure
+                and published.figure == metric
                 and published.architecture == contrast.architecture
-                and _matches(published, contrast.first[0])
+                and _states(published, contrast)
             ]
-            found.append(
+            rows.append(
                 {
-                    "figure": SHOWN[figure],
+                    "metric": TITLES[metric],
                     "architecture": contrast.architecture,
                     "name": contrast.name,
                     "value": effect.value,
                     "low": effect.low,
                     "high": effect.high,
                     "p": corrected,
-                    "comparisons": len(asked),
+                    "comparisons": len(compared),
                     "seeds": effect.seeds,
-                    "published": stated[0] if stated else None,
-                    "says": _says(contrast, effect, corrected, 1 - level),
+                    "published": differences[0] if differences else None,
+                    "verdict": _verdict(contrast, effect, corrected, 1 - level),
                 }
             )
-    return found
+    return rows
 
 
-def _says(contrast: Contrast, effect: Effect, corrected: float, alpha: float) -> str:
+def _verdict(contrast: Contrast, effect: Effect, corrected: float, alpha: float) -> str:
     against_real = contrast.second[1] == "real"
-    up, down, neither = (
+    higher, lower, neither = (
         ("helps", "harms", "no clear effect")
         if against_real
         else ("better", "worse", "no clear difference")
@@ -214,36 +228,36 @@ def _says(contrast: Contrast, effect: Effect, corrected: float, alpha: float) ->
         return "no interval"
     if corrected >= alpha:
         return neither
-    return up if effect.value > 0 else down
+    return higher if effect.value > 0 else lower
 
 
 def _zero_shot(experiments: Iterable[Experiment], groups: Array) -> dict[str, Any] | None:
     """The best trained classifier by validation against every zero-shot model."""
-    scored = [one for one in experiments if one.zero_shot]
-    if not scored:
+    experiment = next((each for each in experiments if each.zero_shot), None)
+    if experiment is None:
         return None
-    one = scored[0]
-    key, place = contrasts.best(one)
-    trained = one.scores[key][place]
-    compared = contrasts.against_zero_shot(one.labels, trained, one.zero_shot, groups)
-    best = f"{key[0]}-{one.params.train.seeds[place]}/{key[1]}"
-    curves = {best: trained, **one.zero_shot}
+    key, seed = contrasts.best(experiment)
+    metrics, scores = experiment.metrics[key][seed], experiment.scores[key][seed]
+    compared = contrasts.against_zero_shot(experiment.labels, scores, experiment.zero_shot, groups)
+    best = f"{key[0]}-{experiment.params.train.seeds[seed]}/{key[1]}"
     return {
         "best": best,
-        "auc": float(one.figures[key][place]["auc"]),
-        "accuracy": float(one.figures[key][place]["accuracy"]),
+        "auc": float(metrics["auc"]),
+        "accuracy": float(metrics["accuracy"]),
         "models": [
             {
                 "name": name,
-                "auc": float(one.figures[key][place]["auc"]) - comparison.difference,
-                "accuracy": float(((one.zero_shot[name] >= 0.5) == one.labels).mean()),
+                "auc": float(metrics["auc"]) - comparison.difference,
+                "accuracy": float(
+                    ((experiment.zero_shot[name] >= 0.5) == experiment.labels).mean()
+                ),
                 "difference": comparison.difference,
                 "error": comparison.standard_error,
                 "p": corrected,
             }
             for name, (comparison, corrected) in compared.items()
         ],
-        "roc": figures.roc(one.labels.astype(int), curves),
+        "roc": curves.roc(experiment.labels.astype(int), {best: scores, **experiment.zero_shot}),
     }
 
 
@@ -252,18 +266,9 @@ def _write(target: Path, page: dict[str, Any]) -> None:
 
     environment = pages.environment(Path(__file__).parent)
     environment.filters["uri"] = data_uri
-    flat = []
-    for row in page["rows"]:
-        plain = {key: value for key, value in row.items() if key not in ("published", *SHOWN)}
-        for figure in SHOWN:
-            if figure in row:
-                plain[figure] = row[figure].value
-                plain[f"{figure}_low"], plain[f"{figure}_high"] = row[figure].low, row[figure].high
-        plain |= {f"published_{figure}": value for figure, value in row["published"].items()}
-        flat.append(plain)
-    keys = ("families", "missing", "baseline", "level", "images")
     with atomic_folder(target) as partial:
-        pd.DataFrame(flat).to_csv(partial / "table.csv", index=False)
+        pd.DataFrame(map(_flat, page["rows"])).to_csv(partial / "table.csv", index=False)
+        keys = ("families", "missing", "baseline", "level", "images")
         write_json(partial / "effects.json", {key: page[key] for key in keys})
         if page["curves"]:
             (partial / "curves.svg").write_bytes(page["curves"])
@@ -271,3 +276,13 @@ def _write(target: Path, page: dict[str, Any]) -> None:
             (partial / "roc.svg").write_bytes(page["zero_shot"]["roc"])
         text = environment.get_template("results.html").render(**page)
         (partial / "index.html").write_text(text, encoding="utf-8")
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the page as plain values: an interval takes three columns."""
+    flat = {key: value for key, value in row.items() if key not in ("published", *TITLES)}
+    for metric in TITLES:
+        if metric in row:
+            mean = row[metric]
+            flat |= {metric: mean.value, f"{metric}_low": mean.low, f"{metric}_high": mean.high}
+    return flat | {f"published_{metric}": value for metric, value in row["published"].items()}

@@ -1,6 +1,6 @@
 """Plots of the classifiers as data URIs: AUC, effects, ROC, reliability and decision curves.
 
-Arms are told apart by colour; the mixture and the real arm are drawn strong, controls thin.
+Colours tell arms apart; the lines of the mixture and the real arm are bold, those of controls thin.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dermaflux.reporting.figures import COLOURS, FAINT, INK, axes, svg
+from dermaflux.core.arms import COLOURS, TITLES
+from dermaflux.reporting.plots import FAINT, GREY, INK, axes, svg
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,48 +17,50 @@ if TYPE_CHECKING:
     from dermaflux.reporting.effect_table import Row
     from dermaflux.statistics.evaluations import Cell, Estimate
 
-_STRONG = ("real", "mixture")
-_GREY = "#7d8894"
+MAIN = ("real", "mixture")
+"""The arms that answer the question; the others are controls."""
 
 
 def forest(
     cells: Sequence[Cell],
     means: Mapping[tuple[str, str], Estimate],
-    labels: Mapping[str, str],
-    figure_name: str,
+    metric: str,
     bayes: float | None,
 ) -> str:
-    """AUC of every architecture and arm: a small dot per seed, mean and interval."""
+    """AUC of every architecture and arm: a small dot per seed, mean and interval.
+
+    `bayes` is the best AUC that any classifier can reach, where it is known.
+    """
     figure, plot = axes(10.4, 1.0 + 0.34 * len(means))
     names = []
-    for row, ((architecture, arm), found) in enumerate(means.items()):
+    for row, ((architecture, arm), mean) in enumerate(means.items()):
         colour = COLOURS[arm]
-        seeds = [cell.arms[arm][figure_name] for cell in cells if cell.architecture == architecture]
+        seeds = [cell.arms[arm][metric] for cell in cells if cell.architecture == architecture]
         plot.plot(seeds, [row] * len(seeds), "o", color=colour, alpha=0.35, markersize=5)
-        if found.has_interval:
-            plot.plot([found.low, found.high], [row, row], color=colour, linewidth=2)
-        plot.plot(found.value, row, "D", color=colour, markersize=6)
-        names.append(f"{architecture}, {labels[arm]}")
+        if mean.has_interval:
+            plot.plot([mean.low, mean.high], [row, row], color=colour, linewidth=2)
+        plot.plot(mean.value, row, "D", color=colour, markersize=6)
+        names.append(f"{architecture}, {TITLES[arm]}")
     if bayes is not None:
         plot.axvline(bayes, color=INK, linewidth=1, linestyle="--")
         plot.annotate(f"best possible (Bayes) {bayes:.3f} ", (bayes, -0.65), ha="right", fontsize=8)
     plot.set_yticks(range(len(names)), names)
     plot.set_ylim(len(names) - 0.5, -0.9)
-    title = "AUC" if figure_name == "auc" else "macro AUC"
+    title = "AUC" if metric == "auc" else "macro AUC"
     plot.set_xlabel(f"test {title} (dots: seeds; diamond and bar: mean and interval)")
     return svg(figure)
 
 
-def effects(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
-    """Every effect with its interval about the line of no effect."""
+def effects(rows: Sequence[Row]) -> str:
+    """Every effect with its interval, and the line of no effect."""
     figure, plot = axes(10.4, 1.0 + 0.3 * len(rows))
     names = []
-    for place, row in enumerate(rows):
-        found, colour = row.effect, COLOURS[row.arm if row.against == "real" else row.against]
-        if found.has_interval:
-            plot.plot([found.low, found.high], [place, place], color=colour, linewidth=2)
-        plot.plot(found.value, place, "D", color=colour, markersize=6)
-        names.append(f"{row.architecture}: {labels[row.arm]} − {labels[row.against]}")
+    for index, row in enumerate(rows):
+        effect, colour = row.effect, COLOURS[row.arm if row.against == "real" else row.against]
+        if effect.has_interval:
+            plot.plot([effect.low, effect.high], [index, index], color=colour, linewidth=2)
+        plot.plot(effect.value, index, "D", color=colour, markersize=6)
+        names.append(f"{row.architecture}: {TITLES[row.arm]} − {TITLES[row.against]}")
     plot.axvline(0, color=INK, linewidth=1)
     plot.set_yticks(range(len(names)), names)
     plot.set_ylim(len(names) - 0.5, -0.5)
@@ -65,7 +68,7 @@ def effects(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     return svg(figure)
 
 
-def roc(curves: Mapping[str, Sequence[pd.DataFrame]], labels: Mapping[str, str]) -> str:
+def roc(curves: Mapping[str, Sequence[pd.DataFrame]]) -> str:
     """ROC curves: the mean sensitivity of each arm, and a thin line per seed of real and mixture.
 
     `curves`: arm -> one table per seed with columns `fpr` and `tpr`, both rising in [0, 1].
@@ -76,25 +79,25 @@ def roc(curves: Mapping[str, Sequence[pd.DataFrame]], labels: Mapping[str, str])
     plot.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
     grid = np.linspace(0, 1, 101)
     for arm, tables in curves.items():
-        strong = arm in _STRONG
-        for rows in tables if strong else ():
+        main = arm in MAIN
+        for rows in tables if main else ():
             plot.plot(rows["fpr"], rows["tpr"], color=COLOURS[arm], linewidth=0.7, alpha=0.45)
-        heights = [np.interp(grid, rows["fpr"], rows["tpr"]) for rows in tables]
-        mean = np.concatenate([[0.0], np.mean(heights, axis=0)])
-        width, style = (2.2, "-") if strong else (1.3, "--")
-        along = np.concatenate([[0.0], grid])
-        plot.plot(along, mean, style, color=COLOURS[arm], linewidth=width, label=labels[arm])
+        sensitivities = [np.interp(grid, rows["fpr"], rows["tpr"]) for rows in tables]
+        mean = np.concatenate([[0.0], np.mean(sensitivities, axis=0)])
+        width, style = (2.2, "-") if main else (1.3, "--")
+        fpr = np.concatenate([[0.0], grid])
+        plot.plot(fpr, mean, style, color=COLOURS[arm], linewidth=width, label=TITLES[arm])
     plot.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     plot.set(xlabel="1 − specificity", ylabel="sensitivity")
-    plot.legend(frameon=False, loc="lower right", fontsize=8)
+    plot.legend(loc="lower right", fontsize=8)
     return svg(figure)
 
 
-def reliability(curves: Mapping[str, Sequence[pd.DataFrame]], labels: Mapping[str, str]) -> str:
-    """Observed share against probability, before and after the temperature; seeds are pooled.
+def reliability(curves: Mapping[str, Sequence[pd.DataFrame]]) -> str:
+    """Observed fraction against predicted probability, uncalibrated and calibrated, seeds pooled.
 
     `curves`: arm -> one table per seed with columns calibrated, low, images, probability, observed.
-    The area of a point grows with the images of its bin.
+    The area of a point grows with the number of images in its bin.
     """
     import pandas as pd
 
@@ -108,31 +111,34 @@ def reliability(curves: Mapping[str, Sequence[pd.DataFrame]], labels: Mapping[st
             pooled = sums.assign(images=rows["images"]).groupby(rows["low"]).sum()
             x, y = (pooled[name] / pooled["images"] for name in ("probability", "observed"))
             sizes = 6 + 90 * pooled["images"] / pooled["images"].max()
-            plot.plot(x, y, color=COLOURS[arm], linewidth=1.2, label=labels[arm])
+            plot.plot(x, y, color=COLOURS[arm], linewidth=1.2, label=TITLES[arm])
             plot.scatter(x, y, s=sizes, color=COLOURS[arm], alpha=0.5, linewidths=0)
-        plot.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="probability given")
-        plot.set_title("after the temperature" if calibrated else "as the network gives it", size=9)
-    plots[0].set_ylabel("share that is so")
-    plots[0].legend(frameon=False, loc="upper left", fontsize=8)
+        plot.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        plot.set_xlabel("predicted probability")
+        plot.set_title("calibrated" if calibrated else "uncalibrated", size=9)
+    plots[0].set_ylabel("observed fraction")
+    plots[0].legend(loc="upper left", fontsize=8)
     return svg(figure)
 
 
-def decision(curves: Mapping[str, Sequence[pd.DataFrame]], labels: Mapping[str, str]) -> str:
-    """Net benefit per image against the threshold, means over seeds.
+def decision(curves: Mapping[str, Sequence[pd.DataFrame]]) -> str:
+    """Net benefit per image against the decision threshold, means over seeds.
 
     `curves`: arm -> one table per seed with columns threshold, model, treat_all, treat_none.
     """
     import numpy as np
 
     figure, plot = axes(4.4, 4.1)
-    some = next(iter(curves.values()))[0]
-    plot.plot(some["threshold"], some["treat_all"], color=_GREY, linewidth=1, label="treat all")
+    reference = next(iter(curves.values()))[0]
+    threshold, treat_all = reference["threshold"], reference["treat_all"]
+    plot.plot(threshold, treat_all, color=GREY, linewidth=1, label="treat all")
     plot.axhline(0, color=INK, linewidth=1, label="treat none")
     for arm, tables in curves.items():
         mean = np.mean([rows["model"] for rows in tables], axis=0)
-        plot.plot(some["threshold"], mean, color=COLOURS[arm], linewidth=1.8, label=labels[arm])
-    top = max(float(some["treat_all"].max()), 0.05)
+        plot.plot(threshold, mean, color=COLOURS[arm], linewidth=1.8, label=TITLES[arm])
+    top = max(float(treat_all.max()), 0.05)
     plot.set(xlim=(0, 1), ylim=(-0.25 * top, 1.1 * top))
-    plot.set(xlabel="threshold probability of malignancy", ylabel="net benefit per image")
-    plot.legend(frameon=False, loc="upper right", fontsize=8)
+    plot.set_xlabel("decision threshold (probability of malignancy)")
+    plot.set_ylabel("net benefit per image")
+    plot.legend(loc="upper right", fontsize=8)
     return svg(figure)

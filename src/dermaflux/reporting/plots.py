@@ -1,74 +1,21 @@
-"""Figures of the report as data URIs: montages of images (JPEG) and plots (SVG).
+"""Plots as SVG: the style they share, and the training curve.
 
 Nothing here depends on time, machine or a random number, so equal inputs give equal bytes.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermaflux.core import table
 from dermaflux.core.arms import COLOURS
-from dermaflux.core.hashing import rank
+from dermaflux.reporting.images import data_uri
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, FAINT = "#1d2733", "#c9d2dc"
-_TILE = 128
-_MIME = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
-
-
-def data_uri(content: bytes, suffix: str) -> str:
-    """Bytes of an image file as the value of a `src` attribute."""
-    return f"data:{_MIME[suffix]};base64,{base64.b64encode(content).decode()}"
-
-
-def file_uri(path: Path, width: int = 1100) -> str | None:
-    """An image file, shrunk to `width` pixels as JPEG when wider; None when there is none."""
-    from PIL import Image
-
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
-    if picture.width <= width and len(content) < 400_000:
-        return data_uri(content, path.suffix)
-    if picture.width > width:
-        height = round(picture.height * width / picture.width)
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    return _jpeg(picture)
-
-
-def _jpeg(picture: Any) -> str:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85, subsampling=0)
-    return data_uri(file.getvalue(), ".jpg")
-
-
-def chosen(image_ids: Sequence[str], count: int) -> list[str]:
-    """The `count` ids of smallest SHA-256: a fixed, arbitrary choice that favours nothing."""
-    return sorted(image_ids, key=lambda name: rank(name))[:count]
-
-
-def montage(folder: Path, image_ids: Sequence[str], columns: int) -> str | None:
-    """Images of a table folder as one picture of 128-pixel tiles; None without images."""
-    from PIL import Image
-
-    if not image_ids:
-        return None
-    tiles = table.pixels(folder, image_ids, _TILE)
-    rows = -(-len(image_ids) // columns)
-    picture = Image.new("RGB", (columns * _TILE, rows * _TILE), "white")
-    for place, name in enumerate(image_ids):
-        picture.paste(
-            Image.fromarray(tiles[name]), (place % columns * _TILE, place // columns * _TILE)
-        )
-    return _jpeg(picture)
+INK, FAINT, GREY = "#1d2733", "#c9d2dc", "#7d8894"
 
 
 def panels(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
@@ -88,6 +35,8 @@ def panels(width: float, height: float, rows: int, columns: int) -> tuple[Figure
             "text.color": INK,
             "xtick.color": INK,
             "ytick.color": INK,
+            "legend.edgecolor": "none",
+            "legend.framealpha": 0.85,
         }
     )
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -109,7 +58,7 @@ def svg_file(figure: Figure) -> bytes:
     """A figure as the content of an SVG file, without a date."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    # Browsers have no DejaVu Sans everywhere; the page's own fonts are a close match.
+    # Not every browser has DejaVu Sans; the page's own fonts are a close match.
     return file.getvalue().replace(b"'DejaVu Sans'", b"system-ui, 'DejaVu Sans'")
 
 
@@ -124,9 +73,9 @@ def curve(
     name: str,
     held_out: tuple[Sequence[float], Sequence[float]] = ((), ()),
 ) -> str:
-    """A training curve: every value faint, a running mean over about 5 % of them strong.
+    """A training curve: every value faint, a running mean over about 5 % of them bold.
 
-    `held_out` are steps and values measured on images that are not trained with.
+    `held_out` are steps and values measured on images outside the training set.
     """
     import numpy as np
 
@@ -138,6 +87,6 @@ def curve(
     plot.plot(smooth_steps, smooth, color=COLOURS["real"], linewidth=2, label="training")
     if held_out[0]:
         plot.plot(*held_out, color=COLOURS["mixture"], linewidth=2, marker="o", label="held out")
-        plot.legend(frameon=False)
+        plot.legend()
     plot.set(xlabel="optimiser step", ylabel=name)
     return svg(figure)

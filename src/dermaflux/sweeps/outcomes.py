@@ -1,6 +1,7 @@
-"""What the finished experiments of a grid measured: figures and predictions of every classifier.
+"""Outcomes of a grid's finished experiments: metrics and predictions of every classifier.
 
-Reads `params.yaml`, `reports/evaluate/` and `reports/zero_shot/` of each experiment's commit.
+Reads `params.yaml`, `dvc.lock`, `reports/evaluate/` and `reports/zero_shot/` of each experiment's
+commit.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dermaflux import paths
 from dermaflux.errors import InputError
 from dermaflux.params import Params, load
-from dermaflux.sweeps.collected import Files
+from dermaflux.sweeps.dvc_experiments import Files
 from dermaflux.sweeps.grid import Run
 
 if TYPE_CHECKING:
@@ -31,37 +32,39 @@ class Experiment:
 
     run: Run
     params: Params
-    figures: dict[Arm, list[dict[str, Any]]]
-    """Test figures, one dictionary per seed."""
+    metrics: dict[Arm, list[dict[str, Any]]]
+    """Metrics on the test images, one dictionary per seed."""
     scores: dict[Arm, Array]
-    """(S, N) probabilities of malignancy of S seeds; none where the labels are diagnoses."""
+    """(S, N) probabilities of malignancy of S seeds; empty where the labels are diagnoses."""
     image_ids: Sequence[str]
     """Of the N test images, in the order of `scores`."""
     labels: Array
     """(N,) bool; malignant."""
     zero_shot: dict[str, Array] = field(default_factory=dict)
-    """Model -> (N,) probabilities."""
+    """Model -> (N,) probabilities of malignancy."""
+    pool: str | None = None
+    """DVC's hash of the synthetic images with their manifest; None without such a stage."""
 
     @property
     def n_synthetic(self) -> int:
-        """Synthetic images of the mixture; of a share of the real images, only a stated number."""
+        """Synthetic images of the mixture; with `real_fraction`, 0 unless n_synthetic is set."""
         if self.params.real_fraction is not None:
             return self.params.n_synthetic or 0
         return self.params.synthetic_wanted()
 
 
 def read(run: Run, revision: str) -> Experiment:
-    """An experiment's figures and predictions.
+    """An experiment's metrics and predictions.
 
-    Raises `InputError` when a file is missing or the predictions of its cells are not of the same
-    test images.
+    Raises `InputError` when a file is missing or when cells were tested on different images.
     """
+    import numpy as np
     from ruamel.yaml import YAML
 
     files = Files(revision)
     raw = YAML(typ="safe").load(files.text("params.yaml"))
     params = load.parse(raw, f"params.yaml of experiment {run.name}")
-    figures: dict[Arm, list[dict[str, Any]]] = {}
+    metrics: dict[Arm, list[dict[str, Any]]] = {}
     scores: dict[Arm, list[Any]] = {}
     first: pd.DataFrame | None = None
     for architecture in params.train.architectures:
@@ -76,28 +79,33 @@ def read(run: Run, revision: str) -> Experiment:
                     "queue the experiment again"
                 )
             for arm in params.train.arms:
-                figures.setdefault((architecture, arm), []).append(content[arm])
+                metrics.setdefault((architecture, arm), []).append(content[arm])
                 if arm in rows:
                     scores.setdefault((architecture, arm), []).append(rows[arm].to_numpy())
-    import numpy as np
-
     assert first is not None
     return Experiment(
         run,
         params,
-        figures,
+        metrics,
         {key: np.stack(values) for key, values in scores.items()},
         list(first["image_id"]),
         (first["label"] == "malignant").to_numpy(),
         _zero_shot(files, params, first),
+        _pool(YAML(typ="safe").load(files.text("dvc.lock"))),
     )
 
 
-def _zero_shot(files: Files, params: Params, tested: pd.DataFrame) -> dict[str, Array]:
+def _pool(lock: dict[str, Any]) -> str | None:
+    outputs = lock["stages"].get("synthesize", {}).get("outs", [])
+    hashes = {output["path"]: output.get("md5") for output in outputs}
+    return hashes.get(paths.SYNTHETIC.as_posix())
+
+
+def _zero_shot(files: Files, params: Params, test_rows: pd.DataFrame) -> dict[str, Array]:
     if not params.zero_shot.run:
         return {}
     rows = _predictions(files, str(paths.ZERO_SHOT / "predictions.csv")).set_index("image_id")
-    rows = rows.loc[tested["image_id"]]
+    rows = rows.loc[test_rows["image_id"]]
     return {name: rows[name].to_numpy() for name in params.zero_shot.run}
 
 
