@@ -15,7 +15,7 @@ from dermaflux.core import table
 from dermaflux.core.hashing import sha256
 from dermaflux.corpus import ingest
 from dermaflux.corpus.decoding import decode, decode_cache
-from dermaflux.corpus.decoding.decode import Picture
+from dermaflux.corpus.decoding.decode import CorpusImage
 from dermaflux.errors import InputError
 from dermaflux.sources.adapter import Problem
 
@@ -118,7 +118,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     monkeypatch.setattr(decode_cache, "BATCH", 8)
     add, added = decode_cache.Spool.add, []
 
-    def killed(self: decode_cache.Spool, batch: list[Picture | Problem]) -> None:
+    def killed(self: decode_cache.Spool, batch: list[CorpusImage | Problem]) -> None:
         if len(added) == 3:
             self._file.write(b"half a picture")
             raise KeyboardInterrupt

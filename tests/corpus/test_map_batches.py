@@ -17,7 +17,7 @@ from ingested import settings
 from dermaflux import paths
 from dermaflux.corpus import ingest
 from dermaflux.corpus.decoding import decode_cache, map_batches
-from dermaflux.corpus.decoding.decode import Picture, Task, decode_files
+from dermaflux.corpus.decoding.decode import CorpusImage, Task, decode_files
 from dermaflux.errors import InputError
 from dermaflux.sources.adapter import Problem
 
@@ -49,7 +49,7 @@ def remove_outputs() -> None:
         path.unlink()
 
 
-def recorded(batch: list[Task]) -> list[Picture | Problem]:
+def recorded(batch: list[Task]) -> list[CorpusImage | Problem]:
     """`decode_files` that leaves the number of its process behind, and takes its time."""
     Path(os.environ["WORKERS_SEEN"], str(os.getpid())).touch()
     time.sleep(0.1)

@@ -10,9 +10,9 @@ from small_generator import Workspace
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model import lora, pipeline
 from dermaflux.generators.flux_lora.model.float8_linear import Float8Linear
+from dermaflux.generators.flux_lora.model.options import BaseDtype
 from dermaflux.generators.flux_lora.model.quantize import BLOCKS, replace
 from dermaflux.generators.flux_lora.sampling import load
-from dermaflux.params.generators import BaseDtype
 
 CPU = torch.device("cpu")
 DTYPES = ["fp32", "bf16", "fp8", "nf4"]
@@ -102,7 +102,7 @@ def test_sampling_sees_the_adapter_in_every_dtype(loud: Any, tmp_path: Any, name
     found = _output(pipe, base_dtype)
     bounds = {"fp32": 1e-5, "bf16": 0.03, "fp8": 0.08, "nf4": 0.25}
     assert _distance(found, wanted) < bounds[name]
-    # What the adapter changed is there, next to what quantisation changed.
+    # What the adapter changed is there, next to what quantization changed.
     effect, change = (wanted - plain).flatten(), (found - plain).flatten()
     assert float(torch.nn.functional.cosine_similarity(effect, change, dim=0)) > 0.7
 
@@ -144,7 +144,7 @@ def test_eight_bit_layers_keep_no_wide_weight_for_the_backward_pass() -> None:
 
 
 def test_text_encoders_can_be_left_out(loud: Any) -> None:
-    pipe = pipeline.load(loud, "nf4" if _has_bitsandbytes() else "fp8", CPU, pipeline.PICTURE_PARTS)
+    pipe = pipeline.load(loud, "nf4" if _has_bitsandbytes() else "fp8", CPU, pipeline.IMAGE_PARTS)
     assert pipe.text_encoder is None
     assert pipe.text_encoder_2 is None
     clip, t5 = pipeline.tokenizers(loud)

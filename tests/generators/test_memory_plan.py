@@ -8,18 +8,19 @@ import torch
 
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model import lora, pipeline
-from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, Adapter, Shape
+from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, FluxShape, LoraShape
+from dermaflux.generators.flux_lora.model.options import Targets
 from dermaflux.generators.flux_lora.training import memory_plan
 from dermaflux.generators.flux_lora.training.checkpointing import recompute
 from dermaflux.generators.flux_lora.training.memory_plan import GIB, Training, fit
 from dermaflux.generators.flux_lora.training.saved_activations import (
-    Batch,
+    BatchShape,
     Precision,
     activation_bytes,
 )
 
 
-def really_saved(model: Any, batch: Batch, dtype: torch.dtype) -> int:
+def really_saved(model: Any, batch: BatchShape, dtype: torch.dtype) -> int:
     """Bytes of the distinct storages that autograd keeps, the model's own left out."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -40,22 +41,24 @@ def really_saved(model: Any, batch: Batch, dtype: torch.dtype) -> int:
 
 @pytest.mark.parametrize("targets", ["attention", "all-linear"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_activations_are_those_autograd_keeps(targets: lora.Targets, dtype: torch.dtype) -> None:
-    batch, adapter = Batch(2, 64, 48), Adapter(4, targets)
+def test_activations_are_those_autograd_keeps(targets: Targets, dtype: torch.dtype) -> None:
+    batch, adapter = BatchShape(2, 64, 48), LoraShape(4, targets)
     precision = Precision(dtype.itemsize, 4)
     for recomputed, tolerance in ((0, 0.02), (3, 0.04), (6, 0.12)):
         model = tiny_flux.transformer().to(dtype)
         lora.add(model, targets, 4, 4.0, seed=0)
         recompute(model.train(), recomputed)
-        expected = activation_bytes(Shape.of(model.config), batch, adapter, precision, recomputed)
+        expected = activation_bytes(
+            FluxShape.of(model.config), batch, adapter, precision, recomputed
+        )
         assert expected == pytest.approx(really_saved(model, batch, dtype), rel=tolerance)
 
 
 def test_activations_of_flux_1_dev_per_token() -> None:
     """An independent estimate says about 6.3 MB per token, for both targets."""
-    batch, narrow = Batch(64, 64, 128), Precision(2, 2)
+    batch, narrow = BatchShape(64, 64, 128), Precision(2, 2)
     attention, every = (
-        activation_bytes(FLUX_1_DEV, batch, Adapter(64, targets), narrow) / batch.tokens / 1e6
+        activation_bytes(FLUX_1_DEV, batch, LoraShape(64, targets), narrow) / batch.tokens / 1e6
         for targets in ("attention", "all-linear")
     )
     assert 4 < attention < 6.3 < every < 7.5
@@ -77,8 +80,9 @@ def test_weights_are_counted_as_they_are_held(here: Any, base_dtype: Any) -> Non
 
 def _training(**changes: Any) -> Training:
     given: dict[str, Any] = dict(
-        base_dtype="bf16", adapter=Adapter(64, "all-linear"), trainable=343_670_784, ema=False,
-        text_cache=False, checkpointing="auto", batches=(Batch(64, 64, 128), Batch(9, 1024, 256)),
+        base_dtype="bf16", adapter=LoraShape(64, "all-linear"), trainable=343_670_784, ema=False,
+        text_cache=False, checkpointing="auto",
+        batches=(BatchShape(64, 64, 128), BatchShape(9, 1024, 256)),
     )  # fmt: skip
     return Training(**{**given, **changes})
 
@@ -126,7 +130,7 @@ def test_says_in_one_sentence_what_does_not_fit(flux: dict[str, torch.nn.Module]
     assert "the GPU has 24.0 GiB" in message
     for fix in ("finetune.batch_tokens", "finetune.base_dtype to fp8 or nf4", "text_cache to true"):
         assert fix in message
-    small = _training(base_dtype="nf4", text_cache=True, batches=(Batch(1, 256, 128),))
+    small = _training(base_dtype="nf4", text_cache=True, batches=(BatchShape(1, 256, 128),))
     assert fit(flux, FLUX_1_DEV, small, "cuda", 24 * GIB).total < 24 * GIB
 
 

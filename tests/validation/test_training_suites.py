@@ -13,6 +13,7 @@ from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.params.load import load
 from dermaflux.validation import cached_check, training_suites, validate
+from dermaflux.validation.checks import Promise
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,16 +27,17 @@ def params() -> Params:
 
 def _pool(params: Params) -> pd.DataFrame:
     section = params.synthesize
+    settings = section.settings("flux_lora").model_dump()
     frame = pd.DataFrame({"image_id": [f"synthetic/{index:06d}" for index in range(40)]})
     for name in table.METADATA:
         if name not in frame:
             frame[name] = None
     constants = {
         "source": "synthetic", "split": "train", "licence": "apache-2.0",
-        "generator": "tiny+lora", "weights": "ab" * 32, "prompt": "a lesion", "batch": 0,
-        "base_dtype": "fp32", "text_policy": "trim",
+        "generator": "flux_lora", "weights": "ab" * 32, "prompt": "a lesion", "batch": 0,
+        "sampler_settings": "{}",
         "width": section.scale, "height": section.scale, "scale": section.scale,
-        "steps": section.steps, "guidance": section.guidance,
+        "steps": settings["steps"], "guidance": settings["guidance"],
     }  # fmt: skip
     frame = frame.assign(**constants, seed=range(40))
     frame["label"] = ["benign", "malignant"] * 20
@@ -43,9 +45,14 @@ def _pool(params: Params) -> pd.DataFrame:
     return frame
 
 
+def _promises(params: Params) -> list[Promise]:
+    settings = params.synthesize.settings("flux_lora").model_dump()
+    return training_suites.synthetic_promises(params.synthesize, settings)
+
+
 def _check_pool(frame: pd.DataFrame, params: Params) -> None:
     derived = training_suites.with_derived_synthetic(frame)
-    promises = training_suites.synthetic_promises(params.synthesize)
+    promises = _promises(params)
     validate.check("synthetic", derived, promises)
 
 
@@ -88,7 +95,7 @@ def test_good_pool_and_an_odd_one_pass(params):
 @pytest.mark.parametrize("name", BROKEN_POOL)
 def test_a_broken_pool_is_refused(name, params):
     frame = training_suites.with_derived_synthetic(BROKEN_POOL[name](_pool(params)))
-    promises = training_suites.synthetic_promises(params.synthesize)
+    promises = _promises(params)
     assert name in {one["name"] for one in validate.broken("synthetic", frame, promises)}
     with pytest.raises(InputError, match="of the synthetic suite"):
         validate.check("synthetic", frame, promises)
@@ -173,7 +180,7 @@ def test_a_broken_mixture_is_refused(name, params):
 
 
 def test_every_expectation_has_data_that_breaks_it(params):
-    names = {one.name for one in training_suites.synthetic_promises(params.synthesize)}
+    names = {one.name for one in _promises(params)}
     assert names == set(BROKEN_POOL)
     names = {one.name for one in training_suites.mixture_promises(params, "mixture", False)}
     assert names == set(BROKEN_MIXTURE)

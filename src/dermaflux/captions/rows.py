@@ -61,7 +61,7 @@ def rows_of(
     `known` has the columns image_id, label and modality, `images` the encoded pictures of its rows;
     `vision` is asked by the captioners that need one, `texts` are the imported captions by id.
     """
-    from dermaflux.captions.lesion.measured import label_sentence
+    from dermaflux.captions.text.label import label_sentence
 
     captioner = section.captioner
     pairs = list(zip(known["image_id"], known["label"], strict=True))

@@ -7,7 +7,7 @@ one classifier trains on) before `train` decodes it. Reads and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
@@ -34,11 +34,11 @@ MIXTURE = ("label", "source", "split", *HELD_OUT)
 """Columns of the corpus's training split and of the synthetic pool that it looks at."""
 RELEASED = (
     *("image_id", "label", "source", "licence", "split", "sha256", "generator", "weights"),
-    *("width", "height"),
+    *("width", "height", "sampler_settings"),
 )
 PROVENANCE = (
     *RELEASED,
-    *("prompt", "seed", "steps", "guidance", "batch", "base_dtype", "text_policy"),
+    *("prompt", "seed", "batch"),
 )
 
 
@@ -55,22 +55,22 @@ def released_promises(section: Synthesize) -> list[Promise]:
     return [*_pool(section), *present(RELEASED)]
 
 
-def synthetic_promises(section: Synthesize) -> list[Promise]:
-    """What the synthetic shards promise, given the parameters they were made with."""
-    return [
+def synthetic_promises(section: Synthesize, settings: Mapping[str, Any]) -> list[Promise]:
+    """What sampled shards promise; `settings` are those of the generator they were made with."""
+    promises = [
         *_pool(section),
         *present((*PROVENANCE, "side")),
         unique("unique seeds", "seed"),
         among("side", "side", (section.scale,), f"every image is {section.scale} pixels square"),
-        among("steps", "steps", (section.steps,)),
-        between(
-            "guidance",
-            "guidance",
-            section.guidance - 1e-4,  # stored in single precision
-            section.guidance + 1e-4,
-            f"every image was sampled with guidance {section.guidance:g}",
-        ),
     ]
+    if "steps" in settings:
+        promises.append(among("steps", "steps", (settings["steps"],)))
+    if "guidance" in settings:
+        guidance = settings["guidance"]
+        asks = f"every image was sampled with guidance {guidance:g}"
+        low, high = guidance - 1e-4, guidance + 1e-4  # stored in single precision
+        promises.append(between("guidance", "guidance", low, high, asks))
+    return promises
 
 
 def _pool(section: Synthesize) -> list[Promise]:

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from dermaflux.captions.lesion import abc_rule
 from dermaflux.captions.lesion.segmentation import SIDE, Mask, segment
+from dermaflux.captions.text.label import label_sentence
 from dermaflux.core.hashing import rank
 
 
@@ -122,11 +123,6 @@ def _edge_share(mask: Mask) -> float:
     edge = np.ones_like(mask)
     edge[1:-1, 1:-1] = False
     return float((outline & edge).sum() / outline.sum())
-
-
-def label_sentence(label: str) -> str:
-    """The sentence every training caption starts with (paper, section 2.1)."""
-    return f"This is an image containing a{'n' * (label[0] in 'aeiou')} {label} lesion."
 
 
 def describe(measurements: Measurements, label: str, image_id: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from dermaflux.captions.text.label import label_sentence
 from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
@@ -53,8 +54,6 @@ class PromptBank:
 
 def label_only() -> PromptBank:
     """The paper's prompts: one sentence per class (DermaFlux, section 2.2)."""
-    from dermaflux.captions.lesion.measured import label_sentence
-
     return PromptBank({label: (label_sentence(label),) for label in CLASSES})
 
 
@@ -70,9 +69,9 @@ def from_captions(rows: pd.DataFrame, which: Literal["captions", "held_out"]) ->
     for label, prompts in bank.items():
         if not prompts:
             fix = (
-                "raise caption.held_out_fraction or set synthesize.bank to captions"
+                "raise caption.held_out_fraction or set synthesize.prompt_source to captions"
                 if which == "held_out"
-                else "add such images, or set synthesize.bank to label"
+                else "add such images, or set synthesize.prompt_source to label"
             )
             raise InputError(
                 f"no {label} training image has a caption without flags for the bank {which!r}; "

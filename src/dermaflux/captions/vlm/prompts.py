@@ -35,7 +35,7 @@ FINAL_DESCRIPTION = (
 
 def abc_question(label: str) -> str:
     """The prompt of DermaFlux, Figure 2, for an image of class `label`."""
-    from dermaflux.captions.lesion.measured import label_sentence
+    from dermaflux.captions.text.label import label_sentence
 
     return f"{label_sentence(label)} {DESCRIBE}"
 
@@ -59,6 +59,6 @@ def training_caption(label: str, answer: str) -> str:
     The models are not asked to repeat the class, and the generator must be told it; `measured`
     captions start alike.
     """
-    from dermaflux.captions.lesion.measured import label_sentence
+    from dermaflux.captions.text.label import label_sentence
 
     return " ".join(f"{label_sentence(label)} {answer}".split())

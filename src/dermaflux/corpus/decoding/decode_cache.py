@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from dermaflux.corpus.decoding.decode import Picture, Task, decode_files
+from dermaflux.corpus.decoding.decode import CorpusImage, Task, decode_files
 from dermaflux.corpus.decoding.perceptual_hash import SIDE
 from dermaflux.errors import InputError
 from dermaflux.paths import project_root
@@ -79,7 +79,7 @@ class Spool:
         partial.rename(self._index)
         self._file.truncate(self._size)
 
-    def add(self, batch: Sequence[Picture | Problem]) -> None:
+    def add(self, batch: Sequence[CorpusImage | Problem]) -> None:
         """Append one batch; it is there after a kill once this returns."""
         entries: list[Stored | Problem] = []
         self._file.seek(0, os.SEEK_END)
@@ -133,8 +133,8 @@ def _plain(entry: Stored | Problem) -> dict[str, Any]:
 
 
 Compute = Callable[
-    [Callable[[list[Task]], list[Picture | Problem]], Sequence[list[Task]]],
-    Iterator[list[Picture | Problem]],
+    [Callable[[list[Task]], list[CorpusImage | Problem]], Sequence[list[Task]]],
+    Iterator[list[CorpusImage | Problem]],
 ]
 """Applies a function to batches, in their order; see `executors`."""
 

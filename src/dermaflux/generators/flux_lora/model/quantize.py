@@ -1,6 +1,6 @@
-"""Holds a frozen model's Linear weights in 8 or 4 bits, layer by layer.
+"""Stores a frozen model's Linear weights in 8 or 4 bits, layer by layer.
 
-Each layer goes to its device and is quantised there, so that at no moment more than one is held
+Each layer goes to its device and is quantized there, so that at no moment more than one is stored
 twice. The same lines run with and without a GPU. Reads and writes nothing.
 """
 
@@ -17,7 +17,7 @@ from dermaflux.errors import InputError
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
-Quantised = Literal["fp8", "nf4"]
+QuantizedDtype = Literal["fp8", "nf4"]
 BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 """Embedders and final layer of the transformer are small and sensitive, and stay in bf16."""
 T5_BLOCKS = ("encoder.",)
@@ -25,22 +25,22 @@ T5_KEPT = (".wo",)
 """T5 casts the input of `wo` to the dtype of the stored weight, which must be one to compute in."""
 
 
-def quantise(pipe: FluxPipeline, kind: Quantised, device: torch.device) -> None:
-    """Quantise the transformer's blocks and T5's in place; `InputError` without the package."""
+def quantize(pipe: FluxPipeline, kind: QuantizedDtype, device: torch.device) -> None:
+    """Quantize the transformer's blocks and T5's in place; `InputError` without the package."""
     if pipe.transformer is not None:
         replace(pipe.transformer, BLOCKS, (), _maker(kind), device)
         # By this peft picks its 4-bit layers.
         pipe.transformer.is_loaded_in_4bit = kind == "nf4"
-    quantise_text(pipe, kind, device)
+    quantize_text(pipe, kind, device)
 
 
-def quantise_text(pipe: FluxPipeline, kind: Quantised, device: torch.device) -> None:
-    """Quantise T5's blocks in place, where the pipeline has a T5."""
+def quantize_text(pipe: FluxPipeline, kind: QuantizedDtype, device: torch.device) -> None:
+    """Quantize T5's blocks in place, where the pipeline has a T5."""
     if pipe.text_encoder_2 is not None:
         replace(pipe.text_encoder_2, T5_BLOCKS, T5_KEPT, _maker(kind), device)
 
 
-def _maker(kind: Quantised) -> Callable[[nn.Linear], nn.Module]:
+def _maker(kind: QuantizedDtype) -> Callable[[nn.Linear], nn.Module]:
     return _four_bit_linear() if kind == "nf4" else _eight_bit_linear
 
 
@@ -66,7 +66,7 @@ def _eight_bit_linear(linear: nn.Linear) -> nn.Module:
 
 
 def _four_bit_linear() -> Callable[[nn.Linear], nn.Module]:
-    """bitsandbytes' Linear4bit: normal floats in blocks of 64, their scales quantised as well."""
+    """bitsandbytes' Linear4bit: normal floats in blocks of 64, their scales quantized as well."""
     try:
         import bitsandbytes
     except ImportError:
@@ -92,7 +92,7 @@ def _four_bit_linear() -> Callable[[nn.Linear], nn.Module]:
         )  # fmt: skip
         if linear.bias is not None:
             made.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
-        quantised: nn.Module = made.to(linear.weight.device)
-        return quantised
+        quantized: nn.Module = made.to(linear.weight.device)
+        return quantized
 
     return make

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dermaflux.generators.flux_lora.model.flops import (
-    Adapter,
-    Layer,
-    Shape,
+    FluxShape,
+    LinearShape,
+    LoraShape,
     adapted,
     double_block,
     single_block,
@@ -20,7 +20,7 @@ from dermaflux.generators.flux_lora.model.flops import (
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchShape:
     """One micro-batch of a bucket."""
 
     images: int
@@ -44,7 +44,7 @@ class Precision:
 
 
 def block_bytes(
-    shape: Shape, number: int, batch: Batch, adapter: Adapter, precision: Precision
+    shape: FluxShape, number: int, batch: BatchShape, adapter: LoraShape, precision: Precision
 ) -> int:
     """Bytes that block `number` keeps, double blocks counted first."""
     double = number < shape.double_blocks
@@ -75,7 +75,7 @@ def block_bytes(
     return kept * precision.itemsize + 2 * wide * precision.norm_itemsize + statistics
 
 
-def _inputs(layers: list[Layer], adapter: Adapter) -> list[Layer]:
+def _inputs(layers: list[LinearShape], adapter: LoraShape) -> list[LinearShape]:
     """One layer for each distinct tensor that adapted layers read."""
     chosen = [layer for layer in layers if adapted(layer, adapter)]
     alone = [layer for layer in chosen if not layer.first]
@@ -83,7 +83,11 @@ def _inputs(layers: list[Layer], adapter: Adapter) -> list[Layer]:
 
 
 def activation_bytes(
-    shape: Shape, batch: Batch, adapter: Adapter, precision: Precision, recomputed: int = 0
+    shape: FluxShape,
+    batch: BatchShape,
+    adapter: LoraShape,
+    precision: Precision,
+    recomputed: int = 0,
 ) -> int:
     """Bytes kept by all blocks; of the first `recomputed` ones no more than their input."""
     wide = batch.tokens * shape.width * precision.itemsize
