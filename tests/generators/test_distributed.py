@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import pickle
 import random
@@ -21,6 +22,7 @@ from small_generator import FINETUNE, LORA, RUNTIME, Workspace
 
 from dermaflux.generators import finetune as stage
 from dermaflux.generators.flux_lora.model import lora
+from dermaflux.generators.protocol import FACTS
 from dermaflux.tracking import runs
 from dermaflux.tracking.runs import Silent
 
@@ -130,6 +132,11 @@ def assert_same(folder: Path, reference: Path) -> None:
             for file in (folder / name, reference / name)
         )
         torch.testing.assert_close(torch.tensor(rows), torch.tensor(expected), rtol=1e-5, atol=1e-7)
+    facts, expected_facts = (json.loads((path / FACTS).read_text()) for path in (folder, reference))
+    assert facts.keys() == expected_facts.keys()
+    for key, value in facts.items():
+        close = pytest.approx(expected_facts[key], rel=1e-5)
+        assert value == (close if isinstance(value, float) else expected_facts[key]), key
     weights, wanted = (load_file(path / lora.WEIGHTS) for path in (folder, reference))
     assert weights.keys() == wanted.keys()
     for name, weight in weights.items():

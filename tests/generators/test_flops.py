@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import pytest
 import tiny_flux
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dermaflux.generators.flux_lora.model import flops, lora
 from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, FluxShape, LoraShape
 from dermaflux.generators.flux_lora.model.options import Targets
 from dermaflux.generators.flux_lora.training.checkpointing import recompute
-from dermaflux.training.peak_flops import measured_peak
 
 TERA = 1e12
 
@@ -61,8 +59,3 @@ def test_equals_what_the_kernels_do(targets: Targets, recomputed: int) -> None:
     again = 0.5 * 4 * sum(tokens) ** 2 * shape.width * shape.blocks
     expected = flops.training_step(shape, *tokens, adapter, recomputed) + again
     assert counter.get_total_flops() == pytest.approx(images * expected, rel=0.005)
-
-
-def test_measured_peak_is_that_of_a_matrix_product() -> None:
-    rate = measured_peak(torch.device("cpu"), torch.float32)
-    assert 1e8 < rate < 1e15
