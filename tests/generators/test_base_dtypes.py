@@ -1,6 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import tiny_flux
@@ -168,30 +174,63 @@ def test_a_missing_package_is_one_sentence(loud: Any, monkeypatch: pytest.Monkey
         pipeline.load(loud, "nf4", CPU)
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("GatedRepoError", "accept its licence on https://huggingface.co/black-forest-labs/FLUX"),
-        ("RevisionNotFoundError", "has no revision abc"),
-        ("RepositoryNotFoundError", "neither a folder nor a repository"),
-    ],
-)
-def test_hub_errors_name_the_fix(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, kind: str, said: str
-) -> None:
-    from diffusers import FluxPipeline
-    from huggingface_hub import errors
-    from requests import Response
+class _Hub(http.server.BaseHTTPRequestHandler):
+    """Refuses every file in the words of the hub, by the name of the repository."""
 
-    from dermaflux.generators import backbone
-    from dermaflux.params import Backbone
+    CODES: ClassVar[dict[str, tuple[int, str]]] = {
+        "gated": (403, "GatedRepo"), "old": (404, "RevisionNotFound"), "gone": (404, "RepoNotFound")
+    }  # fmt: skip
 
-    named = Backbone(repository="black-forest-labs/FLUX.1-dev", revision="abc")
-    backbone.pin(named, tmp_path / "hub")
+    def do_HEAD(self) -> None:
+        owner = self.path.removeprefix("/api/models").split("/")[1]
+        status, code = self.CODES[owner]
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
-    def refuse(*arguments: Any, **options: Any) -> None:
-        raise OSError("no") from getattr(errors, kind)("no", response=Response())
+    do_GET = do_HEAD
 
-    monkeypatch.setattr(FluxPipeline, "from_pretrained", refuse)
-    with pytest.raises(InputError, match=said):
-        pipeline.load(tmp_path / "hub", "bf16", CPU)
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+_LOAD = """
+import sys
+from pathlib import Path
+import torch
+from dermaflux.errors import InputError
+from dermaflux.generators import backbone
+from dermaflux.generators.flux_lora.model import pipeline
+from dermaflux.params import Backbone
+
+for owner in ("gated", "old", "gone"):
+    folder = Path(sys.argv[1]) / owner
+    backbone.pin(Backbone(repository=f"{owner}/FLUX.1-dev", revision="a" * 40), folder)
+    try:
+        pipeline.load(folder, "bf16", torch.device("cpu"))
+    except InputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_what_the_hub_refuses_is_one_sentence_that_names_the_fix(tmp_path: Path) -> None:
+    """With the hub's own client, against a server that answers as the hub does."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = os.environ | {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "home"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD, str(tmp_path)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    server.shutdown()
+    assert done.returncode == 0, done.stderr
+    gated, old, gone = done.stdout.splitlines()
+    assert "accept its licence on https://huggingface.co/gated/FLUX.1-dev" in gated
+    assert f"old/FLUX.1-dev has no revision {'a' * 40}" in old
+    assert "neither a folder nor a repository" in gone
