@@ -1,8 +1,8 @@
-"""Frozen Linear layers whose weight is held in 8 bits, one scale per row.
+"""Frozen Linear layers whose weight is stored in 8 bits, one scale per row.
 
-Both libraries at hand (torchao's Float8WeightOnly, diffusers' layerwise casting) hand autograd the
+The two libraries (torchao's Float8WeightOnly, diffusers' layerwise casting) hand autograd the
 dequantized weight, which it keeps until the backward pass: over a model that saves nothing. Here,
-as in bitsandbytes' 4-bit layer, the 8-bit weight is what is kept, and it is dequantized twice.
+as in bitsandbytes' 4-bit layer, the 8-bit weight is what is saved, and it is dequantized twice.
 Reads and writes nothing.
 """
 

@@ -4,7 +4,7 @@ FLUX reads a prompt twice. T5 gives one state per token; these states enter ever
 their number decides the cost of a step. CLIP gives one pooled vector, which is added to the
 embedding of the time and modulates all blocks alike: it sets the overall look, the words come from
 T5. CLIP ends at 77 tokens, so the pooled vector of a longer caption knows only its beginning. That
-is how FLUX was made and it is kept; `clip_cut` counts the captions concerned and finds those whose
+is how FLUX works, and it stays so; `clip_cut` counts the captions concerned and finds those whose
 class word CLIP never sees. Reads and writes nothing.
 """
 

@@ -21,7 +21,7 @@ QuantizedDtype = Literal["fp8", "nf4"]
 BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 """Embedders and final layer of the transformer are small and sensitive, and stay in bf16."""
 T5_BLOCKS = ("encoder.",)
-T5_KEPT = (".wo",)
+T5_EXCLUDED = (".wo",)
 """T5 casts the input of `wo` to the dtype of the stored weight, which must be one to compute in."""
 
 
@@ -37,7 +37,7 @@ def quantize(pipe: FluxPipeline, kind: QuantizedDtype, device: torch.device) -> 
 def quantize_text(pipe: FluxPipeline, kind: QuantizedDtype, device: torch.device) -> None:
     """Quantize T5's blocks in place, where the pipeline has a T5."""
     if pipe.text_encoder_2 is not None:
-        replace(pipe.text_encoder_2, T5_BLOCKS, T5_KEPT, _maker(kind), device)
+        replace(pipe.text_encoder_2, T5_BLOCKS, T5_EXCLUDED, _maker(kind), device)
 
 
 def _maker(kind: QuantizedDtype) -> Callable[[nn.Linear], nn.Module]:
@@ -47,13 +47,13 @@ def _maker(kind: QuantizedDtype) -> Callable[[nn.Linear], nn.Module]:
 def replace(
     model: nn.Module,
     under: tuple[str, ...],
-    kept: tuple[str, ...],
+    excluded: tuple[str, ...],
     make: Callable[[nn.Linear], nn.Module],
     device: torch.device,
 ) -> None:
-    """Replace each Linear whose name starts with one of `under` and ends with none of `kept`."""
+    """Replace each Linear whose name starts with one of `under`, ends with none of `excluded`."""
     for name, module in list(model.named_modules()):
-        chosen = name.startswith(under) and not (kept and name.endswith(kept))
+        chosen = name.startswith(under) and not (excluded and name.endswith(excluded))
         if type(module) is nn.Linear and chosen:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, make(module.to(device)))
@@ -77,7 +77,7 @@ def _four_bit_linear() -> Callable[[nn.Linear], nn.Module]:
     layers: Any = bitsandbytes.nn
 
     def make(linear: nn.Linear) -> nn.Module:
-        made = layers.Linear4bit(
+        layer = layers.Linear4bit(
             linear.in_features,
             linear.out_features,
             bias=linear.bias is not None,
@@ -86,13 +86,13 @@ def _four_bit_linear() -> Callable[[nn.Linear], nn.Module]:
             quant_type="nf4",
             device="meta",
         )
-        made.weight = layers.Params4bit(
+        layer.weight = layers.Params4bit(
             linear.weight.detach(), requires_grad=False, compress_statistics=True,
-            quant_type="nf4", module=made,
+            quant_type="nf4", module=layer,
         )  # fmt: skip
         if linear.bias is not None:
-            made.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
-        quantized: nn.Module = made.to(linear.weight.device)
+            layer.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
+        quantized: nn.Module = layer.to(linear.weight.device)
         return quantized
 
     return make

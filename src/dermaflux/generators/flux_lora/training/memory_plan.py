@@ -15,7 +15,7 @@ from torch import nn
 
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model.flops import FluxShape, LoraShape
-from dermaflux.generators.flux_lora.model.quantize import BLOCKS, T5_BLOCKS, T5_KEPT
+from dermaflux.generators.flux_lora.model.quantize import BLOCKS, T5_BLOCKS, T5_EXCLUDED
 from dermaflux.generators.flux_lora.training.saved_activations import (
     BatchShape,
     Precision,
@@ -92,13 +92,13 @@ def _size(size: float) -> str:
 
 def weight_bytes(model: nn.Module, base_dtype: BaseDtype, encoder: bool = False) -> int:
     """Bytes of a part's weights as `pipeline.load` holds them; any device, meta included."""
-    under, kept = (T5_BLOCKS, T5_KEPT) if encoder else (BLOCKS, ())
+    under, excluded = (T5_BLOCKS, T5_EXCLUDED) if encoder else (BLOCKS, ())
     wide = 4 if base_dtype == "fp32" else 2
     total = sum(parameter.numel() for parameter in model.parameters()) * wide
     if base_dtype in ("fp32", "bf16"):
         return total
     for name, module in model.named_modules():
-        chosen = name.startswith(under) and not (kept and name.endswith(kept))
+        chosen = name.startswith(under) and not (excluded and name.endswith(excluded))
         if isinstance(module, nn.Linear) and chosen:
             total -= 2 * module.weight.numel()
             total += _quantized(module, base_dtype)
@@ -167,13 +167,13 @@ def _whole(base_dtype: BaseDtype) -> BaseDtype:
 def _peak(shape: FluxShape, run: Training, batch: BatchShape, kind: str, recomputed: int) -> float:
     itemsize = 4 if run.base_dtype == "fp32" else 2
     precision = Precision(itemsize, 4 if kind == "cpu" else itemsize)
-    kept = activation_bytes(shape, batch, run.adapter, precision, recomputed)
+    saved = activation_bytes(shape, batch, run.adapter, precision, recomputed)
     working = _GRADIENTS * batch.tokens * shape.width * itemsize
     if recomputed:
         working += block_bytes(shape, 0, batch, run.adapter, precision)
     if run.base_dtype in ("fp8", "nf4"):
         working += 2 * 5 * shape.width**2 * itemsize  # the largest layer, wide again
-    return kept * (1 + _FRAGMENTS) + working
+    return saved * (1 + _FRAGMENTS) + working
 
 
 def available_bytes(device: torch.device) -> float:

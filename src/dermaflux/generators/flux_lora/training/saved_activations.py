@@ -58,21 +58,21 @@ def block_bytes(
     wide = batch.tokens * shape.width
     # Query, key, value and output of attention; the feed-forward's hidden layer before its
     # activation; the block's input, and in double blocks the second norm's.
-    kept = wide * (4 + 4 + (2 if double else 1))
+    saved = wide * (4 + 4 + (2 if double else 1))
     if adapter.targets == "all-linear":
-        # Shift, scale and gate have a gradient, so what each multiplies is kept.
-        kept += wide * (4 if double else 2)
-    kept += sum(rows[layer.runs] * layer.inputs for layer in _inputs(layers, adapter))
+        # Shift, scale and gate have a gradient, so what each multiplies is saved.
+        saved += wide * (4 if double else 2)
+    saved += sum(rows[layer.runs] * layer.inputs for layer in _inputs(layers, adapter))
     for layer in layers:
         if layer.runs == "once":
-            kept += batch.images * layer.outputs
+            saved += batch.images * layer.outputs
         if adapted(layer, adapter):
-            kept += rows[layer.runs] * adapter.rank
+            saved += rows[layer.runs] * adapter.rank
             if precision.itemsize < 4:
                 # Copies of the float32 factors in the dtype they compute in.
-                kept += layer.adapter_weights(adapter.rank)
+                saved += layer.adapter_weights(adapter.rank)
     statistics = 4 * batch.tokens * (3 * shape.heads + 4)
-    return kept * precision.itemsize + 2 * wide * precision.norm_itemsize + statistics
+    return saved * precision.itemsize + 2 * wide * precision.norm_itemsize + statistics
 
 
 def _inputs(layers: list[LinearShape], adapter: LoraShape) -> list[LinearShape]:

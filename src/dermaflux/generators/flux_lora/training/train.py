@@ -123,7 +123,7 @@ class LoraTraining:
         first = [
             sample
             for label in CLASSES
-            for sample in [one for one in samples if one.label == label][:_GRID_SIDE]
+            for sample in [s for s in samples if s.label == label][:_GRID_SIDE]
         ]
         return [
             Condition(sample.label, sample.caption, scale, derived_seed(self._run.seed, "grid", n))
