@@ -216,6 +216,11 @@ def test_the_manifest_is_complete_and_opens_the_sampler_again(  # type: ignore[n
     models = here.models(pool.generator)
     sampler = generator.open(models, settings)
     assert dict(sampler.settings) == settings
+    others = {
+        key: value + 1 if isinstance(value, int | float) else value
+        for key, value in settings.items()
+    }
+    assert dict(generator.open(models, others).settings) == others
     assert sampler.provenance.weights == generator.weights_id(models) == rows["weights"].iloc[0]
 
 
@@ -224,17 +229,24 @@ def test_one_changed_byte_is_another_generator(  # type: ignore[no-untyped-def]
     here: Workspace, pools, name: str, tmp_path: Path
 ) -> None:
     pool, case = pools(name), CASES[name]
+    before = table.metadata(pool.folder)["weights"].iloc[0]
+    generator = registry.generator(name)
+
+    def weights(folder: Path, output: str) -> str:
+        if isinstance(generator, Collection):
+            target = tmp_path / output
+            generator.collect(POOL, case.sampling(folder), target, tmp_path / "report")
+            return str(table.metadata(target)["weights"].iloc[0])
+        return generator.weights_id(here.models(folder))
+
     changed = Path(shutil.copytree(pool.generator, tmp_path / "changed"))
+    assert weights(changed, "copied") == before
     content = bytearray((changed / case.weight_file).read_bytes())
     content[-case.weight_byte] ^= 1
     (changed / case.weight_file).write_bytes(content)
-    before = table.metadata(pool.folder)["weights"].iloc[0]
-    generator = registry.generator(name)
+    assert weights(changed, "other") != before
     if isinstance(generator, Collection):
-        generator.collect(POOL, case.sampling(changed), tmp_path / "pool", tmp_path / "report")
-        assert table.metadata(tmp_path / "pool")["weights"].iloc[0] != before
         return
-    assert generator.weights_id(here.models(changed)) != before
     with pytest.raises(InputError, match="was made with weights"):
         reproduce.sample_again("synthetic/000000", pool.folder, here.models(changed))
     with pytest.raises(InputError, match="run the stage `finetune`"):
