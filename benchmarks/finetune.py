@@ -104,21 +104,29 @@ def run_diffusers(arguments: argparse.Namespace) -> None:
 def run_ours(arguments: argparse.Namespace) -> None:
     """Worker: the stage `finetune` itself."""
     from dermaflux.generators import finetune
+    from dermaflux.generators.data import images
+    from dermaflux.generators.flux_lora import settings
     from dermaflux.generators.flux_lora.model.pipeline import tokenizers
-    from dermaflux.generators.flux_lora.training import data
+    from dermaflux.generators.flux_lora.training.data import arrange
+    from dermaflux.generators.protocol import TrainingRun
     from dermaflux.params import Finetune
+    from dermaflux.params.runtime import FinetuneRuntime
     from dermaflux.tracking.runs import Silent
+    from dermaflux.training.distributed import join
 
     folder = arguments.folder
-    section = Finetune(
+    lora = settings.Finetune(
         targets="attention",
         rank=RANK,
         alpha=RANK,
         steps=arguments.steps + _WARM + 1,
         batch_tokens=arguments.batch_tokens,
-        text_policy=arguments.policy,
-        scales=[arguments.scale],
-        validation_images=0,
+        prompt_padding=arguments.policy,
+    )
+    section = Finetune.model_validate(
+        {"scales": [arguments.scale], "validation_images": 0, "flux_lora": lora}
+    )
+    runtime = FinetuneRuntime(
         gradient_checkpointing="none",
         checkpoint_steps=100_000,
         log_steps=100_000,
@@ -127,13 +135,14 @@ def run_ours(arguments: argparse.Namespace) -> None:
     os.chdir(folder)
     inputs = (folder / "corpus", folder / "captions", folder / "backbone")
     began = time.perf_counter()
-    order = data.read(section, 0, *inputs[:2], tokenizers(inputs[2])).order
+    chosen = images.read(section, 0, *inputs[:2])
+    order = arrange(lora, 0, chosen, tokenizers(inputs[2])).order
     planned = time.perf_counter() - began
 
     def done(stamps: list[float]) -> None:
         seconds = stamps[-1] - stamps[_WARM - 1]
         timed = range(_WARM, len(stamps))
-        images = sum(one.real for step in timed for one in order.at(step))
+        images = sum(micro.real for step in timed for micro in order.at(step))
         report(
             images_per_second=images / seconds,
             seconds_per_step=seconds / len(timed),
@@ -143,7 +152,8 @@ def run_ours(arguments: argparse.Namespace) -> None:
         )
 
     stamped(arguments.steps + _WARM, done)
-    finetune.finetune(section, 0, *inputs, folder / "generator", folder / "grid.png", Silent())
+    run = TrainingRun(section, lora, runtime, 0, *inputs, folder / "grid.png", Silent(), join())
+    finetune.finetune("flux_lora", run, folder / "generator")
 
 
 def worker(which: str, folder: Path, **options: Any) -> dict[str, float]:

@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, Adapter, training_step
-from dermaflux.generators.flux_lora.training.memory_plan import GIB, Plan, Training, fit
-from dermaflux.generators.flux_lora.training.saved_activations import Batch
-from dermaflux.params.generators import BaseDtype
+from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, LoraShape, training_step
+from dermaflux.generators.flux_lora.model.options import BaseDtype
+from dermaflux.generators.flux_lora.training.memory_plan import GIB, MemoryPlan, Training, fit
+from dermaflux.generators.flux_lora.training.saved_activations import BatchShape
 
-ADAPTER = Adapter(64, "attention")
+ADAPTER = LoraShape(64, "attention")
 TRAINABLE = 104_595_456
 MIX = {64: 400_901, 256: 22_140, 1024: 85_303}
 """Images of the paper by image tokens: 128, 256 and 512 pixels."""
@@ -78,10 +78,12 @@ def parts() -> dict[str, nn.Module]:
         }  # fmt: skip
 
 
-def batches(batch_tokens: int) -> tuple[Batch, ...]:
+def batches(batch_tokens: int) -> tuple[BatchShape, ...]:
     """The fullest micro-batch of every bucket."""
     return tuple(
-        Batch(max(1, batch_tokens // (image + text)), image, text) for image in MIX for text in TEXT
+        BatchShape(max(1, batch_tokens // (image + text)), image, text)
+        for image in MIX
+        for text in TEXT
     )
 
 
@@ -105,7 +107,7 @@ def row(models: dict[str, nn.Module], card: Card, base: BaseDtype, cache: bool) 
         "batch_tokens": card.batch_tokens,
     }  # fmt: skip
     try:
-        found: Plan = fit(models, FLUX_1_DEV, run, "cuda", card.memory * GIB)
+        found: MemoryPlan = fit(models, FLUX_1_DEV, run, "cuda", card.memory * GIB)
     except InputError as error:
         return {**line, "fits": False, "reason": str(error)}
     rates = images_per_second(card, found.recomputed)

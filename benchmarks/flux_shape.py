@@ -25,11 +25,12 @@ import torch
 from random_flux import Model
 
 from dermaflux.generators.flux_lora.model import lora
-from dermaflux.generators.flux_lora.model.flops import Adapter, forward, training_step
-from dermaflux.generators.flux_lora.model.loss import noise_and_sigma, velocity_errors
+from dermaflux.generators.flux_lora.model.flops import LoraShape, forward, training_step
+from dermaflux.generators.flux_lora.model.loss import flow_matching_loss, noise_and_sigma
 from dermaflux.generators.flux_lora.model.prompt_padding import Text
-from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample
+from dermaflux.generators.flux_lora.sampling.sample import SamplingSettings, sample
 from dermaflux.generators.flux_lora.training.checkpointing import recompute
+from dermaflux.generators.protocol import Condition
 from dermaflux.training.peak_flops import measured_peak
 from dermaflux.training.torch_compile import compile_blocks
 
@@ -60,7 +61,7 @@ class Training:
             with torch.no_grad():
                 latents = latents + 0 * model.vae.encode(pictures).latent_dist.sample().float()
         text = model.text(batch, length)
-        loss = velocity_errors(model.transformer, latents, noise, sigma, text, 1.0).mean()
+        loss = flow_matching_loss(model.transformer, latents, noise, sigma, text, 1.0).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.weights.values(), 1.0)
         self._optimiser.step()
@@ -97,7 +98,7 @@ def train(model: Model, budget: int, scales: Sequence[int]) -> list[dict[str, An
                     print(f"{name:32s} {scale:4d} px {length:4d} tokens: out of memory", flush=True)
                     rows.append({**row, "batch": batch, "out_of_memory": True})
                     continue
-                flop = training_step(model.shape, tokens, length, Adapter(RANK, "attention"))
+                flop = training_step(model.shape, tokens, length, LoraShape(RANK, "attention"))
                 row |= {
                     "batch": batch,
                     "images_per_second": batch / seconds,
@@ -164,7 +165,8 @@ def generate(model: Model, scales: Sequence[int], batches: Sequence[int]) -> lis
             )  # fmt: skip
 
     def ours(scale: int, batch: int) -> None:
-        sample(pipe, Sampler(STEPS, 3.5, scale, "trim"), [prompt] * batch, range(batch), encode)
+        conditions = [Condition("benign", prompt, scale, seed) for seed in range(batch)]
+        sample(pipe, SamplingSettings(STEPS, 3.5, "trim"), conditions, encode)
 
     def measure(name: str, call: Callable[[int, int], None], length: int) -> None:
         for scale in scales:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dermaflux.generators.flux_lora.model.flops import Shape
+from dermaflux.generators.flux_lora.model.flops import FluxShape
 from dermaflux.generators.flux_lora.model.prompt_padding import Text
 
 _TIMED_SECONDS = 3.0
@@ -52,7 +52,7 @@ class Model:
         self.transformer, self.encoder, self.vae = (
             self._drawn(one) for one in (transformer, encoder, vae)
         )
-        self.shape = Shape.of(self.transformer.config)
+        self.shape = FluxShape.of(self.transformer.config)
 
     def _drawn(self, module: Any) -> Any:
         module = module.to(self.dtype).to_empty(device=self.device).eval().requires_grad_(False)

@@ -24,9 +24,11 @@ import torch
 
 from dermaflux.core.files import write_json
 from dermaflux.generators.flux_lora.model import lora, pipeline, prompt_padding
+from dermaflux.generators.flux_lora.model.options import PromptPadding
 from dermaflux.generators.flux_lora.sampling import load as merged
-from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample
+from dermaflux.generators.flux_lora.sampling.sample import SamplingSettings, sample
 from dermaflux.generators.pool import plan
+from dermaflux.generators.protocol import Condition
 
 BATCH = 16
 SCALE = 128
@@ -54,20 +56,19 @@ def speed(work: Callable[[Sequence[int]], object], batches: Sequence[Sequence[in
     return sum(map(len, batches)) / (time.perf_counter() - began)
 
 
-def ours(
-    pipe: Any, prompts: list[str], steps: int, policy: prompt_padding.Policy
-) -> dict[str, Any]:
+def ours(pipe: Any, prompts: list[str], steps: int, padding: PromptPadding) -> dict[str, Any]:
     """Images per second of batches of one text length."""
-    sampler = Sampler(steps, 3.5, SCALE, policy)
-    lengths = prompt_padding.text_lengths(pipe, prompts, policy)
-    (shard,) = plan.shards(lengths, len(prompts), BATCH)
+    settings = SamplingSettings(steps, 3.5, padding)
+    lengths = prompt_padding.text_lengths(pipe, prompts, padding)
+    (shard,) = plan.shards([(length,) for length in lengths], len(prompts), BATCH)
 
     def work(batch: Sequence[int]) -> object:
-        return sample(pipe, sampler, [prompts[place] for place in batch], list(batch))
+        conditions = [Condition("benign", prompts[index], SCALE, index) for index in batch]
+        return sample(pipe, settings, conditions)
 
     rate = speed(work, [batch.members for batch in shard.batches])
     return {
-        "name": f"ours, {policy}, adapter merged, batch {BATCH}",
+        "name": f"ours, {padding}, adapter merged, batch {BATCH}",
         "text_tokens_mean": round(sum(lengths) / len(lengths), 1),
         "images_per_second": round(rate, 3),
     }

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import tiny_flux
@@ -10,9 +16,9 @@ from small_generator import Workspace
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model import lora, pipeline
 from dermaflux.generators.flux_lora.model.float8_linear import Float8Linear
+from dermaflux.generators.flux_lora.model.options import BaseDtype
 from dermaflux.generators.flux_lora.model.quantize import BLOCKS, replace
 from dermaflux.generators.flux_lora.sampling import load
-from dermaflux.params.generators import BaseDtype
 
 CPU = torch.device("cpu")
 DTYPES = ["fp32", "bf16", "fp8", "nf4"]
@@ -102,7 +108,7 @@ def test_sampling_sees_the_adapter_in_every_dtype(loud: Any, tmp_path: Any, name
     found = _output(pipe, base_dtype)
     bounds = {"fp32": 1e-5, "bf16": 0.03, "fp8": 0.08, "nf4": 0.25}
     assert _distance(found, wanted) < bounds[name]
-    # What the adapter changed is there, next to what quantisation changed.
+    # What the adapter changed is there, next to what quantization changed.
     effect, change = (wanted - plain).flatten(), (found - plain).flatten()
     assert float(torch.nn.functional.cosine_similarity(effect, change, dim=0)) > 0.7
 
@@ -144,7 +150,7 @@ def test_eight_bit_layers_keep_no_wide_weight_for_the_backward_pass() -> None:
 
 
 def test_text_encoders_can_be_left_out(loud: Any) -> None:
-    pipe = pipeline.load(loud, "nf4" if _has_bitsandbytes() else "fp8", CPU, pipeline.PICTURE_PARTS)
+    pipe = pipeline.load(loud, "nf4" if _has_bitsandbytes() else "fp8", CPU, pipeline.IMAGE_PARTS)
     assert pipe.text_encoder is None
     assert pipe.text_encoder_2 is None
     clip, t5 = pipeline.tokenizers(loud)
@@ -168,30 +174,63 @@ def test_a_missing_package_is_one_sentence(loud: Any, monkeypatch: pytest.Monkey
         pipeline.load(loud, "nf4", CPU)
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("GatedRepoError", "accept its licence on https://huggingface.co/black-forest-labs/FLUX"),
-        ("RevisionNotFoundError", "has no revision abc"),
-        ("RepositoryNotFoundError", "neither a folder nor a repository"),
-    ],
-)
-def test_hub_errors_name_the_fix(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, kind: str, said: str
-) -> None:
-    from diffusers import FluxPipeline
-    from huggingface_hub import errors
-    from requests import Response
+class _Hub(http.server.BaseHTTPRequestHandler):
+    """Refuses every file in the words of the hub, by the name of the repository."""
 
-    from dermaflux.generators import backbone
-    from dermaflux.params import Backbone
+    CODES: ClassVar[dict[str, tuple[int, str]]] = {
+        "gated": (403, "GatedRepo"), "old": (404, "RevisionNotFound"), "gone": (404, "RepoNotFound")
+    }  # fmt: skip
 
-    named = Backbone(repository="black-forest-labs/FLUX.1-dev", revision="abc")
-    backbone.pin(named, tmp_path / "hub")
+    def do_HEAD(self) -> None:
+        owner = self.path.removeprefix("/api/models").split("/")[1]
+        status, code = self.CODES[owner]
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
-    def refuse(*arguments: Any, **options: Any) -> None:
-        raise OSError("no") from getattr(errors, kind)("no", response=Response())
+    do_GET = do_HEAD
 
-    monkeypatch.setattr(FluxPipeline, "from_pretrained", refuse)
-    with pytest.raises(InputError, match=said):
-        pipeline.load(tmp_path / "hub", "bf16", CPU)
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+_LOAD = """
+import sys
+from pathlib import Path
+import torch
+from dermaflux.errors import InputError
+from dermaflux.generators import backbone
+from dermaflux.generators.flux_lora.model import pipeline
+from dermaflux.params import Backbone
+
+for owner in ("gated", "old", "gone"):
+    folder = Path(sys.argv[1]) / owner
+    backbone.pin(Backbone(repository=f"{owner}/FLUX.1-dev", revision="a" * 40), folder)
+    try:
+        pipeline.load(folder, "bf16", torch.device("cpu"))
+    except InputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_what_the_hub_refuses_is_one_sentence_that_names_the_fix(tmp_path: Path) -> None:
+    """With the hub's own client, against a server that answers as the hub does."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = os.environ | {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "home"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD, str(tmp_path)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    server.shutdown()
+    assert done.returncode == 0, done.stderr
+    gated, old, gone = done.stdout.splitlines()
+    assert "accept its licence on https://huggingface.co/gated/FLUX.1-dev" in gated
+    assert f"old/FLUX.1-dev has no revision {'a' * 40}" in old
+    assert "neither a folder nor a repository" in gone

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.model.prompt_padding import Policy, text_length
+from dermaflux.generators.flux_lora.model.options import PromptPadding
+from dermaflux.generators.flux_lora.model.prompt_padding import text_length
 from dermaflux.generators.flux_lora.training.buckets import Bucket, MicroBatch, Order
 
 PAPER = {128: 400_901, 256: 22_140, 512: 85_303}
@@ -88,7 +89,7 @@ def forward_flop(image: int, text: np.ndarray) -> np.ndarray:
 
 
 def test_trimming_halves_the_compute_of_the_papers_corpus() -> None:
-    total: dict[Policy, float] = {"trim": 0.0, "pad512": 0.0}
+    total: dict[PromptPadding, float] = {"trim": 0.0, "pad512": 0.0}
     for scale, count in PAPER.items():
         tokens, images = np.unique(caption_lengths(count), return_counts=True)
         for policy in total:

@@ -5,11 +5,12 @@ import tiny_flux
 import torch
 
 from dermaflux.generators.flux_lora.model import lora
+from dermaflux.generators.flux_lora.model.options import Targets
 from dermaflux.generators.flux_lora.training.checkpointing import recompute
 
 
 @pytest.mark.parametrize("targets", ["attention", "all-linear"])
-def test_gradients_are_those_without_it_bit_by_bit(targets: lora.Targets) -> None:
+def test_gradients_are_those_without_it_bit_by_bit(targets: Targets) -> None:
     model = tiny_flux.transformer()
     weights = lora.add(model, targets, 4, 4.0, seed=0)
     tiny_flux.stir(weights)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import random
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
-from small_generator import FINETUNE, Workspace
+from small_generator import FINETUNE, LORA, RUNTIME, Workspace
 
 from dermaflux.generators import finetune as stage
 from dermaflux.generators.flux_lora.model import lora
+from dermaflux.generators.protocol import FACTS
 from dermaflux.tracking import runs
 from dermaflux.tracking.runs import Silent
 
@@ -28,12 +31,12 @@ TWO = ("--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no")
 QUIET = ("--dynamo_backend", "no")
 
 SCRIPT = """
-import os, signal, sys
+import dataclasses, os, pickle, signal, sys
 from pathlib import Path
 from dermaflux.generators.flux_lora.training import sharding
 from dermaflux.generators.finetune import finetune
-from dermaflux.params import Finetune
 from dermaflux.tracking.runs import Silent
+from dermaflux.training.distributed import join
 
 class Fatal(Silent):
     def metrics(self, values, step):
@@ -43,13 +46,12 @@ class Fatal(Silent):
 def measured(transformer, adapter, processes, shard=sharding.shard):
     whole = sum(p.numel() for p in transformer.parameters())
     shard(transformer, adapter, processes)
-    own = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in transformer.parameters())
-    print(f"rank {processes.rank} holds {own / whole:.3f}", flush=True)
+    part = sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in transformer.parameters())
+    print(f"rank {processes.rank} stores {part / whole:.3f}", flush=True)
 
 sharding.shard = measured
-section = Finetune.model_validate_json(sys.argv[1])
-finetune(section, 0, Path("corpus"), Path("captions"), Path("backbone"), Path(sys.argv[2]),
-         Path(sys.argv[2] + ".png"), Fatal())
+run = pickle.loads(Path(sys.argv[1]).read_bytes())
+finetune("flux_lora", dataclasses.replace(run, log=Fatal(), processes=join()), Path(sys.argv[2]))
 """
 
 NOT_FINITE = """
@@ -111,15 +113,19 @@ def one_process(workspace: Workspace) -> Path:
     """The result of one process, which every other route must reproduce."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    folder = workspace.root / "one"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace.root)
         patch.delenv("DVC_ROOT", raising=False)
-        stage.finetune(
-            FINETUNE, 0, *workspace.inputs(), folder, workspace.root / "one.png", Silent()
-        )
+        folder = workspace.train("one", grid="one.png")
     torch.set_num_threads(threads)
     return folder
+
+
+def pickled(here: Workspace, **changes: Any) -> Path:
+    """A training run in a file, for processes that start from nothing."""
+    file = here.root / "run.pickle"
+    file.write_bytes(pickle.dumps(here.training_run(**changes)))
+    return file
 
 
 def assert_same(folder: Path, reference: Path) -> None:
@@ -129,7 +135,12 @@ def assert_same(folder: Path, reference: Path) -> None:
             for file in (folder / name, reference / name)
         )
         torch.testing.assert_close(torch.tensor(rows), torch.tensor(expected), rtol=1e-5, atol=1e-7)
-    weights, wanted = (load_file(one / lora.WEIGHTS) for one in (folder, reference))
+    facts, expected_facts = (json.loads((path / FACTS).read_text()) for path in (folder, reference))
+    assert facts.keys() == expected_facts.keys()
+    for key, value in facts.items():
+        close = pytest.approx(expected_facts[key], rel=1e-5)
+        assert value == (close if isinstance(value, float) else expected_facts[key]), key
+    weights, wanted = (load_file(path / lora.WEIGHTS) for path in (folder, reference))
     assert weights.keys() == wanted.keys()
     for name, weight in weights.items():
         torch.testing.assert_close(weight, wanted[name], rtol=1e-4, atol=1e-6)
@@ -146,7 +157,9 @@ def test_two_processes_by_parameter_reproduce_one(
         shutil.copytree(here.root / name, root / name)
     shutil.copytree(here.backbone, root / "models" / "backbone")
     raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    raw |= {"finetune": FINETUNE.model_dump(), "accelerate": "--num_processes 2"}
+    section = FINETUNE.model_copy(update={"flux_lora": LORA})
+    raw["finetune"] = section.chosen("flux_lora")
+    raw["runtime"] |= {"finetune": RUNTIME.model_dump(), "accelerate": "--num_processes 2"}
     with (root / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(raw, file)
     code, output = run(root, "-m", "dermaflux", "finetune")
@@ -160,26 +173,27 @@ def test_two_processes_by_parameter_reproduce_one(
 
     monkeypatch.chdir(root)
     client = runs.connect()
-    (found,) = client.search_runs([runs.experiment_id(client, "generator")])
-    assert found.info.status == "FINISHED"
-    assert found.data.params["processes"] == "2"
+    (logged,) = client.search_runs([runs.experiment_id(client, "generator")])
+    assert logged.info.status == "FINISHED"
+    assert logged.data.params["processes"] == "2"
     assert {"loss", "validation_loss", "images_per_second", "mfu_percent"} <= set(
-        found.data.metrics
+        logged.data.metrics
     )
-    assert any(name.startswith("system/cpu") for name in found.data.metrics)
+    assert any(name.startswith("system/cpu") for name in logged.data.metrics)
 
 
 @pytest.mark.slow
 def test_a_sharded_base_reproduces_a_whole_one(here: Workspace, one_process: Path) -> None:
     """FSDP, recomputation and a grid in the middle change nothing but the memory."""
-    section = FINETUNE.model_copy(update={"gradient_checkpointing": "full", "grid_steps": 2})
+    runtime = RUNTIME.model_copy(update={"gradient_checkpointing": "full", "grid_steps": 2})
     options = ("--use_fsdp", "--fsdp_version", "2")
-    arguments = (section.model_dump_json(), "sharded", "-1")
+    run = pickled(here, runtime=runtime, grid="sharded.png")
+    arguments = (str(run), "sharded", "-1")
     code, output = launch(here.root, SCRIPT, *arguments, options=options)
     assert code == 0, output
-    held = [float(line.split()[-1]) for line in output.splitlines() if " holds " in line]
-    assert len(held) == 2, output
-    assert all(share < 0.53 for share in held)
+    shares = [float(line.split()[-1]) for line in output.splitlines() if " stores " in line]
+    assert len(shares) == 2, output
+    assert all(share < 0.53 for share in shares)
     assert_same(here.root / "sharded", one_process)
     assert (here.root / "sharded.png").read_bytes() == (here.root / "one.png").read_bytes()
 
@@ -190,8 +204,9 @@ def test_a_checkpoint_of_two_processes_is_continued_by_one(
 ) -> None:
     step = random.SystemRandom().randint(3, 5)
     print(f"killed at step {step}")
-    section = FINETUNE.model_copy(update={"warmup_steps": 0})
-    arguments = (section.model_dump_json(), "continued", str(step))
+    settings = LORA.model_copy(update={"warmup_steps": 0})
+    run = pickled(here, settings=settings, grid="continued.png")
+    arguments = (str(run), "continued", str(step))
     code, output = launch(here.root, SCRIPT, *arguments, options=("--multi_gpu",))
     assert code != 0
     assert not (here.root / "continued").exists(), output
@@ -203,9 +218,7 @@ def test_a_checkpoint_of_two_processes_is_continued_by_one(
                 steps.append(step)
 
     def single(name: str, log: Silent) -> Path:
-        folder = here.root / name
-        stage.finetune(section, 0, *here.inputs(), folder, here.root / f"{name}.png", log)
-        return folder
+        return here.train(name, settings=settings, grid=f"{name}.png", log=log)
 
     continued = single("continued", Counting())
     assert steps == ([3, 4, 5] if step < 5 else [5])
@@ -221,9 +234,3 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_with_one_sentence(
     assert code != 0
     assert output.count("the loss of step 2 is inf on images isic/1-1;") == 1, output
     assert time.monotonic() - started < 200
-
-
-def test_facts_do_not_depend_on_the_processes(one_process: Path) -> None:
-    facts = json.loads((one_process / stage.SETTINGS).read_text())
-    assert "processes" not in facts
-    assert facts["text_policy"] == "trim"

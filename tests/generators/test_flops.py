@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import pytest
 import tiny_flux
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dermaflux.generators.flux_lora.model import flops, lora
-from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, Adapter, Shape
+from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, FluxShape, LoraShape
+from dermaflux.generators.flux_lora.model.options import Targets
 from dermaflux.generators.flux_lora.training.checkpointing import recompute
-from dermaflux.training.peak_flops import measured_peak
 
 TERA = 1e12
 
@@ -34,7 +33,7 @@ def test_training_step_of_flux_1_dev(
     image_tokens: int, text_tokens: int, plain: float, recomputed: float
 ) -> None:
     """Within one per cent of that count, which has fewer adapter layers (fused names)."""
-    adapter = Adapter(64, "all-linear")
+    adapter = LoraShape(64, "all-linear")
     step = flops.training_step(FLUX_1_DEV, image_tokens, text_tokens, adapter) / TERA
     assert step == pytest.approx(plain, rel=0.014)
     twice = flops.training_step(FLUX_1_DEV, image_tokens, text_tokens, adapter, 57) / TERA
@@ -43,9 +42,9 @@ def test_training_step_of_flux_1_dev(
 
 @pytest.mark.parametrize("targets", ["attention", "all-linear"])
 @pytest.mark.parametrize("recomputed", [0, 2, 4])
-def test_equals_what_the_kernels_do(targets: lora.Targets, recomputed: int) -> None:
+def test_equals_what_the_kernels_do(targets: Targets, recomputed: int) -> None:
     model = tiny_flux.transformer(2, 2)
-    shape, adapter = Shape.of(model.config), Adapter(4, targets)
+    shape, adapter = FluxShape.of(model.config), LoraShape(4, targets)
     lora.add(model, targets, 4, 4.0, seed=0)
     recompute(model.train(), recomputed)
     images, image_tokens, text_tokens = 2, 64, 48
@@ -60,8 +59,3 @@ def test_equals_what_the_kernels_do(targets: lora.Targets, recomputed: int) -> N
     again = 0.5 * 4 * sum(tokens) ** 2 * shape.width * shape.blocks
     expected = flops.training_step(shape, *tokens, adapter, recomputed) + again
     assert counter.get_total_flops() == pytest.approx(images * expected, rel=0.005)
-
-
-def test_measured_peak_is_that_of_a_matrix_product() -> None:
-    rate = measured_peak(torch.device("cpu"), torch.float32)
-    assert 1e8 < rate < 1e15

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import http.server
 import json
 import os
@@ -12,47 +13,52 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_adapter import awakened_backbone, draw_generator
-from small_generator import FINETUNE, Workspace
+from small_generator import LORA, Workspace
 
 from dermaflux import paths
 from dermaflux.errors import InputError
-from dermaflux.generators import finetune, synthesize
+from dermaflux.generators import finetune
 from dermaflux.generators.flux_lora.files import adapter_file, exported, imported, kohya_naming
-from dermaflux.generators.flux_lora.files.kohya_naming import Layer
+from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
 from dermaflux.generators.flux_lora.model import lora
-from dermaflux.generators.flux_lora.sampling.load import open_generator
-from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample
+from dermaflux.generators.flux_lora.model.options import Targets
+from dermaflux.generators.flux_lora.sampling.generator import GENERATOR
+from dermaflux.generators.flux_lora.training.trainer import TRAINER
+from dermaflux.generators.protocol import FACTS, Condition
 from dermaflux.params.load import load
 from dermaflux.tracking.runs import Silent
 
 
 @pytest.mark.parametrize("targets", ["attention", "all-linear"])
 def test_exported_and_imported_again_it_makes_the_same_image(
-    workspace: Workspace, tmp_path: Path, targets: lora.Targets
+    workspace: Workspace, tmp_path: Path, targets: Targets
 ) -> None:
     backbone = awakened_backbone(workspace.backbone, tmp_path / "backbone")
     folder = draw_generator(backbone, tmp_path / "generator", targets, rank=3, alpha=4.0)
     file, again = tmp_path / "out" / "kohya.safetensors", tmp_path / "again"
     exported.export(file, "kohya", "fp32", folder)
-    section = FINETUNE.model_copy(update={"imported": str(file)})
-    imported.write(section, backbone, again, Silent())
+    settings = LORA.model_copy(update={"imported": str(file)})
+    run = dataclasses.replace(workspace.training_run(settings=settings), backbone=backbone)
+    run = dataclasses.replace(run, grid=tmp_path / "report" / "grid.png")
+    finetune.install("flux_lora", TRAINER, run, again)
 
-    facts = json.loads((again / "finetune.json").read_text())
+    facts = json.loads((again / FACTS).read_text())
     assert (facts["targets"], facts["rank"], facts["alpha"]) == (targets, 3, 4)
     assert facts["imported"] == "kohya.safetensors"
-    kept, made = adapter_file.read(folder / lora.WEIGHTS), adapter_file.read(again / lora.WEIGHTS)
-    assert facts["trainable_parameters"] == kept.parameters == made.parameters
-    for name, layer in kept.layers.items():
-        assert torch.equal(layer.down, made.layers[name].down)
-        assert torch.equal(layer.up, made.layers[name].up)
-    weights = synthesize.read_weights(again, backbone)
-    assert (weights.text_policy, weights.base_dtype) == ("trim", "fp32")
-    sampler = Sampler(2, 3.5, 128, weights.text_policy)
-    pictures = [
-        sample(open_generator(one, backbone, "fp32"), sampler, ["a benign lesion"], [3])
-        for one in (folder, again)
-    ]
-    assert (pictures[0] == pictures[1]).all()
+    original = adapter_file.read(folder / lora.WEIGHTS)
+    copied = adapter_file.read(again / lora.WEIGHTS)
+    assert facts["trainable_parameters"] == original.parameters == copied.parameters
+    for name, layer in original.layers.items():
+        assert torch.equal(layer.down, copied.layers[name].down)
+        assert torch.equal(layer.up, copied.layers[name].up)
+    condition = Condition("benign", "a benign lesion", 128, 3)
+    images = []
+    for generator in (folder, again):
+        models = dataclasses.replace(workspace.models(generator), backbone=backbone)
+        sampler = GENERATOR.open(models, {"steps": 2, "guidance": 3.5})
+        assert sampler.settings["prompt_padding"] == "trim"
+        images.append(sampler([condition]))
+    assert (images[0] == images[1]).all()
 
 
 def test_the_stage_takes_it_in_place_of_training(
@@ -66,11 +72,13 @@ def test_the_stage_takes_it_in_place_of_training(
     folder = draw_generator(workspace.backbone, tmp_path / "drawn")
     exported.export(tmp_path / "kohya.safetensors", "kohya", "fp32", folder)
     params = load(Path(__file__).parents[2] / "params.yaml")
-    section = params.finetune.model_copy(update={"imported": "kohya.safetensors"})
+    settings = LORA.model_copy(update={"imported": "kohya.safetensors"})
+    section = params.finetune.model_copy(update={"flux_lora": settings})
     finetune.run(params.model_copy(update={"finetune": section}))
-    made = adapter_file.read(paths.GENERATOR / lora.WEIGHTS)
-    assert made.layers.keys() == adapter_file.read(folder / lora.WEIGHTS).layers.keys()
-    assert (finetune.GRID.parent / lora.SETTINGS).exists()
+    adapter = adapter_file.read(paths.GENERATOR / lora.WEIGHTS)
+    assert adapter.layers.keys() == adapter_file.read(folder / lora.WEIGHTS).layers.keys()
+    facts = json.loads((finetune.GRID.parent / FACTS).read_text())
+    assert "imported from kohya.safetensors" in facts["summary"]
 
 
 def test_a_layer_fused_from_one_matrix_imports_with_the_same_product(
@@ -80,16 +88,16 @@ def test_a_layer_fused_from_one_matrix_imports_with_the_same_product(
     draw = torch.Generator().manual_seed(0)
     sizes = {"double_blocks_1_img_attn_qkv": 384, "single_blocks_3_linear1": 896}
     fused = {
-        f"lora_unet_{name}": Layer(
+        f"lora_unet_{name}": LoraLayer(
             torch.randn(4, 128, generator=draw), torch.randn(size, 4, generator=draw), 2.0
         )
         for name, size in sizes.items()
     }
     file = tmp_path / "authors.safetensors"
     file.write_bytes(adapter_file.kohya_bytes(kohya_naming.separate(fused), {}, torch.bfloat16))
-    section = FINETUNE.model_copy(update={"imported": str(file)})
-    imported.write(section, workspace.backbone, tmp_path / "generator", Silent())
-    again = kohya_naming.fused(adapter_file.read(tmp_path / "generator" / lora.WEIGHTS).layers)
+    settings = LORA.model_copy(update={"imported": str(file)})
+    imported.write(settings, workspace.backbone, tmp_path, Silent())
+    again = kohya_naming.fused(adapter_file.read(tmp_path / lora.WEIGHTS).layers)
     for name, layer in fused.items():
         assert again[name].rank == 4
         assert torch.equal(again[name].product(), layer.to(torch.bfloat16).product())
@@ -97,14 +105,14 @@ def test_a_layer_fused_from_one_matrix_imports_with_the_same_product(
 
 def test_a_lora_of_another_architecture_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
-    section = FINETUNE.model_copy(update={"imported": str(file)})
+    settings = LORA.model_copy(update={"imported": str(file)})
 
     def refused(name: str, outputs: int, inputs: int) -> str:
-        layer = Layer(torch.ones(2, inputs), torch.ones(outputs, 2), 2.0)
+        layer = LoraLayer(torch.ones(2, inputs), torch.ones(outputs, 2), 2.0)
         file.write_bytes(adapter_file.diffusers_bytes({name: layer}, {}))
         with pytest.raises(InputError) as error:
-            imported.write(section, workspace.backbone, tmp_path / "generator", Silent())
-        assert not (tmp_path / "generator").exists()
+            imported.write(settings, workspace.backbone, tmp_path, Silent())
+        assert not (tmp_path / lora.WEIGHTS).exists()
         return str(error.value)
 
     assert "which the backbone tiny does not have" in refused(
@@ -120,9 +128,9 @@ def test_names_that_cannot_be_imported(workspace: Workspace, tmp_path: Path) -> 
         ({"imported": "no/such/file.safetensors"}, "neither a file nor a hub id"),
         ({"imported": "StathisGln/DermaFlux"}, "pin the commit"),
     ]:
-        section = FINETUNE.model_copy(update=update)
+        settings = LORA.model_copy(update=update)
         with pytest.raises(InputError, match=match):
-            imported.write(section, workspace.backbone, tmp_path / "generator", Silent())
+            imported.write(settings, workspace.backbone, tmp_path, Silent())
     with pytest.raises(InputError, match="--format is 'ckpt'"):
         exported.export(tmp_path / "a.safetensors", "ckpt", "fp32", tmp_path)
     with pytest.raises(InputError, match="run the stage `finetune`"):
@@ -170,6 +178,7 @@ def test_the_authors_lora_comes_from_the_hub_at_a_pinned_commit(
     _Hub.file = tmp_path / "kohya.safetensors"
     exported.export(_Hub.file, "kohya", "bf16", folder)
     shutil.rmtree(folder)
+    folder.mkdir()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     code = (
@@ -177,12 +186,13 @@ def test_the_authors_lora_comes_from_the_hub_at_a_pinned_commit(
         "from pathlib import Path\n"
         "from dermaflux.errors import InputError\n"
         "from dermaflux.generators.flux_lora.files import imported\n"
-        "from dermaflux.params import Finetune\n"
+        "from dermaflux.generators.flux_lora.settings import Finetune\n"
         "from dermaflux.tracking.runs import Silent\n"
         "for name in ('un/known', 'StathisGln/DermaFlux'):\n"
         f"    section = Finetune(imported=name, imported_revision='{_COMMIT}')\n"
         "    try:\n"
-        "        imported.write(section, Path(sys.argv[1]), Path(sys.argv[2]), Silent())\n"
+        "        facts = imported.write(section, *map(Path, sys.argv[1:]), Silent())\n"
+        "        print(facts['imported'], facts['targets'])\n"
         "    except InputError as error:\n"
         "        print(error)\n"
     )
@@ -198,7 +208,7 @@ def test_the_authors_lora_comes_from_the_hub_at_a_pinned_commit(
     server.shutdown()
     assert done.returncode == 0, done.stderr
     assert "un/known is neither a file nor a repository" in done.stdout
-    assert "was trained with text policy" not in done.stdout  # the file itself says `trim`
-    facts = json.loads((folder / "finetune.json").read_text())
-    assert facts["imported"] == f"StathisGln/DermaFlux@{_COMMIT}/flux_lora_64_64.safetensors"
-    assert facts["targets"] == "all-linear"
+    assert "was trained with prompt padding" not in done.stdout  # the file itself says `trim`
+    origin = f"StathisGln/DermaFlux@{_COMMIT}/flux_lora_64_64.safetensors"
+    assert f"{origin} all-linear" in done.stdout
+    assert (folder / lora.WEIGHTS).exists()

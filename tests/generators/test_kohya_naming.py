@@ -9,21 +9,21 @@ from safetensors.torch import load_file, save_file
 
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.files import adapter_file, kohya_naming
-from dermaflux.generators.flux_lora.files.kohya_naming import Layer
+from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
 from dermaflux.generators.flux_lora.model import lora
 
 DOUBLE = "transformer_blocks.0.attn"
 SINGLE = "single_transformer_blocks.0"
 
 
-def _draw(outputs: int, inputs: int, rank: int, seed: int, alpha: float = 3.0) -> Layer:
+def _draw(outputs: int, inputs: int, rank: int, seed: int, alpha: float = 3.0) -> LoraLayer:
     draw = torch.Generator().manual_seed(seed)
-    return Layer(
+    return LoraLayer(
         torch.randn(rank, inputs, generator=draw), torch.randn(outputs, rank, generator=draw), alpha
     )
 
 
-def _block(width: int, rank: int, alpha: float = 3.0) -> dict[str, Layer]:
+def _block(width: int, rank: int, alpha: float = 3.0) -> dict[str, LoraLayer]:
     """An adapter on every Linear of one double and one single block."""
     sizes = {
         **{f"{DOUBLE}.{one}": (width, width) for one in ("to_q", "to_k", "to_v", "to_out.0")},
@@ -45,7 +45,7 @@ def _block(width: int, rank: int, alpha: float = 3.0) -> dict[str, Layer]:
     }
 
 
-def _equal(ours: dict[str, Layer], theirs: dict[str, Layer]) -> bool:
+def _equal(ours: dict[str, LoraLayer], theirs: dict[str, LoraLayer]) -> bool:
     return ours.keys() == theirs.keys() and all(
         torch.equal(one.down, theirs[name].down)
         and torch.equal(one.up, theirs[name].up)
@@ -77,7 +77,7 @@ def test_a_fused_layer_adds_what_its_parts_add_stacked() -> None:
 def test_parts_that_share_their_down_matrix_fuse_at_their_own_rank() -> None:
     down = _draw(8, 8, 2, 0).down
     names = [f"{DOUBLE}.to_{one}" for one in "qkv"]
-    layers = {name: Layer(down, _draw(8, 8, 2, 7 + i).up, 3.0) for i, name in enumerate(names)}
+    layers = {name: LoraLayer(down, _draw(8, 8, 2, 7 + i).up, 3.0) for i, name in enumerate(names)}
     whole = kohya_naming.fused(layers)["lora_unet_double_blocks_0_img_attn_qkv"]
     assert whole.rank == 2
     torch.testing.assert_close(
@@ -110,14 +110,14 @@ def test_diffusers_own_converter_reads_the_export_at_the_width_of_flux(
     if shared:
         first = layers[f"{DOUBLE}.to_q"].down
         layers = {
-            name: Layer(first, one.up, one.alpha) if one.down.shape[1] == 3072 else one
+            name: LoraLayer(first, one.up, one.alpha) if one.down.shape[1] == 3072 else one
             for name, one in layers.items()
         }
     path = tmp_path / "kohya.safetensors"
-    path.write_bytes(adapter_file.kohya_bytes(layers, {"text_policy": "trim"}, torch.float32))
+    path.write_bytes(adapter_file.kohya_bytes(layers, {"prompt_padding": "trim"}, torch.float32))
     theirs = _convert_kohya_flux_lora_to_diffusers(load_file(path))
     ours = adapter_file.read(path)
-    assert (ours.naming, ours.policy) == ("kohya", {"text_policy": "trim"})
+    assert (ours.naming, ours.metadata) == ("kohya", {"prompt_padding": "trim"})
     assert _equal(ours.layers, layers)
     probe = torch.randn(3072 * 5, 1, generator=torch.Generator().manual_seed(9))
     for name, layer in layers.items():

@@ -9,13 +9,14 @@ from diffusers import FluxPipeline
 from safetensors import safe_open
 
 from dermaflux.generators.flux_lora.model import lora, pipeline
+from dermaflux.generators.flux_lora.model.options import Targets
 from dermaflux.generators.flux_lora.model.prompt_padding import encode
 
 
 @pytest.mark.parametrize(
     ("targets", "expected"), [("attention", 104_595_456), ("all-linear", 343_670_784)]
 )
-def test_adapter_sizes_on_flux_1_dev(targets: lora.Targets, expected: int) -> None:
+def test_adapter_sizes_on_flux_1_dev(targets: Targets, expected: int) -> None:
     from diffusers import FluxTransformer2DModel
 
     with torch.device("meta"):
@@ -103,4 +104,4 @@ def test_saved_adapter_loads_in_diffusers_and_samples_the_same(here, tmp_path: P
     fresh.load_lora_weights(str(tmp_path / "generator"))
     assert torch.equal(_latents(fresh), adapted)
     with safe_open(tmp_path / "generator" / lora.WEIGHTS, "pt") as file:
-        assert file.metadata()[lora.POLICY_KEY] == '{"text_tokens": 64}'
+        assert file.metadata()[lora.METADATA_KEY] == '{"text_tokens": 64}'

@@ -1,33 +1,35 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
 import torch
-from small_generator import FINETUNE, Workspace
+from small_generator import FINETUNE, LORA, Workspace
 
 from dermaflux.core.seeds import generator
-from dermaflux.generators import finetune as stage
+from dermaflux.generators.data import images as training_images
 from dermaflux.generators.data.latents import Latents
 from dermaflux.generators.flux_lora.model import lora, pipeline
 from dermaflux.generators.flux_lora.model.prompt_padding import ResidentText
 from dermaflux.generators.flux_lora.model.rectified_flow import shift
-from dermaflux.generators.flux_lora.training import data as training_data
-from dermaflux.generators.flux_lora.training.data import TrainingData
+from dermaflux.generators.flux_lora.training.buckets import MicroBatch
+from dermaflux.generators.flux_lora.training.data import TrainingData, arrange
+from dermaflux.generators.flux_lora.training.held_out import HeldOutInputs, held_out_loss
 from dermaflux.generators.flux_lora.training.objective import Objective
-from dermaflux.generators.flux_lora.training.validation_loss import SIGMAS, Validation
 from dermaflux.training.distributed import SINGLE, Processes
+from dermaflux.training.validation_events import HeldOutLoss
 
 # The seven images are one bucket in two micro-batches of four: one place is a filler.
-SECTION = FINETUNE.model_copy(
-    update={"text_policy": "pad512", "batch_tokens": 4 * (64 + 512), "scales": [128]}
-)
+SECTION = FINETUNE.model_copy(update={"scales": [128]})
+SETTINGS = LORA.model_copy(update={"prompt_padding": "pad512", "batch_tokens": 4 * (64 + 512)})
 
 
 @pytest.fixture
 def opened(here: Workspace):  # type: ignore[no-untyped-def]
     tokenizers = pipeline.tokenizers(here.backbone)
-    data = training_data.read(SECTION, 0, here.corpus, here.captions, tokenizers)
+    images = training_images.read(SECTION, 0, here.corpus, here.captions)
+    data = arrange(SETTINGS, 0, images, tokenizers)
     pipe = pipeline.load(here.backbone, "fp32", torch.device("cpu"))
     weights = lora.add(pipe.transformer, "attention", 2, 4.0, 1)
     draw = torch.Generator().manual_seed(0)
@@ -42,7 +44,7 @@ def objective(opened, processes: Processes = SINGLE) -> Objective:  # type: igno
     pipe, weights, data, latents = opened
     return Objective(
         pipe.transformer, weights, data.samples, data.caption_tokens, data.order, latents,
-        ResidentText(pipe), SECTION, 0, 9, processes,
+        ResidentText(pipe), SETTINGS, 0, 9, processes,
     )  # fmt: skip
 
 
@@ -116,7 +118,7 @@ def test_a_step_is_the_mean_over_its_real_images_whoever_computes_them(opened) -
 def test_work_counts_captions_and_nothing_twice(opened) -> None:  # type: ignore[no-untyped-def]
     data: TrainingData = opened[2]
     found = objective(opened)
-    assert data.order.per_epoch == SECTION.micro_batches
+    assert data.order.per_epoch == SETTINGS.micro_batches
     works = [found.work(0)]
     assert works[0].tokens == 8 * (64 + 512)
     assert sum(work.images for work in works) == len(data.samples)
@@ -129,18 +131,20 @@ def test_work_counts_captions_and_nothing_twice(opened) -> None:  # type: ignore
 def test_validation_loss_is_that_of_plain_diffusers_calls_and_always_the_same(opened) -> None:  # type: ignore[no-untyped-def]
     pipe, weights, data, latents = opened
 
-    def validation(order: Sequence[int]) -> Validation:
-        return Validation(
-            pipe.transformer, [data.held_out[place] for place in order],
-            [data.held_out_buckets[place] for place in order], 4096, latents, ResidentText(pipe),
-            1.0, SINGLE,
+    def validation(order: Sequence[int]) -> HeldOutLoss[MicroBatch, HeldOutInputs]:
+        turned = dataclasses.replace(
+            data, held_out=[data.held_out[index] for index in order],
+            held_out_buckets=[data.held_out_buckets[index] for index in order],
         )  # fmt: skip
+        settings = SETTINGS.model_copy(update={"batch_tokens": 4096})
+        text = ResidentText(pipe)
+        return held_out_loss(pipe.transformer, turned, latents, text, settings, SINGLE)
 
     assert sorted(one.label for one in data.held_out) == ["benign", "malignant"]
     assert all(one.image_id.split("/")[1] in ("010", "012", "013") for one in data.held_out)
     count = len(data.held_out)
-    found = validation(range(count))
-    first, second = found.loss(), found.loss()
+    loss = validation(range(count))
+    first, second = loss(), loss()
     assert first == second
     errors = []
     for one, bucket in zip(data.held_out, data.held_out_buckets, strict=True):
@@ -152,9 +156,7 @@ def test_validation_loss_is_that_of_plain_diffusers_calls_and_always_the_same(op
                 float(plainly(pipe, latent, noise, (i + 0.5) / 8, one.caption, bucket.text_tokens))
                 for i in range(8)
             ]
-    assert len(SIGMAS) == 8
     assert first["validation_loss"] == pytest.approx(sum(errors) / len(errors), rel=1e-5)
     assert first["validation_loss_128"] == first["validation_loss"]
-    turned = validation(range(count)[::-1]).loss()
+    turned = validation(range(count)[::-1])()
     assert turned["validation_loss"] == pytest.approx(first["validation_loss"], rel=1e-6)
-    assert stage.VALIDATION == "validation_loss.csv"

@@ -119,7 +119,7 @@ def test_a_backbone_without_guidance_is_given_none() -> None:
     """FLUX.1-schnell has no embedding for it; FLUX.1-dev has and answers to it."""
     from diffusers import FluxTransformer2DModel
 
-    from dermaflux.generators.flux_lora.model.loss import velocity_errors
+    from dermaflux.generators.flux_lora.model.loss import flow_matching_loss
     from dermaflux.generators.flux_lora.model.prompt_padding import Text
 
     draw = torch.Generator().manual_seed(0)
@@ -137,7 +137,7 @@ def test_a_backbone_without_guidance_is_given_none() -> None:
         sigma = torch.tensor([0.3, 0.6])
         with torch.no_grad():
             one, two = (
-                velocity_errors(model, data, noise, sigma, text, value) for value in (1.0, 3.5)
+                flow_matching_loss(model, data, noise, sigma, text, value) for value in (1.0, 3.5)
             )
         assert torch.equal(one, two) != embeds
         assert one.shape == (2,)

@@ -17,13 +17,14 @@ from dermaflux.core import table
 from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
 from dermaflux.generators import reproduce
-from dermaflux.generators.released import images
+from dermaflux.generators.protocol import Models
+from dermaflux.generators.released.sampling import collect
 from dermaflux.params import Synthesize
 
-SECTION = Synthesize(folder="x", images=6, scale=128, shard_images=4)
+SECTION = Synthesize(images=6, scale=128, shard_images=4)
 
 
-def _picture(seed: int, size: tuple[int, int] = (128, 128), kind: str = "PNG") -> bytes:
+def _image(seed: int, size: tuple[int, int] = (128, 128), kind: str = "PNG") -> bytes:
     draw = np.random.default_rng(seed)
     small = draw.integers(0, 255, (8, 8, 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -41,30 +42,30 @@ def _tree(folder: Path, files: dict[str, bytes]) -> Path:
 
 def _good() -> dict[str, bytes]:
     return {
-        "Benign Images/1.png": _picture(1),
-        "Benign Images/2.jpg": _picture(2, kind="JPEG"),
-        "Benign Images/3.png": _picture(3, (300, 200)),
-        "set/malignant_0001.png": _picture(11),
-        "set/malignant_0002.png": _picture(12),
-        "set/MALIGNANT-3.jpeg": _picture(13, (256, 256), "JPEG"),
+        "Benign Images/1.png": _image(1),
+        "Benign Images/2.jpg": _image(2, kind="JPEG"),
+        "Benign Images/3.png": _image(3, (300, 200)),
+        "set/malignant_0001.png": _image(11),
+        "set/malignant_0002.png": _image(12),
+        "set/MALIGNANT-3.jpeg": _image(13, (256, 256), "JPEG"),
     }
 
 
 def test_every_file_is_taken_spare_or_in_quarantine(tmp_path: Path) -> None:
     bad = {
-        "benign/small.png": _picture(4, (64, 64)),
-        "benign/cut.png": _picture(5)[:200],
+        "benign/small.png": _image(4, (64, 64)),
+        "benign/cut.png": _image(5)[:200],
         "benign/empty.png": b"",
-        "benign/malignant/x.png": _picture(6),
-        "other/7.png": _picture(7),
-        "benign/copy.png": _picture(1),
-        "benign/8.png": _picture(8),
-        "malignant/8.png": _picture(8),
+        "benign/malignant/x.png": _image(6),
+        "other/7.png": _image(7),
+        "benign/copy.png": _image(1),
+        "benign/8.png": _image(8),
+        "malignant/8.png": _image(8),
         "benign/photo.gif": b"GIF89a" + bytes(50),
     }
-    ignored = {"README.md": b"benign", ".cache/benign/9.png": _picture(9), "benign.csv": b"a"}
+    ignored = {"README.md": b"benign", ".cache/benign/9.png": _image(9), "benign.csv": b"a"}
     folder = _tree(tmp_path / "released", _good() | bad | ignored)
-    images.take(SECTION, folder, tmp_path / "synthetic", tmp_path / "report")
+    collect.collect(SECTION, folder, tmp_path / "synthetic", tmp_path / "report")
     rows = table.metadata(tmp_path / "synthetic")
     assert set(rows["image_id"]) == {f"synthetic/{name}" for name in _good()}
     counts = json.loads((tmp_path / "report" / "counts.json").read_text())
@@ -77,21 +78,22 @@ def test_every_file_is_taken_spare_or_in_quarantine(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="needs 5 malignant images .* has 3; lower synthesize.images"
     ):
-        images.take(
+        collect.collect(
             SECTION.model_copy(update={"images": 10}), folder, tmp_path / "more", tmp_path / "none"
         )
     assert not (tmp_path / "more").exists()
     lines = (tmp_path / "report" / "quarantine.csv").read_text().splitlines()
     assert len(lines) == 1 + sum(counts["quarantined"].values())
-    assert "benign/copy.png,duplicate,the same picture as Benign Images/1.png" in lines
+    assert "benign/copy.png,duplicate,the same image as Benign Images/1.png" in lines
 
-    pictures = dict(table.images(tmp_path / "synthetic"))
-    assert pictures["synthetic/Benign Images/2.jpg"] == _good()["Benign Images/2.jpg"]
-    assert decode_image(pictures["synthetic/Benign Images/3.png"]).size == (128, 128)
+    images = dict(table.images(tmp_path / "synthetic"))
+    assert images["synthetic/Benign Images/2.jpg"] == _good()["Benign Images/2.jpg"]
+    assert decode_image(images["synthetic/Benign Images/3.png"]).size == (128, 128)
     by_name = rows.set_index("image_id")
     row = by_name.loc["synthetic/Benign Images/3.png"]
     assert (row["width"], row["height"], row["scale"]) == (300, 200, 128)
     assert set(rows["generator"]) == {"released"}
+    assert set(rows["sampler_settings"]) == {'{"folder": "released"}'}
     assert rows[["prompt", "seed", "steps", "guidance", "batch"]].isna().all(axis=None)
 
 
@@ -99,15 +101,15 @@ def test_the_choice_is_by_content_and_too_few_is_one_sentence(tmp_path: Path) ->
     section = SECTION.model_copy(update={"images": 4})
     chosen = []
     for number in range(2):
-        files = {f"{name}"[::-1][4:][::-1] + f"-{number}.png": one for name, one in _good().items()}
+        files = {f"{name[:-4]}-{number}.png": content for name, content in _good().items()}
         folder = _tree(tmp_path / str(number), files)
         output = tmp_path / f"pool-{number}"
-        images.take(section, folder, output, tmp_path / "report")
+        collect.collect(section, folder, output, tmp_path / "report")
         chosen.append(set(table.metadata(output)["sha256"]))
     assert chosen[0] == chosen[1]
     assert json.loads((tmp_path / "report" / "counts.json").read_text())["not_needed"] == 2
     with pytest.raises(InputError, match="does not exist"):
-        images.take(section, tmp_path / "none", tmp_path / "pool", tmp_path / "report")
+        collect.collect(section, tmp_path / "none", tmp_path / "pool", tmp_path / "report")
 
 
 def test_tables_with_class_labels(tmp_path: Path) -> None:
@@ -117,16 +119,16 @@ def test_tables_with_class_labels(tmp_path: Path) -> None:
          ("label", pa.int64())],
         metadata={"huggingface": json.dumps(info)},
     )  # fmt: skip
-    rows = [{"image": {"bytes": _picture(n), "path": None}, "label": n % 2} for n in range(8)]
+    rows = [{"image": {"bytes": _image(n), "path": None}, "label": n % 2} for n in range(8)]
     path = tmp_path / "pool.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-    images.take(SECTION, path, tmp_path / "synthetic", tmp_path / "report")
-    found = table.metadata(tmp_path / "synthetic")
-    assert found["label"].value_counts().to_dict() == {"benign": 3, "malignant": 3}
-    assert found["generator"].iloc[0] == "pool"
+    collect.collect(SECTION, path, tmp_path / "synthetic", tmp_path / "report")
+    pool = table.metadata(tmp_path / "synthetic")
+    assert pool["label"].value_counts().to_dict() == {"benign": 3, "malignant": 3}
+    assert set(pool["licence"]) == {"see pool"}
     pq.write_table(pa.table({"picture": [1]}), path)
     with pytest.raises(InputError, match="columns picture and not image and label"):
-        images.take(SECTION, path, tmp_path / "other", tmp_path / "report")
+        collect.collect(SECTION, path, tmp_path / "other", tmp_path / "report")
 
 
 def test_audit_and_mixture_take_such_a_pool(tmp_path: Path) -> None:
@@ -134,14 +136,14 @@ def test_audit_and_mixture_take_such_a_pool(tmp_path: Path) -> None:
         corpus_row(n, 128, split="validation" if n % 5 == 4 else "train") for n in range(30)
     ])  # fmt: skip
     pool = tmp_path / "synthetic"
-    more = {f"{label}/{n}.png": _picture(100 * n + len(label)) for n in range(4)
+    more = {f"{label}/{n}.png": _image(100 * n + len(label)) for n in range(4)
             for label in ("benign", "malignant")}  # fmt: skip
     folder = _tree(tmp_path / "released", more)
     section = SECTION.model_copy(update={"images": 8})
-    images.take(section, folder, pool, tmp_path / "report")
+    collect.collect(section, folder, pool, tmp_path / "report")
     report, pairs = audit.examine(corpus, pool, "pixels", 0.5)
     assert report["images"] == len(pairs) == 8
     rows = table.metadata(pool, ["image_id", "label"], "train")
     assert len(subset.draw_synthetic(rows, [], subset.balanced(4), 0)) == 4
-    with pytest.raises(InputError, match="comes from the folder released"):
-        reproduce.remake(rows["image_id"].iloc[0], pool, tmp_path, tmp_path)
+    with pytest.raises(InputError, match="is a released image"):
+        reproduce.sample_again(rows["image_id"].iloc[0], pool, Models(tmp_path, tmp_path))

@@ -8,42 +8,18 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from drawn_adapter import draw_generator
+from generator_cases import CASES, POOL
 from small_generator import Workspace
 
 from dermaflux.captions.text.prompt_bank import PromptBank
-from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.generators import reproduce, synthesize
-from dermaflux.generators.flux_lora.model import lora
+from dermaflux.generators import registry, reproduce, synthesize
 from dermaflux.generators.pool import plan
-from dermaflux.params import Synthesize
 from dermaflux.tracking.runs import Silent
 
-SECTION = Synthesize(images=10, steps=3, guidance=3.5, scale=128, batch=2, shard_images=4)
-
-
-@pytest.fixture(scope="module")
-def generator(workspace: Workspace) -> Path:
-    return draw_generator(workspace.backbone, workspace.root / "generator")
-
-
-@pytest.fixture(scope="module")
-def whole(workspace: Workspace, generator: Path) -> Path:
-    """The pool of `SECTION`, made by one process without a break, on one thread."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("DVC_ROOT", raising=False)
-        patch.chdir(workspace.root)
-        output = workspace.root / "whole"
-        synthesize.synthesize(SECTION, 7, *workspace.inputs(), generator, output, Silent())
-    torch.set_num_threads(threads)
-    return output
+NAME = "flux_lora"
+SECTION = POOL.model_copy(update={NAME: CASES[NAME].sampling(Path())})
 
 
 class _Stop(Silent):
@@ -56,37 +32,20 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_pool_resumes_to_the_same_bytes(here: Workspace, generator: Path, whole: Path) -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_pool_resumes_to_the_same_bytes(here: Workspace, pools) -> None:  # type: ignore[no-untyped-def]
+    whole = pools(NAME)
+
     def pool(log: Silent) -> Path:
-        output = here.root / "resumed"
-        synthesize.synthesize(SECTION, 7, *here.inputs(), generator, output, log)
+        output, models = here.root / "resumed", here.models(whole.generator)
+        synthesize.synthesize(NAME, SECTION, 7, here.corpus, here.captions, models, output, log)
         return output
 
     with pytest.raises(KeyboardInterrupt):
         pool(_Stop())
     assert not (here.root / "resumed").exists()
-    assert _files(pool(Silent())) == _files(whole)
-    assert sorted(_files(whole)) == [f"train-{n:05d}-of-00003.parquet" for n in range(3)]
-
-
-def test_rows_say_how_each_image_is_made_again(
-    here: Workspace, generator: Path, whole: Path
-) -> None:
-    rows = table.metadata(whole)
-    assert rows["image_id"].tolist() == [f"synthetic/{n:06d}" for n in range(10)]
-    assert rows["label"].tolist() == ["benign", "malignant"] * 5
-    assert rows["sha256"].nunique() == rows["seed"].nunique() == 10
-    assert set(rows["base_dtype"]) == {"fp32"}
-    assert set(rows["text_policy"]) == {"trim"}
-    for row in rows.itertuples():
-        assert f"{row.label} lesion" in row.prompt
-    for image_id in ("synthetic/000002", "synthetic/000009"):
-        made, kept = reproduce.remake(image_id, whole, here.backbone, generator)
-        assert (made == kept).all()
-        assert ((kept > 0) & (kept < 255)).mean() > 0.5  # else pixels could not show a difference
-    shared = rows[rows["batch"].duplicated(keep=False)]["image_id"].iloc[0]
-    made, kept = reproduce.remake(shared, whole, here.backbone, generator, alone=True)
-    assert np.abs(made.astype(int) - kept.astype(int)).max() <= 1
+    assert _files(pool(Silent())) == _files(whole.folder)
+    assert sorted(_files(whole.folder)) == [f"train-{n:05d}-of-00003.parquet" for n in range(3)]
 
 
 _SCRIPT = """
@@ -94,20 +53,23 @@ import json, sys
 from pathlib import Path
 from dermaflux.errors import InputError
 from dermaflux.generators import synthesize
+from dermaflux.generators.protocol import Models
 from dermaflux.params import Synthesize
 from dermaflux.tracking.runs import Silent
 from dermaflux.training import distributed
 
 section, folders, fail = json.loads(sys.argv[1])
-team = distributed.join()
-if fail and team.rank == 1:
+corpus, captions, backbone, generator, output = map(Path, folders)
+processes = distributed.join()
+if fail and processes.rank == 1:
     class Failing(Silent):
         def metrics(self, values, step):
             raise InputError("no luck")
     log = Failing()
 else:
     log = Silent()
-synthesize.synthesize(Synthesize(**section), 7, *map(Path, folders), log, team)
+synthesize.synthesize("flux_lora", Synthesize(**section), 7, corpus, captions,
+                      Models(generator, backbone), output, log, processes)
 """
 
 
@@ -116,7 +78,7 @@ def _launch(
 ) -> subprocess.Popen[str]:
     script = here.root / "sample_together.py"
     script.write_text(_SCRIPT)
-    folders = [str(path) for path in (*here.inputs(), generator, output)]
+    folders = [str(path) for path in (here.corpus, here.captions, here.backbone, generator, output)]
     # `--cpu` would start one process only: `--multi_gpu` is what starts several, on CPUs as well.
     launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
     how = [*launcher, "--num_processes", "2", "--main_process_port", "0"]
@@ -139,8 +101,10 @@ def _parts(here: Workspace) -> int:
 
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes_and_a_killed_run_goes_on(
-    here: Workspace, generator: Path, whole: Path
+    here: Workspace,
+    pools,  # type: ignore[no-untyped-def]
 ) -> None:
+    whole, generator = pools(NAME).folder, pools(NAME).generator
     together = here.root / "together"
     killed = _launch(here, generator, together)
     end = time.monotonic() + 300
@@ -153,27 +117,27 @@ def test_two_processes_write_what_one_writes_and_a_killed_run_goes_on(
     assert _parts(here)
     assert not together.exists()
     done = _launch(here, generator, together)
-    said = done.communicate(timeout=300)[0]
-    assert done.returncode == 0, said
-    assert "of process 2 of 2" in said
-    assert "minutes left" in said
+    printed = done.communicate(timeout=300)[0]
+    assert done.returncode == 0, printed
+    assert "of process 2 of 2" in printed
+    assert "minutes left" in printed
     assert _files(together) == _files(whole)
     assert _parts(here) == 0
 
 
 @pytest.mark.slow
-def test_one_failing_process_ends_all(here: Workspace, generator: Path) -> None:
+def test_one_failing_process_ends_all(here: Workspace, pools) -> None:  # type: ignore[no-untyped-def]
     output = here.root / "failed"
-    done = _launch(here, generator, output, fail=True)
-    said = done.communicate(timeout=300)[0]
+    done = _launch(here, pools(NAME).generator, output, fail=True)
+    printed = done.communicate(timeout=300)[0]
     assert done.returncode != 0
-    assert "no luck" in said
+    assert "no luck" in printed
     assert not output.exists()
 
 
 def test_shards_hold_consecutive_images_in_batches_of_one_length() -> None:
     lengths = [32, 16, 32, 16, 32, 16, 48]
-    shards = plan.shards(lengths, 5, 2)
+    shards = plan.shards([(128, length) for length in lengths], 5, 2)
     assert [shard.members for shard in shards] == [range(5), range(5, 7)]
     assert [batch.members for shard in shards for batch in shard.batches] == [
         (1, 3), (0, 2), (4,), (5,), (6,),
@@ -183,25 +147,25 @@ def test_shards_hold_consecutive_images_in_batches_of_one_length() -> None:
 
 def test_images_do_not_depend_on_the_size_of_the_pool() -> None:
     bank = PromptBank({"benign": ("a", "b", "c"), "malignant": ("d", "e")})
-    assert plan.plan(4, bank, 1) == plan.plan(8, bank, 1)[:4]
-    assert plan.plan(4, bank, 1) != plan.plan(4, bank, 2)
-    assert all(0 <= one.seed < 2**63 for one in plan.plan(100, bank, 0))
+    assert plan.plan(4, bank, 128, 1) == plan.plan(8, bank, 128, 1)[:4]
+    assert plan.plan(4, bank, 128, 1) != plan.plan(4, bank, 128, 2)
+    assert all(0 <= image.condition.seed < 2**63 for image in plan.plan(100, bank, 128, 0))
 
 
-def test_missing_or_other_weights_are_refused(
-    here: Workspace, generator: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="run the stage `finetune`"):
-        synthesize.read_weights(tmp_path, here.backbone)
-    output = here.root / "small"
-    section = SECTION.model_copy(update={"images": 2, "steps": 1, "bank": "label"})
-    synthesize.synthesize(section, 0, *here.inputs(), generator, output, Silent())
-    with pytest.raises(InputError, match="is not in"):
-        reproduce.remake("synthetic/000009", output, here.backbone, generator)
-    kept = (generator / lora.WEIGHTS).read_bytes()
-    try:
-        (generator / lora.WEIGHTS).write_bytes(kept[:-4] + b"\0\0\1\0")
-        with pytest.raises(InputError, match="was made with weights"):
-            reproduce.remake("synthetic/000000", output, here.backbone, generator)
-    finally:
-        (generator / lora.WEIGHTS).write_bytes(kept)
+def test_an_unknown_image_names_the_range(here: Workspace, pools) -> None:  # type: ignore[no-untyped-def]
+    pool = pools(NAME)
+    with pytest.raises(InputError, match="synthetic/000000 to synthetic/000009"):
+        reproduce.sample_again("synthetic/000010", pool.folder, here.models(pool.generator))
+
+
+def test_prompts_come_from_captions_only_where_the_generator_needs_them(here: Workspace) -> None:
+    class WithoutCaptions:
+        needs = frozenset()
+
+    def prompts(generator: object) -> set[str]:
+        bank = synthesize.prompts_for(generator, POOL, here.corpus, here.captions)  # type: ignore[arg-type]
+        return set(bank.prompts["benign"])
+
+    with_captions = prompts(registry.generator(NAME))
+    assert len(with_captions) > 1
+    assert prompts(WithoutCaptions()) == {"This is an image containing a benign lesion."}

@@ -7,7 +7,8 @@ import torch
 from small_generator import Workspace
 
 from dermaflux.generators.flux_lora.model import pipeline
-from dermaflux.generators.flux_lora.model.prompt_padding import Policy, ResidentText, text_lengths
+from dermaflux.generators.flux_lora.model.options import PromptPadding
+from dermaflux.generators.flux_lora.model.prompt_padding import ResidentText, text_lengths
 from dermaflux.generators.flux_lora.training import text_cache
 from dermaflux.generators.flux_lora.training.text_cache import cache_text
 
@@ -30,7 +31,7 @@ def without_encoders():
 
 @pytest.mark.parametrize("policy", ["trim", "pad512"])
 def test_cached_text_is_resident_text_bit_for_bit(
-    pipe, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipe, policy: PromptPadding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".dvc").mkdir()
     monkeypatch.delenv("DVC_ROOT", raising=False)

@@ -36,8 +36,9 @@ def test_demo_parameters_load() -> None:
 def test_paper_profile_holds_the_published_protocol() -> None:
     paper = load.load(ROOT / "profiles" / "paper.yaml")
     assert (paper.n_real, paper.synthetic_wanted()) == (2500, 4375)
-    assert (paper.finetune.rank, paper.finetune.alpha, paper.finetune.epochs) == (64, 64, 5)
-    assert paper.synthesize.steps == 20
+    lora = paper.finetune.settings("flux_lora").model_dump()
+    assert (lora["rank"], lora["alpha"], lora["epochs"]) == (64, 64, 5)
+    assert paper.synthesize.settings("flux_lora").model_dump()["steps"] == 20
     assert (paper.train.epochs, paper.train.batch, len(paper.train.seeds)) == (40, 32, 5)
     assert paper.train.models["vit"].learning_rate == 2e-5
     assert paper.train.models["resnext"].learning_rate == 1e-4
@@ -72,6 +73,19 @@ def test_profile_and_demo_have_the_same_sections() -> None:
             0.9,
             "'promote.familiar_fraction' is called 'promote.in_distribution_quantile' now",
         ),
+        ("finetune.rank", 8, "'finetune.rank' is called 'finetune.flux_lora.rank' now"),
+        ("finetune.text_policy", "trim", "called 'finetune.flux_lora.prompt_padding' now"),
+        ("finetune.log_steps", 8, "'finetune.log_steps' is called 'runtime.finetune.log_steps'"),
+        ("synthesize.bank", "label", "is called 'synthesize.prompt_source' now"),
+        ("generator", "lora", "generator: 'lora' is called 'flux_lora' now; write that"),
+        ("generator", "folder", "generator: 'folder' is called 'released' now; write that"),
+        ("generator", "flux_lor", "'flux_lor' is not a generator; did you mean 'flux_lora'"),
+        ("generator", "gan", "'gan' is not a generator; choose one of flux_lora, released"),
+        ("generator", "released", "generator 'released' needs the folder with the images; set"),
+        ("finetune.flux_lora", None, "'finetune.flux_lora' is missing and generator is"),
+        ("finetune.flux_lora.rang", 8, "'finetune.flux_lora.rang'; did you mean 'rank'"),
+        ("finetune.flux_lora.rank", "x", "finetune.flux_lora.rank is 'x' but should be a valid"),
+        ("finetune.flux_lor", {}, "'finetune.flux_lor'; did you mean 'flux_lora'"),
         ("promote.architecture", "dense", "'dense' is not one of train.architectures"),
     ],
 )

@@ -35,7 +35,7 @@ def test_every_shipped_grid_is_valid_with_the_paper_profile(
     definition = grid.load(name)
     runs = grid.runs(name, definition)
     paper = raw("profiles/paper.yaml")
-    paper["synthesize"]["folder"] = "released"
+    paper["synthesize"]["released"]["folder"] = "released"
     resolved = plan.resolve(paper, runs)
     assert all(params.train.epochs == 40 and params.train.batch == 32 for params in resolved)
     for published in definition.published:
@@ -89,7 +89,7 @@ def test_a_grid_is_the_product_of_what_varies(
         ),
         ("runs: [{vary: {data: ['a b']}}]", "cannot name an experiment"),
         ("runs: [{vary: {ratio: [50]}}]", r"small-ratio-50.*synthesize\.images is 420"),
-        ("runs: [{vary: {generator: [folder]}}]", r"small-generator-folder.*synthesize\.folder"),
+        ("runs: [{vary: {generator: [released]}}]", r"small-generator-released.*released\.folder"),
         ("runs: [{set: {ratoi: 1}}]", "'ratoi'; did you mean 'ratio'"),
         ("runs: [{set: {ratio.x: 1}}]", "'ratio' is a value"),
     ],

@@ -27,16 +27,17 @@ def params() -> Params:
 
 def _pool(params: Params) -> pd.DataFrame:
     section = params.synthesize
+    settings = section.settings("flux_lora").model_dump()
     frame = pd.DataFrame({"image_id": [f"synthetic/{index:06d}" for index in range(40)]})
     for name in table.METADATA:
         if name not in frame:
             frame[name] = None
     constants = {
         "source": "synthetic", "split": "train", "licence": "apache-2.0",
-        "generator": "tiny+lora", "weights": "ab" * 32, "prompt": "a lesion", "batch": 0,
-        "base_dtype": "fp32", "text_policy": "trim",
+        "generator": "flux_lora", "weights": "ab" * 32, "prompt": "a lesion", "batch": 0,
+        "sampler_settings": "{}",
         "width": section.scale, "height": section.scale, "scale": section.scale,
-        "steps": section.steps, "guidance": section.guidance,
+        "steps": settings["steps"], "guidance": settings["guidance"],
     }  # fmt: skip
     frame = frame.assign(**constants, seed=range(40))
     frame["label"] = ["benign", "malignant"] * 20
@@ -46,7 +47,8 @@ def _pool(params: Params) -> pd.DataFrame:
 
 def _settings(params: Params) -> tuple[int, int, dict[str, float]]:
     section = params.synthesize
-    return section.images, section.scale, {"steps": section.steps, "guidance": section.guidance}
+    settings = section.settings("flux_lora").model_dump()
+    return section.images, section.scale, {name: settings[name] for name in ("steps", "guidance")}
 
 
 def _with(frame: pd.DataFrame, indices: list[int], **values: object) -> pd.DataFrame:

@@ -8,7 +8,7 @@ table, keyed by ``image_id``, so that captioning again never rewrites images.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +58,13 @@ _FEATURES: dict[str, dict[str, str]] = {
     "steps": {"dtype": "int32", "_type": "Value"},
     "guidance": {"dtype": "float32", "_type": "Value"},
     "weights": {"dtype": "string", "_type": "Value"},
-    "base_dtype": {"dtype": "string", "_type": "Value"},
-    "text_policy": {"dtype": "string", "_type": "Value"},
+    "sampler_settings": {"dtype": "string", "_type": "Value"},
     "batch": {"dtype": "int32", "_type": "Value"},
 }
-"""Column -> Hugging Face feature. The last nine are null in real rows. `batch` is the number of
-the sampling batch, which the bit-identical re-run of a synthetic image needs."""
+"""Column -> Hugging Face feature. The last eight are null in real rows. `sampler_settings` is the
+JSON object from which the generator opens its sampler again; `steps` and `guidance` repeat its
+values where it has them. `batch` is the number of the sampling batch, which the bit-identical
+re-run of a synthetic image needs."""
 
 COLUMNS = tuple(_FEATURES)
 METADATA = tuple(name for name in COLUMNS if name != "image")
@@ -162,6 +163,11 @@ def write(
             writer.close()
 
 
+def settings_json(settings: Mapping[str, Any]) -> str:
+    """The column `sampler_settings`; equal settings have equal text."""
+    return json.dumps(dict(settings), sort_keys=True, ensure_ascii=False)
+
+
 def shards(folder: Path, split: str | None = None) -> list[Path]:
     """Parquet shards of a table folder, or of one split of it, in reading order.
 
@@ -177,8 +183,18 @@ def shards(folder: Path, split: str | None = None) -> list[Path]:
 def metadata(
     folder: Path, columns: Sequence[str] = METADATA, split: str | None = None
 ) -> pd.DataFrame:
-    """All rows of a table folder, or of one split, without touching pixels, in shard order."""
-    tables = [pq.read_table(path, columns=list(columns)) for path in shards(folder, split)]
+    """All rows of a table folder, or of one split, without touching pixels, in shard order.
+
+    Raises `InputError` for a table that an earlier version wrote without one of the columns.
+    """
+    paths = shards(folder, split)
+    missing = sorted(set(columns) - set(pq.read_schema(paths[0]).names))
+    if missing:
+        raise InputError(
+            f"{folder} has no column {missing[0]}, so an earlier version wrote it; run the stage "
+            "that writes it again"
+        )
+    tables = [pq.read_table(path, columns=list(columns)) for path in paths]
     return pa.concat_tables(tables).to_pandas()
 
 

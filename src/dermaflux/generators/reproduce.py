@@ -1,68 +1,79 @@
-"""One synthetic image made again from its manifest row: `dermaflux reproduce IMAGE_ID`.
+"""One synthetic image sampled again from its manifest row: `dermaflux reproduce IMAGE_ID`.
 
 Reads synthetic/, models/generator/ and models/backbone/; writes the PNG it is asked for.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dermaflux import paths
 from dermaflux.core import table
-from dermaflux.core.images import decode_image
+from dermaflux.core.arrays import Pixels
+from dermaflux.core.images import decode_image, encode_png
 from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.sampling import load
-from dermaflux.generators.flux_lora.sampling.sample import Pictures, Sampler, sample
-from dermaflux.generators.synthesize import png, read_weights
+from dermaflux.generators import registry
+from dermaflux.generators.protocol import Collection, Condition, Models
+from dermaflux.params.choices import GENERATORS
 
 
 def reproduce(image_id: str, output: Path, alone: bool = False) -> None:
     """Sample the image again, write a PNG, say how equal it is."""
-    made, kept = remake(image_id, paths.SYNTHETIC, paths.BACKBONE, paths.GENERATOR, alone)
+    models = Models(paths.GENERATOR, paths.BACKBONE)
+    again, stored = sample_again(image_id, paths.SYNTHETIC, models, alone)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(png(made))
-    apart = int(np.abs(made.astype(int) - kept.astype(int)).max())
+    output.write_bytes(encode_png(again))
+    difference = int(np.abs(again.astype(int) - stored.astype(int)).max())
     how = "alone" if alone else "in its batch"
-    verdict = "bit-identical to" if apart == 0 else f"at most {apart} of 255 grey levels from"
+    verdict = (
+        "bit-identical to" if difference == 0 else f"within {difference} of 255 grey levels of"
+    )
     print(f"{image_id} sampled {how} is {verdict} the one in {paths.SYNTHETIC}: {output}")
 
 
-def remake(
-    image_id: str, synthetic: Path, backbone: Path, folder: Path, alone: bool = False
-) -> tuple[Pictures, Pictures]:
-    """(picture sampled again, picture in the shard), each uint8 (H, W, 3).
+def sample_again(
+    image_id: str, synthetic: Path, models: Models, alone: bool = False
+) -> tuple[Pixels, Pixels]:
+    """(image sampled again, image in the shard), each uint8 (H, W, 3).
 
     Raises `InputError` for an unknown image or when the generator's weights are not the row's.
     """
-    import pandas as pd
-
     rows = table.metadata(synthetic)
-    found = rows[rows["image_id"] == image_id]
-    if found.empty:
+    match = rows[rows["image_id"] == image_id]
+    if match.empty:
         raise InputError(
             f"{image_id} is not in {synthetic}; its images are {rows['image_id'].iloc[0]} to "
             f"{rows['image_id'].iloc[-1]}"
         )
-    row = found.iloc[0]
-    if row["seed"] is None or pd.isna(row["seed"]):
+    row = match.iloc[0]
+    if row["generator"] not in GENERATORS:
         raise InputError(
-            f"{image_id} comes from the folder {row['generator']}, whose images carry no prompt "
-            "and no seed; only images sampled here can be made again"
+            f"{image_id} comes from the generator {row['generator']!r}, which this version does "
+            "not have; check out the revision that made it"
         )
-    weights = read_weights(folder, backbone)
-    if weights.sha256 != row["weights"]:
+    generator = registry.generator(row["generator"])
+    if isinstance(generator, Collection):
         raise InputError(
-            f"{image_id} was made with weights {row['weights'][:12]} but {folder} holds "
-            f"{weights.sha256[:12]}; check out the revision that made it (`dvc checkout`)"
+            f"{image_id} is a released image, which carries no prompt and no seed; only images "
+            "sampled here can be sampled again"
         )
-    members = found if alone else rows[rows["batch"] == row["batch"]].sort_values("image_id")
-    sampler = Sampler(
-        int(row["steps"]), float(row["guidance"]), int(row["scale"]), row["text_policy"]
-    )
-    pipe = load.open_generator(folder, backbone, row["base_dtype"])
-    pictures = sample(pipe, sampler, members["prompt"].tolist(), [int(s) for s in members["seed"]])
-    place = members["image_id"].tolist().index(image_id)
-    kept = np.asarray(decode_image(dict(table.images(synthetic, [image_id]))[image_id]))
-    return pictures[place], kept
+    weights = generator.weights_id(models)
+    if weights != row["weights"]:
+        raise InputError(
+            f"{image_id} was made with weights {row['weights'][:12]} but {models.generator} holds "
+            f"{weights[:12]}; check out the revision that made it (`dvc checkout`)"
+        )
+    members = match if alone else rows[rows["batch"] == row["batch"]].sort_values("image_id")
+    sampler = generator.open(models, json.loads(row["sampler_settings"]))
+    images = sampler([_condition(member) for member in members.to_dict("records")])
+    index = members["image_id"].tolist().index(image_id)
+    stored = np.asarray(decode_image(dict(table.images(synthetic, [image_id]))[image_id]))
+    return images[index], stored
+
+
+def _condition(row: dict[Any, Any]) -> Condition:
+    return Condition(row["label"], row["prompt"], int(row["scale"]), int(row["seed"]))

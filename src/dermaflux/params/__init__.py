@@ -6,11 +6,12 @@ refused with one sentence before any work starts.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dermaflux.params.captions import Caption, TokenPrice
+from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
     ENLARGED,
     LEARNED,
@@ -75,8 +76,9 @@ class Params(Section):
     """Synthetic images per real image (paper section 3.2: ratio 1:x)."""
     n_synthetic: Annotated[int, Field(ge=0)] | None = None
     """Synthetic images instead of ratio x n_real; needed when n_real is 0 (the paper's 0:1)."""
-    generator: Literal["lora", "folder"] = "lora"
-    """`lora` fine-tunes (or imports) an adapter and samples; `folder` takes released images."""
+    generator: Annotated[str, AfterValidator(generator_name)] = "flux_lora"
+    """A name from `choices.GENERATORS`: `flux_lora` fine-tunes (or imports) an adapter and samples,
+    `released` takes images that others made."""
     ingest: Ingest
     caption: Caption
     validate_: Validate = Field(alias="validate")
@@ -109,10 +111,8 @@ class Params(Section):
                 f"synthetic images but synthesize.images is {self.synthesize.images}; lower the "
                 "ratio or raise synthesize.images"
             )
-        if self.generator == "folder" and self.synthesize.folder is None:
-            raise ValueError(
-                "generator 'folder' needs the folder with the images; set synthesize.folder"
-            )
+        for section in (self.finetune, self.synthesize):
+            section.settings(self.generator).check_chosen()
         if self.train.labels == "diagnosis" and self.real_fraction is None:
             raise ValueError(
                 "train.labels 'diagnosis' has classes too rare for a balanced n_real; set "

@@ -23,3 +23,24 @@ class Section(BaseModel):
     """A frozen group of parameters that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class GeneratorSettings(Section):
+    """Parameters of one generator, in a section named after it."""
+
+    def check_chosen(self) -> None:
+        """Raise `ValueError` when a run that chooses this generator cannot use these values."""
+
+
+class Optimisation(GeneratorSettings):
+    """How long and how fast a generator is trained: AdamW, warm-up, cosine decay."""
+
+    steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps; 0 means `epochs` decides."""
+    epochs: Count = 1
+    learning_rate: Positive = 5e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    maximum_gradient_norm: Positive = 1.0
+    ema_decay: OpenFraction | None = None
+    """Decay of the exponential moving average of the trained weights, which is then what is saved;
+    null saves the last step's weights."""

@@ -1,12 +1,17 @@
-"""Parameters of the stages `backbone`, `finetune` and `synthesize`."""
+"""Parameters of the stages `backbone`, `finetune` and `synthesize`.
+
+`finetune` and `synthesize` hold what every generator reads, and a subsection for each generator in
+`choices.GENERATORS`, whose schema lies in that generator's own folder.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
-from dermaflux.params.fields import Count, OpenFraction, Positive, Scale, Section
+from dermaflux.params.choices import GENERATORS, generator_schema
+from dermaflux.params.fields import Count, GeneratorSettings, Positive, Scale, Section
 
 
 class Tiny(Section):
@@ -36,87 +41,65 @@ class Backbone(Section):
     tiny: Tiny = Tiny()
 
 
-BaseDtype = Literal["fp32", "bf16", "fp8", "nf4"]
+class _GeneratorSections(Section):
+    """A section of parameters that every generator reads, and a subsection for each generator."""
+
+    def settings(self, generator: str) -> GeneratorSettings:
+        """The subsection of a generator; raises `ValueError` when it is missing."""
+        settings: GeneratorSettings | None = getattr(self, generator)
+        if settings is None:
+            name = f"{type(self).__name__.lower()}.{generator}"
+            raise ValueError(
+                f"parameter {name!r} is missing and generator is {generator!r}; add it "
+                "(profiles/paper.yaml shows every section)"
+            )
+        return settings
+
+    def chosen(self, generator: str) -> dict[str, Any]:
+        """The shared values and those of one generator, under its name: what a run depends on."""
+        return self.model_dump(exclude=set(GENERATORS) - {generator})
 
 
-class Finetune(Section):
-    """Rectified-flow LoRA (paper section 2.2)."""
+class FinetuneShared(_GeneratorSections):
+    """The stage `finetune`: which images train the generator, and how it is judged on others."""
 
-    imported: str | None = None
-    """A finished LoRA instead of training: a safetensors file in diffusers' or kohya's names, or a
-    hub id such as `StathisGln/DermaFlux`."""
-    imported_revision: str | None = None
-    """Commit of that hub repository."""
-    targets: Literal["attention", "all-linear"] = "attention"
-    """`attention` is the paper's text, `all-linear` what its released weights hold."""
-    rank: Count = 16
-    alpha: Positive = 16.0
-    steps: Annotated[int, Field(ge=0)] = 0
-    """Optimiser steps; 0 means `epochs` decides."""
-    epochs: Count = 1
-    batch_tokens: Annotated[int, Field(ge=64)] = 8192
-    """Image and text tokens of one micro-batch, padding included: what fills the device. An image
-    of 128 pixels has 64 tokens, of 256 pixels 256, of 512 pixels 1,024."""
-    micro_batches: Count = 1
-    """Micro-batches per optimiser step over all processes, a multiple of their number: results do
-    not depend on how many processes share them."""
-    learning_rate: Positive = 5e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 20
-    maximum_gradient_norm: Positive = 1.0
-    ema_decay: OpenFraction | None = None
-    """Decay of the exponential moving average of the adapter, which is then what is saved; null
-    saves the last step's weights."""
-    guidance: Annotated[float, Field(ge=0.0)] = 1.0
-    """Guidance fed to the embedding while training. FLUX.1-dev was distilled from a guided teacher
-    and takes the guidance as an input; training images are unguided, which is what 1.0 stands for,
-    and sampling at 3.5 then asks for the teacher's sharpening on top. Training at 3.5 would teach
-    the model to answer 3.5 with unguided images. Backbones without that input ignore it."""
-    timestep_density: Literal["uniform", "logit-normal"] = "logit-normal"
-    text_policy: Literal["trim", "pad512"] = "trim"
-    """T5 length of a prompt, in training and sampling alike: `trim` rounds up to 16 tokens,
-    `pad512` pads to 512 as the authors' released weights expect."""
     scales: list[Scale] = [128, 256, 512]
     """Training scales in pixels; images of other scales are left out and counted."""
     maximum_images: Annotated[int, Field(ge=0)] = 0
     """Training images taken, class-balanced; 0 means all."""
-    base_dtype: BaseDtype = "fp32"
-    """How the frozen base is held: bf16 on 80 GB cards, fp8 or nf4 (Linear weights) on 24 to 48 GB;
-    adapter and optimiser are fp32 always."""
-    gradient_checkpointing: Literal["auto", "none", "full"] = "auto"
-    """`auto` recomputes as few blocks as the memory plan needs."""
-    compile: bool = False
-    """Compile the transformer block by block, one static shape per bucket."""
-    text_cache: bool = False
-    """Encode all captions once, to disk, and train without the text encoders: for small cards."""
     validation_images: Annotated[int, Field(ge=0)] = 64
     """Images of the validation split for the held-out loss; 0 switches it off."""
     validation_steps: Count = 200
-    """Steps between two held-out losses."""
-    log_steps: Count = 20
-    """Steps between two printed lines and MLflow points."""
-    checkpoint_steps: Count = 100
-    grid_steps: Count = 200
-    """Steps between grids of images from fixed prompts."""
+    """Steps between two held-out losses, which validation_loss.csv lists."""
 
 
-class Synthesize(Section):
-    """Sampling with the flow ODE (paper section 2.2: 20 steps), or a folder of released images."""
+class SynthesizeShared(_GeneratorSections):
+    """The stage `synthesize`: the synthetic pool."""
 
-    folder: str | None = None
-    """For `generator: folder`: images in folders called benign and malignant, or a Parquet file."""
     images: Annotated[int, Field(ge=2, multiple_of=2)] = 600
     """Size of the synthetic pool, half benign and half malignant."""
-    steps: Count = 20
-    guidance: Annotated[float, Field(ge=0.0)] = 3.5
     scale: Scale = 128
+    """Side in pixels of every image."""
     batch: Count = 16
-    """Images sampled together; all of one text length."""
-    bank: Literal["captions", "held_out", "label"] = "captions"
-    """Prompts: `captions` trained with, `held_out` ones of training images, or the paper's
-    label-only sentence."""
-    base_dtype: BaseDtype | None = None
-    """null: as in training."""
-    compile: bool = False
-    """Compile the transformer block by block, one static shape per bucket."""
+    """Images sampled together."""
     shard_images: Count = 500
     """Images per Parquet shard; processes share the work shard by shard."""
+    prompt_source: Literal["captions", "held_out", "label"] = "captions"
+    """Prompts: `captions` trained with, `held_out` ones of training images, or the paper's
+    label-only sentence."""
+
+
+def _with_subsections(shared: type[_GeneratorSections], name: str) -> Any:
+    """The shared section with an optional subsection for every registered generator."""
+    fields: dict[str, Any] = {
+        generator: (generator_schema(generator, name) | None, None) for generator in GENERATORS
+    }
+    return create_model(name, __base__=shared, __doc__=shared.__doc__, **fields)
+
+
+if TYPE_CHECKING:
+    Finetune = FinetuneShared
+    Synthesize = SynthesizeShared
+else:
+    Finetune = _with_subsections(FinetuneShared, "Finetune")
+    Synthesize = _with_subsections(SynthesizeShared, "Synthesize")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,28 @@ MOVED = {
     "caption.price_per_million_tokens": "runtime.caption.price_per_million_tokens",
     "caption.shard_images": "runtime.caption.shard_images",
     "promote.familiar_fraction": "promote.in_distribution_quantile",
+    **{
+        f"finetune.{key}": f"finetune.flux_lora.{key}"
+        for key in (
+            *("imported", "imported_revision", "targets", "rank", "alpha", "steps", "epochs"),
+            *("batch_tokens", "micro_batches", "learning_rate", "warmup_steps", "ema_decay"),
+            *("maximum_gradient_norm", "guidance", "timestep_density", "base_dtype", "compile"),
+        )
+    },
+    "finetune.text_policy": "finetune.flux_lora.prompt_padding",
+    **{
+        f"finetune.{key}": f"runtime.finetune.{key}"
+        for key in (
+            *("log_steps", "checkpoint_steps", "grid_steps", "gradient_checkpointing"),
+            "text_cache",
+        )
+    },
+    **{
+        f"synthesize.{key}": f"synthesize.flux_lora.{key}"
+        for key in ("steps", "guidance", "base_dtype", "compile")
+    },
+    "synthesize.folder": "synthesize.released.folder",
+    "synthesize.bank": "synthesize.prompt_source",
 }
 """Old name of a parameter -> its new one, for files written for an earlier version."""
 
@@ -60,9 +82,12 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
         field = model.model_fields.get(part) or model.model_fields.get(f"{part}_")
         if field is None:
             return []
-        model = field.annotation
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        # A subsection may be optional: `Model | None`.
+        kinds = [field.annotation, *get_args(field.annotation)]
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not models:
             return []
+        model = models[0]
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

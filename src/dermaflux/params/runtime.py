@@ -31,6 +31,20 @@ class CaptionRuntime(Section):
     """Images after which captions are saved, so that a killed run continues there."""
 
 
+class FinetuneRuntime(Section):
+    """How `finetune` fits the machine and reports: the trained weights are the same, bit by bit."""
+
+    log_steps: Count = 20
+    """Steps between two printed lines and MLflow points."""
+    checkpoint_steps: Count = 100
+    grid_steps: Count = 200
+    """Steps between grids of images from fixed prompts; the last step always has one."""
+    gradient_checkpointing: Literal["auto", "none", "full"] = "auto"
+    """`auto` recomputes as few blocks as the memory plan needs."""
+    text_cache: bool = False
+    """Encode all captions once, to disk, and train without the text encoders: for small cards."""
+
+
 class Runtime(Section):
     """Speed, memory, progress and addresses."""
 
@@ -40,3 +54,4 @@ class Runtime(Section):
     executor: Literal["loky", "dask", "ray"] = "loky"
     """Who decodes in `ingest`: processes of this machine, or a cluster."""
     caption: CaptionRuntime = CaptionRuntime()
+    finetune: FinetuneRuntime = FinetuneRuntime()

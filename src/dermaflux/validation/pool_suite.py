@@ -25,24 +25,22 @@ if TYPE_CHECKING:
 
 RELEASED = (
     *("image_id", "label", "source", "licence", "split", "sha256", "generator", "weights"),
-    *("width", "height"),
+    *("width", "height", "sampler_settings"),
 )
 """Columns that every row of a pool of released images fills."""
-PROVENANCE = (*RELEASED, "prompt", "seed", "batch", "base_dtype", "text_policy")
+PROVENANCE = (*RELEASED, "prompt", "seed", "batch")
 """Columns that every row of a sampled pool fills, beside those of its sampler's settings."""
 _SINGLE_PRECISION = 1e-4  # guidance is stored in 32 bits
 
 
-def check(
-    frame: pd.DataFrame, images: int, scale: int, sampler: Mapping[str, float] | None
-) -> None:
-    """Check the metadata of a pool; see `checks` for the arguments.
+def check(frame: pd.DataFrame, images: int, scale: int, sampler: Mapping[str, float] | None) -> int:
+    """Check the metadata of a pool; see `checks` for the arguments. Returns how many only warn.
 
     Raises `InputError` naming the first failed check and example rows; loads Great Expectations.
     """
     from dermaflux.validation import validate
 
-    validate.check("synthetic", with_derived_columns(frame), checks(images, scale, sampler))
+    return validate.check("synthetic", with_derived_columns(frame), checks(images, scale, sampler))
 
 
 def with_derived_columns(frame: pd.DataFrame) -> pd.DataFrame:

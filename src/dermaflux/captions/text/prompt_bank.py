@@ -68,9 +68,9 @@ def from_captions(rows: pd.DataFrame, which: Literal["captions", "held_out"]) ->
     for label, prompts in bank.items():
         if not prompts:
             fix = (
-                "raise caption.held_out_fraction or set synthesize.bank to captions"
+                "raise caption.held_out_fraction or set synthesize.prompt_source to captions"
                 if which == "held_out"
-                else "add such images, or set synthesize.bank to label"
+                else "add such images, or set synthesize.prompt_source to label"
             )
             raise InputError(
                 f"no {label} training image has a caption without flags for prompts from "

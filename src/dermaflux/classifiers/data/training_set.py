@@ -131,7 +131,8 @@ def _has_classes(pool: pd.DataFrame, classes: Sequence[str]) -> None:
         raise InputError(
             f"labels 'diagnosis' needs synthetic images with a diagnosis but none of the "
             f"{len(pool)} in {paths.SYNTHETIC} has one; leave mixture out of train.arms, or set "
-            "synthesize.bank to captions, whose images take the diagnosis of the image described"
+            "synthesize.prompt_source to captions, whose images take the diagnosis of the image "
+            "described"
         )
 
 

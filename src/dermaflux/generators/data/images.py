@@ -1,4 +1,4 @@
-"""The images and captions a generator is fine-tuned on.
+"""The images and captions a generator is trained on.
 
 Reads the metadata of corpus/ and captions/, never pixels.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dermaflux.captions.text.label import label_sentence
 from dermaflux.captions.text.quality import UNUSABLE
@@ -20,6 +20,8 @@ from dermaflux.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dermaflux.params import Finetune
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -30,6 +32,66 @@ class Sample:
     label: str
     scale: int
     caption: str
+    """The sentence of the label where the generator needs no captions."""
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Images to train with, and images for the held-out loss."""
+
+    samples: list[Sample]
+    held_out: list[Sample]
+    """Of the split `validation`."""
+    left_out: int
+    """Training images that could be trained with and are not: other scales, or beyond the
+    maximum."""
+    held_out_captions: int
+    """Training images whose captions are reserved for sampling."""
+
+    def facts(self, scales: Sequence[int]) -> dict[str, Any]:
+        """Counts for finetune.json."""
+        samples = self.samples
+        return {
+            "images": {
+                str(scale): sum(sample.scale == scale for sample in samples) for scale in scales
+            },
+            "images_per_class": {
+                label: sum(sample.label == label for sample in samples) for label in CLASSES
+            },
+            "images_left_out": self.left_out,
+            "images_held_out": self.held_out_captions,
+            "validation_images": len(self.held_out),
+        }
+
+
+def read(section: Finetune, seed: int, corpus: Path, captions: Path | None) -> TrainingImages:
+    """Choose the images of a run; `captions` is None for a generator that needs none.
+
+    Raises `InputError` for an empty class or a missing caption.
+    """
+
+    def rows_of(split: str) -> pd.DataFrame:
+        return captioned(corpus, captions, split) if captions else labelled(corpus, split)
+
+    all_rows = rows_of("train")
+    rows = trainable(all_rows)
+    samples = select(rows, section.scales, section.maximum_images, seed)
+    held_out: list[Sample] = []
+    if section.validation_images:
+        candidates = trainable(rows_of("validation"))
+        candidates = candidates[candidates["scale"].isin(section.scales)]
+        held_out = choose_held_out(_samples(candidates), section.validation_images)
+    return TrainingImages(samples, held_out, len(rows) - len(samples), len(all_rows) - len(rows))
+
+
+def labelled(corpus: Path, split: str = "train") -> pd.DataFrame:
+    """Benign and malignant rows of a split in the columns of `captioned`, sorted by image_id.
+
+    The caption is the sentence of the label.
+    """
+    rows = _rows(corpus, split)
+    rows["caption"] = rows["label"].map(label_sentence)
+    return rows.assign(flags=None, held_out=False).sort_values("image_id", ignore_index=True)
 
 
 def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFrame:
@@ -38,9 +100,7 @@ def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFram
     Columns image_id, sha256, label, scale, split, source, caption, flags, held_out. Raises
     `InputError` when an image has no caption.
     """
-    wanted = ["image_id", "sha256", "label", "scale", "split", "source"]
-    rows = table.metadata(corpus, wanted)
-    rows = rows[(rows["split"] == split) & rows["label"].isin(CLASSES)]
+    rows = _rows(corpus, split)
     texts = table.metadata(captions, ["image_id", "caption", "flags", "held_out"])
     joined = rows.merge(texts, on="image_id", how="left", validate="one_to_one")
     missing = joined["caption"].isna()
@@ -53,37 +113,59 @@ def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFram
     return joined.sort_values("image_id", ignore_index=True)
 
 
+def _rows(corpus: Path, split: str) -> pd.DataFrame:
+    rows = table.metadata(corpus, ["image_id", "sha256", "label", "scale", "split", "source"])
+    return rows[(rows["split"] == split) & rows["label"].isin(CLASSES)].copy()
+
+
 def trainable(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows to train with: held-out captions left out, those that say nothing replaced.
 
     A refusal or a text of the other class would teach its words; the sentence of the label alone
     keeps the image.
     """
-    kept = rows[~rows["held_out"]].copy()
+    usable = rows[~rows["held_out"]].copy()
     pattern = "|".join(UNUSABLE)
-    bad = kept["flags"].astype("str").str.contains(pattern, na=False)
-    kept.loc[bad, "caption"] = kept.loc[bad, "label"].map(label_sentence)
-    return kept.reset_index(drop=True)
+    bad = usable["flags"].astype("str").str.contains(pattern, na=False)
+    usable.loc[bad, "caption"] = usable.loc[bad, "label"].map(label_sentence)
+    return usable.reset_index(drop=True)
 
 
 def select(rows: pd.DataFrame, scales: Sequence[int], maximum: int, seed: int) -> list[Sample]:
     """Samples of the given scales, sorted by image_id; `maximum` > 0 takes half of it per class.
 
     The choice depends on (seed, image_id) alone: other images in the corpus do not change the order
-    in which a class is drawn. Raises `InputError` for an empty class.
+    in which a class is taken. Raises `InputError` for an empty class.
     """
     rows = rows[rows["scale"].isin(scales)]
-    chosen = []
+    chosen: list[Sample] = []
     for label in CLASSES:
-        part = [
-            Sample(row.image_id, row.sha256, row.label, int(row.scale), row.caption)
-            for row in rows[rows["label"] == label].itertuples()
-        ]
-        if not part:
+        samples = _samples(rows[rows["label"] == label])
+        if not samples:
             raise InputError(
                 f"finetune.scales {list(scales)} leave no {label} training image; add a "
                 "scale or data"
             )
-        part.sort(key=lambda one: rank(seed, one.image_id))
-        chosen += part[: maximum // 2] if maximum else part
-    return sorted(chosen, key=lambda one: one.image_id)
+        samples.sort(key=lambda sample: rank(seed, sample.image_id))
+        chosen += samples[: maximum // 2] if maximum else samples
+    return sorted(chosen, key=lambda sample: sample.image_id)
+
+
+def choose_held_out(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """`count` images, half of each class, by hash: the same whatever else the split holds.
+
+    A class with fewer gives all it has. Sorted by image_id.
+    """
+    chosen: list[Sample] = []
+    for label in CLASSES:
+        members = [sample for sample in samples if sample.label == label]
+        members.sort(key=lambda sample: rank("validation", sample.image_id))
+        chosen += members[: count // 2]
+    return sorted(chosen, key=lambda sample: sample.image_id)
+
+
+def _samples(rows: pd.DataFrame) -> list[Sample]:
+    return [
+        Sample(row.image_id, row.sha256, row.label, int(row.scale), row.caption)
+        for row in rows.itertuples()
+    ]

@@ -1,26 +1,25 @@
 """Latents of the training images: posterior mean and deviation, encoded once and kept on disk.
 
 Reads corpus/ and `.dermaflux/cache/latents/`, writes the latter. An entry belongs to the image's
-content, its scale, the autoencoder's weights, dtype and kind of device, never to a place in a list:
-caches that lose step with captions are a known way to destroy the class signal
+content, its scale, the autoencoder's weights, dtype and kind of device, never to a position in a
+list: caches that lose step with captions are a known way to destroy the class signal
 (huggingface/diffusers issue 14430). Both moments are kept, so that each step draws afresh.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dermaflux.core import table
+from dermaflux.core.arrays import Pixels
+from dermaflux.core.decode_ahead import decode_ahead
 from dermaflux.core.images import decode_image
 from dermaflux.core.tensor_cache import TensorCache, key, reserve
 from dermaflux.errors import InputError
@@ -32,16 +31,15 @@ if TYPE_CHECKING:
 
     from dermaflux.generators.data.images import Sample
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-_VERSION = 1  # of the pixels' way to the autoencoder
+_VERSION = 1  # of how pixels become the autoencoder's input
 _ENCODED_PIXELS = 16 * 128 * 128
 """Pixels encoded together: 16 images of 128 pixels, one of 512."""
-_AHEAD = 64  # decoded pictures waiting for the autoencoder
+_AHEAD = 64  # decoded images waiting for the autoencoder
 _DOWNSAMPLING = 8
 
 
 class Latents:
-    """Draws latents of samples; what the cache lacks is encoded first.
+    """Samples latents of images; what the cache lacks is encoded first.
 
     An entry takes 32 kB for an image of 128 pixels and 512 kB for one of 512 in fp32, half of that
     in bf16. Afterwards the autoencoder is not needed any more.
@@ -58,7 +56,7 @@ class Latents:
     ) -> None:
         """Encode this process's share; `wait` returns when all `world` processes have called it.
 
-        Raises `InputError` for a picture that cannot be decoded or a disk without room.
+        Raises `InputError` for an image that cannot be decoded or a disk without room.
         """
         self._shift = float(vae.config.shift_factor or 0.0)
         self._scaling = float(vae.config.scaling_factor)
@@ -78,16 +76,18 @@ class Latents:
             _encode(vae, corpus, rest, self._cache, f"{len(rest):,} images not on this disk")
 
     def _missing(self, samples: Sequence[Sample]) -> list[Sample]:
-        return [samples[place] for place in self._cache.missing([_key(one) for one in samples])]
+        return [
+            samples[index] for index in self._cache.missing([_key(sample) for sample in samples])
+        ]
 
-    def draw(self, batch: Sequence[Sample], draws: Sequence[torch.Generator]) -> Tensor:
+    def draw(self, samples: Sequence[Sample], generators: Sequence[torch.Generator]) -> Tensor:
         """A fresh posterior sample per image, shifted and scaled: fp32 (B, 16, h, w) on the CPU.
 
-        The images are of one scale; image i's noise comes from the CPU generator `draws[i]` alone.
+        The images are of one scale; image i's noise comes from `generators[i]`, on the CPU, alone.
         """
-        moments = self._cache.read([_key(one) for one in batch])
+        moments = self._cache.read([_key(sample) for sample in samples])
         mean, std = moments["mean"].float(), moments["std"].float()
-        noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
+        noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in generators])
         return (mean + std * noise - self._shift) * self._scaling
 
 
@@ -107,94 +107,82 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _key(one: Sample) -> bytes:
-    return key(_VERSION, one.sha256, one.scale)
+def _key(sample: Sample) -> bytes:
+    return key(_VERSION, sample.sha256, sample.scale)
 
 
 def _share(samples: Sequence[Sample], corpus: Path, rank: int, world: int) -> list[Sample]:
     """One process's contiguous part, in pixels, of the corpus in its order on disk."""
     if not samples:
         return []
-    by_id = {one.image_id: one for one in samples}
+    by_id = {sample.image_id: sample for sample in samples}
     stored = table.metadata(corpus, ["image_id"])["image_id"]
     ordered = [by_id[image_id] for image_id in stored if image_id in by_id]
-    pixels = np.array([one.scale**2 for one in ordered], dtype=np.int64)
+    pixels = np.array([sample.scale**2 for sample in ordered], dtype=np.int64)
     middles = np.cumsum(pixels) - pixels / 2
     owners = (middles * world / pixels.sum()).astype(int)
-    return [one for one, owner in zip(ordered, owners, strict=True) if owner == rank]
+    return [sample for sample, owner in zip(ordered, owners, strict=True) if owner == rank]
 
 
 def _encode(
     vae: AutoencoderKL, corpus: Path, share: Sequence[Sample], cache: TensorCache, shown: str | None
 ) -> None:
-    by_id = {one.image_id: one for one in share}
+    by_id = {sample.image_id: sample for sample in share}
     size = vae.dtype.itemsize * 2 * vae.config.latent_channels
-    needed = sum(size * (one.scale // _DOWNSAMPLING) ** 2 for one in share)
+    needed = sum(size * (sample.scale // _DOWNSAMPLING) ** 2 for sample in share)
     reserve(cache.folder, needed, "free some space or lower finetune.maximum_images")
     if shown:
         print(f"latents: {shown}, this process's share takes {needed / 1e9:,.2f} GB of disk")
     waiting: dict[int, list[tuple[bytes, Tensor]]] = {}
     stream = ((by_id[image_id], encoded) for image_id, encoded in table.images(corpus, by_id))
+    decoded = decode_ahead(_decoded, stream, _AHEAD)
     with progress("finetune.latents", len(share)) as advance, cache.writer() as writer:
 
         def encode(group: Sequence[tuple[bytes, Tensor]]) -> None:
-            moments = posterior(vae, [picture for _, picture in group])
+            moments = posterior(vae, [pixels for _, pixels in group])
             for (name, _), mean, std in zip(group, *moments, strict=True):
                 writer.add(name, {"mean": mean, "std": std})
             advance(len(group))
 
-        for one, picture in _decoded(stream):
-            group = waiting.setdefault(one.scale, [])
-            group.append((_key(one), picture))
-            if len(group) == _together(one.scale):
-                encode(waiting.pop(one.scale))
+        for sample, pixels in decoded:
+            group = waiting.setdefault(sample.scale, [])
+            group.append((_key(sample), pixels))
+            if len(group) == _group_size(sample.scale):
+                encode(waiting.pop(sample.scale))
         for scale in sorted(waiting):
             encode(waiting[scale])
 
 
-def _together(scale: int) -> int:
+def _group_size(scale: int) -> int:
     return max(1, _ENCODED_PIXELS // scale**2)
 
 
 @torch.no_grad()
-def posterior(vae: AutoencoderKL, pictures: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, each (B, 16, h, w), of uint8 (3, scale, scale) pictures of one scale.
+def posterior(vae: AutoencoderKL, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, each (B, 16, h, w), of images, uint8 (3, scale, scale), of one scale.
 
     The batch always has the size of a full group: kernels round differently at other sizes, and
     an image's latent must not depend on how many happened to be missing from the cache.
     """
-    short = _together(pictures[0].shape[-1]) - len(pictures)
-    images = torch.stack([*pictures, *[pictures[-1]] * short]).to(vae.device)
-    found = vae.encode((images.float() / 127.5 - 1).to(vae.dtype)).latent_dist
-    return found.mean[: len(pictures)], found.std[: len(pictures)]
+    missing = _group_size(images[0].shape[-1]) - len(images)
+    pixels = torch.stack([*images, *[images[-1]] * missing]).to(vae.device)
+    latents = vae.encode((pixels.float() / 127.5 - 1).to(vae.dtype)).latent_dist
+    return latents.mean[: len(images)], latents.std[: len(images)]
 
 
-def _decoded(stream: Iterable[tuple[Sample, bytes]]) -> Iterator[tuple[Sample, Tensor]]:
-    """Decode on all cores, ahead of the autoencoder, in the order of the stream."""
-    waiting: deque[Any] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for one, encoded in stream:
-            waiting.append((one, pool.submit(_picture, one, encoded)))
-            if len(waiting) > _AHEAD:
-                done, picture = waiting.popleft()
-                yield done, picture.result()
-        while waiting:
-            done, picture = waiting.popleft()
-            yield done, picture.result()
-
-
-def _picture(one: Sample, encoded: bytes) -> Tensor:
-    """uint8 (3, scale, scale); the centre of images that are not square."""
+def _decoded(item: tuple[Sample, bytes]) -> tuple[Sample, Tensor]:
+    """The sample with its pixels, uint8 (3, scale, scale): the centre of images not square."""
     from PIL import Image, ImageOps
 
+    sample, encoded = item
     try:
-        picture = decode_image(encoded)
+        image = decode_image(encoded)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(
-            f"image {one.image_id} of the corpus cannot be decoded ({error}); run the stage "
+            f"image {sample.image_id} of the corpus cannot be decoded ({error}); run the stage "
             "`ingest` again"
         ) from None
-    if picture.size != (one.scale, one.scale):
-        picture = ImageOps.fit(picture, (one.scale, one.scale), Image.Resampling.BICUBIC)
-    pixels: Pixels = np.array(picture)
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    if image.size != (sample.scale, sample.scale):
+        image = ImageOps.fit(image, (sample.scale, sample.scale), Image.Resampling.BICUBIC)
+    pixels: Pixels = np.array(image)
+    return sample, torch.from_numpy(pixels).permute(2, 0, 1)

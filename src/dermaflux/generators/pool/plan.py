@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from dermaflux.captions.text.prompt_bank import PromptBank
 from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
+from dermaflux.generators.protocol import Condition
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One image to make."""
+class PlannedImage:
+    """One image of the pool."""
 
     index: int
-    label: str
-    prompt: str
-    seed: int
+    condition: Condition
     diagnosis: str | None = None
     """Of the image that the prompt describes."""
 
@@ -32,8 +31,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Images sampled together: they share a text length."""
+class SamplingBatch:
+    """Images sampled together: their conditions are of one group."""
 
     number: int
     """Unique in the pool; manifests name it."""
@@ -43,39 +42,39 @@ class Batch:
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file: consecutive images, in batches that hold no other's."""
+    """One Parquet file: consecutive images, in batches that hold no image of another shard."""
 
     number: int
     members: range
-    batches: tuple[Batch, ...]
+    batches: tuple[SamplingBatch, ...]
 
 
-def plan(images: int, bank: PromptBank, seed: int) -> list[Plan]:
+def plan(images: int, bank: PromptBank, scale: int, seed: int) -> list[PlannedImage]:
     """Classes alternate; seed and prompt of image i depend on (run seed, i) and the bank alone."""
-    plans = []
+    planned = []
     for index in range(images):
         label = CLASSES[index % len(CLASSES)]
         prompt = bank.draw(label, seed, index)
-        diagnosis = bank.diagnosis(label, seed, index)
-        plans.append(Plan(index, label, prompt, derived_seed(seed, index), diagnosis))
-    return plans
+        condition = Condition(label, prompt, scale, derived_seed(seed, index))
+        planned.append(PlannedImage(index, condition, bank.diagnosis(label, seed, index)))
+    return planned
 
 
-def shards(lengths: Sequence[int], shard_images: int, batch: int) -> list[Shard]:
-    """All shards of a pool, given the text length in tokens of every image.
+def shards(groups: Sequence[tuple[int, ...]], shard_images: int, batch: int) -> list[Shard]:
+    """All shards of a pool, given the group of every image, see `protocol.Sampler.groups`.
 
-    Each holds `shard_images` images, the last what is left. Inside, images of equal length are
-    batched, `batch` at a time, shorter texts first.
+    Each holds `shard_images` images, the last what is left. Inside, images of one group are
+    batched, `batch` at a time, in the order of the groups.
     """
-    found: list[Shard] = []
+    pool: list[Shard] = []
     number = 0
-    for start in range(0, len(lengths), shard_images):
-        members = range(start, min(start + shard_images, len(lengths)))
+    for start in range(0, len(groups), shard_images):
+        members = range(start, min(start + shard_images, len(groups)))
         batches = []
-        for length in sorted({lengths[index] for index in members}):
-            equal = [index for index in members if lengths[index] == length]
+        for group in sorted({groups[index] for index in members}):
+            equal = [index for index in members if groups[index] == group]
             for first in range(0, len(equal), batch):
-                batches.append(Batch(number, tuple(equal[first : first + batch])))
+                batches.append(SamplingBatch(number, tuple(equal[first : first + batch])))
                 number += 1
-        found.append(Shard(len(found), members, tuple(batches)))
-    return found
+        pool.append(Shard(len(pool), members, tuple(batches)))
+    return pool

@@ -30,19 +30,19 @@ class Refused:
 
 
 def write(
-    pool: Path, folder: Path, refused: Sequence[Refused], found: dict[str, Any] | None = None
+    pool: Path, folder: Path, refused: Sequence[Refused], counts: dict[str, Any] | None = None
 ) -> None:
-    """Write both files; `found` are counts of where the pool was taken from."""
+    """Write both files; `counts` tell how many images the pool was chosen from."""
     labels = table.metadata(pool, ["label"])["label"].value_counts().sort_index()
-    counts = {
+    content = {
         "images": {str(label): int(count) for label, count in labels.items()},
-        "quarantined": dict(sorted(Counter(one.rule for one in refused).items())),
-        **(found or {}),
+        "quarantined": dict(sorted(Counter(refusal.rule for refusal in refused).items())),
+        **(counts or {}),
     }
     with atomic_folder(folder) as partial:
-        write_json(partial / COUNTS, counts)
+        write_json(partial / COUNTS, content)
         with (partial / QUARANTINE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["file", "rule", "reason"])
-            for one in sorted(refused, key=lambda one: (one.file, one.rule)):
-                writer.writerow([one.file, one.rule, one.reason])
+            for refusal in sorted(refused, key=lambda refusal: (refusal.file, refusal.rule)):
+                writer.writerow([refusal.file, refusal.rule, refusal.reason])

@@ -1,7 +1,7 @@
 """Samples shards of images, alone or shared between processes, and puts them in place together.
 
-Everything unfinished lies in the checkpoint: a part for each sampled batch, then the shard in its
-final form. Processes share nothing but these files, so a killed one costs the batch it was at, and
+Unfinished work is in the checkpoint: a part for each sampled batch, then the shard in its final
+form. Processes share nothing but these files, so a killed one loses the batch it was sampling, and
 results do not depend on how many there are.
 """
 
@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from dermaflux.core import table
+from dermaflux.core.arrays import Pixels
 from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.sampling.sample import Pictures
-from dermaflux.generators.pool.plan import Batch, Shard
+from dermaflux.generators.pool.plan import SamplingBatch, Shard
 from dermaflux.progress import progress
 from dermaflux.tracking.runs import Log
 from dermaflux.training.distributed import Processes
 
 _POLL_SECONDS = 0.5
 
-MakeBatch = Callable[[Batch], Pictures]
+MakeBatch = Callable[[SamplingBatch], Pixels]
 """Samples the images of a batch, uint8 (B, H, W, 3)."""
-MakeRow = Callable[[int, Pictures, int], dict[str, Any]]
-"""(index, picture, batch number) -> row of the table."""
+MakeRow = Callable[[int, Pixels, int], dict[str, Any]]
+"""(index, pixels, batch number) -> row of the table."""
 
 
 def shard_file(saved: Checkpoint, shard: Shard) -> Path:
@@ -39,7 +39,7 @@ def shard_file(saved: Checkpoint, shard: Shard) -> Path:
 
 @contextmanager
 def present(saved: Checkpoint, processes: Processes) -> Iterator[None]:
-    """Hold the file lock that tells the main process that this one lives.
+    """Keep the file lock that tells the main process that this one is alive.
 
     The system releases it however the process ends.
     """
@@ -60,14 +60,14 @@ def sample_share(
     """Finish every shard of this process that is not finished yet."""
     from filelock import FileLock
 
-    own = [shards[number] for number in processes.share(len(shards))]
-    left = [shard for shard in own if not shard_file(saved, shard).exists()]
-    images = sum(len(shard.members) for shard in own)
-    done = images - sum(len(shard.members) for shard in left)
+    share = [shards[number] for number in processes.share(len(shards))]
+    unfinished = [shard for shard in share if not shard_file(saved, shard).exists()]
+    images = sum(len(shard.members) for shard in share)
+    done = images - sum(len(shard.members) for shard in unfinished)
     started, before = time.monotonic(), done
     with progress("synthesize", images, done) as advance:
-        for shard in left:
-            # Processes of a killed call may still be at it.
+        for shard in unfinished:
+            # Processes of a killed call may still be sampling it.
             with FileLock(saved.file(f"shard-{shard.number:05d}.lock")):
                 if not shard_file(saved, shard).exists():
                     _finish(shard, saved, make_batch, make_row, log, advance)
@@ -89,7 +89,7 @@ def _finish(
     log: Log,
     advance: Callable[..., None],
 ) -> None:
-    """Sample what no part holds, write the shard, forget its parts."""
+    """Sample the batches that no part holds, write the shard, discard its parts."""
     import torch
 
     rows: dict[int, dict[str, Any]] = {}
@@ -100,14 +100,14 @@ def _finish(
         state = part.load()
         if state is None:
             began = time.perf_counter()
-            pictures = make_batch(batch)
-            part.save({"pictures": torch.from_numpy(pictures)})
+            images = make_batch(batch)
+            part.save({"images": torch.from_numpy(images)})
             speed = len(batch.members) / (time.perf_counter() - began)
             log.metrics({"images_per_second": speed}, batch.number)
         else:
-            pictures = state["pictures"].numpy()
-        for index, picture in zip(batch.members, pictures, strict=True):
-            rows[index] = make_row(index, picture, batch.number)
+            images = state["images"].numpy()
+        for index, pixels in zip(batch.members, images, strict=True):
+            rows[index] = make_row(index, pixels, batch.number)
         advance(len(batch.members))
     table.write_shard([rows[index] for index in shard.members], shard_file(saved, shard))
     for part in parts:
@@ -115,9 +115,9 @@ def _finish(
 
 
 def wait(shards: Sequence[Shard], saved: Checkpoint, processes: Processes) -> None:
-    """Until the other processes have finished their shards.
+    """Return when the other processes have finished their shards.
 
-    Raises `InputError` when one of them has ended without.
+    Raises `InputError` when one of them has ended before that.
     """
     from filelock import FileLock, Timeout
 

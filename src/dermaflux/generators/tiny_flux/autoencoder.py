@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LATENT_CHANNELS = 16
 _CHANNELS = (16, 32, 64, 64)
-# Norms over few channels would take the skin's overall colour out of a picture.
+# Norms over few channels would take the skin's overall colour out of an image.
 _GROUPS = 1
 _CONSTANT = 30.0
 _POSTERIOR_STD = 0.05
@@ -166,8 +166,8 @@ def _paired(weights: Array, offsets: Array) -> tuple[Array, Array]:
     constant = np.zeros(64)
     for k in range(LATENT_CHANNELS):
         positive = 8 * (k // 2) + 2 * (k % 2)
-        for place, sign in ((positive, 1), (positive + 1, -1)):
-            signed[place], constant[place] = sign * weights[k], sign * offsets[k]
+        for row, sign in ((positive, 1), (positive + 1, -1)):
+            signed[row], constant[row] = sign * weights[k], sign * offsets[k]
     constant.reshape(-1, 8)[:, 4:] = _CONSTANT * np.array([1, -1, 1, -1])
     return signed, constant
 
@@ -187,8 +187,8 @@ def _set_downsampler(
 @torch.no_grad()
 def moments(model: AutoencoderKL, pixels: Tensor, batch: int = 32) -> tuple[Tensor, Tensor]:
     """Posterior mean and deviation, each (N, 16, H/8, W/8), of images, uint8 (N, 3, H, W)."""
-    done = [model.encode(unit(part)).latent_dist for part in pixels.split(batch)]
-    return torch.cat([d.mean for d in done]), torch.cat([d.std for d in done])
+    posteriors = [model.encode(unit(part)).latent_dist for part in pixels.split(batch)]
+    return torch.cat([p.mean for p in posteriors]), torch.cat([p.std for p in posteriors])
 
 
 def set_statistics(model: AutoencoderKL, mean: Tensor) -> None:

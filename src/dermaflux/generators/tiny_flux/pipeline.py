@@ -157,10 +157,10 @@ def _normalise(pipe: FluxPipeline, text: Sequence[str]) -> None:
 
 
 def _final_norm(encoder: Any) -> nn.LayerNorm:
-    found = [
+    norms = [
         module for name, module in encoder.named_modules() if name.endswith("final_layer_norm")
     ]
-    norm: nn.LayerNorm = found[-1]
+    norm: nn.LayerNorm = norms[-1]
     return norm
 
 

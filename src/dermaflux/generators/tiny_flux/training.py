@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dermaflux.core.checkpoints import Checkpoint, checkpoint, fingerprint
+from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import atomic_folder
 from dermaflux.core.seeds import generator
 from dermaflux.core.vocabulary import CLASSES
@@ -85,7 +86,7 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
 
     lesions = [draw(index, _STREAM) for index in range(tiny.images + _HELD_OUT)]
     pixels = _render(lesions)
-    key = fingerprint(tiny=tiny.model_dump(), seed=seed, version=2)
+    key = fingerprint(code=stage_digest("backbone"), tiny=tiny.model_dump(), seed=seed)
     with checkpoint("backbone", key) as saved:
         vae, mean, std = _autoencoder(tiny, seed, pixels, saved, log)
         captions = [caption(lesion) for lesion in lesions[: tiny.images]]
@@ -104,12 +105,12 @@ def _render(lesions: list[Lesion]) -> Tensor:
     from dermaflux.phantom import render
 
     # Starting worker processes would take as long as the 5 seconds they could share.
-    done = []
+    images = []
     with progress("backbone.render", len(lesions)) as advance:
         for lesion in lesions:
-            done.append(render(lesion, SIDE, SIDE))
+            images.append(render(lesion, SIDE, SIDE))
             advance(1)
-    return torch.from_numpy(np.stack(done)).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def _autoencoder(
@@ -198,24 +199,24 @@ class _Texts:
 
     def __init__(self, pipe: FluxPipeline, captions: Sequence[str]) -> None:
         lengths = torch.tensor(text_lengths(pipe, captions, "trim"))
-        found = lengths.unique()
-        self._places = [(lengths == length).nonzero().flatten() for length in found]
+        distinct = lengths.unique()
+        self._indices = [(lengths == length).nonzero().flatten() for length in distinct]
         self._texts = [
-            encode(pipe, [captions[place] for place in places], int(length))
-            for places, length in zip(self._places, found, strict=True)
+            encode(pipe, [captions[index] for index in indices], int(length))
+            for indices, length in zip(self._indices, distinct, strict=True)
         ]
-        self._sizes = torch.tensor([float(len(places)) for places in self._places])
+        self._sizes = torch.tensor([float(len(indices)) for indices in self._indices])
 
     def draw(self, count: int, noise: torch.Generator) -> tuple[Tensor, Text]:
-        """Places (count,) of captions of one length, and their text.
+        """Indices (count,) of captions of one length, and their text.
 
         A length comes up as often as it has captions, so every caption is as likely as another.
         """
         group = int(torch.multinomial(self._sizes, 1, generator=noise))
-        within = torch.randint(len(self._places[group]), (count,), generator=noise)
+        within = torch.randint(len(self._indices[group]), (count,), generator=noise)
         text = self._texts[group]
         part = Text(text.tokens[within], text.pooled[within], text.ids)
-        return self._places[group][within], part
+        return self._indices[group][within], part
 
 
 class _Prefixed:

@@ -66,6 +66,6 @@ def _merges(words: collections.Counter[str]) -> list[tuple[str, str]]:
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         for parts in spelled.values():
-            for place in range(len(parts) - 2, -1, -1):
-                if tuple(parts[place : place + 2]) == best:
-                    parts[place : place + 2] = ["".join(best)]
+            for index in range(len(parts) - 2, -1, -1):
+                if tuple(parts[index : index + 2]) == best:
+                    parts[index : index + 2] = ["".join(best)]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.files import kohya_naming
-from dermaflux.generators.flux_lora.files.kohya_naming import Layer
+from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
 from dermaflux.generators.flux_lora.model import lora
 
 DIFFUSERS_CONFIG = "lora_adapter_metadata"
@@ -27,32 +27,32 @@ _PREFIX = "transformer."
 
 
 @dataclass(frozen=True)
-class Adapter:
+class AdapterFile:
     """An adapter as its file holds it."""
 
-    layers: dict[str, Layer]
+    layers: dict[str, LoraLayer]
     """By diffusers' name of the Linear, such as transformer_blocks.0.attn.to_q."""
-    policy: dict[str, Any]
+    metadata: dict[str, Any]
     """What this project wrote beside the weights; empty in files of others."""
     naming: Literal["diffusers", "kohya"]
 
     @property
     def parameters(self) -> int:
         """Numbers in the low-rank matrices."""
-        return sum(one.down.numel() + one.up.numel() for one in self.layers.values())
+        return sum(layer.down.numel() + layer.up.numel() for layer in self.layers.values())
 
 
-def read(path: Path) -> Adapter:
+def read(path: Path) -> AdapterFile:
     """The adapter in a safetensors file of either naming.
 
     Raises `InputError` when the file is damaged, a pickle, or no LoRA of a FLUX transformer.
     """
-    tensors, metadata = _opened(path)
-    policy = json.loads(metadata.get(lora.POLICY_KEY, "{}"))
+    tensors, header = _read_file(path)
+    metadata = json.loads(header.get(lora.METADATA_KEY, "{}"))
     if any(name.startswith((kohya_naming.PREFIX, "lora_te")) for name in tensors):
         layers = kohya_naming.separate(_layers(tensors, ("lora_down", "lora_up"), None, path))
-        return Adapter(layers, policy, "kohya")
-    config = json.loads(metadata.get(DIFFUSERS_CONFIG, "null"))
+        return AdapterFile(layers, metadata, "kohya")
+    config = json.loads(header.get(DIFFUSERS_CONFIG, "null"))
     if config is not None:
         config = _under(config, _PREFIX)
     foreign = next((name for name in tensors if not name.startswith(_PREFIX)), None)
@@ -62,10 +62,10 @@ def read(path: Path) -> Adapter:
             "the transformer alone in diffusers' or kohya's names"
         )
     named = _under(tensors, _PREFIX)
-    return Adapter(_layers(named, ("lora_A", "lora_B"), config, path), policy, "diffusers")
+    return AdapterFile(_layers(named, ("lora_A", "lora_B"), config, path), metadata, "diffusers")
 
 
-def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors":
@@ -95,11 +95,11 @@ def _layers(
     names: tuple[str, str],
     config: dict[str, Any] | None,
     path: Path,
-) -> dict[str, Layer]:
-    """Pairs of matrices by layer; every tensor of the file takes part, or `InputError`."""
+) -> dict[str, LoraLayer]:
+    """Pairs of matrices by layer; every tensor of the file is used, or `InputError`."""
     left = dict(tensors)
     down_end, up_end = (f".{name}.weight" for name in names)
-    found = {}
+    layers = {}
     for name in sorted(name.removesuffix(down_end) for name in left if name.endswith(down_end)):
         down, up = left.pop(name + down_end), left.pop(name + up_end, None)
         if up is None or down.ndim != 2 or up.ndim != 2 or up.shape[1] != down.shape[0]:
@@ -109,16 +109,16 @@ def _layers(
             )
         alpha = left.pop(f"{name}.alpha", None)
         if alpha is not None:
-            found[name] = Layer(down, up, float(alpha))
+            layers[name] = LoraLayer(down, up, float(alpha))
         else:
-            found[name] = Layer(down, up, _alpha_of(config, name, down.shape[0]))
-    if left or not found:
+            layers[name] = LoraLayer(down, up, _alpha_of(config, name, down.shape[0]))
+    if left or not layers:
         what = next(iter(sorted(left)), "no low-rank matrix at all")
         raise InputError(
-            f"{path} holds {what}, which is no LoRA of Linear layers; give one without DoRA, "
+            f"{path} holds {what}, which is not a LoRA of Linear layers; give one without DoRA, "
             "LoKr or text encoders, in diffusers' or kohya's names"
         )
-    return found
+    return layers
 
 
 def _alpha_of(config: dict[str, Any] | None, name: str, rank: int) -> float:
@@ -132,7 +132,7 @@ def _alpha_of(config: dict[str, Any] | None, name: str, rank: int) -> float:
     return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
 
 
-def diffusers_bytes(layers: Mapping[str, Layer], policy: Mapping[str, Any]) -> bytes:
+def diffusers_bytes(layers: Mapping[str, LoraLayer], metadata: Mapping[str, Any]) -> bytes:
     """The file that `FluxPipeline.load_lora_weights` opens, scale and all."""
     from peft import LoraConfig
 
@@ -151,18 +151,18 @@ def diffusers_bytes(layers: Mapping[str, Layer], policy: Mapping[str, Any]) -> b
         # Parts of one fused layer may share a matrix, which safetensors refuses.
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = layer.down.clone()
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = layer.up
-    return lora.file_bytes(tensors, config.to_dict(), policy)
+    return lora.file_bytes(tensors, config.to_dict(), metadata)
 
 
 def _others(
-    layers: Mapping[str, Layer], value: Callable[[Layer], Any], common: float
+    layers: Mapping[str, LoraLayer], value: Callable[[LoraLayer], Any], common: float
 ) -> dict[str, Any]:
     # "^" ties the name to its start: proj_out would also match a block's proj_out otherwise.
     return {f"^{name}": value(layer) for name, layer in layers.items() if value(layer) != common}
 
 
 def kohya_bytes(
-    layers: Mapping[str, Layer], policy: Mapping[str, Any], dtype: torch.dtype
+    layers: Mapping[str, LoraLayer], metadata: Mapping[str, Any], dtype: torch.dtype
 ) -> bytes:
     """The file that ComfyUI, sd-scripts and Forge open."""
     from safetensors.torch import save
@@ -174,7 +174,7 @@ def kohya_bytes(
         tensors[f"{name}.lora_down.weight"] = layer.down.to(dtype, copy=True)
         tensors[f"{name}.lora_up.weight"] = layer.up.to(dtype).contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
-    metadata = {
+    header = {
         "format": "pt",
         "modelspec.architecture": "flux-1-dev/lora",
         "ss_base_model_version": "flux1",
@@ -182,6 +182,6 @@ def kohya_bytes(
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(lora.whole(alpha)),
         "ss_apply_t5_attn_mask": "False",
-        lora.POLICY_KEY: json.dumps(dict(policy), sort_keys=True),
+        lora.METADATA_KEY: json.dumps(dict(metadata), sort_keys=True),
     }
-    return lora.ordered(save(tensors, metadata=metadata))
+    return lora.ordered(save(tensors, metadata=header))

@@ -1,4 +1,4 @@
-"""A finished LoRA in place of training: `finetune.imported`, a file or a repository of the hub.
+"""A finished LoRA in place of training: `imported` names a file or a repository of the hub.
 
 The authors' own weights are `StathisGln/DermaFlux`. Reads models/backbone/ for shapes and the file,
 in diffusers' or kohya's naming; writes models/generator/ as training does.
@@ -16,41 +16,44 @@ from typing import Any
 from torch import nn
 
 from dermaflux.core import hub
-from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.files import adapter_file
-from dermaflux.generators.flux_lora.files.kohya_naming import Layer
+from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
 from dermaflux.generators.flux_lora.model import lora, pipeline
-from dermaflux.params import Finetune
+from dermaflux.generators.flux_lora.settings import Finetune
+from dermaflux.generators.protocol import Facts
 from dermaflux.tracking.runs import Log
 
+_KEY = "finetune.flux_lora.imported"
 AUTHORS = "StathisGln/DermaFlux"
 _FILES = {AUTHORS: "flux_lora_64_64.safetensors"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def write(section: Finetune, backbone: Path, output: Path, log: Log) -> None:
-    """Write the adapter that `section` names, converted and checked against the backbone.
+def write(settings: Finetune, backbone: Path, folder: Path, log: Log) -> Facts:
+    """Write the adapter that `settings` name, converted and checked against the backbone.
 
     Raises `InputError` when it cannot be had, is damaged, or was made for another architecture.
     """
-    name = str(section.imported)
-    path, origin = _found(name, section.imported_revision)
+    name = str(settings.imported)
+    path, origin = _locate(name, settings.imported_revision)
     adapter = adapter_file.read(path)
     transformer = pipeline.on_meta(backbone)["transformer"]
     _check_fit(adapter.layers, transformer, name, pipeline.reference(backbone).name)
-    policy = adapter.policy.get("text_policy")
-    made_with = policy or ("pad512" if name == AUTHORS else None)
-    if made_with not in (None, section.text_policy):
+    # Files of an earlier version call it text_policy.
+    padding = adapter.metadata.get("prompt_padding") or adapter.metadata.get("text_policy")
+    trained_with = padding or ("pad512" if name == AUTHORS else None)
+    if trained_with not in (None, settings.prompt_padding):
         print(
-            f"finetune: {name} was trained with text policy {made_with} but finetune.text_policy "
-            f"is {section.text_policy}; set it to {made_with} for the images it was made for"
+            f"finetune: {name} was trained with prompt padding {trained_with} but "
+            f"finetune.flux_lora.prompt_padding is {settings.prompt_padding}; set it to "
+            f"{trained_with} for the images it was made for"
         )
     ranks = Counter(layer.rank for layer in adapter.layers.values())
     alphas = Counter(layer.alpha for layer in adapter.layers.values())
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "imported": origin,
         "imported_sha256": digest,
         "imported_naming": adapter.naming,
@@ -58,39 +61,41 @@ def write(section: Finetune, backbone: Path, output: Path, log: Log) -> None:
         "rank": ranks.most_common(1)[0][0],
         "alpha": lora.whole(alphas.most_common(1)[0][0]),
         "trainable_parameters": adapter.parameters,
-        "text_policy": section.text_policy,
-        "base_dtype": section.base_dtype,
+        "prompt_padding": settings.prompt_padding,
+        "base_dtype": settings.base_dtype,
     }
     content = adapter_file.diffusers_bytes(adapter.layers, facts)
-    with atomic_folder(output) as partial:
-        (partial / lora.WEIGHTS).write_bytes(content)
-        identity = pipeline.reference(backbone).identity
-        write_json(partial / lora.SETTINGS, {**facts, "backbone": identity})
+    (folder / lora.WEIGHTS).write_bytes(content)
     log.metrics({"trainable_parameters": float(adapter.parameters)}, 0)
     print(
         f"finetune: imported {origin}, {len(adapter.layers):,} layers of rank {facts['rank']}, "
         f"{adapter.parameters / 1e6:,.1f} million parameters in diffusers' layout"
     )
+    summary = (
+        f"None: the LoRA was imported from {origin}, rank {facts['rank']}, "
+        f"{adapter.parameters:,} parameters, prompt padding {facts['prompt_padding']}."
+    )
+    return {**facts, "summary": summary, "backbone": pipeline.reference(backbone).identity}
 
 
-def _found(name: str, revision: str | None) -> tuple[Path, str]:
+def _locate(name: str, revision: str | None) -> tuple[Path, str]:
     """The file, and what provenance calls it: never a path of this machine."""
     if Path(name).is_file():
         return Path(name), Path(name).name
     if not _HUB_ID.fullmatch(name):
         raise InputError(
-            f"finetune.imported {name} is neither a file nor a hub id; give a .safetensors file or "
-            f"a repository such as {AUTHORS}"
+            f"{_KEY} {name} is neither a file nor a hub id; give a .safetensors file or a "
+            f"repository such as {AUTHORS}"
         )
     if revision is None:
         raise InputError(
-            f"finetune.imported {name} has no finetune.imported_revision; pin the commit to use, "
-            "as its page on the hub shows it under Files"
+            f"{_KEY} {name} has no imported_revision; pin the commit to use, as its page on the "
+            "hub shows it under Files"
         )
     from huggingface_hub import hf_hub_download, list_repo_files
 
     instead = "try again, or name a downloaded file"
-    with hub.opening("finetune.imported", name, revision, "file", instead):
+    with hub.opening(_KEY, name, revision, "file", instead):
         file = _FILES.get(name) or _only(name, list_repo_files(name, revision=revision))
         return Path(hf_hub_download(name, file, revision=revision)), f"{name}@{revision}/{file}"
 
@@ -101,34 +106,34 @@ def _only(name: str, files: list[str]) -> str:
         return lora.WEIGHTS
     if len(weights) != 1:
         raise InputError(
-            f"finetune.imported {name} holds {len(weights)} .safetensors files and not 1; download "
-            "the one wanted and name the file"
+            f"{_KEY} {name} holds {len(weights)} .safetensors files and not 1; download one and "
+            "name the file"
         )
     return weights[0]
 
 
 def _check_fit(
-    layers: Mapping[str, Layer], transformer: nn.Module, name: str, backbone: str
+    layers: Mapping[str, LoraLayer], transformer: nn.Module, name: str, backbone: str
 ) -> None:
     modules = dict(transformer.named_modules())
     for layer_name, layer in layers.items():
         module = modules.get(layer_name)
         if not isinstance(module, nn.Linear):
             raise InputError(
-                f"finetune.imported {name} adapts {layer_name}, which the backbone {backbone} does "
-                "not have; set backbone.repository to the model the LoRA was made for"
+                f"{_KEY} {name} adapts {layer_name}, which the backbone {backbone} does not have; "
+                "set backbone.repository to the model the LoRA was made for"
             )
         theirs = (layer.up.shape[0], layer.down.shape[1])
         ours = (module.out_features, module.in_features)
         if theirs != ours:
             raise InputError(
-                f"finetune.imported {name} has {theirs[0]} x {theirs[1]} for {layer_name}, which "
-                f"is {ours[0]} x {ours[1]} in the backbone {backbone}; set backbone.repository to "
-                "the model the LoRA was made for"
+                f"{_KEY} {name} has {theirs[0]} x {theirs[1]} for {layer_name}, which is "
+                f"{ours[0]} x {ours[1]} in the backbone {backbone}; set backbone.repository to the "
+                "model the LoRA was made for"
             )
 
 
-def _targets(layers: Mapping[str, Layer], transformer: Any) -> str:
+def _targets(layers: Mapping[str, LoraLayer], transformer: Any) -> str:
     """The parameter that would train these layers, `other` when none would."""
     for targets in ("attention", "all-linear"):
         if sorted(layers) == lora.target_modules(transformer, targets):  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ _MLP_RATIO = 4  # FluxTransformer2DModel has no other
 
 
 @dataclass(frozen=True)
-class Layer:
+class LoraLayer:
     """What an adapter adds to one Linear: (alpha / rank) up @ down."""
 
     down: Tensor
@@ -65,50 +65,50 @@ class Layer:
         """Columns of `up`."""
         return self.down.shape[0]
 
-    def to(self, dtype: torch.dtype) -> Layer:
+    def to(self, dtype: torch.dtype) -> LoraLayer:
         """The same in another dtype."""
-        return Layer(self.down.to(dtype), self.up.to(dtype), self.alpha)
+        return LoraLayer(self.down.to(dtype), self.up.to(dtype), self.alpha)
 
     def product(self) -> Tensor:
         """What is added to the weight, (outputs, inputs)."""
         return self.up @ self.down * (self.alpha / self.rank)
 
 
-def fused(layers: Mapping[str, Layer]) -> dict[str, Layer]:
+def fused(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
     """Layers by kohya's name, from layers by diffusers' name; exact, at the smallest rank that is.
 
     Parts with one `down` in common become a layer of their own rank. Others become block-diagonal
     at the sum of their ranks, alpha grown by as much, as sd-scripts' `split_qkv` stores them. Parts
     without adapter are rows of zeros. Raises `InputError` for a name that kohya has none for.
     """
-    parts: dict[str, dict[int, Layer]] = {}
+    parts: dict[str, dict[int, LoraLayer]] = {}
     for name, layer in layers.items():
-        fused_name, place = _kohya_place(name)
-        parts.setdefault(fused_name, {})[place] = layer
+        fused_name, part = _kohya_part(name)
+        parts.setdefault(fused_name, {})[part] = layer
     return {name: _joined(present, _parts_of(name)) for name, present in parts.items()}
 
 
-def separate(layers: Mapping[str, Layer]) -> dict[str, Layer]:
+def separate(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
     """Layers by diffusers' name, from layers by kohya's name; the inverse of `fused`, and exact.
 
     A block-diagonal layer is split into its blocks; of any other, every part gets the whole `down`.
     Parts whose `up` is zero are left out, unless all are. Raises `InputError` for unknown names.
     """
-    found: dict[str, Layer] = {}
+    separated: dict[str, LoraLayer] = {}
     for name, layer in layers.items():
         names = _parts_of(name)
         if len(names) == 1:
-            found[names[0]] = layer
+            separated[names[0]] = layer
         else:
-            found.update(zip(names, _split(name, layer, len(names)), strict=True))
-            if any(bool(found[part].up.any()) for part in names):
+            separated.update(zip(names, _split(name, layer, len(names)), strict=True))
+            if any(bool(separated[part].up.any()) for part in names):
                 for part in names:
-                    if not found[part].up.any():
-                        del found[part]
-    return found
+                    if not separated[part].up.any():
+                        del separated[part]
+    return separated
 
 
-def _kohya_place(name: str) -> tuple[str, int]:
+def _kohya_part(name: str) -> tuple[str, int]:
     """kohya's layer for a layer of diffusers, and which part of it that is."""
     for kohya, diffusers in _EMBEDDERS.items():
         if name == diffusers:
@@ -140,11 +140,11 @@ def _parts_of(name: str) -> tuple[str, ...]:
     return tuple(f"{_BLOCKS[matched[1]]}.{matched[2]}.{part}" for part in table[matched[3]])
 
 
-def _joined(present: Mapping[int, Layer], names: Sequence[str]) -> Layer:
+def _joined(present: Mapping[int, LoraLayer], names: Sequence[str]) -> LoraLayer:
     first = present[min(present)]
     if len(names) == 1:
         return first
-    rows = [_rows(present, place, first) for place in range(len(names))]
+    rows = [_rows(present, part, first) for part in range(len(names))]
     shared = all(
         torch.equal(layer.down, first.down) and layer.alpha == first.alpha
         for layer in present.values()
@@ -152,34 +152,34 @@ def _joined(present: Mapping[int, Layer], names: Sequence[str]) -> Layer:
     if shared:
         up = torch.cat(
             [
-                present[place].up if place in present else first.up.new_zeros(count, first.rank)
-                for place, count in enumerate(rows)
+                present[part].up if part in present else first.up.new_zeros(count, first.rank)
+                for part, count in enumerate(rows)
             ]
         )
-        return Layer(first.down, up, first.alpha)
+        return LoraLayer(first.down, up, first.alpha)
     scale = first.alpha / first.rank
     rank = sum(layer.rank for layer in present.values())
     up = first.up.new_zeros(sum(rows), rank)
     column = 0
-    for place, layer in sorted(present.items()):
-        row, own = sum(rows[:place]), layer.alpha / layer.rank
+    for part, layer in sorted(present.items()):
+        row, own_scale = sum(rows[:part]), layer.alpha / layer.rank
         # One alpha serves all parts: another scale than the first's goes into the matrix.
-        block = layer.up if own == scale else layer.up * (own / scale)
-        up[row : row + rows[place], column : column + layer.rank] = block
+        block = layer.up if own_scale == scale else layer.up * (own_scale / scale)
+        up[row : row + rows[part], column : column + layer.rank] = block
         column += layer.rank
-    down = torch.cat([present[place].down for place in sorted(present)])
-    return Layer(down, up, first.alpha * rank / first.rank)
+    down = torch.cat([present[part].down for part in sorted(present)])
+    return LoraLayer(down, up, first.alpha * rank / first.rank)
 
 
-def _rows(present: Mapping[int, Layer], place: int, first: Layer) -> int:
+def _rows(present: Mapping[int, LoraLayer], part: int, first: LoraLayer) -> int:
     """Outputs of one part; those of an absent one are what FLUX has there."""
-    if place in present:
-        return present[place].up.shape[0]
+    if part in present:
+        return present[part].up.shape[0]
     width = first.down.shape[1]
-    return width * _MLP_RATIO if place == len(_SINGLE["linear1"]) - 1 else width
+    return width * _MLP_RATIO if part == len(_SINGLE["linear1"]) - 1 else width
 
 
-def _split(name: str, layer: Layer, parts: int) -> list[Layer]:
+def _split(name: str, layer: LoraLayer, parts: int) -> list[LoraLayer]:
     outputs, width = layer.up.shape[0], layer.down.shape[1]
     if parts == len(_SINGLE["linear1"]):
         sizes = [width, width, width, outputs - 3 * width]
@@ -191,25 +191,27 @@ def _split(name: str, layer: Layer, parts: int) -> list[Layer]:
             "of a FLUX transformer; give a LoRA made for FLUX.1"
         )
     ups = list(torch.split(layer.up, sizes))
-    used = [place for place, up in enumerate(ups) if bool(up.any())]
-    for places in (used, list(range(parts))):
-        blocks = _blocks(layer, ups, places)
+    used = [part for part, up in enumerate(ups) if bool(up.any())]
+    for used_parts in (used, list(range(parts))):
+        blocks = _blocks(layer, ups, used_parts)
         if blocks is not None:
             return blocks
-    return [Layer(layer.down, up, layer.alpha) for up in ups]
+    return [LoraLayer(layer.down, up, layer.alpha) for up in ups]
 
 
-def _blocks(layer: Layer, ups: Sequence[Tensor], places: Sequence[int]) -> list[Layer] | None:
-    """The parts of a block-diagonal layer whose blocks belong to `places`; None if it is not."""
-    if len(places) < 2 or layer.rank % len(places):
+def _blocks(
+    layer: LoraLayer, ups: Sequence[Tensor], used_parts: Sequence[int]
+) -> list[LoraLayer] | None:
+    """The parts of a block-diagonal layer whose blocks are those of `used_parts`, else None."""
+    if len(used_parts) < 2 or layer.rank % len(used_parts):
         return None
-    rank = layer.rank // len(places)
+    rank = layer.rank // len(used_parts)
     alpha = layer.alpha * rank / layer.rank
-    split: list[Layer] = []
-    for place, up in enumerate(ups):
-        start = places.index(place) * rank if place in places else 0
+    split: list[LoraLayer] = []
+    for part, up in enumerate(ups):
+        start = used_parts.index(part) * rank if part in used_parts else 0
         columns = slice(start, start + rank)
         if int(up.count_nonzero()) != int(up[:, columns].count_nonzero()):
             return None
-        split.append(Layer(layer.down[columns], up[:, columns].contiguous(), alpha))
+        split.append(LoraLayer(layer.down[columns], up[:, columns].contiguous(), alpha))
     return split

@@ -1,8 +1,8 @@
-"""Frozen Linear layers whose weight is held in 8 bits, one scale per row.
+"""Frozen Linear layers whose weight is stored in 8 bits, one scale per row.
 
-Both libraries at hand (torchao's Float8WeightOnly, diffusers' layerwise casting) hand autograd the
-dequantised weight, which it keeps until the backward pass: over a model that saves nothing. Here,
-as in bitsandbytes' 4-bit layer, the 8-bit weight is what is kept, and it is dequantised twice.
+The two libraries (torchao's Float8WeightOnly, diffusers' layerwise casting) hand autograd the
+dequantized weight, which it keeps until the backward pass: over a model that saves nothing. Here,
+as in bitsandbytes' 4-bit layer, the 8-bit weight is what is saved, and it is dequantized twice.
 Reads and writes nothing.
 """
 
@@ -17,7 +17,7 @@ from torch.nn import functional
 _LARGEST = torch.finfo(torch.float8_e4m3fn).max
 
 
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """(O, I) -> float8_e4m3fn (O, I) and float32 scale (O, 1), largest entry of a row at 448."""
     scale = weight.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / _LARGEST
     return (weight.float() / scale).to(torch.float8_e4m3fn), scale
@@ -29,15 +29,15 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(weight, scale)
-        return functional.linear(inputs, dequantise(weight, scale, inputs.dtype))
+        return functional.linear(inputs, dequantize(weight, scale, inputs.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, scale = ctx.saved_tensors
-        return gradient @ dequantise(weight, scale, gradient.dtype), None, None
+        return gradient @ dequantize(weight, scale, gradient.dtype), None, None
 
 
-def dequantise(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def dequantize(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """Float8 (O, I) and scale (O, 1) -> `dtype` (O, I)."""
     return weight.to(dtype) * scale.to(dtype)
 
@@ -48,9 +48,9 @@ class Float8Linear(nn.Linear):
     scale: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
-        """Take over a layer's weight, quantised, and its bias."""
+        """Take over a layer's weight, quantized, and its bias."""
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
-        weight, scale = quantise(linear.weight.detach())
+        weight, scale = quantize(linear.weight.detach())
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.register_buffer("scale", scale)
         if linear.bias is not None:

@@ -15,7 +15,7 @@ Runs = Literal["image", "text", "joint", "once"]
 
 
 @dataclass(frozen=True)
-class Shape:
+class FluxShape:
     """What decides the cost of a FLUX transformer."""
 
     width: int
@@ -29,7 +29,7 @@ class Shape:
     guidance: bool
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Shape:
+    def of(cls, config: Mapping[str, Any]) -> FluxShape:
         """From a FluxTransformer2DModel's config."""
         return cls(
             width=config["attention_head_dim"] * config["num_attention_heads"],
@@ -48,11 +48,11 @@ class Shape:
         return self.double_blocks + self.single_blocks
 
 
-FLUX_1_DEV = Shape(3072, 24, 19, 38, 64, 4096, 768, True)
+FLUX_1_DEV = FluxShape(3072, 24, 19, 38, 64, 4096, 768, True)
 
 
 @dataclass(frozen=True)
-class Adapter:
+class LoraShape:
     """A low-rank adapter on the blocks' Linear layers."""
 
     rank: int
@@ -60,7 +60,7 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LinearShape:
     """One Linear of a block."""
 
     inputs: int
@@ -81,35 +81,35 @@ class Layer:
         return rank * (self.inputs + self.outputs)
 
 
-def double_block(width: int) -> list[Layer]:
+def double_block(width: int) -> list[LinearShape]:
     """Linear layers of a block with separate weights for image and text."""
     layers = []
     for runs in ("image", "text"):
-        layers += [Layer(width, 6 * width, "once")]
-        layers += [Layer(width, width, runs, attention=True, first=True) for _ in range(3)]
-        layers += [Layer(width, width, runs, attention=True)]
-        layers += [Layer(width, 4 * width, runs)]
-        layers += [Layer(4 * width, width, runs)]
+        layers += [LinearShape(width, 6 * width, "once")]
+        layers += [LinearShape(width, width, runs, attention=True, first=True) for _ in range(3)]
+        layers += [LinearShape(width, width, runs, attention=True)]
+        layers += [LinearShape(width, 4 * width, runs)]
+        layers += [LinearShape(4 * width, width, runs)]
     return layers
 
 
-def single_block(width: int) -> list[Layer]:
+def single_block(width: int) -> list[LinearShape]:
     """Linear layers of a block in which image and text share weights."""
     return [
-        Layer(width, 3 * width, "once"),
-        *[Layer(width, width, "joint", attention=True, first=True) for _ in range(3)],
-        Layer(width, 4 * width, "joint", first=True),
-        Layer(5 * width, width, "joint"),
+        LinearShape(width, 3 * width, "once"),
+        *[LinearShape(width, width, "joint", attention=True, first=True) for _ in range(3)],
+        LinearShape(width, 4 * width, "joint", first=True),
+        LinearShape(5 * width, width, "joint"),
     ]
 
 
-def adapted(layer: Layer, adapter: Adapter | None) -> bool:
+def adapted(layer: LinearShape, adapter: LoraShape | None) -> bool:
     """Whether the adapter holds two factors for this layer."""
     return adapter is not None and (adapter.targets == "all-linear" or layer.attention)
 
 
 def forward(
-    shape: Shape, image_tokens: int, text_tokens: int, adapter: Adapter | None = None
+    shape: FluxShape, image_tokens: int, text_tokens: int, adapter: LoraShape | None = None
 ) -> float:
     """FLOP of one image's forward pass; an adapter that is not merged adds its own products."""
     blocks = sum(
@@ -124,7 +124,7 @@ def forward(
 
 
 def training_step(
-    shape: Shape, image_tokens: int, text_tokens: int, adapter: Adapter, recomputed: int = 0
+    shape: FluxShape, image_tokens: int, text_tokens: int, adapter: LoraShape, recomputed: int = 0
 ) -> float:
     """FLOP of one image's training step with a frozen base: forward, and gradients by input.
 
@@ -141,23 +141,23 @@ def training_step(
     return total + 2.0 * image_tokens * shape.width * shape.channels
 
 
-def _rows(layer: Layer, image_tokens: int, text_tokens: int) -> int:
+def _rows(layer: LinearShape, image_tokens: int, text_tokens: int) -> int:
     counts = {"image": image_tokens, "text": text_tokens, "once": 1}
     return counts.get(layer.runs, image_tokens + text_tokens)
 
 
-def _layers(shape: Shape, number: int) -> list[Layer]:
+def _layers(shape: FluxShape, number: int) -> list[LinearShape]:
     """Of block `number`, counted from the first double block."""
     return double_block(shape.width) if number < shape.double_blocks else single_block(shape.width)
 
 
-def _attention(shape: Shape, image_tokens: int, text_tokens: int) -> float:
+def _attention(shape: FluxShape, image_tokens: int, text_tokens: int) -> float:
     """Scores and weighted values over the joint sequence."""
     return 4.0 * (image_tokens + text_tokens) ** 2 * shape.width
 
 
 def _block(
-    shape: Shape, number: int, image_tokens: int, text_tokens: int, adapter: Adapter | None
+    shape: FluxShape, number: int, image_tokens: int, text_tokens: int, adapter: LoraShape | None
 ) -> float:
     total = _attention(shape, image_tokens, text_tokens)
     for layer in _layers(shape, number):
@@ -168,7 +168,7 @@ def _block(
     return total
 
 
-def _backward(shape: Shape, number: int, tokens: tuple[int, int], adapter: Adapter) -> float:
+def _backward(shape: FluxShape, number: int, tokens: tuple[int, int], adapter: LoraShape) -> float:
     total = 2.0 * _attention(shape, *tokens)
     for layer in _layers(shape, number):
         rows = _rows(layer, *tokens)

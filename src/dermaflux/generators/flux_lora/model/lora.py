@@ -9,24 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dermaflux.core.seeds import generator
-from dermaflux.generators.flux_lora.model.flops import Shape, double_block, single_block
+from dermaflux.generators.flux_lora.model.flops import FluxShape, double_block, single_block
+from dermaflux.generators.flux_lora.model.options import Targets
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
     from peft import LoraConfig
 
-Targets = Literal["attention", "all-linear"]
 WEIGHTS = "pytorch_lora_weights.safetensors"
-POLICY_KEY = "dermaflux"
-SETTINGS = "finetune.json"
-"""Beside the weights: what a later sampling must know."""
+METADATA_KEY = "dermaflux"
+"""Key of the file's metadata under which this project keeps what it wrote beside the weights."""
 _ATTENTION = (
     "to_q",
     "to_k",
@@ -46,14 +45,14 @@ def target_modules(transformer: FluxTransformer2DModel, targets: Targets) -> lis
     query, key, value of the single blocks. `all-linear`: every Linear inside the blocks, including
     feed-forward, modulation and the single blocks' joint output; embedders and final layer not.
     """
-    found = []
+    names = []
     for name, module in transformer.named_modules():
         in_block = name.startswith(("transformer_blocks.", "single_transformer_blocks."))
         if not (in_block and isinstance(module, nn.Linear)):
             continue
         if targets == "all-linear" or name.endswith(tuple(f".attn.{end}" for end in _ATTENTION)):
-            found.append(name)
-    return sorted(found)
+            names.append(name)
+    return sorted(names)
 
 
 def config(
@@ -91,7 +90,7 @@ def add(
 ) -> dict[str, nn.Parameter]:
     """Put an adapter into the frozen model and return its weights by name, float32, trainable.
 
-    B is zero, A uniform as in PEFT but drawn by (seed, name) on the CPU, so that it is the same on
+    B is zero, A uniform as in PEFT but from (seed, name) on the CPU, so that it is the same on
     every device and for every dtype of the base. Needs no autocast.
     """
     from peft.tuners.lora import LoraLayer
@@ -113,12 +112,12 @@ def add(
     return weights
 
 
-def _factor(made: nn.Module, drawn: bool, seed: int, name: str) -> _Factor:
-    weight = made.weight
+def _factor(layer: nn.Module, random: bool, seed: int, name: str) -> _Factor:
+    weight = layer.weight
     assert isinstance(weight, Tensor)
     factor = _Factor(weight.shape[1], weight.shape[0], bias=False)
     with torch.no_grad():
-        if drawn:
+        if random:
             draw = generator(seed, "adapter", name)
             nn.init.kaiming_uniform_(factor.weight, a=5**0.5, generator=draw)
         else:
@@ -139,7 +138,7 @@ def count_fused(transformer: FluxTransformer2DModel, rank: int) -> int:
     feed-forward's first, so they share one A: 306,315,264 parameters at rank 64 for FLUX.1-dev
     where diffusers' layout has 343,670,784 for the same coverage.
     """
-    shape = Shape.of(transformer.config)
+    shape = FluxShape.of(transformer.config)
     repeats = [(double_block, shape.double_blocks), (single_block, shape.single_blocks)]
     total = 0
     for block, times in repeats:
@@ -152,8 +151,8 @@ def count_fused(transformer: FluxTransformer2DModel, rank: int) -> int:
     return total
 
 
-def save(transformer: FluxTransformer2DModel, folder: Path, policy: Mapping[str, Any]) -> None:
-    """Write the adapter; `policy` (text tokens, scales, ...) goes into the file's metadata.
+def save(transformer: FluxTransformer2DModel, folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Write the adapter; `metadata` (rank, prompt padding, ...) goes into the file's header.
 
     Raises nothing of its own. Equal weights give equal bytes.
     """
@@ -163,7 +162,7 @@ def save(transformer: FluxTransformer2DModel, folder: Path, policy: Mapping[str,
     adapter = transformer.peft_config["default"].to_dict()
 
     def write(weights: dict[str, torch.Tensor], path: str) -> None:
-        Path(path).write_bytes(file_bytes(weights, adapter, policy))
+        Path(path).write_bytes(file_bytes(weights, adapter, metadata))
 
     FluxPipeline.save_lora_weights(
         folder,
@@ -173,20 +172,20 @@ def save(transformer: FluxTransformer2DModel, folder: Path, policy: Mapping[str,
 
 
 def file_bytes(
-    weights: Mapping[str, torch.Tensor], adapter: Mapping[str, Any], policy: Mapping[str, Any]
+    weights: Mapping[str, torch.Tensor], adapter: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> bytes:
-    """A safetensors file in diffusers' names: weights by name, peft's description, our policy."""
+    """A safetensors file in diffusers' names: weights by name, peft's description, our metadata."""
     from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from safetensors.torch import save as serialise
 
     described = {f"transformer.{key}": _plain(value) for key, value in adapter.items()}
-    metadata = {
+    header = {
         "format": "pt",
         LORA_ADAPTER_METADATA_KEY: json.dumps(described, sort_keys=True),
-        POLICY_KEY: json.dumps(dict(policy), sort_keys=True),
+        METADATA_KEY: json.dumps(dict(metadata), sort_keys=True),
     }
-    kept = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    return ordered(serialise(kept, metadata=metadata))
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    return ordered(serialise(tensors, metadata=header))
 
 
 def ordered(file: bytes) -> bytes:

@@ -33,7 +33,7 @@ def pack(latents: Tensor) -> Tensor:
 
 
 def noise_and_sigma(
-    latents: Tensor, density: str, draws: Sequence[torch.Generator]
+    latents: Tensor, density: str, generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Tensor]:
     """Noise like `latents` (B, 16, h, w) and shifted sigmas (B,), both on the CPU.
 
@@ -41,13 +41,13 @@ def noise_and_sigma(
     nor on the device nor on the number of processes. The shift is that of the image's tokens.
     """
     shape, (height, width) = latents.shape[1:], latents.shape[-2:]
-    noise = torch.stack([torch.randn(shape, generator=draw) for draw in draws])
-    sigma = torch.cat([DENSITIES[density](1, draw) for draw in draws])
+    noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+    sigma = torch.cat([DENSITIES[density](1, g) for g in generators])
     mu = rectified_flow.shift(height * width // 4)
     return noise, rectified_flow.shifted(sigma, mu)
 
 
-def velocity_errors(
+def flow_matching_loss(
     model: FluxTransformer2DModel,
     latents: Tensor,
     noise: Tensor,
@@ -70,21 +70,21 @@ def velocity_errors(
     image_ids = FluxPipeline._prepare_latent_image_ids(
         batch, height // 2, width // 2, device, dtype
     )
-    fed = None
+    guidance_input = None
     if model.config.guidance_embeds:
-        fed = torch.as_tensor(guidance, dtype=torch.float32).to(device).expand(batch)
+        guidance_input = torch.as_tensor(guidance, dtype=torch.float32).to(device).expand(batch)
     predicted = model(
         hidden_states=pack(point).to(dtype),
         timestep=sigma.to(dtype),
-        guidance=fed,
+        guidance=guidance_input,
         pooled_projections=text.pooled,
         encoder_hidden_states=text.tokens,
         txt_ids=text.ids,
         img_ids=image_ids,
         return_dict=False,
     )[0]
-    wanted = pack(rectified_flow.target(latents, noise))
-    return (predicted.float() - wanted).square().mean((1, 2))
+    target = pack(rectified_flow.target(latents, noise))
+    return (predicted.float() - target).square().mean((1, 2))
 
 
 def flow_loss(
@@ -95,9 +95,9 @@ def flow_loss(
     density: str,
     draw: torch.Generator,
 ) -> Tensor:
-    """`velocity_errors` averaged over a batch that draws from one generator, a scalar."""
+    """`flow_matching_loss` averaged over a batch that draws from one generator, a scalar."""
     height, width = latents.shape[-2:]
     noise = torch.randn(latents.shape, generator=draw)
     sigma = DENSITIES[density](len(latents), draw)
     sigma = rectified_flow.shifted(sigma, rectified_flow.shift(height * width // 4))
-    return velocity_errors(model, latents, noise, sigma, text, guidance).mean()
+    return flow_matching_loss(model, latents, noise, sigma, text, guidance).mean()

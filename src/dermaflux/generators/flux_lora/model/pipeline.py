@@ -19,8 +19,8 @@ from dermaflux.core import hub
 from dermaflux.core.devices import automatic_device
 from dermaflux.core.hashing import folder_digest
 from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.model.quantize import quantise
-from dermaflux.params.generators import BaseDtype
+from dermaflux.generators.flux_lora.model.options import BaseDtype
+from dermaflux.generators.flux_lora.model.quantize import quantize
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -35,14 +35,14 @@ COMPUTE = {
     "fp8": torch.bfloat16,
     "nf4": torch.bfloat16,
 }
-"""Dtype of activations, and of what a base dtype leaves unquantised."""
+"""Dtype of activations, and of what a base dtype leaves unquantized."""
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
-PICTURE_PARTS = ("transformer", "vae")
-PARTS = (*PICTURE_PARTS, *TEXT_PARTS)
+IMAGE_PARTS = ("transformer", "vae")
+PARTS = (*IMAGE_PARTS, *TEXT_PARTS)
 
 
 @dataclass(frozen=True)
-class Reference:
+class BackboneReference:
     """Which diffusers repository a backbone folder stands for."""
 
     source: str
@@ -56,17 +56,17 @@ class Reference:
     """Licence of images made with it."""
 
 
-def reference(folder: Path) -> Reference:
+def reference(folder: Path) -> BackboneReference:
     """Resolve `models/backbone/`; raise `InputError` when it holds no backbone."""
     if (folder / PIN).exists():
         pin = json.loads((folder / PIN).read_text(encoding="utf-8"))
         source, revision = pin["repository"], pin["revision"]
         licence = "FLUX.1-dev non-commercial" if "FLUX.1-dev" in source else f"see {source}"
         if revision is None:
-            return Reference(source, None, source, folder_hash(Path(source)), licence)
-        return Reference(source, revision, source, f"{source}@{revision}", licence)
+            return BackboneReference(source, None, source, folder_hash(Path(source)), licence)
+        return BackboneReference(source, revision, source, f"{source}@{revision}", licence)
     if (folder / INDEX).exists():
-        return Reference(str(folder), None, "tiny", folder_hash(folder), "CC0")
+        return BackboneReference(str(folder), None, "tiny", folder_hash(folder), "CC0")
     raise InputError(f"{folder} holds no backbone; run the stage `backbone`")
 
 
@@ -88,9 +88,9 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _opening(found: Reference) -> AbstractContextManager[None]:
+def _opening(origin: BackboneReference) -> AbstractContextManager[None]:
     instead = "name a folder saved by diffusers, or a hub id while the hub can be reached"
-    return hub.opening("backbone.repository", found.source, found.revision, "folder", instead)
+    return hub.opening("backbone.repository", origin.source, origin.revision, "folder", instead)
 
 
 def load(
@@ -101,8 +101,8 @@ def load(
 ) -> FluxPipeline:
     """The backbone as a FluxPipeline for inference, all weights frozen.
 
-    `base_dtype` decides how the Linear weights of the transformer's blocks and of T5 are held:
-    fp8 by `float8_linear`, nf4 by bitsandbytes; the rest is bf16 then. Nothing is ever held wider
+    `base_dtype` decides how the Linear weights of the transformer's blocks and of T5 are stored:
+    fp8 by `float8_linear`, nf4 by bitsandbytes; the rest is bf16 then. Nothing is ever stored wider
     than it is used. What is not among `parts` is not read from disk, such as the text encoders when
     all prompts are encoded already. Raises `InputError` when the repository cannot be read or a
     package is missing.
@@ -110,13 +110,13 @@ def load(
     from diffusers import FluxPipeline
 
     quiet()
-    found = reference(folder)
+    origin = reference(folder)
     device = device or automatic_device()
     options: dict[str, Any] = {name: None for name in PARTS if name not in parts}
-    with _opening(found):
+    with _opening(origin):
         pipe = FluxPipeline.from_pretrained(
-            found.source,
-            revision=found.revision,
+            origin.source,
+            revision=origin.revision,
             dtype=COMPUTE[base_dtype],
             use_safetensors=True,
             **options,
@@ -126,7 +126,7 @@ def load(
         if part is not None:
             part.requires_grad_(False).eval()
     if base_dtype in ("fp8", "nf4"):
-        quantise(pipe, base_dtype, device)
+        quantize(pipe, base_dtype, device)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 
@@ -136,11 +136,11 @@ def tokenizers(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedTokeniz
     from transformers import AutoTokenizer
 
     quiet()
-    found = reference(folder)
-    with _opening(found):
+    origin = reference(folder)
+    with _opening(origin):
         clip, t5 = (
             AutoTokenizer.from_pretrained(
-                found.source, subfolder=part, revision=found.revision, trust_remote_code=False
+                origin.source, subfolder=part, revision=origin.revision, trust_remote_code=False
             )
             for part in ("tokenizer", "tokenizer_2")
         )
@@ -156,13 +156,13 @@ def on_meta(folder: Path) -> dict[str, torch.nn.Module]:
     from transformers import AutoConfig, CLIPTextModel, T5EncoderModel
 
     quiet()
-    found = reference(folder)
+    origin = reference(folder)
     parts: dict[str, torch.nn.Module] = {}
-    with _opening(found), torch.device("meta"):
+    with _opening(origin), torch.device("meta"):
         for name, kind in (("transformer", FluxTransformer2DModel), ("vae", AutoencoderKL)):
-            described = kind.load_config(found.source, subfolder=name, revision=found.revision)
+            described = kind.load_config(origin.source, subfolder=name, revision=origin.revision)
             parts[name] = kind.from_config(described)
         for name, encoder in (("text_encoder", CLIPTextModel), ("text_encoder_2", T5EncoderModel)):
-            options = {"subfolder": name, "revision": found.revision, "trust_remote_code": False}
-            parts[name] = encoder(AutoConfig.from_pretrained(found.source, **options))
+            options = {"subfolder": name, "revision": origin.revision, "trust_remote_code": False}
+            parts[name] = encoder(AutoConfig.from_pretrained(origin.source, **options))
     return parts

@@ -4,7 +4,7 @@ FLUX reads a prompt twice. T5 gives one state per token; these states enter ever
 their number decides the cost of a step. CLIP gives one pooled vector, which is added to the
 embedding of the time and modulates all blocks alike: it sets the overall look, the words come from
 T5. CLIP ends at 77 tokens, so the pooled vector of a longer caption knows only its beginning. That
-is how FLUX was made and it is kept; `clip_cut` counts the captions concerned and finds those whose
+is how FLUX works, and it stays so; `clip_cut` counts the captions concerned and finds those whose
 class word CLIP never sees. Reads and writes nothing.
 """
 
@@ -13,17 +13,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dermaflux.captions.text import lengths
+from dermaflux.generators.flux_lora.model.options import PromptPadding
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
-Policy = Literal["trim", "pad512"]
 LIMIT = 512
 """T5 tokens FLUX was trained with; longer prompts are cut there."""
 _CLASS_WORD = re.compile(r"\b(?:benign|malignant)\b", re.IGNORECASE)
@@ -49,24 +49,24 @@ class TextSource(Protocol):
         ...
 
 
-def text_length(tokens: int, policy: Policy) -> int:
+def text_length(tokens: int, padding: PromptPadding) -> int:
     """T5 length in tokens of a prompt that has `tokens`, its end token included.
 
     `trim` rounds up to 16 tokens: padding takes part in attention unmasked, so the length belongs
     to the prompt alone and never to the batch it happens to be in. `pad512` is what the authors'
     released weights were trained with.
     """
-    if policy == "pad512":
+    if padding == "pad512":
         return LIMIT
     return min(LIMIT, -(-tokens // lengths.BIN) * lengths.BIN)
 
 
 def text_lengths(
-    tokenizer_2: Callable[..., Any] | FluxPipeline, prompts: Sequence[str], policy: Policy
+    tokenizer_2: Callable[..., Any] | FluxPipeline, prompts: Sequence[str], padding: PromptPadding
 ) -> list[int]:
     """T5 length of each prompt; `tokenizer_2` may be the pipeline that holds it."""
     tokenizer: Any = getattr(tokenizer_2, "tokenizer_2", tokenizer_2)
-    return [text_length(count, policy) for count in lengths.in_tokens(tokenizer, prompts)]
+    return [text_length(count, padding) for count in lengths.in_tokens(tokenizer, prompts)]
 
 
 def encode(pipe: FluxPipeline, prompts: Sequence[str], length: int) -> Text:
@@ -96,16 +96,16 @@ class ClipCut:
     prompts: int
     """How many were looked at."""
     cut: tuple[int, ...]
-    """Places of the prompts that are longer."""
+    """Indices of the prompts that are longer."""
     class_lost: tuple[int, ...]
-    """Places of those whose first class word lies beyond the cut."""
+    """Indices of those whose first class word lies beyond the cut."""
 
     def warning(self, names: Sequence[str]) -> str | None:
         """One sentence that names prompts without a class word for CLIP; None when all have it."""
         if not self.class_lost:
             return None
         count = len(self.class_lost)
-        some = ", ".join(names[place] for place in self.class_lost[:3])
+        some = ", ".join(names[index] for index in self.class_lost[:3])
         return (
             f"{count:,} of {self.prompts:,} captions such as {some} name their class beyond the "
             f"{self.limit} tokens CLIP reads, so only T5 tells benign from malignant there; let "
@@ -120,10 +120,10 @@ def clip_cut(tokenizer: Any, prompts: Sequence[str]) -> ClipCut:
     """
     limit = int(tokenizer.model_max_length)
     counts = lengths.in_tokens(tokenizer, prompts)
-    cut = [place for place, count in enumerate(counts) if count > limit]
-    words = {place: _CLASS_WORD.search(prompts[place]) for place in cut}
+    cut = [index for index, count in enumerate(counts) if count > limit]
+    words = {index: _CLASS_WORD.search(prompts[index]) for index in cut}
     # CLIP splits text at words, so text up to a word's end is a prefix of the tokens as well.
-    named = [(place, prompts[place][: word.end()]) for place, word in words.items() if word]
+    named = [(index, prompts[index][: word.end()]) for index, word in words.items() if word]
     needed = lengths.in_tokens(tokenizer, [text for _, text in named])
-    lost = [place for (place, _), count in zip(named, needed, strict=True) if count > limit]
+    lost = [index for (index, _), count in zip(named, needed, strict=True) if count > limit]
     return ClipCut(limit, len(prompts), tuple(cut), tuple(lost))

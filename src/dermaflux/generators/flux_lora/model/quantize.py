@@ -1,6 +1,6 @@
-"""Holds a frozen model's Linear weights in 8 or 4 bits, layer by layer.
+"""Stores a frozen model's Linear weights in 8 or 4 bits, layer by layer.
 
-Each layer goes to its device and is quantised there, so that at no moment more than one is held
+Each layer goes to its device and is quantized there, so that at no moment more than one is stored
 twice. The same lines run with and without a GPU. Reads and writes nothing.
 """
 
@@ -17,43 +17,43 @@ from dermaflux.errors import InputError
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
-Quantised = Literal["fp8", "nf4"]
+QuantizedDtype = Literal["fp8", "nf4"]
 BLOCKS = ("transformer_blocks.", "single_transformer_blocks.")
 """Embedders and final layer of the transformer are small and sensitive, and stay in bf16."""
 T5_BLOCKS = ("encoder.",)
-T5_KEPT = (".wo",)
+T5_EXCLUDED = (".wo",)
 """T5 casts the input of `wo` to the dtype of the stored weight, which must be one to compute in."""
 
 
-def quantise(pipe: FluxPipeline, kind: Quantised, device: torch.device) -> None:
-    """Quantise the transformer's blocks and T5's in place; `InputError` without the package."""
+def quantize(pipe: FluxPipeline, kind: QuantizedDtype, device: torch.device) -> None:
+    """Quantize the transformer's blocks and T5's in place; `InputError` without the package."""
     if pipe.transformer is not None:
         replace(pipe.transformer, BLOCKS, (), _maker(kind), device)
         # By this peft picks its 4-bit layers.
         pipe.transformer.is_loaded_in_4bit = kind == "nf4"
-    quantise_text(pipe, kind, device)
+    quantize_text(pipe, kind, device)
 
 
-def quantise_text(pipe: FluxPipeline, kind: Quantised, device: torch.device) -> None:
-    """Quantise T5's blocks in place, where the pipeline has a T5."""
+def quantize_text(pipe: FluxPipeline, kind: QuantizedDtype, device: torch.device) -> None:
+    """Quantize T5's blocks in place, where the pipeline has a T5."""
     if pipe.text_encoder_2 is not None:
-        replace(pipe.text_encoder_2, T5_BLOCKS, T5_KEPT, _maker(kind), device)
+        replace(pipe.text_encoder_2, T5_BLOCKS, T5_EXCLUDED, _maker(kind), device)
 
 
-def _maker(kind: Quantised) -> Callable[[nn.Linear], nn.Module]:
+def _maker(kind: QuantizedDtype) -> Callable[[nn.Linear], nn.Module]:
     return _four_bit_linear() if kind == "nf4" else _eight_bit_linear
 
 
 def replace(
     model: nn.Module,
     under: tuple[str, ...],
-    kept: tuple[str, ...],
+    excluded: tuple[str, ...],
     make: Callable[[nn.Linear], nn.Module],
     device: torch.device,
 ) -> None:
-    """Replace each Linear whose name starts with one of `under` and ends with none of `kept`."""
+    """Replace each Linear whose name starts with one of `under`, ends with none of `excluded`."""
     for name, module in list(model.named_modules()):
-        chosen = name.startswith(under) and not (kept and name.endswith(kept))
+        chosen = name.startswith(under) and not (excluded and name.endswith(excluded))
         if type(module) is nn.Linear and chosen:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, make(module.to(device)))
@@ -66,7 +66,7 @@ def _eight_bit_linear(linear: nn.Linear) -> nn.Module:
 
 
 def _four_bit_linear() -> Callable[[nn.Linear], nn.Module]:
-    """bitsandbytes' Linear4bit: normal floats in blocks of 64, their scales quantised as well."""
+    """bitsandbytes' Linear4bit: normal floats in blocks of 64, their scales quantized as well."""
     try:
         import bitsandbytes
     except ImportError:
@@ -77,7 +77,7 @@ def _four_bit_linear() -> Callable[[nn.Linear], nn.Module]:
     layers: Any = bitsandbytes.nn
 
     def make(linear: nn.Linear) -> nn.Module:
-        made = layers.Linear4bit(
+        layer = layers.Linear4bit(
             linear.in_features,
             linear.out_features,
             bias=linear.bias is not None,
@@ -86,13 +86,13 @@ def _four_bit_linear() -> Callable[[nn.Linear], nn.Module]:
             quant_type="nf4",
             device="meta",
         )
-        made.weight = layers.Params4bit(
+        layer.weight = layers.Params4bit(
             linear.weight.detach(), requires_grad=False, compress_statistics=True,
-            quant_type="nf4", module=made,
+            quant_type="nf4", module=layer,
         )  # fmt: skip
         if linear.bias is not None:
-            made.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
-        quantised: nn.Module = made.to(linear.weight.device)
-        return quantised
+            layer.bias = nn.Parameter(linear.bias.detach(), requires_grad=False)
+        quantized: nn.Module = layer.to(linear.weight.device)
+        return quantized
 
     return make

@@ -14,8 +14,8 @@ from torch import nn
 from dermaflux.core.devices import automatic_device
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model import lora, pipeline
-from dermaflux.generators.flux_lora.model.quantize import BLOCKS, quantise, quantise_text, replace
-from dermaflux.params.generators import BaseDtype
+from dermaflux.generators.flux_lora.model.options import BaseDtype
+from dermaflux.generators.flux_lora.model.quantize import BLOCKS, quantize, quantize_text, replace
 from dermaflux.training.torch_compile import compile_blocks
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def open_generator(
 ) -> FluxPipeline:
     """The pipeline that `folder`'s adapter was trained for, ready to sample.
 
-    fp32 and bf16: merged. fp8: merged in bf16, then quantised; GPUs of compute capability 8.9 and
+    fp32 and bf16: merged. fp8: merged in bf16, then quantized; GPUs of compute capability 8.9 and
     above also multiply in 8 bits, with one scale per row and token (torchao), others widen the
     weights. nf4: not merged, since 4-bit weights would round the adapter away. Raises `InputError`
     for a backbone that cannot be read or a combination that cannot be compiled.
@@ -40,9 +40,9 @@ def open_generator(
         pipe = _merge(pipeline.load(backbone, "bf16", torch.device("cpu")), folder)
         if _multiplies_in_8_bits(device):
             replace(pipe.transformer, BLOCKS, (), _dynamic(), device)
-            quantise_text(pipe, "fp8", device)
+            quantize_text(pipe, "fp8", device)
         else:
-            quantise(pipe, "fp8", device)
+            quantize(pipe, "fp8", device)
         pipe.to(device)
     elif base_dtype == "nf4":
         pipe = pipeline.load(backbone, "nf4", device)
@@ -68,7 +68,7 @@ def _multiplies_in_8_bits(device: torch.device) -> bool:
 
 
 def _dynamic() -> Any:
-    """Puts a Linear's weight in float8, with its input quantised row by row when it runs."""
+    """Puts a Linear's weight in float8, with its input quantized row by row when it runs."""
     try:
         from torchao.quantization import (
             Float8DynamicActivationFloat8WeightConfig,
@@ -78,7 +78,7 @@ def _dynamic() -> Any:
     except ImportError:
         raise InputError(
             "base_dtype fp8 needs torchao for sampling on this GPU; run "
-            "`pip install dermaflux[quantization]` or set synthesize.base_dtype to bf16"
+            "`pip install dermaflux[quantization]` or set synthesize.flux_lora.base_dtype to bf16"
         ) from None
     config = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
 

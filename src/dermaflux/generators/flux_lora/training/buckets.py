@@ -48,7 +48,7 @@ class MicroBatch:
 
     bucket: Bucket
     members: tuple[int, ...]
-    """Places in the list of samples; those from `real` on repeat others and have weight 0."""
+    """Indices of samples; those from `real` on repeat others and have weight 0."""
     real: int
 
 
@@ -68,7 +68,7 @@ class Order:
     """Every image once an epoch, in shuffled micro-batches of one bucket each.
 
     A bucket of n images has k = ceil(n / capacity) micro-batches of ceil(n / k) images: even sizes
-    leave fewer than k places over, at most one in a micro-batch, and these repeat other images of
+    leave fewer than k places empty, at most one in a micro-batch, and these repeat other images of
     the bucket with weight 0.
     """
 
@@ -92,7 +92,7 @@ class Order:
     def at(self, step: int) -> list[MicroBatch]:
         """The micro-batches of optimiser step `step`, counted from 0."""
         first = step * self._micro_batches
-        return [self._micro_batch(first + place) for place in range(self._micro_batches)]
+        return [self._micro_batch(first + offset) for offset in range(self._micro_batches)]
 
     def share(self, step: int, rank: int, world: int) -> list[MicroBatch]:
         """The micro-batches of one of `world` processes; raise `InputError` if they cannot share.
@@ -101,26 +101,26 @@ class Order:
         """
         if self._micro_batches % world:
             raise InputError(
-                f"finetune.micro_batches is {self._micro_batches}, which {world} processes cannot "
-                f"share evenly; set it to a multiple of {world}"
+                f"finetune.flux_lora.micro_batches is {self._micro_batches}, which {world} "
+                f"processes cannot share evenly; set it to a multiple of {world}"
             )
         return self.at(step)[rank::world]
 
-    def _micro_batch(self, place: int) -> MicroBatch:
-        number, within = divmod(place, self.per_epoch)
+    def _micro_batch(self, index: int) -> MicroBatch:
+        number, within = divmod(index, self.per_epoch)
         epoch = self._epochs.get(number)
         if epoch is None:
             epoch = _Epoch(self._groups, self._seed, number)
             # A step can reach into the next epoch; nothing older is asked for again in a run.
-            kept = {n: e for n, e in self._epochs.items() if n == number - 1}
-            self._epochs = {**kept, number: epoch}
+            previous = {n: e for n, e in self._epochs.items() if n == number - 1}
+            self._epochs = {**previous, number: epoch}
         return epoch.micro_batch(within)
 
 
 def _grouped(buckets: Sequence[Bucket], batch_tokens: int) -> list[_Group]:
     kinds = sorted(set(buckets))
     numbers = {bucket: number for number, bucket in enumerate(kinds)}
-    owner = np.fromiter((numbers[one] for one in buckets), dtype=np.int64, count=len(buckets))
+    owner = np.fromiter((numbers[bucket] for bucket in buckets), dtype=np.int64, count=len(buckets))
     by_bucket = np.argsort(owner, kind="stable")
     ends = np.cumsum(np.bincount(owner))
     groups = []
@@ -147,17 +147,17 @@ class _Epoch:
     def _ends(self) -> Integers:
         return np.cumsum([group.count for group in self._groups])
 
-    def micro_batch(self, place: int) -> MicroBatch:
-        """The micro-batch at `place` of the epoch."""
-        drawn = int(self._order[place])
-        which = int(np.searchsorted(self._ends, drawn, side="right"))
-        group, shuffled = self._groups[which], self._shuffled[which]
-        within = drawn - (int(self._ends[which]) - group.count)
-        short = group.count * group.size - len(shuffled)
-        # The last `short` micro-batches have one image less of their own.
-        whole = group.count - short
+    def micro_batch(self, index: int) -> MicroBatch:
+        """The micro-batch at `index` of the epoch."""
+        number = int(self._order[index])
+        group_index = int(np.searchsorted(self._ends, number, side="right"))
+        group, shuffled = self._groups[group_index], self._shuffled[group_index]
+        within = number - (int(self._ends[group_index]) - group.count)
+        missing = group.count * group.size - len(shuffled)
+        # The last `missing` micro-batches have one image less.
+        whole = group.count - missing
         start = within * group.size - max(0, within - whole)
         real = group.size - (within >= whole)
-        own = shuffled[start : start + real].tolist()
+        members = shuffled[start : start + real].tolist()
         filler = [] if real == group.size else [int(shuffled[within - whole])]
-        return MicroBatch(group.bucket, tuple(own + filler), real)
+        return MicroBatch(group.bucket, tuple(members + filler), real)

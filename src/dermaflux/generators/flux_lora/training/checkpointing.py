@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from dermaflux.generators.flux_lora.model.flops import Shape
+from dermaflux.generators.flux_lora.model.flops import FluxShape
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -27,7 +27,7 @@ def recompute(transformer: FluxTransformer2DModel, blocks: int) -> None:
         return
     order: list[nn.Module] = [*transformer.transformer_blocks]
     order += [*transformer.single_transformer_blocks]
-    chosen = {id(block) for block in order[: min(blocks, Shape.of(transformer.config).blocks)]}
+    chosen = {id(block) for block in order[: min(blocks, FluxShape.of(transformer.config).blocks)]}
 
     def run(block: nn.Module, *inputs: Any) -> Any:
         if id(block) in chosen:

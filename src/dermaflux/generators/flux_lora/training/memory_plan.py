@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.model.flops import Adapter, Shape
-from dermaflux.generators.flux_lora.model.quantize import BLOCKS, T5_BLOCKS, T5_KEPT
+from dermaflux.generators.flux_lora.model.flops import FluxShape, LoraShape
+from dermaflux.generators.flux_lora.model.quantize import BLOCKS, T5_BLOCKS, T5_EXCLUDED
 from dermaflux.generators.flux_lora.training.saved_activations import (
-    Batch,
+    BatchShape,
     Precision,
     activation_bytes,
     block_bytes,
@@ -26,7 +26,7 @@ from dermaflux.generators.flux_lora.training.saved_activations import (
 if TYPE_CHECKING:
     import torch
 
-    from dermaflux.params.generators import BaseDtype
+    from dermaflux.generators.flux_lora.model.options import BaseDtype
 
 GIB = 2**30
 _RUNTIME = 1.25 * GIB
@@ -40,13 +40,13 @@ class Training:
     """The parameters that decide the memory of a run."""
 
     base_dtype: BaseDtype
-    adapter: Adapter
+    adapter: LoraShape
     trainable: int
     """Parameters of the adapter."""
     ema: bool
     text_cache: bool
     checkpointing: Literal["auto", "none", "full"]
-    batches: tuple[Batch, ...]
+    batches: tuple[BatchShape, ...]
     """The static shapes of one process: one per bucket."""
     processes: int = 1
     sharded: bool = False
@@ -54,12 +54,12 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """Bytes of one process on its device."""
 
     parts: Mapping[str, float]
     """What stays, by name."""
-    activations: Mapping[Batch, float]
+    activations: Mapping[BatchShape, float]
     """What one micro-batch adds at its peak, by shape."""
     recomputed: int
     blocks: int
@@ -92,20 +92,20 @@ def _size(size: float) -> str:
 
 def weight_bytes(model: nn.Module, base_dtype: BaseDtype, encoder: bool = False) -> int:
     """Bytes of a part's weights as `pipeline.load` holds them; any device, meta included."""
-    under, kept = (T5_BLOCKS, T5_KEPT) if encoder else (BLOCKS, ())
+    under, excluded = (T5_BLOCKS, T5_EXCLUDED) if encoder else (BLOCKS, ())
     wide = 4 if base_dtype == "fp32" else 2
     total = sum(parameter.numel() for parameter in model.parameters()) * wide
     if base_dtype in ("fp32", "bf16"):
         return total
     for name, module in model.named_modules():
-        chosen = name.startswith(under) and not (kept and name.endswith(kept))
+        chosen = name.startswith(under) and not (excluded and name.endswith(excluded))
         if isinstance(module, nn.Linear) and chosen:
             total -= 2 * module.weight.numel()
-            total += _quantised(module, base_dtype)
+            total += _quantized(module, base_dtype)
     return total
 
 
-def _quantised(linear: nn.Linear, base_dtype: BaseDtype) -> int:
+def _quantized(linear: nn.Linear, base_dtype: BaseDtype) -> int:
     count = linear.weight.numel()
     if base_dtype == "fp8":
         return count + 4 * linear.out_features
@@ -113,7 +113,9 @@ def _quantised(linear: nn.Linear, base_dtype: BaseDtype) -> int:
     return count // 2 + count // 64 + 4 * count // (64 * 256)
 
 
-def plan(parts: Mapping[str, nn.Module], shape: Shape, run: Training, device: torch.device) -> Plan:
+def plan(
+    parts: Mapping[str, nn.Module], shape: FluxShape, run: Training, device: torch.device
+) -> MemoryPlan:
     """The plan with the fewest recomputed blocks that fits `device`, or as the parameter says.
 
     Raises `InputError` naming needed and available GiB and what to change.
@@ -122,22 +124,22 @@ def plan(parts: Mapping[str, nn.Module], shape: Shape, run: Training, device: to
 
 
 def fit(
-    parts: Mapping[str, nn.Module], shape: Shape, run: Training, kind: str, available: float
-) -> Plan:
+    parts: Mapping[str, nn.Module], shape: FluxShape, run: Training, kind: str, available: float
+) -> MemoryPlan:
     """`plan` for a device of a kind, `cuda` or `cpu`, with so many bytes."""
     lowest = {"auto": 0, "none": 0, "full": shape.blocks}[run.checkpointing]
     highest = {"auto": shape.blocks, "none": 0, "full": shape.blocks}[run.checkpointing]
     fixed = _fixed(parts, shape, run)
-    empty = Plan(fixed, {}, lowest, shape.blocks, available)
+    empty = MemoryPlan(fixed, {}, lowest, shape.blocks, available)
     for recomputed in range(lowest, highest + 1):
         peaks = {batch: _peak(shape, run, batch, kind, recomputed) for batch in run.batches}
-        found = replace(empty, activations=peaks, recomputed=recomputed)
-        if found.total <= available:
-            return found
-    raise InputError(_too_large(found, run, kind))
+        candidate = replace(empty, activations=peaks, recomputed=recomputed)
+        if candidate.total <= available:
+            return candidate
+    raise InputError(_too_large(candidate, run, kind))
 
 
-def _fixed(parts: Mapping[str, nn.Module], shape: Shape, run: Training) -> dict[str, float]:
+def _fixed(parts: Mapping[str, nn.Module], shape: FluxShape, run: Training) -> dict[str, float]:
     share = run.processes if run.sharded else 1
     base = weight_bytes(parts["transformer"], run.base_dtype) / share
     if run.sharded:
@@ -162,16 +164,16 @@ def _whole(base_dtype: BaseDtype) -> BaseDtype:
     return "fp32" if base_dtype == "fp32" else "bf16"
 
 
-def _peak(shape: Shape, run: Training, batch: Batch, kind: str, recomputed: int) -> float:
+def _peak(shape: FluxShape, run: Training, batch: BatchShape, kind: str, recomputed: int) -> float:
     itemsize = 4 if run.base_dtype == "fp32" else 2
     precision = Precision(itemsize, 4 if kind == "cpu" else itemsize)
-    kept = activation_bytes(shape, batch, run.adapter, precision, recomputed)
+    saved = activation_bytes(shape, batch, run.adapter, precision, recomputed)
     working = _GRADIENTS * batch.tokens * shape.width * itemsize
     if recomputed:
         working += block_bytes(shape, 0, batch, run.adapter, precision)
     if run.base_dtype in ("fp8", "nf4"):
         working += 2 * 5 * shape.width**2 * itemsize  # the largest layer, wide again
-    return kept * (1 + _FRAGMENTS) + working
+    return saved * (1 + _FRAGMENTS) + working
 
 
 def available_bytes(device: torch.device) -> float:
@@ -185,28 +187,28 @@ def available_bytes(device: torch.device) -> float:
     return float(psutil.virtual_memory().available)
 
 
-def batches(shapes: Iterable[tuple[tuple[int, int], int]]) -> tuple[Batch, ...]:
+def batches(shapes: Iterable[tuple[tuple[int, int], int]]) -> tuple[BatchShape, ...]:
     """From ((image tokens, text tokens), images) of every bucket."""
-    return tuple(Batch(images, *tokens) for tokens, images in shapes)
+    return tuple(BatchShape(images, *tokens) for tokens, images in shapes)
 
 
-def _too_large(found: Plan, run: Training, kind: str) -> str:
+def _too_large(plan: MemoryPlan, run: Training, kind: str) -> str:
     where = "GPU" if kind == "cuda" else "machine"
     fixes = []
     if run.checkpointing == "none":
-        fixes.append("set gradient_checkpointing to auto")
+        fixes.append("set runtime.finetune.gradient_checkpointing to auto")
     if max(batch.images for batch in run.batches) > 1:
-        fixes.append("lower finetune.batch_tokens")
+        fixes.append("lower finetune.flux_lora.batch_tokens")
     if run.base_dtype != "nf4":
         smaller = {"fp32": "bf16", "bf16": "fp8 or nf4", "fp8": "nf4"}[run.base_dtype]
-        fixes.append(f"set finetune.base_dtype to {smaller}")
+        fixes.append(f"set finetune.flux_lora.base_dtype to {smaller}")
     if not run.text_cache:
-        fixes.append("set finetune.text_cache to true")
+        fixes.append("set runtime.finetune.text_cache to true")
     if not fixes:
         fixes.append("train at smaller finetune.scales, or on a larger device")
     return (
-        f"fine-tuning needs {found.total / GIB:.1f} GiB with {found.recomputed} of {found.blocks} "
-        f"blocks recomputed but the {where} has {found.available / GIB:.1f} GiB; "
+        f"fine-tuning needs {plan.total / GIB:.1f} GiB with {plan.recomputed} of {plan.blocks} "
+        f"blocks recomputed but the {where} has {plan.available / GIB:.1f} GiB; "
         + ", ".join(fixes[:-1])
         + (" or " if len(fixes) > 1 else "")
         + fixes[-1]

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from dermaflux.core.seeds import generator
 from dermaflux.generators.flux_lora.model import flops
-from dermaflux.generators.flux_lora.model.loss import noise_and_sigma, velocity_errors
+from dermaflux.generators.flux_lora.model.loss import flow_matching_loss, noise_and_sigma
 from dermaflux.generators.flux_lora.model.prompt_padding import TextSource
+from dermaflux.generators.flux_lora.settings import Finetune
 from dermaflux.generators.flux_lora.training.buckets import MicroBatch, Order
-from dermaflux.params import Finetune
 from dermaflux.training.distributed import Processes
 from dermaflux.training.prefetch import Prefetched, moved
 from dermaflux.training.protocol import Step
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 
 class LatentSource(Protocol):
-    """Draws latents of images from their cached posteriors."""
+    """Samples latents of images from their cached posteriors."""
 
-    def draw(self, samples: Sequence[Sample], draws: Sequence[torch.Generator]) -> Tensor:
+    def draw(self, samples: Sequence[Sample], generators: Sequence[torch.Generator]) -> Tensor:
         """A fresh posterior sample per image, shifted and scaled, (B, 16, h, w) on the CPU."""
         ...
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A micro-batch, drawn on the CPU and on its way to the device."""
+    """A micro-batch with its noise, made on the CPU and on its way to the device."""
 
     micro: MicroBatch
-    members: list[Sample]
+    samples: list[Sample]
     latents: Tensor
     noise: Tensor
     sigma: Tensor
@@ -60,7 +60,7 @@ class Objective:
         order: Order,
         latents: LatentSource,
         text: TextSource,
-        section: Finetune,
+        settings: Finetune,
         seed: int,
         steps: int,
         processes: Processes,
@@ -68,11 +68,11 @@ class Objective:
         self._weights = weights
         self._model, self._samples, self._caption_tokens = model, samples, caption_tokens
         self._order, self._latents, self._text = order, latents, text
-        self._section, self._seed, self._processes = section, seed, processes
+        self._settings, self._seed, self._processes = settings, seed, processes
         self._steps, self._expected = steps, -1
         self._ahead: Prefetched[_Prepared] | None = None
-        self._shape = flops.Shape.of(model.config)
-        self._adapter = flops.Adapter(section.rank, section.targets)
+        self._shape = flops.FluxShape.of(model.config)
+        self._adapter = flops.LoraShape(settings.rank, settings.targets)
 
     def weights(self) -> Mapping[str, nn.Parameter]:
         """The adapter's weights by name."""
@@ -85,13 +85,13 @@ class Objective:
             self._ahead = Prefetched(lambda item: self._prepared(*item), self._items(step))
         self._expected = step + 1
         real = sum(micro.real for micro in self._order.at(step))
-        for _ in self._own(step):
-            made = next(self._ahead)
-            errors = self._errors(made)
-            own = made.members[: made.micro.real]
+        for _ in self._share(step):
+            prepared = next(self._ahead)
+            errors = self._errors(prepared)
+            images = prepared.samples[: prepared.micro.real]
             # Fillers give the batch its static shape; slicing keeps them out of the gradient.
-            loss = errors[: made.micro.real].sum() / real
-            yield Step(loss, [one.image_id for one in own], self._ahead.waited)
+            loss = errors[: prepared.micro.real].sum() / real
+            yield Step(loss, [sample.image_id for sample in images], self._ahead.waited)
 
     def close(self) -> None:
         """Drop what was prepared for later steps."""
@@ -99,28 +99,29 @@ class Objective:
             self._ahead.close()
             self._ahead = None
 
-    def _own(self, step: int) -> list[MicroBatch]:
+    def _share(self, step: int) -> list[MicroBatch]:
         return self._order.share(step, self._processes.rank, self._processes.world)
 
     def _items(self, first: int) -> Iterator[tuple[int, MicroBatch]]:
         for step in range(first, self._steps):
-            for micro in self._own(step):
+            for micro in self._share(step):
                 yield step, micro
 
     def _prepared(self, step: int, micro: MicroBatch) -> _Prepared:
-        members = [self._samples[place] for place in micro.members]
-        draws = [generator(self._seed, "finetune", step, one.image_id) for one in members]
-        latents = self._latents.draw(members, draws)
-        noise, sigma = noise_and_sigma(latents, self._section.timestep_density, draws)
+        samples = [self._samples[index] for index in micro.members]
+        generators = [generator(self._seed, "finetune", step, s.image_id) for s in samples]
+        latents = self._latents.draw(samples, generators)
+        noise, sigma = noise_and_sigma(latents, self._settings.timestep_density, generators)
         device = self._processes.device
         return _Prepared(
-            micro, members, moved(latents, device), moved(noise, device), moved(sigma, device)
+            micro, samples, moved(latents, device), moved(noise, device), moved(sigma, device)
         )
 
-    def _errors(self, made: _Prepared) -> Tensor:
-        text = self._text([one.caption for one in made.members], made.micro.bucket.text_tokens)
-        return velocity_errors(
-            self._model, made.latents, made.noise, made.sigma, text, self._section.guidance
+    def _errors(self, batch: _Prepared) -> Tensor:
+        captions = [sample.caption for sample in batch.samples]
+        text = self._text(captions, batch.micro.bucket.text_tokens)
+        return flow_matching_loss(
+            self._model, batch.latents, batch.noise, batch.sigma, text, self._settings.guidance
         )
 
     def work(self, step: int) -> Work:
@@ -128,15 +129,14 @@ class Objective:
         return sum((self._work(micro) for micro in self._order.at(step)), Work())
 
     def _work(self, micro: MicroBatch) -> Work:
-        bucket, places = micro.bucket, len(micro.members)
-        own = sum(
+        bucket, size = micro.bucket, len(micro.members)
+        caption_tokens = sum(
             min(self._caption_tokens[member], bucket.text_tokens)
             for member in micro.members[: micro.real]
         )
-        tokens = places * bucket.tokens
+        tokens = size * bucket.tokens
         flop = flops.training_step(
             self._shape, bucket.image_tokens, bucket.text_tokens, self._adapter
         )
-        return Work(
-            micro.real, tokens, tokens - micro.real * bucket.image_tokens - own, places * flop
-        )
+        padding = tokens - micro.real * bucket.image_tokens - caption_tokens
+        return Work(micro.real, tokens, padding, size * flop)

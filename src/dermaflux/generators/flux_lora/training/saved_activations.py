@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dermaflux.generators.flux_lora.model.flops import (
-    Adapter,
-    Layer,
-    Shape,
+    FluxShape,
+    LinearShape,
+    LoraShape,
     adapted,
     double_block,
     single_block,
@@ -20,7 +20,7 @@ from dermaflux.generators.flux_lora.model.flops import (
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchShape:
     """One micro-batch of a bucket."""
 
     images: int
@@ -44,7 +44,7 @@ class Precision:
 
 
 def block_bytes(
-    shape: Shape, number: int, batch: Batch, adapter: Adapter, precision: Precision
+    shape: FluxShape, number: int, batch: BatchShape, adapter: LoraShape, precision: Precision
 ) -> int:
     """Bytes that block `number` keeps, double blocks counted first."""
     double = number < shape.double_blocks
@@ -58,24 +58,24 @@ def block_bytes(
     wide = batch.tokens * shape.width
     # Query, key, value and output of attention; the feed-forward's hidden layer before its
     # activation; the block's input, and in double blocks the second norm's.
-    kept = wide * (4 + 4 + (2 if double else 1))
+    saved = wide * (4 + 4 + (2 if double else 1))
     if adapter.targets == "all-linear":
-        # Shift, scale and gate have a gradient, so what each multiplies is kept.
-        kept += wide * (4 if double else 2)
-    kept += sum(rows[layer.runs] * layer.inputs for layer in _inputs(layers, adapter))
+        # Shift, scale and gate have a gradient, so what each multiplies is saved.
+        saved += wide * (4 if double else 2)
+    saved += sum(rows[layer.runs] * layer.inputs for layer in _inputs(layers, adapter))
     for layer in layers:
         if layer.runs == "once":
-            kept += batch.images * layer.outputs
+            saved += batch.images * layer.outputs
         if adapted(layer, adapter):
-            kept += rows[layer.runs] * adapter.rank
+            saved += rows[layer.runs] * adapter.rank
             if precision.itemsize < 4:
                 # Copies of the float32 factors in the dtype they compute in.
-                kept += layer.adapter_weights(adapter.rank)
+                saved += layer.adapter_weights(adapter.rank)
     statistics = 4 * batch.tokens * (3 * shape.heads + 4)
-    return kept * precision.itemsize + 2 * wide * precision.norm_itemsize + statistics
+    return saved * precision.itemsize + 2 * wide * precision.norm_itemsize + statistics
 
 
-def _inputs(layers: list[Layer], adapter: Adapter) -> list[Layer]:
+def _inputs(layers: list[LinearShape], adapter: LoraShape) -> list[LinearShape]:
     """One layer for each distinct tensor that adapted layers read."""
     chosen = [layer for layer in layers if adapted(layer, adapter)]
     alone = [layer for layer in chosen if not layer.first]
@@ -83,7 +83,11 @@ def _inputs(layers: list[Layer], adapter: Adapter) -> list[Layer]:
 
 
 def activation_bytes(
-    shape: Shape, batch: Batch, adapter: Adapter, precision: Precision, recomputed: int = 0
+    shape: FluxShape,
+    batch: BatchShape,
+    adapter: LoraShape,
+    precision: Precision,
+    recomputed: int = 0,
 ) -> int:
     """Bytes kept by all blocks; of the first `recomputed` ones no more than their input."""
     wide = batch.tokens * shape.width * precision.itemsize

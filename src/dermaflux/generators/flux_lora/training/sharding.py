@@ -19,22 +19,23 @@ from dermaflux.training.distributed import Processes
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
-    from dermaflux.params import Finetune
+    from dermaflux.generators.flux_lora.settings import Finetune
 
 
-def check(section: Finetune, processes: Processes) -> None:
+def check(settings: Finetune, processes: Processes) -> None:
     """Raise `InputError` for settings that a sharded base cannot have."""
     if not processes.sharded:
         return
-    if section.base_dtype in ("fp8", "nf4"):
+    if settings.base_dtype in ("fp8", "nf4"):
         raise InputError(
-            f"finetune.base_dtype {section.base_dtype} cannot be sharded, FSDP gathers weights in "
-            "their own float type; set it to bf16, or leave --use_fsdp out of accelerate"
+            f"finetune.flux_lora.base_dtype {settings.base_dtype} cannot be sharded: FSDP gathers "
+            "weights in their own float type; set it to bf16, or leave --use_fsdp out of accelerate"
         )
-    if section.compile:
+    if settings.compile:
         raise InputError(
-            "finetune.compile true cannot be combined with --use_fsdp, whose gathering breaks the "
-            "graph of a block; set finetune.compile to false, or leave --use_fsdp out"
+            "finetune.flux_lora.compile true cannot be combined with --use_fsdp, whose gathering "
+            "breaks the graph of a block; set finetune.flux_lora.compile to false, or leave "
+            "--use_fsdp out"
         )
 
 

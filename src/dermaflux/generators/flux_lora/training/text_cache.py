@@ -34,8 +34,8 @@ class CachedText:
 
     def __call__(self, prompts: Sequence[str], length: int) -> Text:
         """Text of B prompts at `length` T5 tokens; raises `KeyError` for one never cached."""
-        found = self._cache.read([_key(prompt, length) for prompt in prompts])
-        tokens, pooled = found["tokens"].to(self._device), found["pooled"].to(self._device)
+        entries = self._cache.read([_key(prompt, length) for prompt in prompts])
+        tokens, pooled = entries["tokens"].to(self._device), entries["pooled"].to(self._device)
         ids = torch.zeros(length, 3, dtype=tokens.dtype, device=self._device)
         return Text(tokens, pooled, ids)
 
@@ -61,12 +61,12 @@ def cache_text(
     name = hashlib.sha256(f"{identity}/{device.type}".encode()).hexdigest()[:16]
     cache = TensorCache(folder / name, _SHARD_BYTES)
     keys = [_key(*pair) for pair in zip(prompts, lengths, strict=True)]
-    places = cache.missing(keys)
+    missing = cache.missing(keys)
     # Nobody may look for what is missing after others have begun to write it.
     wait()
-    if rank == 0 and places:
-        print(f"text cache: {len(places):,} of {len(prompts):,} captions to encode")
-    _encode(encoders, _grouped(prompts, lengths, places[rank::world]), cache)
+    if rank == 0 and missing:
+        print(f"text cache: {len(missing):,} of {len(prompts):,} captions to encode")
+    _encode(encoders, _grouped(prompts, lengths, missing[rank::world]), cache)
     wait()
     cache.refresh()
     # Machines without a common disk do not see each other's part.
@@ -75,12 +75,12 @@ def cache_text(
 
 
 def _grouped(
-    prompts: Sequence[str], lengths: Sequence[int], places: Sequence[int]
+    prompts: Sequence[str], lengths: Sequence[int], missing: Sequence[int]
 ) -> dict[int, list[str]]:
-    """Prompts at `places` by their length."""
+    """Prompts at the indices `missing`, by their length."""
     groups: dict[int, list[str]] = {}
-    for place in places:
-        groups.setdefault(lengths[place], []).append(prompts[place])
+    for index in missing:
+        groups.setdefault(lengths[index], []).append(prompts[index])
     return groups
 
 
@@ -94,7 +94,11 @@ def _encode(
     if not groups:
         return
     pipe, total = encoders(), sum(map(len, groups.values()))
-    reserve(cache.folder, _size(pipe, groups), "free some space or set finetune.text_cache: false")
+    reserve(
+        cache.folder,
+        _size(pipe, groups),
+        "free some space or set runtime.finetune.text_cache to false",
+    )
     with progress("finetune.text", total) as advance, cache.writer() as writer:
         for length in sorted(groups):
             together = max(1, _ENCODED_TOKENS // length)
@@ -102,8 +106,8 @@ def _encode(
                 part = groups[length][start : start + together]
                 # Always the full batch: at another size kernels may round in another way.
                 text = encode(pipe, [*part, *[part[-1]] * (together - len(part))], length)
-                for place, prompt in enumerate(part):
-                    entry = {"tokens": text.tokens[place], "pooled": text.pooled[place]}
+                for row, prompt in enumerate(part):
+                    entry = {"tokens": text.tokens[row], "pooled": text.pooled[row]}
                     writer.add(_key(prompt, length), entry)
                 advance(len(part))
 

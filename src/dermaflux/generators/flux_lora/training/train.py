@@ -1,6 +1,6 @@
-"""One fine-tuning of an adapter: objective, held-out loss and grids around the loop `fit`.
+"""Trains the adapter: objective, held-out loss and grids around the loop `fit`.
 
-Reads nothing; writes the checkpoint and the grid picture.
+Reads what its inputs stand for; writes the checkpoint, the grid and the adapter.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from dermaflux.core.arrays import Pixels
 from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.generators.data.images import Sample
+from dermaflux.generators.flux_lora.model import lora
 from dermaflux.generators.flux_lora.model.pipeline import COMPUTE
 from dermaflux.generators.flux_lora.model.prompt_padding import TextSource
-from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample, save_grid
+from dermaflux.generators.flux_lora.sampling.sample import SamplingSettings, sample
+from dermaflux.generators.flux_lora.settings import Finetune
 from dermaflux.generators.flux_lora.training.data import TrainingData
+from dermaflux.generators.flux_lora.training.held_out import held_out_loss
 from dermaflux.generators.flux_lora.training.objective import LatentSource, Objective
-from dermaflux.generators.flux_lora.training.validation_loss import Validation
-from dermaflux.params import Finetune
-from dermaflux.tracking.runs import Log
+from dermaflux.generators.protocol import Condition, Facts, Json, TrainingRun
 from dermaflux.training.curves import Curves
-from dermaflux.training.distributed import Processes
 from dermaflux.training.fit import Event, fit
 from dermaflux.training.peak_flops import measured_peak
 from dermaflux.training.state import Settings
+from dermaflux.training.validation_events import Grid, held_out_event
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -50,119 +51,122 @@ class Inputs:
     text: TextSource
 
 
-def train(
-    section: Finetune,
-    seed: int,
-    inputs: Inputs,
-    saved: Checkpoint,
-    grid: Path,
-    log: Log,
-    processes: Processes,
-) -> Curves:
-    """Train from the checkpoint or the start; what is kept is left in the model.
+class LoraTraining:
+    """A backbone with a fresh adapter; a `protocol.Training`."""
 
-    Raises `InputError` for a loss that is not finite.
-    """
-    data, model = inputs.data, inputs.pipe.transformer
-    steps = data.steps(section)
-    objective = Objective(
-        model, inputs.weights, data.samples, data.caption_tokens, data.order, inputs.latents,
-        inputs.text, section, seed, steps, processes,
-    )  # fmt: skip
-    settings = Settings(
-        steps=steps,
-        learning_rate=section.learning_rate,
-        warmup_steps=section.warmup_steps,
-        maximum_gradient_norm=section.maximum_gradient_norm,
-        checkpoint_steps=section.checkpoint_steps,
-        weight_decay=1e-4,
-        betas=(0.9, 0.999),
-        ema_decay=section.ema_decay,
-        log_steps=section.log_steps,
-    )
-    pictures = _Grid(section, seed, inputs, grid, log, processes)
-    events = [pictures.event(), *_validation(section, inputs, processes)]
-    if processes.main:
-        grid.unlink(missing_ok=True)
-    model.train()
-    peak = None
-    if processes.main:
-        peak = processes.world * measured_peak(processes.device, COMPUTE[section.base_dtype])
-    with contextlib.closing(objective):
-        curves = fit("finetune", objective, settings, saved, log, events, processes, peak)
-    model.eval()
-    # A run that was killed after its last step has everything but the picture.
-    if any(processes.gather(processes.main and not grid.exists())):
-        pictures.draw(steps)
-    return curves
+    def __init__(self, run: TrainingRun, settings: Finetune, inputs: Inputs, backbone: str) -> None:
+        self._run, self._settings, self._inputs = run, settings, inputs
+        self.identity: Mapping[str, Json] = {"backbone": backbone}
 
+    def fit(self, saved: Checkpoint) -> Curves:
+        """Train from the checkpoint or the start; the weights to save are left in the model.
 
-def _validation(section: Finetune, inputs: Inputs, processes: Processes) -> list[Event]:
-    data = inputs.data
-    if not data.held_out:
-        return []
-    validation = Validation(
-        inputs.pipe.transformer, data.held_out, data.held_out_buckets, section.batch_tokens,
-        inputs.latents, inputs.text, section.guidance, processes,
-    )  # fmt: skip
-
-    def measure(step: int) -> dict[str, float]:
-        found = validation.loss()
+        Raises `InputError` for a loss that is not finite.
+        """
+        run, settings, inputs = self._run, self._settings, self._inputs
+        data, model, processes = inputs.data, inputs.pipe.transformer, run.processes
+        steps = data.steps(settings)
+        objective = Objective(
+            model, inputs.weights, data.samples, data.caption_tokens, data.order, inputs.latents,
+            inputs.text, settings, run.seed, steps, processes,
+        )  # fmt: skip
+        grid = Grid(self._sample_grid, _GRID_SIDE, run.grid, run.log, processes)
+        events = [Event(run.runtime.grid_steps, grid.draw)]
+        if data.held_out:
+            loss = held_out_loss(model, data, inputs.latents, inputs.text, settings, processes)
+            every, count = run.section.validation_steps, len(data.held_out)
+            events.append(held_out_event("finetune", loss, count, every, processes.main))
+        model.train()
+        peak = None
         if processes.main:
-            print(
-                f"finetune {step:,}: validation loss {found['validation_loss']:.4f} on "
-                f"{len(data.held_out):,} held-out images",
-                flush=True,
-            )
-        return found
+            peak = processes.world * measured_peak(processes.device, COMPUTE[settings.base_dtype])
+        with contextlib.closing(objective):
+            curves = fit(
+                "finetune", objective, self._optimisation(steps), saved, run.log, events,
+                processes, peak,
+            )  # fmt: skip
+        model.eval()
+        grid.complete(steps)
+        return curves
 
-    return [Event(section.validation_steps, measure, at_start=True)]
+    def _optimisation(self, steps: int) -> Settings:
+        settings, runtime = self._settings, self._run.runtime
+        return Settings(
+            steps=steps,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            maximum_gradient_norm=settings.maximum_gradient_norm,
+            checkpoint_steps=runtime.checkpoint_steps,
+            weight_decay=1e-4,
+            betas=(0.9, 0.999),
+            ema_decay=settings.ema_decay,
+            log_steps=runtime.log_steps,
+        )
+
+    def _sample_grid(self) -> Pixels:
+        """The first captions of each class at the smallest training scale, in fixed noise."""
+        model, settings = self._inputs.pipe.transformer, self._settings
+        training = model.training
+        model.eval()
+        images = sample(
+            self._inputs.pipe,
+            SamplingSettings(_GRID_STEPS, settings.guidance, settings.prompt_padding),
+            self._grid_conditions(),
+            self._inputs.text,
+        )
+        model.train(training)
+        return images
+
+    def _grid_conditions(self) -> list[Condition]:
+        samples = self._inputs.data.samples
+        scale = min(sample.scale for sample in samples)
+        first = [
+            sample
+            for label in CLASSES
+            for sample in [s for s in samples if s.label == label][:_GRID_SIDE]
+        ]
+        return [
+            Condition(sample.label, sample.caption, scale, derived_seed(self._run.seed, "grid", n))
+            for n, sample in enumerate(first)
+        ]
+
+    def save(self, folder: Path) -> Facts:
+        """Write the adapter in diffusers' names; return what sampling and report must know."""
+        facts = self._facts()
+        lora.save(self._inputs.pipe.transformer, folder, facts)
+        return {**facts, "summary": _summary(facts), **self.identity}
+
+    def _facts(self) -> Facts:
+        settings, data = self._settings, self._inputs.data
+        tokens = data.lengths()
+        return {
+            "targets": settings.targets,
+            "rank": settings.rank,
+            "alpha": settings.alpha,
+            "trainable_parameters": sum(w.numel() for w in self._inputs.weights.values()),
+            "prompt_padding": settings.prompt_padding,
+            "captions_cut": tokens["cut"],
+            "captions_cut_by_clip": len(data.clip.cut),
+            "captions_without_class_for_clip": len(data.clip.class_lost),
+            "longest_caption_tokens": tokens["longest"],
+            "caption_tokens": tokens,
+            "guidance": settings.guidance,
+            "timestep_density": settings.timestep_density,
+            "base_dtype": settings.base_dtype,
+            "ema_decay": settings.ema_decay,
+            "batch_tokens": settings.batch_tokens,
+            "micro_batches": settings.micro_batches,
+            "buckets": len(data.order.shapes),
+            "padding_percent": round(data.padding_percent(), 3),
+            "learning_rate": settings.learning_rate,
+        }
 
 
-class _Grid:
-    """Images of the same prompts and seeds, so that grids of different steps can be compared."""
-
-    def __init__(
-        self,
-        section: Finetune,
-        seed: int,
-        inputs: Inputs,
-        path: Path,
-        log: Log,
-        processes: Processes,
-    ) -> None:
-        self._section, self._inputs, self._path, self._log = section, inputs, path, log
-        self._processes = processes
-        self._prompts, scale = _prompts(inputs.data.samples)
-        self._seeds = [derived_seed(seed, "grid", index) for index in range(len(self._prompts))]
-        self._sampler = Sampler(_GRID_STEPS, section.guidance, scale, section.text_policy)
-
-    def event(self) -> Event:
-        return Event(self._section.grid_steps, self.draw)
-
-    def draw(self, step: int) -> Mapping[str, float]:
-        """Sample and write the grid; of a sharded base, every process holds a part."""
-        if not (self._processes.main or self._processes.sharded):
-            return {}
-        pipe = self._inputs.pipe
-        training = pipe.transformer.training
-        pipe.transformer.eval()
-        pictures = sample(pipe, self._sampler, self._prompts, self._seeds, self._inputs.text)
-        pipe.transformer.train(training)
-        if self._processes.main:
-            save_grid(pictures, _GRID_SIDE, self._path)
-            named = self._path.with_name(f"step-{step:06d}.png")
-            self._path.rename(named)
-            self._log.artifact(named, "grids")
-            named.rename(self._path)
-        return {}
-
-
-def _prompts(samples: list[Sample]) -> tuple[list[str], int]:
-    """The first captions of each class, and the smallest training scale."""
-    prompts = [
-        caption
-        for label in CLASSES
-        for caption in [one.caption for one in samples if one.label == label][:_GRID_SIDE]
-    ]
-    return prompts, min(one.scale for one in samples)
+def _summary(facts: Facts) -> str:
+    return (
+        f"LoRA of rank {facts['rank']} on {facts['targets']} layers, "
+        f"{facts['trainable_parameters']:,} trainable parameters, base in {facts['base_dtype']}. "
+        f"Prompt padding {facts['prompt_padding']}: {facts['buckets']} buckets of scale and "
+        f"caption length, {facts['padding_percent']:.1f} % of all tokens are padding. "
+        f"{facts['captions_cut_by_clip']:,} captions are longer than CLIP reads."
+    )

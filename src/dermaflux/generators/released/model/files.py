@@ -1,4 +1,4 @@
-"""Finds released images and their classes in a tree of files or in Parquet tables.
+"""What stands for a model here: released images and their classes, in files or Parquet tables.
 
 A class is a word of the path, `benign` or `malignant`, as folder or within a name; in a table it is
 a column called label. Reads the folder it is given; writes nothing.
@@ -6,9 +6,10 @@ a column called label. Reads the folder it is given; writes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ _ROWS = 200  # of a table, read at a time
 
 
 @dataclass(frozen=True)
-class Found:
+class ReleasedImage:
     """One released image."""
 
     name: str
@@ -48,7 +49,7 @@ def contents(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str
     for path in _files(folder):
         name = path.name if path == folder else path.relative_to(folder).as_posix()
         if path.suffix.lower() == ".parquet":
-            if wanted is None or any(one.startswith(f"{name}/") for one in wanted):
+            if wanted is None or any(image.startswith(f"{name}/") for image in wanted):
                 yield from _rows(path, name, wanted)
         elif wanted is None or name in wanted:
             yield name, " and ".join(sorted(labels_in(name))), _read(path)
@@ -66,7 +67,9 @@ def _files(folder: Path) -> list[Path]:
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
-        raise InputError(f"synthesize.folder {folder} does not exist; name the downloaded folder")
+        raise InputError(
+            f"synthesize.released.folder {folder} does not exist; name the downloaded folder"
+        )
     return sorted(
         path
         for path in folder.rglob("*")
@@ -116,9 +119,15 @@ def _bytes(image: Any) -> bytes:
     return content if isinstance(content, bytes) else b""
 
 
-def listing(folder: Path) -> tuple[list[Found], list[Refused], int]:
-    """(images of one class each, each picture once; what is not; number of images found)."""
-    first: dict[str, Found] = {}
+def digest(images: Sequence[ReleasedImage]) -> str:
+    """Hash of the list of files, which stands for the weights they were made with."""
+    lines = sorted(f"{image.sha256} {image.name}" for image in images)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def listing(folder: Path) -> tuple[list[ReleasedImage], list[Refused], int]:
+    """(images of one class each, equal files once; the others with a reason; number of files)."""
+    first: dict[str, ReleasedImage] = {}
     contradicted: set[str] = set()
     refused: list[Refused] = []
     count = 0
@@ -133,15 +142,15 @@ def listing(folder: Path) -> tuple[list[Found], list[Refused], int]:
             reason = "the file is empty or cannot be read; download it again"
             refused.append(Refused(name, "damaged", reason))
             continue
-        one = Found(name, label, sha256(content))
-        known = first.setdefault(one.sha256, one)
-        if known is not one:
-            reason = f"the same picture as {known.name}"
+        image = ReleasedImage(name, label, sha256(content))
+        known = first.setdefault(image.sha256, image)
+        if known is not image:
+            reason = f"the same image as {known.name}"
             refused.append(Refused(name, "duplicate", reason))
             if known.label != label:
-                contradicted.add(one.sha256)
-    for digest in sorted(contradicted):
-        one = first.pop(digest)
-        reason = "the same picture occurs in both classes; keep it in one"
-        refused.append(Refused(one.name, "ambiguous", reason))
+                contradicted.add(image.sha256)
+    for key in sorted(contradicted):
+        image = first.pop(key)
+        reason = "the same image occurs in both classes; keep it in one"
+        refused.append(Refused(image.name, "ambiguous", reason))
     return list(first.values()), refused, count

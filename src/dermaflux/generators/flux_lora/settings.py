@@ -1,0 +1,60 @@
+"""Parameters of this generator: the sections `finetune.flux_lora` and `synthesize.flux_lora`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dermaflux.generators.flux_lora.model.options import (
+    BaseDtype,
+    PromptPadding,
+    Targets,
+    TimestepDensity,
+)
+from dermaflux.params.fields import Count, GeneratorSettings, Optimisation, Positive
+
+
+class Finetune(Optimisation):
+    """Rectified-flow LoRA (paper section 2.2)."""
+
+    imported: str | None = None
+    """A finished LoRA instead of training: a safetensors file in diffusers' or kohya's names, or a
+    hub id such as `StathisGln/DermaFlux`."""
+    imported_revision: str | None = None
+    """Commit of that hub repository."""
+    targets: Targets = "attention"
+    """`attention` is the paper's text, `all-linear` what its released weights hold."""
+    rank: Count = 16
+    alpha: Positive = 16.0
+    batch_tokens: Annotated[int, Field(ge=64)] = 8192
+    """Image and text tokens of one micro-batch, padding included: what fills the device. An image
+    of 128 pixels has 64 tokens, of 256 pixels 256, of 512 pixels 1,024."""
+    micro_batches: Count = 1
+    """Micro-batches per optimiser step over all processes, a multiple of their number: results do
+    not depend on how many processes share them."""
+    guidance: Annotated[float, Field(ge=0.0)] = 1.0
+    """Guidance fed to the embedding while training. FLUX.1-dev was distilled from a guided teacher
+    and takes the guidance as an input; training images are unguided, which is what 1.0 stands for,
+    and sampling at 3.5 then asks for the teacher's sharpening on top. Training at 3.5 would teach
+    the model to answer 3.5 with unguided images. Backbones without that input ignore it."""
+    timestep_density: TimestepDensity = "logit-normal"
+    prompt_padding: PromptPadding = "trim"
+    """T5 length of a prompt, in training and sampling alike: `trim` rounds up to 16 tokens,
+    `pad512` pads to 512 as the authors' released weights expect."""
+    base_dtype: BaseDtype = "fp32"
+    """How the frozen base is stored: bf16 on 80 GB cards, fp8 or nf4 (Linear weights) on 24 to
+    48 GB; adapter and optimiser are fp32 always."""
+    compile: bool = False
+    """Compile the transformer block by block, one static shape per bucket; rounds differently."""
+
+
+class Synthesize(GeneratorSettings):
+    """Sampling with the flow ODE (paper section 2.2: 20 steps)."""
+
+    steps: Count = 20
+    guidance: Annotated[float, Field(ge=0.0)] = 3.5
+    base_dtype: BaseDtype | None = None
+    """null: as in training."""
+    compile: bool = False
+    """Compile the transformer block by block, one static shape per bucket."""

@@ -1,0 +1,27 @@
+"""How released images become the pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dermaflux.generators.protocol import Collection, Need
+from dermaflux.generators.released.sampling import collect
+from dermaflux.generators.released.settings import Synthesize as Settings
+from dermaflux.params import Synthesize
+from dermaflux.params.fields import GeneratorSettings
+
+
+class ReleasedImages:
+    """The entry `sampling.generator` of released images."""
+
+    needs: frozenset[Need] = frozenset()
+
+    def collect(
+        self, section: Synthesize, settings: GeneratorSettings, output: Path, report: Path
+    ) -> None:
+        """Write the pool from `synthesize.released.folder`."""
+        assert isinstance(settings, Settings)
+        collect.collect(section, Path(str(settings.folder)), output, report)
+
+
+GENERATOR: Collection = ReleasedImages()

@@ -1,0 +1,24 @@
+"""Parameters of this generator: the sections `finetune.released` and `synthesize.released`."""
+
+from __future__ import annotations
+
+from dermaflux.params.fields import GeneratorSettings
+
+
+class Finetune(GeneratorSettings):
+    """Nothing is trained."""
+
+
+class Synthesize(GeneratorSettings):
+    """Which released images become the pool."""
+
+    folder: str | None = None
+    """Images in folders called benign and malignant, or a Parquet file."""
+
+    def check_chosen(self) -> None:
+        """Raise `ValueError` without a folder."""
+        if self.folder is None:
+            raise ValueError(
+                "generator 'released' needs the folder with the images; set "
+                "synthesize.released.folder"
+            )

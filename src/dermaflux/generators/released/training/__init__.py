@@ -1,0 +1,1 @@
+"""Nothing is trained; the stage `finetune` says so."""
