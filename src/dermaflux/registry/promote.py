@@ -133,8 +133,11 @@ def _report(
         "champion_before": before,
         "champion": candidate if verdict.decision == "promoted" else before,
     }
-    if verdict.contest is not None:
-        for name, one in (("", verdict.contest.auc), ("sensitivity_", verdict.contest.sensitivity)):
+    if verdict.promotion_test is not None:
+        for name, one in (
+            ("", verdict.promotion_test.auc),
+            ("sensitivity_", verdict.promotion_test.sensitivity),
+        ):
             report[f"{name}difference"] = {
                 "estimate": one.estimate,
                 "low": one.low,

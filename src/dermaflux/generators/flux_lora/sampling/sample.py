@@ -48,7 +48,7 @@ def sample(
     image does not depend on its neighbours in the batch, up to the rounding of batched kernels.
     """
     encode = text or ResidentText(pipe)
-    lengths = prompt_padding.text_lengths(pipe, prompts, sampler.text_policy)
+    lengths = prompt_padding.text_lengths(pipe, prompts, sampler.prompt_padding)
     done: Pictures = np.empty((len(prompts), sampler.scale, sampler.scale, 3), dtype=np.uint8)
     for length in sorted(set(lengths)):
         members = [place for place, own in enumerate(lengths) if own == length]
