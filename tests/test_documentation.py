@@ -45,3 +45,18 @@ def test_the_examples_of_the_python_api_run_and_give_what_they_say(
             checked += 1
     assert checked >= 8
     assert {"corpus", "generator", "answers", "means"} <= names.keys()
+
+
+def test_the_picture_of_the_data_flow_is_that_of_the_pipeline() -> None:
+    from draw_architecture import PICTURE, Stage, columns, draw, read_stages
+    from ruamel.yaml import YAML
+
+    stages = read_stages(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text()))
+    assert PICTURE.read_text() == draw(stages), "run `python docs/draw_architecture.py`"
+    by_name = {stage.name: stage for stage in stages}
+    assert by_name["train"].writes == ("models/classifiers",)
+    assert set(by_name["audit"].reads) == {"corpus", "synthetic"}
+    # One stage more is one row and, for what flows on, one column more.
+    more = [*stages, Stage("new", "", ("corpus",), ("models/new",))]
+    assert len(columns(more)) == len(columns(stages)) + 1
+    assert draw(more).count('class="box"') == len(stages) + 1
