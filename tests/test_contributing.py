@@ -41,36 +41,39 @@ class Checkout:
         for name in (".dvc", "mlruns"):
             (root / name).mkdir()
 
-    def apply(self, text: str) -> None:
-        """Write the files whose first line is their path, and apply the diffs."""
-        for language, code in re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S):
-            if language == "diff":
+    def follow(self, title: str) -> str:
+        """Do what a section says, block by block; return what its commands print.
+
+        Files begin with their path, diffs are applied, commands are run.
+        """
+        output = ""
+        for language, code in re.findall(r"^```(\w+)\n(.*?)^```", section(title), re.M | re.S):
+            if language == "sh":
+                output += self.run(f"set -e\n{code}")
+            elif language == "diff":
                 command = ["git", "apply", "--unidiff-zero", "-"]
                 subprocess.run(command, input=code, text=True, cwd=self.root, check=True)
-            elif path := re.match(r"# (\S+\.\w+)\n", code):
-                file = self.root / path[1]
+            elif language == "python":
+                first, content = code.split("\n", 1)
+                file = self.root / first.removeprefix("# ")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(code.split("\n", 1)[1])
-
-    def commands(self, text: str) -> str:
-        """Run every line of the shell blocks; return what they print."""
-        lines = [
-            line
-            for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
-            for line in block.splitlines()
-        ]
-        assert lines
-        return "".join(self.run(line) for line in lines)
+                file.write_text(content)
+        return output
 
     def run(self, command: str) -> str:
-        """Run one command line as in an activated environment with this copy installed."""
+        """Run a script as in an activated environment with this copy installed."""
         binaries = Path(sys.executable).parent
         environment = os.environ | {
             "PATH": f"{binaries}:{os.environ['PATH']}",
-            "PYTHONPATH": str(self.root / "src"),
+            "PYTHONPATH": f"{self.root / 'src'}:{self.root / 'tests' / 'fixtures'}",
         }
         done = subprocess.run(
-            command, shell=True, cwd=self.root, env=environment, capture_output=True, text=True
+            ["bash", "-c", command],
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -90,10 +93,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 @pytest.mark.slow
 def test_the_adapter_example_is_listed_tested_and_ingested(checkout: Checkout) -> None:
-    text = section("Add a dataset adapter")
-    checkout.apply(text)
-    output = checkout.commands(text)
-    assert "Example Lesions" in output
+    assert "Example Lesions" in checkout.follow("Add a dataset adapter")
 
     folder = checkout.root / "lesions" / "example"
     (folder / "images").mkdir(parents=True)
@@ -114,3 +114,36 @@ def test_the_adapter_example_is_listed_tested_and_ingested(checkout: Checkout) -
     assert checkout.run(f'python -c "{count}"').splitlines()[-1] == str(expected)
     quarantine = (checkout.root / "reports" / "quarantine.csv").read_text()
     assert quarantine.count("it must be one of nevus, melanoma") == 4
+
+
+@pytest.mark.slow
+def test_the_generator_example_keeps_the_contract_and_fills_a_pool(checkout: Checkout) -> None:
+    assert re.search(r"\d passed", checkout.follow("Add a generator"))
+    checkout.set("generator: flux_lora", "generator: class_mean")
+    checkout.set("\nfinetune:\n", "\nfinetune:\n  class_mean: {}\n")
+    checkout.set("\nsynthesize:\n", "\nsynthesize:\n  class_mean: {noise: 0.1}\n")
+    checkout.run(
+        "python -c 'from pathlib import Path; from small_generator import *; "
+        "write_corpus(Path(), [corpus_row(index, 128) for index in range(6)])'"
+    )
+    checkout.run("dermaflux finetune && dermaflux synthesize")
+    assert "bit-identical" in checkout.run("dermaflux reproduce synthetic/000003")
+    count = (
+        "import dermaflux; pool = dermaflux.open_corpus('synthetic'); "
+        "print(len(pool), set(pool['generator']), sorted(set(pool['label'])))"
+    )
+    expected = "420 {'class_mean'} ['benign', 'malignant']"
+    assert checkout.run(f'python -c "{count}"').splitlines()[-1] == expected
+
+
+@pytest.mark.slow
+def test_the_recipe_example_keeps_the_contract_and_trains_a_cell(checkout: Checkout) -> None:
+    assert re.search(r"\d passed", checkout.follow("Add a classifier recipe"))
+    checkout.run(
+        "python -c 'import json, toy_corpus; toy_corpus.write(); "
+        "params = toy_corpus.parameters().model_dump(by_alias=True); "
+        'params["train"] |= {"recipe": "focal", "arms": ["real"]}; '
+        'open("params.yaml", "w").write(json.dumps(params))\''
+    )
+    output = checkout.run("dermaflux train --architecture vit --seed 0")
+    assert "vit-0/real: validation AUC" in output
