@@ -114,7 +114,7 @@ def load(name: str) -> Grid:
         where = ".".join(str(part) for part in first["loc"])
         problem = first["msg"].removeprefix("Value error, ")
         raise InputError(
-            f"{path}: {where + ': ' if where else ''}{problem}; docs/experiments.md shows a grid"
+            f"{path}: {where + ': ' if where else ''}{problem}; docs/grids.md shows a grid"
         ) from None
 
 
