@@ -108,10 +108,9 @@ def open_generator(
     """
     raw = load().model_dump(by_alias=True)
     section = raw["synthesize"]
-    nested = section.get(raw["generator"])
     for name, value in settings.items():
-        # A setting of this generator alone lies in a section of its name.
-        (nested if isinstance(nested, dict) and name in nested else section)[name] = value
+        # A setting of the generator alone is in the subsection of its name.
+        (section if name in section else section[raw["generator"]])[name] = value
     params = parse(raw, "open_generator")
     return ImageSampler(_sampler(params, Path(folder), Path(backbone)))
 
@@ -119,16 +118,41 @@ def open_generator(
 def _sampler(
     params: Params, folder: Path, backbone: Path
 ) -> Callable[[Sequence[str], Sequence[int]], Pixels]:
-    from dermaflux.generators.flux_lora.sampling import load as loading
-    from dermaflux.generators.flux_lora.sampling.sample import Sampler, sample
-    from dermaflux.generators.synthesize import read_weights
+    import numpy as np
 
-    section = params.synthesize
-    weights = read_weights(folder, backbone)
-    base_dtype = section.base_dtype or weights.base_dtype
-    pipe = loading.open_generator(folder, backbone, base_dtype, section.compile)
-    sampler = Sampler(section.steps, section.guidance, section.scale, weights.text_policy)
-    return lambda prompts, seeds: sample(pipe, sampler, prompts, seeds)
+    from dermaflux.captions.text import prompt_bank
+    from dermaflux.generators import registry
+    from dermaflux.generators.protocol import Collection, Condition, Models
+
+    name, section = params.generator, params.synthesize
+    generator = registry.generator(name)
+    if isinstance(generator, Collection):
+        raise InputError(
+            f"generator {name!r} takes images that others made and samples none; open them with "
+            "open_corpus('synthetic')"
+        )
+    sampler = generator.open(Models(folder, backbone), section.settings(name).model_dump())
+    labels = {texts[0]: label for label, texts in prompt_bank.label_only().prompts.items()}
+
+    def sample(prompts: Sequence[str], seeds: Sequence[int]) -> Pixels:
+        unknown = [prompt for prompt in prompts if prompt not in labels]
+        if unknown and "captions" not in generator.needs:
+            raise InputError(
+                f"generator {name!r} is conditioned on the label but a prompt is {unknown[0]!r}; "
+                f"give {' or '.join(labels.values())}"
+            )
+        conditions = [
+            Condition(labels.get(prompt, ""), prompt, section.scale, seed)
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        groups = sampler.groups(conditions)
+        images = np.empty((len(conditions), section.scale, section.scale, 3), np.uint8)
+        for group in sorted(set(groups)):
+            members = [index for index, other in enumerate(groups) if other == group]
+            images[members] = sampler([conditions[index] for index in members])
+        return images
+
+    return sample
 
 
 def predict(images: ImageLike | Sequence[ImageLike]) -> pd.DataFrame:
@@ -158,7 +182,7 @@ def predict(images: ImageLike | Sequence[ImageLike]) -> pd.DataFrame:
     if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
         images = list(images) if isinstance(images, np.ndarray) and images.ndim == 4 else [images]
     frame = pd.DataFrame({"image": [_encoded(image) for image in images]})
-    champion = registry.the_champion(runs.connect(), load().promote.model_name)
+    champion = registry.require_champion(runs.connect(), load().promote.model_name)
     return champion.load().predict(frame)
 
 
