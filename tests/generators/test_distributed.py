@@ -138,8 +138,9 @@ def assert_same(folder: Path, reference: Path) -> None:
     facts, expected_facts = (json.loads((path / FACTS).read_text()) for path in (folder, reference))
     assert facts.keys() == expected_facts.keys()
     for key, value in facts.items():
-        close = pytest.approx(expected_facts[key], rel=1e-5)
-        assert value == (close if isinstance(value, float) else expected_facts[key]), key
+        expected = expected_facts[key]
+        same = pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected
+        assert value == same, key
     weights, wanted = (load_file(path / lora.WEIGHTS) for path in (folder, reference))
     assert weights.keys() == wanted.keys()
     for name, weight in weights.items():
