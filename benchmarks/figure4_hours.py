@@ -43,10 +43,11 @@ def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]
     Each is timed compiled and not. The first epoch, in which the compiler runs, stands beside the
     rate.
     """
-    from dermaflux.classifiers import arm_plan, loop
+    from dermaflux.classifiers.data import arm_plan
     from dermaflux.classifiers.data.samples import Samples
     from dermaflux.classifiers.model import network as supervised
     from dermaflux.classifiers.recipes import registry
+    from dermaflux.classifiers.train import loop
     from dermaflux.core.checkpoints import Checkpoint
     from dermaflux.core.devices import automatic_device
 

@@ -103,6 +103,7 @@ def run_diffusers(arguments: argparse.Namespace) -> None:
 
 def run_ours(arguments: argparse.Namespace) -> None:
     """Worker: the stage `finetune` itself."""
+    from dermaflux.core.distributed import join
     from dermaflux.generators import finetune
     from dermaflux.generators.data import images
     from dermaflux.generators.flux_lora import settings
@@ -112,7 +113,6 @@ def run_ours(arguments: argparse.Namespace) -> None:
     from dermaflux.params import Finetune
     from dermaflux.params.runtime import FinetuneRuntime
     from dermaflux.tracking.runs import Silent
-    from dermaflux.training.distributed import join
 
     folder = arguments.folder
     lora = settings.Finetune(

@@ -24,6 +24,7 @@ import stand_in
 import torch
 from random_flux import Model
 
+from dermaflux.core.torch_compile import compile_blocks
 from dermaflux.generators.flux_lora.model import lora
 from dermaflux.generators.flux_lora.model.flops import LoraShape, forward, training_step
 from dermaflux.generators.flux_lora.model.loss import flow_matching_loss, noise_and_sigma
@@ -32,7 +33,6 @@ from dermaflux.generators.flux_lora.sampling.sample import SamplingSettings, sam
 from dermaflux.generators.flux_lora.training.checkpointing import recompute
 from dermaflux.generators.protocol import Condition
 from dermaflux.training.peak_flops import measured_peak
-from dermaflux.training.torch_compile import compile_blocks
 
 EPOCHS, RANK, STEPS = 5, 64, 20
 _SHORT, _LONG = 96, 208  # text tokens between which the time of a step is interpolated

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dermaflux.classifiers import arm_plan
-from dermaflux.classifiers.data import diagnoses, subset
+from dermaflux.classifiers.data import arm_plan, diagnoses, subset
 from dermaflux.errors import InputError
 
 LABELS = np.array([0] * 5 + [1] * 3)

@@ -17,15 +17,15 @@ import torch
 import toy_corpus as toy
 from recipe_runs import images
 
-from dermaflux.classifiers import loop
 from dermaflux.classifiers.data.pixel_cache import CachedPixels
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.classifiers.model import network
+from dermaflux.classifiers.train import loop
+from dermaflux.core import torch_compile
 from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.core.tensor_cache import TensorCache
 from dermaflux.errors import InputError
 from dermaflux.tracking.runs import Silent
-from dermaflux.training import torch_compile
 
 
 class Interrupted(Checkpoint):
@@ -215,7 +215,8 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path) -> None:
 
 _CELL = """
 import toy_corpus as toy
-from dermaflux.classifiers import loop, train
+from dermaflux.classifiers import train
+from dermaflux.classifiers.train import loop
 import sys
 loop._SAVING_SHARE = 1.0
 parameters = toy.parameters()

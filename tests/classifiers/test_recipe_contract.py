@@ -15,7 +15,7 @@ import recipe_runs as runs
 import torch
 from safetensors.torch import load_file
 
-from dermaflux.classifiers.arm_plan import ArmPlan
+from dermaflux.classifiers.data.arm_plan import ArmPlan
 from dermaflux.classifiers.model import network
 from dermaflux.classifiers.recipes import registry
 from dermaflux.core.checkpoints import Checkpoint

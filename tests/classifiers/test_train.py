@@ -12,9 +12,10 @@ import pytest
 import toy_corpus as toy
 
 from dermaflux import paths
-from dermaflux.classifiers import evaluate, loop, train
+from dermaflux.classifiers import evaluate, train
 from dermaflux.classifiers.data import samples
 from dermaflux.classifiers.model import network
+from dermaflux.classifiers.train import loop
 from dermaflux.core import code_digest, table
 from dermaflux.core.checkpoints import Checkpoint, checkpoint
 from dermaflux.errors import InputError

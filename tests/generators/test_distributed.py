@@ -36,7 +36,7 @@ from pathlib import Path
 from dermaflux.generators.flux_lora.training import sharding
 from dermaflux.generators.finetune import finetune
 from dermaflux.tracking.runs import Silent
-from dermaflux.training.distributed import join
+from dermaflux.core.distributed import join
 
 class Fatal(Silent):
     def metrics(self, values, step):
@@ -61,7 +61,7 @@ from dermaflux.core.checkpoints import checkpoint
 from dermaflux.training.fit import fit
 from dermaflux.training.protocol import FunctionObjective, Step
 from dermaflux.training.state import Settings
-from dermaflux.training.distributed import join
+from dermaflux.core.distributed import join
 from dermaflux.tracking.runs import Silent
 
 def work():

@@ -7,12 +7,12 @@ import pytest
 import torch
 from small_generator import FINETUNE, LORA, RUNTIME, corpus_row, write_corpus
 
+from dermaflux.core.distributed import Processes
 from dermaflux.errors import InputError
 from dermaflux.generators.data.images import captioned, select
 from dermaflux.generators.flux_lora.training import sharding
 from dermaflux.generators.protocol import FACTS
 from dermaflux.tracking.runs import Silent
-from dermaflux.training.distributed import Processes
 from dermaflux.training.fit import fit
 from dermaflux.training.protocol import FunctionObjective, Step
 from dermaflux.training.state import Settings

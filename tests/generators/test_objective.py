@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_generator import FINETUNE, LORA, Workspace
 
+from dermaflux.core.distributed import SINGLE, Processes
 from dermaflux.core.seeds import generator
 from dermaflux.generators.data import images as training_images
 from dermaflux.generators.data.latents import Latents
@@ -17,7 +18,6 @@ from dermaflux.generators.flux_lora.training.buckets import MicroBatch
 from dermaflux.generators.flux_lora.training.data import TrainingData, arrange
 from dermaflux.generators.flux_lora.training.held_out import HeldOutInputs, held_out_loss
 from dermaflux.generators.flux_lora.training.objective import Objective
-from dermaflux.training.distributed import SINGLE, Processes
 from dermaflux.training.validation_events import HeldOutLoss
 
 # The seven images are one bucket in two micro-batches of four: one place is a filler.

@@ -10,12 +10,12 @@ import pytest
 
 from dermaflux.core import table
 from dermaflux.core.checkpoints import checkpoint
+from dermaflux.core.distributed import SINGLE, Processes
 from dermaflux.core.images import encode_png
 from dermaflux.errors import InputError
 from dermaflux.generators.pool import plan, shards
 from dermaflux.generators.pool.plan import SamplingBatch
 from dermaflux.tracking.runs import Silent
-from dermaflux.training.distributed import SINGLE, Processes
 
 GROUPS = [(128, 16), (128, 32), (128, 16), (128, 16), (128, 32), (128, 16)]
 

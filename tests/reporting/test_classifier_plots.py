@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dermaflux.core.arms import COLOURS, TITLES
+from dermaflux.params.arms import COLOURS, TITLES
 from dermaflux.reporting import classifier_plots, plots
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from dermaflux import paths
 from dermaflux.core import table
-from dermaflux.core.arms import COLOURS
 from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
+from dermaflux.params.arms import COLOURS
 from dermaflux.reporting import counts, pages, report, summary
 from dermaflux.statistics.evaluations import Estimate
 

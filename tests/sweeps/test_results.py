@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 from test_contrasts import IMAGES, LABELS, experiment, parameters
 
-from dermaflux.core.arms import COLOURS
+from dermaflux.params.arms import COLOURS
 from dermaflux.sweeps import curves, results
 from dermaflux.sweeps.grid import Grid, Run
 from dermaflux.sweeps.outcomes import Experiment

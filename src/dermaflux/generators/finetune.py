@@ -18,6 +18,7 @@ from typing import Any
 from dermaflux import paths
 from dermaflux.core.checkpoints import checkpoint, fingerprint
 from dermaflux.core.code_digest import stage_digest
+from dermaflux.core.distributed import Processes, join
 from dermaflux.core.files import atomic_folder, write_json, write_text
 from dermaflux.generators import registry
 from dermaflux.generators.data import images as training_images
@@ -26,7 +27,6 @@ from dermaflux.generators.protocol import FACTS, Facts, Json, Trainer, TrainingR
 from dermaflux.params import Params
 from dermaflux.tracking import runs
 from dermaflux.tracking.runs import Log, Silent
-from dermaflux.training.distributed import Processes, join
 
 CURVE = "loss.csv"
 VALIDATION = "validation_loss.csv"

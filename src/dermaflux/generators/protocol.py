@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from dermaflux.core.arrays import Pixels
-from dermaflux.params import Finetune, Synthesize
-from dermaflux.params.fields import GeneratorSettings
-from dermaflux.params.runtime import FinetuneRuntime
-from dermaflux.tracking.runs import Log
-from dermaflux.training.distributed import Processes
 
 if TYPE_CHECKING:
     from dermaflux.core.checkpoints import Checkpoint
+    from dermaflux.core.distributed import Processes
     from dermaflux.generators.data.images import TrainingImages
+    from dermaflux.params import Finetune, Synthesize
+    from dermaflux.params.fields import GeneratorSettings
+    from dermaflux.params.runtime import FinetuneRuntime
+    from dermaflux.tracking.runs import Log
     from dermaflux.training.fit import Curves
 
 Json = str | int | float | bool | None

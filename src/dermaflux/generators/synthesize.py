@@ -16,10 +16,11 @@ from typing import Any
 from dermaflux import paths
 from dermaflux.captions.text import prompt_bank
 from dermaflux.captions.text.prompt_bank import PromptBank
-from dermaflux.core import checkpoints, table
+from dermaflux.core import checkpoints, distributed, table
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.core.code_digest import stage_digest
+from dermaflux.core.distributed import SINGLE, Processes
 from dermaflux.core.files import atomic_folder
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import encode_png
@@ -31,8 +32,6 @@ from dermaflux.generators.protocol import Collection, Generator, Models, Sampler
 from dermaflux.params import Params, Synthesize
 from dermaflux.tracking import runs
 from dermaflux.tracking.runs import Log, Silent
-from dermaflux.training import distributed
-from dermaflux.training.distributed import SINGLE, Processes
 
 _MODELS = Models(paths.GENERATOR, paths.BACKBONE)
 

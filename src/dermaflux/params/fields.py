@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,9 @@ class Section(BaseModel):
 
 class GeneratorSettings(Section):
     """Parameters of one generator, in a section named after it."""
+
+    samples: ClassVar[bool] = True
+    """Whether images are sampled; False where they are taken from others."""
 
     def check_chosen(self) -> None:
         """Raise `ValueError` when a run that chooses this generator cannot use these values."""

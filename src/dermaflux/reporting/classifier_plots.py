@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dermaflux.core.arms import COLOURS, TITLES
+from dermaflux.params.arms import COLOURS, TITLES
 from dermaflux.reporting.plots import FAINT, GREY, INK, axes, svg
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
-from dermaflux.core.arms import TITLES
 from dermaflux.params import Params
+from dermaflux.params.arms import TITLES
 from dermaflux.reporting import classifier_plots, effect_table, results
 from dermaflux.reporting.classifier_plots import MAIN
 from dermaflux.statistics import evaluations, seed_means

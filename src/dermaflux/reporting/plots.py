@@ -9,7 +9,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dermaflux.core.arms import COLOURS
+from dermaflux.params.arms import COLOURS
 from dermaflux.reporting.images import data_uri
 
 if TYPE_CHECKING:

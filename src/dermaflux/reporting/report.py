@@ -15,9 +15,9 @@ from typing import Any
 
 from dermaflux import paths
 from dermaflux.core import table
-from dermaflux.core.arms import COLOURS, TITLES
 from dermaflux.core.files import write_text
 from dermaflux.params import Params
+from dermaflux.params.arms import COLOURS, TITLES
 from dermaflux.reporting import (
     classifier_section,
     counts,

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dermaflux.core.arms import COLOURS, TITLES
 from dermaflux.params import REPEATING
+from dermaflux.params.arms import COLOURS, TITLES
 from dermaflux.reporting import plots
 
 if TYPE_CHECKING:

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
-from dermaflux.core import arms
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
-from dermaflux.params import ENLARGED
+from dermaflux.params import ENLARGED, arms
 from dermaflux.reporting import pages
 from dermaflux.reporting.images import data_uri
 from dermaflux.statistics import seed_means

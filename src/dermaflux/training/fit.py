@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from dermaflux.core.distributed import SINGLE, Processes, agreed
 from dermaflux.errors import InputError
 from dermaflux.progress import progress
 from dermaflux.tracking.runs import Log
 from dermaflux.training.curves import Curves
-from dermaflux.training.distributed import SINGLE, Processes, agreed
 from dermaflux.training.freed_memory import retain_freed_memory
 from dermaflux.training.protocol import Objective, Step
 from dermaflux.training.schedule import lr_scale

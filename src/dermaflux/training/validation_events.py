@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from dermaflux.core.arrays import Pixels
+from dermaflux.core.distributed import Processes
 from dermaflux.tracking.runs import Log
-from dermaflux.training.distributed import Processes
 from dermaflux.training.fit import Event
 
 TIMES = tuple((index + 0.5) / 8 for index in range(8))

@@ -9,15 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.validation.checks import (
-    GROUPS,
-    Check,
-    among,
-    mean_between,
-    none_of,
-    present,
-    unique,
-)
+from dermaflux.validation.checks import GROUPS, Check, among, mean_between, none_of, present, unique
 
 if TYPE_CHECKING:
     import pandas as pd

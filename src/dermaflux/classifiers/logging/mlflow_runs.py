@@ -14,12 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dermaflux.core import arms
 from dermaflux.core.arrays import Array
 from dermaflux.core.checkpoints import fingerprint
 from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.params import ENLARGED, Params
+from dermaflux.params import ENLARGED, Params, arms
 from dermaflux.tracking.runs import Dataset
 from dermaflux.tracking.seed_runs import Parent
 

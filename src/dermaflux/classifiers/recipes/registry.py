@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from dermaflux.classifiers.arm_plan import ArmPlan
+from dermaflux.classifiers.data.arm_plan import ArmPlan
 from dermaflux.classifiers.recipes.protocol import Recipe
 from dermaflux.params.choices import RECIPES
 

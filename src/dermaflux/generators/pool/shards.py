@@ -18,11 +18,11 @@ from typing import Any
 from dermaflux.core import table
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.checkpoints import Checkpoint
+from dermaflux.core.distributed import Processes
 from dermaflux.errors import InputError
 from dermaflux.generators.pool.plan import SamplingBatch, Shard
 from dermaflux.progress import progress
 from dermaflux.tracking.runs import Log
-from dermaflux.training.distributed import Processes
 
 _POLL_SECONDS = 0.5
 

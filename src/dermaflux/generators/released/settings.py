@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from dermaflux.params.fields import GeneratorSettings
 
 
@@ -12,6 +14,7 @@ class Finetune(GeneratorSettings):
 class Synthesize(GeneratorSettings):
     """Which released images become the pool."""
 
+    samples: ClassVar[bool] = False
     folder: str | None = None
     """Images in folders called benign and malignant, or a Parquet file."""
 

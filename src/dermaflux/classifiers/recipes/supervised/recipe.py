@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dermaflux.classifiers.arm_plan import ArmPlan
+from dermaflux.classifiers.data.arm_plan import ArmPlan
 from dermaflux.classifiers.data.samples import Images
 from dermaflux.classifiers.model import network
 from dermaflux.classifiers.recipes.supervised import augmentation

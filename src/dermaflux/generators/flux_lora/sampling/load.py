@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from dermaflux.core.devices import automatic_device
+from dermaflux.core.torch_compile import compile_blocks
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model import lora, pipeline
 from dermaflux.generators.flux_lora.model.options import BaseDtype
 from dermaflux.generators.flux_lora.model.quantize import BLOCKS, quantize, quantize_text, replace
-from dermaflux.training.torch_compile import compile_blocks
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline

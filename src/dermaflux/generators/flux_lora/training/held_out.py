@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dermaflux.core.distributed import Processes
 from dermaflux.core.seeds import generator
 from dermaflux.generators.flux_lora.model.loss import flow_matching_loss
 from dermaflux.generators.flux_lora.model.prompt_padding import Text, TextSource
 from dermaflux.generators.flux_lora.training.buckets import MicroBatch, Order
-from dermaflux.training.distributed import Processes
 from dermaflux.training.prefetch import moved
 from dermaflux.training.validation_events import HeldOutLoss
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from dermaflux.core.distributed import Processes
 from dermaflux.core.seeds import generator
 from dermaflux.generators.flux_lora.model import flops
 from dermaflux.generators.flux_lora.model.loss import flow_matching_loss, noise_and_sigma
 from dermaflux.generators.flux_lora.model.prompt_padding import TextSource
 from dermaflux.generators.flux_lora.settings import Finetune
 from dermaflux.generators.flux_lora.training.buckets import MicroBatch, Order
-from dermaflux.training.distributed import Processes
 from dermaflux.training.prefetch import Prefetched, moved
 from dermaflux.training.protocol import Step
 from dermaflux.training.step_log import Work

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from dermaflux.core.distributed import Processes
 from dermaflux.errors import InputError
-from dermaflux.training.distributed import Processes
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel

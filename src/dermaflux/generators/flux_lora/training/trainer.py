@@ -9,6 +9,7 @@ from torch import nn
 
 from dermaflux.captions.text import lengths
 from dermaflux.core.seeds import derived_seed
+from dermaflux.core.torch_compile import compile_blocks
 from dermaflux.generators.data.latents import Latents
 from dermaflux.generators.flux_lora.files import imported
 from dermaflux.generators.flux_lora.model import lora, pipeline
@@ -22,7 +23,6 @@ from dermaflux.generators.flux_lora.training.text_cache import cache_text
 from dermaflux.generators.flux_lora.training.train import Inputs, LoraTraining
 from dermaflux.generators.protocol import Facts, Need, Trainer, TrainingRun
 from dermaflux.params.fields import GeneratorSettings
-from dermaflux.training.torch_compile import compile_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,12 +7,11 @@ holds. A gate: it decides no byte of the pool, so that a change in a suite sampl
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.files import write_json
-from dermaflux.generators import registry
-from dermaflux.generators.protocol import Collection
 from dermaflux.params import Params
 from dermaflux.validation import pool_suite
 
@@ -27,9 +26,11 @@ def run(params: Params) -> None:
 
 def check(params: Params, pool: Path) -> tuple[int, int]:
     """(images, broken expectations that only warn) of a pool."""
-    section, sampler = params.synthesize, None
-    if not isinstance(registry.generator(params.generator), Collection):
-        settings = section.settings(params.generator).model_dump()
-        sampler = {name: settings[name] for name in ("steps", "guidance") if name in settings}
+    section = params.synthesize
+    settings, sampler = section.settings(params.generator), None
+    if settings.samples:
+        values: dict[str, Any] = settings.model_dump()
+        columns: tuple[str, ...] = ("steps", "guidance")
+        sampler = {name: float(values[name]) for name in columns if name in values}
     frame = table.metadata(pool)
     return len(frame), pool_suite.check(frame, section.images, section.scale, sampler)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from dermaflux.training.distributed import SINGLE, agreed
+from dermaflux.core.distributed import SINGLE, agreed
 
 WORKER = """
 import sys, torch
 import torch.distributed as dist
-from dermaflux.training.distributed import Processes, agreed
+from dermaflux.core.distributed import Processes, agreed
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)

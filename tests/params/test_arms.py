@@ -3,8 +3,7 @@ from __future__ import annotations
 import re
 from typing import get_args
 
-from dermaflux.core import arms
-from dermaflux.params import Arm
+from dermaflux.params import Arm, arms
 
 
 def test_every_arm_has_a_title_and_a_colour_of_its_own() -> None:

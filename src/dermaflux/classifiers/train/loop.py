@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dermaflux.classifiers import arm_plan
+from dermaflux.classifiers.data import arm_plan
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.classifiers.model import network
 from dermaflux.classifiers.recipes.protocol import Recipe
@@ -30,6 +30,7 @@ from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.core.decode_ahead import decode_ahead
 from dermaflux.core.devices import automatic_device
 from dermaflux.core.seeds import derived_seed, generator
+from dermaflux.core.torch_compile import compiled_forward
 from dermaflux.errors import InputError
 from dermaflux.metrics.binary import auc
 from dermaflux.metrics.multiclass import mauc
@@ -38,7 +39,6 @@ from dermaflux.progress import progress
 from dermaflux.tracking.runs import Log
 from dermaflux.training.freed_memory import retain_freed_memory
 from dermaflux.training.schedule import lr_scale
-from dermaflux.training.torch_compile import compiled_forward
 
 _MOMENTUM = 0.9  # of SGD: torchvision's and timm's recipes
 _SAVING_SHARE = 0.1  # of the time: a ViT-B with its optimiser takes seconds to write

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from dermaflux import paths
-from dermaflux.classifiers import arm_plan, loop
-from dermaflux.classifiers.arm_plan import ArmPlan
-from dermaflux.classifiers.data import training_set
+from dermaflux.classifiers.data import arm_plan, training_set
+from dermaflux.classifiers.data.arm_plan import ArmPlan
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.classifiers.data.training_set import CellImages, Gate
 from dermaflux.classifiers.logging import mlflow_runs, plots
 from dermaflux.classifiers.model import network, pretrained
 from dermaflux.classifiers.recipes import registry
+from dermaflux.classifiers.train import loop
 from dermaflux.core.arrays import Array
 from dermaflux.core.checkpoints import Checkpoint, checkpoint, fingerprint
 from dermaflux.core.code_digest import stage_digest

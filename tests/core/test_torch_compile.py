@@ -4,11 +4,11 @@ import pytest
 import tiny_flux
 import torch
 
+from dermaflux.core.torch_compile import compile_blocks
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model import lora
 from dermaflux.generators.flux_lora.model.quantize import BLOCKS, replace
 from dermaflux.generators.flux_lora.training.checkpointing import recompute
-from dermaflux.training.torch_compile import compile_blocks
 
 
 @pytest.mark.slow
