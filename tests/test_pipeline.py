@@ -51,6 +51,7 @@ STAGES = [
     "backbone",
     "finetune",
     "synthesize",
+    "validate_pool",
     "audit",
     "train@vit-0",
     "evaluate@vit-0",

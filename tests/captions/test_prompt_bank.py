@@ -74,5 +74,5 @@ def test_an_empty_bank_names_its_class_and_the_way_out():
     rows = _rows(0.0)
     with pytest.raises(InputError, match=r"no benign.*'held_out'; raise caption.held_out_fraction"):
         from_captions(rows, "held_out")
-    with pytest.raises(InputError, match="no malignant.*set synthesize.bank to label"):
+    with pytest.raises(InputError, match="no malignant.*set synthesize.prompt_source to label"):
         from_captions(rows[rows["label"] == "benign"], "captions")

@@ -107,3 +107,19 @@ def test_a_second_process_with_the_same_key_waits() -> None:
     holder.communicate("\n", timeout=120)
     waiting.join(timeout=120)
     assert states == [{"step": 5}]
+
+
+def test_unfinished_work_of_another_key_is_told_and_finished_work_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with checkpoint("finetune", "before") as saved:
+        saved.save({"step": 1})
+    with checkpoint("finetune", "before"):
+        assert not capsys.readouterr().out
+    with checkpoint("finetune", "after") as saved:
+        assert saved.load() is None
+        assert "finetune: starts anew" in capsys.readouterr().out
+    with checkpoint("finetune", "before") as saved:
+        saved.discard()
+    with checkpoint("finetune", "again"):
+        assert not capsys.readouterr().out

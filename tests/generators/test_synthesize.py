@@ -56,7 +56,7 @@ from dermaflux.generators import synthesize
 from dermaflux.generators.protocol import Models
 from dermaflux.params import Synthesize
 from dermaflux.tracking.runs import Silent
-from dermaflux.training import distributed
+from dermaflux.core import distributed
 
 section, folders, fail = json.loads(sys.argv[1])
 corpus, captions, backbone, generator, output = map(Path, folders)

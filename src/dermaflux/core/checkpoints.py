@@ -67,11 +67,18 @@ class Checkpoint:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _unfinished(folder: Path) -> bool:
+    return any(path.is_dir() and any(path.iterdir()) for path in folder.glob("*"))
+
+
 @contextmanager
-def checkpoint(stage: str, key: str, main: bool = True) -> Iterator[Checkpoint]:
+def checkpoint(
+    stage: str, key: str, main: bool = True, lasting: bool = False
+) -> Iterator[Checkpoint]:
     """Open the checkpoint of `key`; a second process with the same key waits for the first.
 
-    Of processes that share one run, only the main one holds the lock; the others read.
+    Of processes that share one run, only the main one holds the lock; the others read. A new key
+    beside unfinished work is told in one sentence, unless checkpoints of the stage are `lasting`.
     """
     from filelock import FileLock
 
@@ -79,6 +86,12 @@ def checkpoint(stage: str, key: str, main: bool = True) -> Iterator[Checkpoint]:
     if not main:
         yield Checkpoint(folder)
         return
+    if not folder.exists() and not lasting and _unfinished(folder.parent):
+        print(
+            f"{stage}: starts anew, since the unfinished work in {folder.parent} has other inputs, "
+            "parameters or code; delete that folder if nobody will continue it",
+            flush=True,
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         folder.mkdir(exist_ok=True)

@@ -59,7 +59,7 @@ def run(params: Params, architecture: str, seed: int, gate: Gate) -> None:
     for logged in runs:
         logged.outputs(folder)
     for key in finished:
-        with checkpoint("train", key) as saved:
+        with checkpoint("train", key, lasting=True) as saved:
             saved.discard()
 
 
@@ -126,7 +126,7 @@ class _Cell:
     def train(self, arm: Arm, key: str, folder: Path) -> tracking.Run | None:
         """Train an arm, or recall its result, into `folder`; return the run of a new one."""
         name = f"{paths.cell(self.architecture, self.seed)}/{arm}"
-        with checkpoint("train", key) as saved:
+        with checkpoint("train", key, lasting=True) as saved:
             result = loop.recall(saved)
             if result is not None:
                 print(f"{name}: trained before on these images; result taken from its checkpoint")
