@@ -27,7 +27,7 @@ class NoTrainer:
 
     def prepare(self, run: TrainingRun, images: TrainingImages) -> Training:
         """Not called, since `trains` is false."""
-        raise NotImplementedError("released images are not trained")
+        raise AssertionError("released images are not trained")
 
 
 TRAINER: Trainer = NoTrainer()
