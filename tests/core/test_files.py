@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dermaflux.core.files import atomic_folder, write_json, write_text
+from dermaflux.core.files import atomic_folder, read_json, write_json, write_text
+from dermaflux.errors import InputError
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -86,3 +87,13 @@ def test_equal_content_has_equal_bytes(tmp_path: Path) -> None:
     assert "Färbung".encode() in text
     assert json.loads(text) == {"a": "Färbung", "b": [1.5, None]}
     assert contents(tmp_path).keys() == {"a.json", "new/b.json"}
+
+
+def test_a_damaged_json_file_is_one_sentence_with_the_stage_that_writes_it(tmp_path):
+    path = tmp_path / "audit.json"
+    for content in (b"", b'{"a": ', b"\xff\xfe\x00", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"audit.json is damaged .*run audit, which writes it"):
+            read_json(path, "audit")
+    with pytest.raises(InputError, match="is missing; run audit"):
+        read_json(tmp_path / "none.json", "audit")

@@ -19,7 +19,7 @@ from dermaflux.corpus import ingest
 from dermaflux.corpus.decoding import decode
 from dermaflux.corpus.decoding.decode import CorpusImage, Rule
 from dermaflux.sources.adapter import Problem
-from dermaflux.sources.reading.files import read_csv
+from dermaflux.sources.reading.tables import read_csv
 
 RULE = Rule(None, 95)
 

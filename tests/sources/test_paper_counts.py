@@ -15,7 +15,7 @@ from dermaflux.errors import InputError
 from dermaflux.phantom.folder import layouts
 from dermaflux.sources import overview, paper_counts
 from dermaflux.sources.adapter import Counts, Record
-from dermaflux.sources.reading.files import read_csv
+from dermaflux.sources.reading.tables import read_csv
 from dermaflux.sources.registry import SOURCES
 
 REAL = Path(__file__).parents[3] / "shared" / "real" / "metadata"

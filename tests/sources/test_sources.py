@@ -8,7 +8,7 @@ from layouts import CLASSES, isic2019, isic2020, kaggle, one_hot, random_image, 
 from dermaflux.errors import InputError
 from dermaflux.sources.adapter import Facts
 from dermaflux.sources.discovery import discover
-from dermaflux.sources.reading.files import read_csv
+from dermaflux.sources.reading.tables import read_csv
 from dermaflux.sources.registry import SOURCES
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and what to say of damaged ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from dermaflux.errors import InputError
 
 
 @contextmanager
@@ -36,3 +38,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON with sorted keys and a final newline, so that equal content has equal bytes."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def damaged(path: Path, problem: object, stage: str) -> InputError:
+    """The error for a file of ours that cannot be read; `stage` is the one that writes it."""
+    detail = " ".join(str(problem).split())[:200] or type(problem).__name__
+    return InputError(f"{path} is damaged ({detail}); delete it and run {stage}, which writes it")
+
+
+def read_json(path: Path, stage: str) -> Any:
+    """Content of a JSON file that `stage` wrote; `InputError` when absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; run {stage}, which writes it") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise damaged(path, error, stage) from None

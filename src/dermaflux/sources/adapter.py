@@ -7,7 +7,8 @@ an image. It yields one `Record` per image file and one per CSV row that has no 
 `Problem`. The smallest complete adapter, which tests/sources/test_registry.py runs::
 
     from dermaflux.sources.adapter import Counts, Facts, Source
-    from dermaflux.sources.reading.files import bad_value, by_stem, image_files, join, read_csv
+    from dermaflux.sources.reading.files import by_stem, image_files, join
+    from dermaflux.sources.reading.tables import bad_value, read_csv
 
     LABELS = {"nevus": "benign", "melanoma": "malignant"}
 

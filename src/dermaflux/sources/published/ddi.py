@@ -13,15 +13,8 @@ from pathlib import Path
 
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, Record, Source
-from dermaflux.sources.reading.files import (
-    BOOLEANS,
-    Row,
-    bad_value,
-    by_stem,
-    image_files,
-    join,
-    read_csv,
-)
+from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.tables import BOOLEANS, Row, bad_value, read_csv
 
 _FOLDER = "ddidiversedermatologyimages"
 _TABLE = "ddi_metadata.csv"

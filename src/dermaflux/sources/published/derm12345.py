@@ -15,15 +15,8 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import SPLITS, Counts, Facts, Problem, Record, Source
 from dermaflux.sources.reading import archive
-from dermaflux.sources.reading.files import (
-    Row,
-    bad_value,
-    by_stem,
-    join,
-    licence_of,
-    read_csv,
-    walk_images,
-)
+from dermaflux.sources.reading.files import by_stem, join, walk_images
+from dermaflux.sources.reading.tables import Row, bad_value, licence_of, read_csv
 
 CODES = {
     "benign": "acb cb ccb mcb bdb db ajb cjb jb acd cd ccd ajd jd srjd rd isl ls sl sk lk df ha la "

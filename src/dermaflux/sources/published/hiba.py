@@ -15,7 +15,7 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Collection, Counts, Record, Source
 from dermaflux.sources.reading import archive
-from dermaflux.sources.reading.files import read_csv
+from dermaflux.sources.reading.tables import read_csv
 
 _LONG_NAME = "hospital-italiano-de-buenos-aires-skin-lesions-images-2019-2022.csv"
 _SUPPLEMENT = "SupplementaryData.csv"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
-from dermaflux.sources.reading.files import Row, by_stem, image_files, join, one_hot, read_csv
+from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.tables import Row, one_hot, read_csv
 
 ISIC_CLASSES = {
     "MEL": ("malignant", "melanoma"),

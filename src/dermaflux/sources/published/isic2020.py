@@ -11,15 +11,8 @@ from pathlib import Path
 
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
-from dermaflux.sources.reading.files import (
-    BOOLEANS,
-    Row,
-    bad_value,
-    by_stem,
-    image_files,
-    join,
-    read_csv,
-)
+from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.tables import BOOLEANS, Row, bad_value, read_csv
 
 _TRUTH = "ISIC_2020_Training_GroundTruth.csv"
 _TRUTH_V2 = "ISIC_2020_Training_GroundTruth_v2.csv"

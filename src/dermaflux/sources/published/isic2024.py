@@ -13,17 +13,8 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading import archive, hdf5
-from dermaflux.sources.reading.files import (
-    BOOLEANS,
-    ImageFile,
-    Row,
-    bad_value,
-    by_stem,
-    image_files,
-    join,
-    licence_of,
-    read_csv,
-)
+from dermaflux.sources.reading.files import ImageFile, by_stem, image_files, join
+from dermaflux.sources.reading.tables import BOOLEANS, Row, bad_value, licence_of, read_csv
 
 _KAGGLE = "train-metadata.csv"
 _KAGGLE_IMAGES = "train-image"

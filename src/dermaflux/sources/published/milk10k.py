@@ -12,16 +12,8 @@ from pathlib import Path
 
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
-from dermaflux.sources.reading.files import (
-    Row,
-    bad_value,
-    by_stem,
-    join,
-    licence_of,
-    one_hot,
-    read_csv,
-    walk_images,
-)
+from dermaflux.sources.reading.files import by_stem, join, walk_images
+from dermaflux.sources.reading.tables import Row, bad_value, licence_of, one_hot, read_csv
 
 CLASSES = {
     "AKIEC": "indeterminate",

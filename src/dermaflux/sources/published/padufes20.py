@@ -13,7 +13,8 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, Record, Source
 from dermaflux.sources.reading import archive
-from dermaflux.sources.reading.files import Row, bad_value, by_stem, join, read_csv, walk_images
+from dermaflux.sources.reading.files import by_stem, join, walk_images
+from dermaflux.sources.reading.tables import Row, bad_value, read_csv
 
 CODES = {
     "BCC": ("malignant", "basal cell carcinoma"),

@@ -13,15 +13,8 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.core.vocabulary import LABELS
 from dermaflux.sources.adapter import Facts, Problem, Record
-from dermaflux.sources.reading.files import (
-    Row,
-    bad_value,
-    by_stem,
-    image_files,
-    join,
-    licence_of,
-    read_csv,
-)
+from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.tables import Row, bad_value, licence_of, read_csv
 
 METADATA = "metadata.csv"
 _FINER = ("diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2")

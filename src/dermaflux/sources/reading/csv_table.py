@@ -15,16 +15,8 @@ from dermaflux.core import vocabulary
 from dermaflux.params import OwnColumns, OwnDataset
 from dermaflux.sources.adapter import Facts, Problem, Record, Source, Split
 from dermaflux.sources.folder import labels_of, own_source, split_of
-from dermaflux.sources.reading.files import (
-    ImageFile,
-    Row,
-    bad_value,
-    join,
-    licence_of,
-    read_csv,
-    walk_images,
-    without_suffix,
-)
+from dermaflux.sources.reading.files import ImageFile, join, walk_images, without_suffix
+from dermaflux.sources.reading.tables import Row, bad_value, licence_of, read_csv
 
 _ARCHIVE_ID = re.compile(r"I[PL]_\d{7}")  # shared between datasets, so never prefixed
 _SPLITS: dict[str, Split] = {"train": "train", "training": "train", "test": "test"}
