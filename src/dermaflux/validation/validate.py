@@ -65,6 +65,12 @@ def run(params: Params) -> None:
         print(f"warning: {_sentence([warning])}")
     if report["failed"]:
         raise InputError(_sentence(report["failed"]) + _HINT)
+    count = sum(len(checks) for checks in suites.values())
+    warnings = len(report["warnings"])
+    print(
+        f"validate: {count - warnings} of {count} expectations hold on {len(corpus):,} images and "
+        f"{len(captions):,} captions, {warnings} warn; Data Docs in {paths.DATA_DOCS}"
+    )
 
 
 def check(suite: str, frame: pd.DataFrame, checks: Sequence[Check]) -> int:

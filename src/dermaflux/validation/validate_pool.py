@@ -22,6 +22,7 @@ def run(params: Params) -> None:
     """Check synthetic/; raise `InputError` naming the first broken expectation and example rows."""
     images, warnings = check(params, paths.SYNTHETIC)
     write_json(REPORT, {"images": images, "warnings": warnings})
+    print(f"validate_pool: {images:,} synthetic images, {warnings} warnings; {REPORT}")
 
 
 def check(params: Params, pool: Path) -> tuple[int, int]:
