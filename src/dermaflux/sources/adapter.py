@@ -80,6 +80,10 @@ class Facts:
     licence: str | None = None
     """Overrides the dataset's, where it is published per image."""
     problem: Problem | None = None
+    split: Split | None = None
+    """Overrides the part that the folder or the dataset gives, where a row states it."""
+    unread: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Columns and their values that became null, as placeholders or because nothing knows them."""
 
 
 @dataclass(frozen=True, slots=True)
