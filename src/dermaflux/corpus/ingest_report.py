@@ -109,9 +109,10 @@ def _unread_values(items: Sequence[Item]) -> dict[str, dict[str, Counter[str]]]:
 
 def unread_lines(items: Sequence[Item]) -> list[str]:
     """One sentence per column with values that gave nothing, with the commonest of them."""
+    rows = Counter(item.dataset.source.name for item in items if item.record.row)
     return [
-        f"{source}: the column {quoted(column)} has no usable value in {values.total()} rows: "
-        f"{listed(values)}"
+        f"{source}: the column {quoted(column)} has no usable value in {values.total()} of "
+        f"{rows[source]} rows: {listed(values)}"
         for source, columns in _unread_values(items).items()
         for column, values in columns.items()
     ]
