@@ -77,6 +77,19 @@ def milk10k(root: Path, value: str) -> Facts:
     return records(root, "milk10k")["ISIC_1"].facts
 
 
+def test_a_placeholder_of_the_new_taxonomy_leaves_the_old_columns(tmp_path: Path) -> None:
+    touch(tmp_path, "ISIC_0.jpg", "ISIC_1.jpg")
+    (tmp_path / "metadata.csv").write_text(
+        "isic_id,diagnosis_1,diagnosis_2,diagnosis,benign_malignant\n"
+        "ISIC_0,NA,Nevus,NA,malignant\nISIC_1,NA,NA,melanoma,NA\n"
+    )
+    facts = [record.facts for record in records(tmp_path, "hiba").values()]
+    assert [(f.label, f.diagnosis) for f in facts] == [
+        ("malignant", "nevus"),
+        ("malignant", "melanoma"),
+    ]
+
+
 READERS = (
     *(hiba, padufes20, derm12345, ddi, lesions_of_isic2019, patients_of_isic2020),
     *(isic2024, milk10k),

@@ -57,7 +57,7 @@ def is_placeholder(text: str) -> bool:
     Such are empty cells and mere signs (``-``, ``?``, ``.``), what R, pandas, databases and
     spreadsheets write (``NA``, ``nan``, ``<NA>``, ``None``, ``NULL``, ``\\N``, ``#VALUE!``), words
     (``unknown``, ``n.a.``, ``not available``, ``NONE_IDENTIFIED``) and negative whole numbers, the
-    codes of a missing value in columns where nothing is negative. Zero is no placeholder here.
+    codes of a missing value in columns where nothing is negative. Zero is none: see `identifier`.
     """
     if len(text) > 60:
         return False

@@ -88,11 +88,11 @@ class OptionalValues:
     unread: list[tuple[str, str]] = field(default_factory=list)
 
     def read(self, row: Row, column: str | None, meaning: Callable[[str], T | None]) -> T | None:
-        """What `meaning` makes of a cell; None when it is empty, a placeholder or unknown to it."""
+        """What `meaning` makes of a cell; None when it is empty or `meaning` gives None."""
         text = row.values[column] if column else ""
         if not column or not text:
             return None
-        value = None if vocabulary.is_placeholder(text) else meaning(text)
+        value = meaning(text)
         if value is None:
             self.unread.append((column, text))
         return value
