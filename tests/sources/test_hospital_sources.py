@@ -157,7 +157,8 @@ def test_padufes20_ids_carry_the_suffix_and_lesion_numbers_repeat(tmp_path: Path
     assert images["PAT_2_5_11"].facts.label == "indeterminate"
     assert images["PAT_2_5_11"].facts.skin_tone is None
     assert images["PAT_1_5_10"].facts.lesion_id != images["PAT_2_5_11"].facts.lesion_id
-    assert [rule(r) for r in images.values()] == [None, None, "bad-value", "no-image"]
+    assert [rule(r) for r in images.values()] == [None, None, None, "no-image"]
+    assert images["PAT_3_6_12"].facts.unread == (("fitspatrick", "7.0"),)
     assert images["PAT_4_7_13"].facts.problem
     assert "PAT_4_7_13.png" in images["PAT_4_7_13"].facts.problem.reason
 

@@ -63,7 +63,8 @@ def test_milk10k_pairs_share_a_lesion_and_akiec_is_two_diagnoses(tmp_path: Path)
     # Class 0 is very dark and 5 very light; 9 does not exist.
     assert images["ISIC_00"].facts.skin_tone == "VI"
     assert images["ISIC_10"].facts.skin_tone == "I"
-    assert images["ISIC_20"].facts.problem
+    assert images["ISIC_20"].facts.skin_tone is None
+    assert images["ISIC_20"].facts.unread == (("skin_tone_class", "9"),)
     (tmp_path / "MILK10k_Training_Supplement.csv").unlink()
     assert records(tmp_path, "milk10k")["ISIC_00"].facts.label == "indeterminate"
 

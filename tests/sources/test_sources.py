@@ -129,7 +129,7 @@ def test_unreadable_csv_is_one_sentence(tmp_path: Path) -> None:
     isic2020(tmp_path, {"ISIC_1": ("IP_1", 0)})
     truth = tmp_path / "ISIC_2020_Training_GroundTruth.csv"
     truth.write_bytes(b"\xff\xfe\x00image_name")
-    with pytest.raises(InputError, match="is not UTF-8 CSV text"):
+    with pytest.raises(InputError, match="is not CSV text in UTF-8"):
         list(SOURCES["isic2020"].read(tmp_path))
     truth.unlink()
     with pytest.raises(InputError, match="GroundTruth.csv is missing; download"):

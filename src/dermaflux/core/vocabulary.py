@@ -1,16 +1,18 @@
-"""The words of the table: labels, licences, skin tones, modalities, diagnoses. Pure.
+"""The words of the table: labels, licences, skin tones, modalities, diagnoses, parts, ids. Pure.
 
-Each published vocabulary is mapped to one; a value that no mapping knows gives None, which the
-caller reports.
+Each published vocabulary is mapped to one; a value that no mapping knows, or that only says that
+there is none, gives None, which the caller reports.
 """
 
 from __future__ import annotations
 
 import re
-from typing import get_args
+import unicodedata
+from functools import lru_cache
+from typing import Literal, get_args
 
 from dermaflux.params import Licence, Modality
-from dermaflux.params.fields import Class, Label
+from dermaflux.params.fields import WHOLE_NUMBER, Class, Label
 
 CLASSES: tuple[str, ...] = get_args(Class)
 """What a classifier tells apart, negative class first."""
@@ -36,34 +38,114 @@ _SYNONYMS = {
 }
 
 
+_NOTHING = re.compile(
+    r"na|n a|nan|nat|n d|none|null|nil|unk|unkn|tbd|blank|empty|missing|undefined|unspecified"
+    r"|unavailable|undetermined|undisclosed|withheld|redacted|anonymous|anonymi[sz]ed"
+    r"|(?:not|none) (?:applicable|available|answered|assessed|collected|defined|determined"
+    r"|disclosed|documented|entered|given|identified|known|provided|recorded|reported|selected"
+    r"|specified|stated)"
+    r"|(?:missing|unknown)(?: (?:data|diagnosis|id|lesion|patient|skin|tone|type|value))*"
+    r"|no (?:answer|data|entry|id|info|information|value)|prefer not to (?:answer|say)"
+)
+_SPREADSHEET_ERROR = re.compile(r"#[a-z/0]+[!?]|#nv|\\n")  # \N is a database's
+
+
+@lru_cache(maxsize=1 << 16)
+def is_placeholder(text: str) -> bool:
+    """Whether a cell only says that there is no value.
+
+    Such are empty cells and mere signs (``-``, ``?``, ``.``), what R, pandas, databases and
+    spreadsheets write (``NA``, ``nan``, ``<NA>``, ``None``, ``NULL``, ``\\N``, ``#VALUE!``), words
+    (``unknown``, ``n.a.``, ``not available``, ``NONE_IDENTIFIED``) and negative whole numbers, the
+    codes of a missing value in columns where nothing is negative. Zero is none: see `identifier`.
+    """
+    if len(text) > 60:
+        return False
+    lower = text.strip().casefold()
+    words = re.sub(r"[\W_]+", " ", lower).strip()
+    return (
+        not words
+        or _NOTHING.fullmatch(words) is not None
+        or _SPREADSHEET_ERROR.fullmatch(lower) is not None
+        or re.fullmatch(rf"[-\u2010-\u2015\u2212]{WHOLE_NUMBER}", lower) is not None
+    )
+
+
+def identifier(text: str, zero: bool = False) -> str | None:
+    """A patient's or lesion's id; None for a placeholder.
+
+    ``101.0`` is ``101``, since pandas and spreadsheets make a column of numbers with gaps one of
+    floats. `zero` says whether 0 is an id like any other; elsewhere it is what a database gives a
+    row without one.
+    """
+    if is_placeholder(text):
+        return None
+    if not text[0].isdigit() or not (match := re.fullmatch(WHOLE_NUMBER, text)):
+        return text
+    return match[1] if zero or match[1].strip("0") else None
+
+
+Part = Literal["train", "test"]
+_PARTS: dict[str, Part] = {
+    **dict.fromkeys(("train", "training", "trn", "trainval", "trainvalid"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "train"),
+    **dict.fromkeys(("dev", "devel", "development", "tune", "tuning"), "train"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
+}
+
+
+def part(text: str) -> Part | None:
+    """Which published part a split's name means: training or test.
+
+    A validation part belongs to training, from which validation is drawn anew. Names that others
+    use for either, such as evaluation, give None.
+    """
+    word = re.sub(r"[\W_]+", "", text.casefold())
+    return _PARTS.get(word) or _PARTS.get(re.sub(r"(data|sub)?(set|split|part|data)$", "", word))
+
+
+@lru_cache(maxsize=1 << 10)
 def licence(text: str) -> str | None:
     """The licence of `LICENCES` that a published spelling means: CC-0, CC BY-NC 4.0, ...
 
-    Creative Commons version numbers do not change what the words allow and are dropped.
+    Creative Commons version numbers do not change what the words allow and are dropped; so are the
+    addresses of their texts.
     """
     words = re.sub(r"[\s_-]+", "-", text.strip().upper())
-    words = re.sub(r"-?\d+\.\d+$", "", words)  # 4.0
+    if match := re.search(r"CREATIVECOMMONS\.ORG/(LICENSES|PUBLICDOMAIN)/([A-Z-]+)", words):
+        words = f"CC-{match[2]}" if match[1] == "LICENSES" else "CC0"
+    words = re.sub(r"-?V?\d+\.\d+(-(INTERNATIONAL|UNIVERSAL|UNPORTED))?$", "", words)  # 4.0
     spellings = {name.upper(): name for name in LICENCES} | {"CC-0": "CC0", "PUBLIC-DOMAIN": "CC0"}
     return spellings.get(words)
 
 
+_ONE_TYPE = r"(vi|iv|v|i{1,3}|[1-6](?:[.,]0*)?(?:e[+-]?0+)?)"
+_TYPE_WORDS = r"(?:fitzpatrick(?:'?s)?|fitz|fst|fp|skin|photo|type|tone|class|scale)"
+_TYPES = re.compile(rf"{_ONE_TYPE}(?: ?(?:[-/&+]|to|and|or) ?(?:{_TYPE_WORDS}[ .-]?)*{_ONE_TYPE})?")
+_PAIR_CODES = {"12": "I-II", "34": "III-IV", "56": "V-VI"}
+
+
 def fitzpatrick(text: str) -> str | None:
-    """Fitzpatrick type as I to VI, 1 to 6 or 1.0 to 6.0 (Fitzpatrick 1988, Arch Dermatol 124:869).
+    """Fitzpatrick type, or two (Fitzpatrick 1988, Arch Dermatol 124:869), a word of `SKIN_TONES`.
 
-    HIBA writes Roman numerals, PAD-UFES-20 floats.
+    Reads Roman numerals (HIBA), 1 to 6 or 1.0 to 6.0 (PAD-UFES-20), either after words such as
+    FST (SCIN) or Fitzpatrick skin type, and pairs: III-IV, 3/4 or DDI's 34 (Daneshjou et al. 2022,
+    10.1126/sciadv.abq6147). Pairs that `SKIN_TONES` does not hold, such as II-III, give None.
     """
-    if text.upper() in FITZPATRICK:
-        return text.upper()
-    match = re.fullmatch(r"([1-6])(\.0*)?", text)
-    return FITZPATRICK[int(match[1]) - 1] if match else None
+    lower = unicodedata.normalize("NFKC", text).casefold()
+    plain = re.sub(r"[\s_:#()]+", " ", re.sub("[\u2010-\u2015\u2212]", "-", lower)).strip()
+    plain = re.sub(rf"^(?:{_TYPE_WORDS}(?:-|[ .]*))+|(?: {_TYPE_WORDS})+$", "", plain)
+    if match := re.fullmatch(r"(12|34|56)(?:[.,]0*)?", plain):
+        return _PAIR_CODES[match[1]]
+    if not (match := _TYPES.fullmatch(plain)):
+        return None
+    first, second = (_roman(group) for group in (match[1], match[2] or match[1]))
+    tone = first if first == second else f"{first}-{second}"
+    return tone if tone in SKIN_TONES else None
 
 
-def fitzpatrick_pair(text: str) -> str | None:
-    """DDI's 12, 34 and 56: two Fitzpatrick types (Daneshjou et al. 2022, 10.1126/sciadv.abq6147).
-
-    Excel and pandas add ``.0`` where the column has gaps.
-    """
-    return {"12": "I-II", "34": "III-IV", "56": "V-VI"}.get(text.removesuffix(".0"))
+def _roman(number: str) -> str:
+    return FITZPATRICK[int(number[0]) - 1] if number[0].isdigit() else number.upper()
 
 
 def darkness_class(text: str) -> str | None:
@@ -72,8 +154,8 @@ def darkness_class(text: str) -> str | None:
     The scale is the landing page's (challenge.isic-archive.com/landing/milk10k). It has six steps
     as Fitzpatrick's has, but was judged from photographs, so it is an approximation.
     """
-    match = re.fullmatch(r"([0-5])(\.0*)?", text)
-    return FITZPATRICK[5 - int(match[1])] if match else None
+    match = re.fullmatch(WHOLE_NUMBER, text)
+    return dict(zip("543210", FITZPATRICK, strict=True)).get(match[1]) if match else None
 
 
 def modality(image_type: str) -> str | None:
@@ -83,6 +165,8 @@ def modality(image_type: str) -> str | None:
 
 
 def diagnosis(text: str) -> str | None:
-    """A diagnosis in lower case, words apart, the commonest synonyms united; None when empty."""
+    """A diagnosis in lower case, words apart, the commonest synonyms united; None when none."""
+    if is_placeholder(text):
+        return None
     words = re.sub(r"[\s_-]+", " ", text.strip().lower())
-    return _SYNONYMS.get(words, words) or None
+    return _SYNONYMS.get(words, words)

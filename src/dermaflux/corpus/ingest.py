@@ -52,6 +52,8 @@ def run(params: Params) -> None:
         (item for dataset in datasets for item in read(dataset, data)),
         key=lambda item: (item.image_id, item.location),
     )
+    for line in ingest_report.unread_lines(items):
+        print(line)
     usable, rejections = screen(items, settings.licences)
     tasks = [_task(item, settings) for item in usable]
     with open_cache(tasks, partial(map_batches, executor=params.runtime.executor)) as cache:

@@ -15,8 +15,11 @@ from typing import Any
 from dermaflux.corpus.splitting.records import DecodedItem, Item, Rejection
 from dermaflux.corpus.splitting.selection import Selection
 from dermaflux.corpus.splitting.splits import LEAK_COLUMNS
+from dermaflux.errors import quoted
 from dermaflux.sources.discovery import Dataset
+from dermaflux.sources.reading.own_values import listed
 
+_LISTED = 20  # values of a column that nothing knows, commonest first
 _QUARANTINE_COLUMNS = ("source", "location", "image_id", "stage", "rule", "reason")
 
 
@@ -84,7 +87,35 @@ def summary(
             "rule": dict(Counter(rejection.problem.rule for rejection in rejections)),
         },
         "duplicates": _group_sizes(selection.groups),
+        "unread_values": {
+            source: {
+                column: {"rows": values.total(), "values": dict(values.most_common(_LISTED))}
+                for column, values in columns.items()
+            }
+            for source, columns in _unread_values(items).items()
+        },
     }
+
+
+def _unread_values(items: Sequence[Item]) -> dict[str, dict[str, Counter[str]]]:
+    """Source -> column -> value -> rows in which it gave nothing: placeholders, unknown words."""
+    counts: dict[str, dict[str, Counter[str]]] = {}
+    for item in items:
+        for column, value in item.record.facts.unread:
+            columns = counts.setdefault(item.dataset.source.name, {})
+            columns.setdefault(column, Counter())[value] += 1
+    return counts
+
+
+def unread_lines(items: Sequence[Item]) -> list[str]:
+    """One sentence per column with values that gave nothing, with the commonest of them."""
+    rows = Counter(item.dataset.source.name for item in items if item.record.row)
+    return [
+        f"{source}: the column {quoted(column)} has no usable value in {values.total()} of "
+        f"{rows[source]} rows: {listed(values)}"
+        for source, columns in _unread_values(items).items()
+        for column, values in columns.items()
+    ]
 
 
 def _nested(

@@ -10,7 +10,7 @@ from dermaflux.params.fields import (
     Count,
     Fraction,
     FractionRange,
-    Label,
+    LabelWords,
     Licence,
     Modality,
     OpenFraction,
@@ -30,9 +30,9 @@ class OwnColumns(Section):
     patient_id: str | None = None
     diagnosis: str | None = None
     skin_tone: str | None = None
-    """Fitzpatrick type, I to VI or 1 to 6."""
+    """Fitzpatrick type or pair of types: II, 2, FST2, I-II, 12."""
     split: str | None = None
-    """`train` or `test`."""
+    """`train`, `validation` (which counts as training) or `test`."""
     licence: str | None = None
     """A licence such as CC-BY, where images differ."""
 
@@ -47,8 +47,9 @@ class OwnDataset(Section):
     csv: str | None = None
     """CSV file in that folder; without it, folder names give the labels."""
     columns: OwnColumns | None = None
-    labels: dict[str, Label] = {}
-    """What other words for a label mean, such as `naevus: benign`; case does not matter."""
+    labels: LabelWords = {}
+    """What other words for a label mean, such as `naevus: benign` or `1: malignant`; case does not
+    matter, and 1, 1.0, true and yes are one word."""
     licence: Licence = "own"
     modality: Modality = "dermoscopic"
     split: Literal["train", "test"] = "train"

@@ -6,18 +6,25 @@ an image. It yields one `Record` per image file and one per CSV row that has no 
 `reading.files.join` does, so that nothing published gets lost. What it cannot use carries a
 `Problem`. The smallest complete adapter, which tests/sources/test_registry.py runs::
 
+    from dermaflux.core.vocabulary import identifier
     from dermaflux.sources.adapter import Counts, Facts, Source
     from dermaflux.sources.reading.files import by_stem, image_files, join
-    from dermaflux.sources.reading.tables import bad_value, read_csv
+    from dermaflux.sources.reading.tables import OptionalValues, bad_value, read_csv
 
     LABELS = {"nevus": "benign", "melanoma": "malignant"}
 
 
     def facts(row):
-        diagnosis, patient = row.values["dx"], row.values["patient"]
+        diagnosis, optional = row.values["dx"], OptionalValues()
         if diagnosis not in LABELS:
             return Facts(problem=bad_value(row, "dx", f"it must be one of {', '.join(LABELS)}"))
-        return Facts(LABELS[diagnosis], diagnosis, patient_id=f"example:{patient}")
+        patient = optional.read(row, "patient", identifier)
+        return Facts(
+            LABELS[diagnosis],
+            diagnosis,
+            patient_id=patient and f"example:{patient}",
+            unread=tuple(optional.unread),
+        )
 
 
     def read(root):
@@ -80,6 +87,10 @@ class Facts:
     licence: str | None = None
     """Overrides the dataset's, where it is published per image."""
     problem: Problem | None = None
+    split: Split | None = None
+    """Overrides the part that the folder or the dataset gives, where a row states it."""
+    unread: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Columns and their values that became null, as placeholders or because nothing knows them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, Record, Source
 from dermaflux.sources.reading.files import by_stem, image_files, join
-from dermaflux.sources.reading.tables import BOOLEANS, Row, bad_value, read_csv
+from dermaflux.sources.reading.tables import BOOLEANS, OptionalValues, Row, bad_value, read_csv
 
 _FOLDER = "ddidiversedermatologyimages"
 _TABLE = "ddi_metadata.csv"
@@ -24,15 +24,12 @@ def _facts(row: Row) -> Facts:
     flag = BOOLEANS.get(row.values["malignant"].lower())
     if flag is None:
         return Facts(problem=bad_value(row, "malignant", "it must be True or False"))
-    tone = vocabulary.fitzpatrick_pair(row.values["skin_tone"])
-    problem = None
-    if row.values["skin_tone"] and tone is None:
-        problem = bad_value(row, "skin_tone", "it must be 12, 34 or 56")
+    optional = OptionalValues()
     return Facts(
         label="malignant" if flag else "benign",
         diagnosis=vocabulary.diagnosis(row.values["disease"]),
-        skin_tone=tone,
-        problem=problem,
+        skin_tone=optional.read(row, "skin_tone", vocabulary.fitzpatrick),
+        unread=tuple(optional.unread),
     )
 
 

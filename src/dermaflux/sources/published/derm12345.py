@@ -16,7 +16,7 @@ from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import SPLITS, Counts, Facts, Problem, Record, Source
 from dermaflux.sources.reading import archive
 from dermaflux.sources.reading.files import by_stem, join, walk_images
-from dermaflux.sources.reading.tables import Row, bad_value, licence_of, read_csv
+from dermaflux.sources.reading.tables import OptionalValues, Row, bad_value, licence_of, read_csv
 
 CODES = {
     "benign": "acb cb ccb mcb bdb db ajb cjb jb acd cd ccd ajd jd srjd rd isl ls sl sk lk df ha la "
@@ -48,20 +48,22 @@ def _problem(row: Row, split: str) -> Problem | None:
     if malignancy != _LABELS[code]:
         reason = f"{row.location} has label {code} but malignancy {malignancy}; correct it"
         return Problem("contradiction", reason)
-    if row.values["split"] != split:
+    if vocabulary.part(row.values["split"]) != split:
         return Problem("contradiction", f"{row.location} is not in the part {split}; move the row")
     return None
 
 
 def _facts(row: Row, split: str) -> Facts:
-    patient = row.values["patient_id"]
-    licence, unknown = licence_of(row, "copyright-license")
+    optional = OptionalValues()
+    patient = optional.read(row, "patient_id", vocabulary.identifier)
+    licence, unknown = licence_of(row, "copyright-license", optional)
     return Facts(
         label=_LABELS.get(row.values["label"]),
         diagnosis=_diagnosis(row),
         patient_id=f"derm12345:{patient}" if patient else None,
         licence=licence,
         problem=_problem(row, split) or unknown,
+        unread=tuple(optional.unread),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Collection, Counts, Record, Source
 from dermaflux.sources.reading import archive
-from dermaflux.sources.reading.tables import read_csv
+from dermaflux.sources.reading.tables import OptionalValues, Row, read_csv
 
 _LONG_NAME = "hospital-italiano-de-buenos-aires-skin-lesions-images-2019-2022.csv"
 _SUPPLEMENT = "SupplementaryData.csv"
@@ -23,13 +23,17 @@ _SUPPLEMENT = "SupplementaryData.csv"
 
 def read(root: Path) -> Iterator[Record]:
     """Records, with the skin tone of the supplement where the metadata has none."""
-    tones = {}
+    tones: dict[str, Row] = {}
     if (root / _SUPPLEMENT).is_file():
         rows = read_csv(root / _SUPPLEMENT, ("isic_id", "skin_type"))
-        tones = {r.values["isic_id"]: vocabulary.fitzpatrick(r.values["skin_type"]) for r in rows}
+        tones = {row.values["isic_id"]: row for row in rows}
     for record in archive.read(root, (archive.METADATA, _LONG_NAME)):
-        tone = record.facts.skin_tone or tones.get(record.original_id)
-        yield replace(record, facts=replace(record.facts, skin_tone=tone))
+        facts, row = record.facts, tones.get(record.original_id)
+        if row and not facts.skin_tone:
+            optional = OptionalValues(list(facts.unread))
+            tone = optional.read(row, "skin_type", vocabulary.fitzpatrick)
+            facts = replace(facts, skin_tone=tone, unread=tuple(optional.unread))
+        yield replace(record, facts=facts)
 
 
 SOURCE = Source(

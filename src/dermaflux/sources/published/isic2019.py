@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading.files import by_stem, image_files, join
-from dermaflux.sources.reading.tables import Row, one_hot, read_csv
+from dermaflux.sources.reading.tables import OptionalValues, Row, one_hot, read_csv
 
 ISIC_CLASSES = {
     "MEL": ("malignant", "melanoma"),
@@ -30,15 +31,19 @@ _CLASSES = (*ISIC_CLASSES, "UNK")
 _UNKNOWN = Problem("no-meaning", "class UNK is neither benign nor malignant")
 
 
-def _facts(row: Row, lesions: dict[str, str]) -> Facts:
+def _facts(row: Row, about: dict[str, Row]) -> Facts:
     chosen = one_hot(row, _CLASSES)
     if isinstance(chosen, Problem):
         return Facts(problem=chosen)
     if chosen == "UNK":
         return Facts(problem=_UNKNOWN)
     label, diagnosis = ISIC_CLASSES[chosen]
-    lesion = lesions.get(row.values["image"]) or None
-    return Facts(label=label, diagnosis=diagnosis, lesion_id=lesion)
+    if row.values["image"] not in about:
+        return Facts(label=label, diagnosis=diagnosis)
+    optional = OptionalValues()
+    lesion = optional.read(about[row.values["image"]], "lesion_id", vocabulary.identifier)
+    unread = tuple(optional.unread)
+    return Facts(label=label, diagnosis=diagnosis, lesion_id=lesion, unread=unread)
 
 
 def read(root: Path) -> Iterator[Record]:
@@ -49,17 +54,17 @@ def read(root: Path) -> Iterator[Record]:
         if not folder.is_dir() and not truth.is_file():
             continue
         rows = read_csv(truth, ("image", *_CLASSES))
-        lesions: dict[str, str] = {}
+        about: dict[str, Row] = {}
         if part == "Training":
             # The test part publishes no lesion ids. Here they are needed: without them, images of
             # one lesion would fall on both sides of the validation split.
-            about = read_csv(root / "ISIC_2019_Training_Metadata.csv", ("image", "lesion_id"))
-            lesions = {row.values["image"]: row.values["lesion_id"] for row in about}
+            lesions = read_csv(root / "ISIC_2019_Training_Metadata.csv", ("image", "lesion_id"))
+            about = {row.values["image"]: row for row in lesions}
         yield from join(
             by_stem(image_files(folder)),
             rows,
             "image",
-            lambda row, lesions=lesions: _facts(row, lesions),  # type: ignore[misc]
+            lambda row, about=about: _facts(row, about),  # type: ignore[misc]
             "train" if part == "Training" else "test",
         )
 

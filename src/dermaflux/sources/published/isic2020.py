@@ -12,7 +12,14 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading.files import by_stem, image_files, join
-from dermaflux.sources.reading.tables import BOOLEANS, Row, bad_value, read_csv
+from dermaflux.sources.reading.tables import (
+    BOOLEANS,
+    OptionalValues,
+    Row,
+    bad_value,
+    read_csv,
+    stated,
+)
 
 _TRUTH = "ISIC_2020_Training_GroundTruth.csv"
 _TRUTH_V2 = "ISIC_2020_Training_GroundTruth_v2.csv"
@@ -21,21 +28,22 @@ _DUPLICATES = "ISIC_2020_Training_Duplicates.csv"
 
 def _facts(row: Row) -> Facts:
     target = row.values["target"]
-    flag = BOOLEANS.get(target)
+    flag = BOOLEANS.get(target.lower())
     if flag is None:
         return Facts(problem=bad_value(row, "target", "it must be 0 or 1"))
     label = "malignant" if flag else "benign"
-    word = row.values["benign_malignant"] or label
+    word = stated(row, "benign_malignant").lower() or label
     if word != label:
         reason = f"{row.location} has target = {target} but benign_malignant = {word}; correct it"
         return Facts(problem=Problem("contradiction", reason))
-    diagnosis = row.values["diagnosis"]
+    optional = OptionalValues()
     return Facts(
         label=label,
-        # "unknown" is benign without a subtype (Rotemberg et al. 2021), not a diagnosis.
-        diagnosis=None if diagnosis == "unknown" else vocabulary.diagnosis(diagnosis),
-        patient_id=row.values["patient_id"] or None,
-        lesion_id=row.values["lesion_id"] or None,
+        # "unknown" is benign without a subtype (Rotemberg et al. 2021), and no diagnosis.
+        diagnosis=vocabulary.diagnosis(row.values["diagnosis"]),
+        patient_id=optional.read(row, "patient_id", vocabulary.identifier),
+        lesion_id=optional.read(row, "lesion_id", vocabulary.identifier),
+        unread=tuple(optional.unread),
     )
 
 

@@ -11,10 +11,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dermaflux.core import vocabulary
+from dermaflux.core.vocabulary import is_placeholder
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading import archive, hdf5
 from dermaflux.sources.reading.files import ImageFile, by_stem, image_files, join
-from dermaflux.sources.reading.tables import BOOLEANS, Row, bad_value, licence_of, read_csv
+from dermaflux.sources.reading.tables import (
+    BOOLEANS,
+    OptionalValues,
+    Row,
+    bad_value,
+    licence_of,
+    read_csv,
+    stated,
+)
 
 _KAGGLE = "train-metadata.csv"
 _KAGGLE_IMAGES = "train-image"
@@ -28,21 +37,23 @@ def _facts(row: Row, target: str, about: Row) -> Facts:
     flag = BOOLEANS.get(row.values[target].lower())
     if flag is None:
         return Facts(problem=bad_value(row, target, "it must be 0 or 1"))
-    verdict, problem = about.values["iddx_1"].lower(), None
+    verdict, problem = stated(about, "iddx_1").lower(), None
     label = "malignant" if flag else "benign"
     if verdict == "indeterminate" and not flag:
         label = verdict  # 114 tiles that the target calls 0
     elif verdict and verdict != label:
         reason = f"{row.location} has {target} = {row.values[target]} but iddx_1 = {verdict}"
         problem = Problem("contradiction", f"{reason}; correct it")
-    licence, unknown = licence_of(about, "copyright_license")
+    optional = OptionalValues()
+    licence, unknown = licence_of(about, "copyright_license", optional)
     return Facts(
         label=label,
         diagnosis=_diagnosis(about.values["iddx_full"]),
-        patient_id=about.values["patient_id"] or None,
-        lesion_id=about.values["lesion_id"] or None,
+        patient_id=optional.read(about, "patient_id", vocabulary.identifier),
+        lesion_id=optional.read(about, "lesion_id", vocabulary.identifier),
         licence=licence,
         problem=problem or unknown,
+        unread=tuple(optional.unread),
     )
 
 
@@ -71,7 +82,7 @@ def _challenge_site(root: Path) -> Iterator[Record]:
     for path in (folder / archive.METADATA, root / f"{_SITE}_Supplement.csv"):
         for row in read_csv(path, ("isic_id",), _ABOUT) if path.is_file() else ():
             known = about.setdefault(row.values["isic_id"], row)
-            known.values.update({name: value for name, value in row.values.items() if value})
+            known.values.update({n: v for n, v in row.values.items() if not is_placeholder(v)})
     nothing = Row("", dict.fromkeys(_ABOUT, ""))
     yield from join(
         by_stem(image_files(folder)),

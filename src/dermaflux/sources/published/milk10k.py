@@ -13,7 +13,7 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading.files import by_stem, join, walk_images
-from dermaflux.sources.reading.tables import Row, bad_value, licence_of, one_hot, read_csv
+from dermaflux.sources.reading.tables import OptionalValues, Row, licence_of, one_hot, read_csv
 
 CLASSES = {
     "AKIEC": "indeterminate",
@@ -50,18 +50,17 @@ def _facts(row: Row, classes: dict[str, str | Problem], details: dict[str, str])
     label = CLASSES[chosen]
     if chosen == "AKIEC" and full == IN_SITU:
         label = "malignant"
-    tone = vocabulary.darkness_class(values["skin_tone_class"])
-    licence, problem = licence_of(row, "copyright_license")
-    if values["skin_tone_class"] and tone is None:
-        problem = bad_value(row, "skin_tone_class", "it must be 0 to 5")
+    optional = OptionalValues()
+    licence, problem = licence_of(row, "copyright_license", optional)
     return Facts(
         label=label,
         diagnosis=full or chosen.lower(),
         lesion_id=lesion or None,
-        skin_tone=tone,
-        modality=vocabulary.modality(values["image_type"]),
+        skin_tone=optional.read(row, "skin_tone_class", vocabulary.darkness_class),
+        modality=optional.read(row, "image_type", vocabulary.modality),
         licence=licence,
         problem=problem,
+        unread=tuple(optional.unread),
     )
 
 

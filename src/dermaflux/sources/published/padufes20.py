@@ -8,13 +8,14 @@ and `biopsed`; some 800 rows leave the clinical columns empty.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, Record, Source
 from dermaflux.sources.reading import archive
 from dermaflux.sources.reading.files import by_stem, join, walk_images
-from dermaflux.sources.reading.tables import Row, bad_value, read_csv
+from dermaflux.sources.reading.tables import OptionalValues, Row, bad_value, read_csv
 
 CODES = {
     "BCC": ("malignant", "basal cell carcinoma"),
@@ -35,19 +36,17 @@ def _facts(row: Row) -> Facts:
     if values["diagnostic"] not in CODES:
         return Facts(problem=bad_value(row, "diagnostic", f"it must be one of {', '.join(CODES)}"))
     label, diagnosis = CODES[values["diagnostic"]]
-    patient, lesion = values["patient_id"], values["lesion_id"]
-    tone = vocabulary.fitzpatrick(values["fitspatrick"])
-    problem = None
-    if values["fitspatrick"] and tone is None:
-        problem = bad_value(row, "fitspatrick", "it must be 1 to 6")
+    optional = OptionalValues()
+    patient = optional.read(row, "patient_id", vocabulary.identifier)
+    lesion = optional.read(row, "lesion_id", partial(vocabulary.identifier, zero=True))
     return Facts(
         label=label,
         diagnosis=diagnosis,
         patient_id=f"padufes20:{patient}" if patient else None,
         # 1,641 lesion numbers are shared by 1,891 pairs of patient and lesion.
-        lesion_id=f"padufes20:{patient}:{lesion}" if lesion else None,
-        skin_tone=tone,
-        problem=problem,
+        lesion_id=f"padufes20:{patient}:{lesion}" if patient and lesion else None,
+        skin_tone=optional.read(row, "fitspatrick", vocabulary.fitzpatrick),
+        unread=tuple(optional.unread),
     )
 
 

@@ -13,13 +13,21 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.core.vocabulary import LABELS
 from dermaflux.sources.adapter import Facts, Problem, Record
+from dermaflux.sources.reading.delimited import has_columns
 from dermaflux.sources.reading.files import by_stem, image_files, join
-from dermaflux.sources.reading.tables import Row, bad_value, licence_of, read_csv
+from dermaflux.sources.reading.tables import (
+    OptionalValues,
+    Row,
+    bad_value,
+    licence_of,
+    read_csv,
+    stated,
+)
 
 METADATA = "metadata.csv"
-_FINER = ("diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2")
+_DIAGNOSES = ("diagnosis", "diagnosis_5", "diagnosis_4", "diagnosis_3", "diagnosis_2")
 COLUMNS = (
-    *("copyright_license", "benign_malignant", "diagnosis", "diagnosis_1", *_FINER),
+    *("copyright_license", "benign_malignant", "diagnosis", "diagnosis_1", *_DIAGNOSES[1:]),
     *("fitzpatrick_skin_type", "image_type", "lesion_id", "patient_id"),
 )
 """Columns that are read; all but `isic_id` may be absent."""
@@ -54,7 +62,7 @@ _OLD_LABELS = {
 
 def label(row: Row) -> str | Problem:
     """benign, malignant or indeterminate; a `Problem` when the row says nothing."""
-    newer = row.values["diagnosis_1"]
+    newer = stated(row, "diagnosis_1")
     if newer:
         known = newer.lower()
         if known in LABELS:
@@ -73,30 +81,26 @@ def facts(row: Row) -> Facts:
     values = row.values
     verdict = label(row)
     problem = verdict if isinstance(verdict, Problem) else None
-    tone = vocabulary.fitzpatrick(values["fitzpatrick_skin_type"])
-    if values["fitzpatrick_skin_type"] and tone is None:
-        problem = problem or bad_value(row, "fitzpatrick_skin_type", "it must be I to VI")
-    licence, unknown = licence_of(row, "copyright_license")
-    diagnosis = values["diagnosis"] or next((values[name] for name in _FINER if values[name]), "")
+    optional = OptionalValues()
+    licence, unknown = licence_of(row, "copyright_license", optional)
+    diagnosis = next((values[name] for name in _DIAGNOSES if stated(row, name)), "")
     return Facts(
         label=None if isinstance(verdict, Problem) else verdict,
         diagnosis=vocabulary.diagnosis(diagnosis),
-        patient_id=values["patient_id"] or None,
-        lesion_id=values["lesion_id"] or None,
-        skin_tone=tone,
-        modality=vocabulary.modality(values["image_type"]),
+        patient_id=optional.read(row, "patient_id", vocabulary.identifier),
+        lesion_id=optional.read(row, "lesion_id", vocabulary.identifier),
+        skin_tone=optional.read(row, "fitzpatrick_skin_type", vocabulary.fitzpatrick),
+        modality=optional.read(row, "image_type", vocabulary.modality),
         licence=licence,
         problem=problem or unknown,
+        unread=tuple(optional.unread),
     )
 
 
 def is_layout(root: Path) -> bool:
     """Whether a folder holds a ``metadata.csv`` of the archive, by isic-cli or a DOI bundle."""
     path = root / METADATA
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return b"isic_id" in file.readline()
+    return path.is_file() and has_columns(path, ("isic_id",))
 
 
 def read(root: Path, names: Sequence[str] = (METADATA,)) -> Iterator[Record]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from dermaflux.core import vocabulary
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.sources.adapter import Problem
+from dermaflux.sources.reading import delimited
 
 BOOLEANS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 """Lower-case spellings of a truth value: integers, floats, Python's and a spreadsheet's words."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,61 +32,94 @@ class Row:
 def read_csv(path: Path, needed: Iterable[str], optional: Iterable[str] = ()) -> list[Row]:
     """Rows of a CSV file, with the named columns only: half a million rows must fit in memory.
 
-    Text is UTF-8 with or without byte order mark, or Western European as spreadsheets on Windows
-    write it. An optional column that is absent reads as empty. Raises `InputError` when the file
-    is absent, is not text or lacks a needed column.
+    `delimited` says which encodings and separators are read. An optional column that is absent
+    reads as empty, and so do cells that a short row lacks; rows without any value are passed over.
+    Raises `InputError` when the file is absent, is no such text, lacks a needed column or has a row
+    with more values than columns, since its values may stand in the wrong ones.
     """
-    needed = list(needed)
-    columns = [*needed, *optional]
-    try:
+    needed, optional = list(needed), list(optional)
+    with delimited.one_sentence(path):
+        first, *other = delimited.encodings(path)
         try:
-            return _rows(path, "utf-8-sig", needed, columns)
+            return _rows(path, delimited.layout(path, first, needed, optional), needed + optional)
         except UnicodeDecodeError:
-            if b"\0" in path.read_bytes():  # text in no encoding of one byte per character
+            if not other:
                 raise
-            return _rows(path, "cp1252", needed, columns)
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; download it into that folder") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not UTF-8 CSV text ({error}); download it again") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check it") from None
+            layout = delimited.layout(path, other[0], needed, optional)
+            return _rows(path, layout, needed + optional)
 
 
-def _rows(path: Path, encoding: str, needed: list[str], columns: list[str]) -> list[Row]:
-    with path.open(encoding=encoding, newline="") as file:
-        lines = csv.reader(file)
-        header = [name.strip() for name in next(lines, [])]
-        missing = [name for name in needed if name not in header]
-        if missing:
-            raise InputError(
-                f"{path} lacks the column {missing[0]!r}, its columns are "
-                f"{', '.join(header) or 'none'}; download the file again or rename its column"
-            )
-        indices = {name: header.index(name) if name in header else -1 for name in columns}
-        return [
-            Row(
-                f"{path.name}:{lines.line_num}",
-                {
-                    # Values repeat, so one copy of each is kept.
-                    name: sys.intern(line[index].strip()) if 0 <= index < len(line) else ""
-                    for name, index in indices.items()
-                },
-            )
-            for line in lines
-            if line
-        ]
+def _rows(path: Path, layout: delimited.Layout, columns: list[str]) -> list[Row]:
+    width, name, rows = len(layout.header), path.name, list[Row]()
+    places = {column: layout.index(column) for column in columns}
+    indices = {column: width if place is None else place for column, place in places.items()}
+    with path.open(encoding=layout.encoding, newline="") as file:
+        lines = delimited.reader(file, layout.separator)
+        try:
+            for line in islice(lines, layout.skipped, None):
+                if not any(line):
+                    continue
+                if len(line) != width:
+                    if any(line[width:]):
+                        raise InputError(
+                            f"{path} has {len(line)} values and {width} columns in line "
+                            f"{lines.line_num}; name every column in the header and put quotation "
+                            f"marks round a value that holds {layout.separator!r}"
+                        )
+                    line = line[:width] + [""] * (width - len(line))
+                line.append("")  # the value of an absent column
+                # Values repeat, so one copy of each is kept.
+                values = {column: sys.intern(line[i].strip()) for column, i in indices.items()}
+                rows.append(Row(f"{name}:{lines.line_num}", values))
+        except csv.Error as error:
+            before = rows[-1].location if rows else f"the header of {name}"
+            raise csv.Error(f"after {before}: {error}") from None
+    return rows
+
+
+@dataclass(slots=True)
+class OptionalValues:
+    """The values of an image that it can do without: what nobody can read becomes None.
+
+    A mark of a missing value or an unknown word must not cost the image; `unread` keeps them, so
+    that they are counted.
+    """
+
+    unread: list[tuple[str, str]] = field(default_factory=list)
+
+    def read(self, row: Row, column: str | None, meaning: Callable[[str], T | None]) -> T | None:
+        """What `meaning` makes of a cell; None when it is empty or `meaning` gives None."""
+        text = row.values[column] if column else ""
+        if not column or not text:
+            return None
+        value = meaning(text)
+        if value is None:
+            self.unread.append((column, text))
+        return value
+
+
+def stated(row: Row, column: str) -> str:
+    """The text of a cell; empty where it is a placeholder."""
+    text = row.values[column]
+    return "" if vocabulary.is_placeholder(text) else text
 
 
 def bad_value(row: Row, column: str, limit: str) -> Problem:
     """A value that is not in the published vocabulary; `limit` says which values are."""
-    return Problem("bad-value", f"{row.location} has {column} = {row.values[column]!r}; {limit}")
+    value = quoted(row.values[column])
+    return Problem("bad-value", f"{row.location} has {column} = {value}; {limit}")
 
 
-def licence_of(row: Row, column: str) -> tuple[str | None, Problem | None]:
-    """The licence a row publishes for its image; a `Problem` when it is unknown."""
-    licence = vocabulary.licence(row.values[column])
-    if licence is None and row.values[column]:
+def licence_of(
+    row: Row, column: str, optional: OptionalValues
+) -> tuple[str | None, Problem | None]:
+    """The licence a row publishes for its image; a `Problem` when it is unknown.
+
+    It decides who may use the image, so that an unknown one cannot be left out as other values
+    are. A placeholder states nothing, as an empty cell does: the dataset's licence holds.
+    """
+    licence = optional.read(row, column, vocabulary.licence)
+    if licence is None and stated(row, column):
         known = ", ".join(vocabulary.LICENCES)
         return None, bad_value(row, column, f"it must be one of {known}")
     return licence, None
