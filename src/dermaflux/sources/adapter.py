@@ -95,6 +95,8 @@ class Record:
     facts: Facts
     member: str | None = None
     """Key of the image inside `path`, where that is an HDF5 file of many; see `hdf5`."""
+    named: str | None = None
+    """What the row calls the image, where that is not how its file is named; see `names`."""
 
 
 @dataclass(frozen=True, slots=True)

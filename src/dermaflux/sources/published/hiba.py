@@ -15,6 +15,7 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Collection, Counts, Record, Source
 from dermaflux.sources.reading import archive
+from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import read_csv
 
 _LONG_NAME = "hospital-italiano-de-buenos-aires-skin-lesions-images-2019-2022.csv"
@@ -26,9 +27,12 @@ def read(root: Path) -> Iterator[Record]:
     tones = {}
     if (root / _SUPPLEMENT).is_file():
         rows = read_csv(root / _SUPPLEMENT, ("isic_id", "skin_type"))
-        tones = {r.values["isic_id"]: vocabulary.fitzpatrick(r.values["skin_type"]) for r in rows}
+        tones = {
+            image_key(row.values["isic_id"]): vocabulary.fitzpatrick(row.values["skin_type"])
+            for row in rows
+        }
     for record in archive.read(root, (archive.METADATA, _LONG_NAME)):
-        tone = record.facts.skin_tone or tones.get(record.original_id)
+        tone = record.facts.skin_tone or tones.get(image_key(record.original_id))
         yield replace(record, facts=replace(record.facts, skin_tone=tone))
 
 

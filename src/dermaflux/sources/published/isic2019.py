@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
-from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.files import by_stem, join, nested_image_files
+from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import Row, one_hot, read_csv
 
 ISIC_CLASSES = {
@@ -37,7 +38,7 @@ def _facts(row: Row, lesions: dict[str, str]) -> Facts:
     if chosen == "UNK":
         return Facts(problem=_UNKNOWN)
     label, diagnosis = ISIC_CLASSES[chosen]
-    lesion = lesions.get(row.values["image"]) or None
+    lesion = lesions.get(image_key(row.values["image"])) or None
     return Facts(label=label, diagnosis=diagnosis, lesion_id=lesion)
 
 
@@ -54,9 +55,9 @@ def read(root: Path) -> Iterator[Record]:
             # The test part publishes no lesion ids. Here they are needed: without them, images of
             # one lesion would fall on both sides of the validation split.
             about = read_csv(root / "ISIC_2019_Training_Metadata.csv", ("image", "lesion_id"))
-            lesions = {row.values["image"]: row.values["lesion_id"] for row in about}
+            lesions = {image_key(row.values["image"]): row.values["lesion_id"] for row in about}
         yield from join(
-            by_stem(image_files(folder)),
+            by_stem(nested_image_files(folder)),
             rows,
             "image",
             lambda row, lesions=lesions: _facts(row, lesions),  # type: ignore[misc]

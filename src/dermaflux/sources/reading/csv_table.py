@@ -1,7 +1,7 @@
 """A team's own images with a CSV file, whose columns the parameter `ingest.own.columns` names.
 
 Reads the CSV file and lists the folder at any depth. The image column holds file names, with or
-without suffix, or paths below the folder where names repeat.
+without suffix, or paths where names repeat; `names` says which spellings match.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dermaflux.core import vocabulary
 from dermaflux.params import OwnColumns, OwnDataset
 from dermaflux.sources.adapter import Facts, Problem, Record, Source, Split
 from dermaflux.sources.folder import labels_of, own_source, split_of
-from dermaflux.sources.reading.files import ImageFile, join, walk_images, without_suffix
+from dermaflux.sources.reading.files import ImageFile, join, walk_images
+from dermaflux.sources.reading.names import without_suffix
 from dermaflux.sources.reading.tables import Row, bad_value, licence_of, read_csv
 
 _ARCHIVE_ID = re.compile(r"I[PL]_\d{7}")  # shared between datasets, so never prefixed
@@ -65,31 +66,21 @@ def source(own: OwnDataset) -> Source:
 
     def read(root: Path) -> Iterator[Record]:
         names = [getattr(columns, name) for name in type(columns).model_fields]
-        rows = [
-            _with_slashes(row, columns.image) for row in read_csv(root / table, filter(None, names))
-        ]
-        known = {without_suffix(row.values[columns.image]): row for row in rows}
-        images = (_image_file(path, root, known) for path in walk_images(root))
+        rows = read_csv(root / table, filter(None, names))
+        by_location = {row.location: row for row in rows}
+        images = (
+            ImageFile(without_suffix(path.relative_to(root).as_posix()), path)
+            for path in walk_images(root)
+        )
         records = join(
             images, rows, columns.image, lambda row: _facts(row, own, columns, words), own.split, ""
         )
         for record in records:
             folders = record.path.relative_to(root).parts[:-1] if record.path else ()
             split = split_of(folders, own.split)
-            row = known.get(record.original_id)
+            row = by_location.get(record.row or "")
             if columns.split and row:
                 split = _SPLITS.get(row.values[columns.split].lower(), split)
             yield replace(record, split=split)
 
     return own_source(own, read)
-
-
-def _with_slashes(row: Row, column: str) -> Row:
-    path = row.values[column].replace("\\", "/").removeprefix("./")
-    return Row(row.location, row.values | {column: path})
-
-
-def _image_file(path: Path, root: Path, known: Mapping[str, Row]) -> ImageFile:
-    """The image, named by its path below the folder where a row does so, else by its stem."""
-    name = path.relative_to(root).with_suffix("").as_posix()
-    return ImageFile(name if name in known or path.stem not in known else path.stem, path)
