@@ -15,7 +15,8 @@ from dermaflux.params import OwnDataset
 from dermaflux.sources import folder
 from dermaflux.sources.adapter import Source
 from dermaflux.sources.reading import csv_table
-from dermaflux.sources.reading.files import image_files, subfolders, walk_images
+from dermaflux.sources.reading.files import image_files, walk_images
+from dermaflux.sources.reading.folders import subfolders
 from dermaflux.sources.registry import SOURCES
 
 
@@ -39,9 +40,9 @@ class UnreadPart:
 
 def _exists(root: Path, relative: str) -> bool:
     # Listed instead of `exists`: on macOS "train/Benign" would match "train/benign".
-    for part in relative.split("/"):
+    for depth, part in enumerate(relative.split("/")):
         present = os.listdir(root) if root.is_dir() else []
-        if part not in present and root.name in present:  # an unpacker's folder in a folder
+        if depth and part not in present and root.name in present:  # an unpacker's second folder
             root = root / root.name
             present = os.listdir(root) if root.is_dir() else []
         if part not in present:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, Record, Source
-from dermaflux.sources.reading.files import by_stem, has_images, image_files, join, unwrapped
+from dermaflux.sources.reading.files import by_stem, has_images, image_files, join
+from dermaflux.sources.reading.folders import unwrapped
 from dermaflux.sources.reading.tables import BOOLEANS, Row, bad_value, read_csv
 
 _FOLDER = "ddidiversedermatologyimages"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
-from dermaflux.sources.reading.files import by_stem, join, nested_image_files
+from dermaflux.sources.reading.files import by_stem, join
+from dermaflux.sources.reading.folders import nested_image_files
 from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import Row, one_hot, read_csv
 

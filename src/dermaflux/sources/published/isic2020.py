@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
-from dermaflux.sources.reading.files import by_stem, join, nested_image_files
+from dermaflux.sources.reading.files import by_stem, join
+from dermaflux.sources.reading.folders import nested_image_files
 from dermaflux.sources.reading.names import row_name
 from dermaflux.sources.reading.tables import BOOLEANS, Row, bad_value, read_csv
 

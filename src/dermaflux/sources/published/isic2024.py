@@ -13,15 +13,8 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading import archive, hdf5
-from dermaflux.sources.reading.files import (
-    ImageFile,
-    by_stem,
-    has_images,
-    image_files,
-    join,
-    nested_image_files,
-    unwrapped,
-)
+from dermaflux.sources.reading.files import ImageFile, by_stem, has_images, image_files, join
+from dermaflux.sources.reading.folders import nested_image_files, unwrapped
 from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import BOOLEANS, Row, bad_value, licence_of, read_csv
 

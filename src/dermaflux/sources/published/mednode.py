@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.sources.adapter import Counts, OpenFiles, Record, Source
-from dermaflux.sources.reading.files import class_folders, unwrapped
+from dermaflux.sources.reading.folders import class_folders, unwrapped
 
 _WRAPPER = "complete_mednode_dataset"
 _DIAGNOSES = {"malignant": "melanoma", "benign": "nevus"}

@@ -13,7 +13,8 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.core.vocabulary import LABELS
 from dermaflux.sources.adapter import Facts, Problem, Record
-from dermaflux.sources.reading.files import by_stem, image_files, join, nested_image_files
+from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.folders import nested_image_files
 from dermaflux.sources.reading.tables import Row, bad_value, licence_of, read_csv
 
 METADATA = "metadata.csv"

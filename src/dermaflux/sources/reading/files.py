@@ -1,4 +1,4 @@
-"""Folder listings, and their join with the rows of CSV files. Never decodes an image.
+"""Listings of image files, and their join with the rows of CSV files. Never decodes an image.
 
 Only of a file whose suffix says nothing are the first bytes read, to see whether it is an image.
 What operating systems leave behind (``._x``, ``Thumbs.db``, ``__MACOSX``) is passed over.
@@ -15,12 +15,11 @@ from pathlib import Path
 
 from dermaflux.errors import quoted
 from dermaflux.sources.adapter import Facts, Problem, Record, Split
+from dermaflux.sources.reading.matching import Clash, match
 from dermaflux.sources.reading.names import (
     COMMON_SUFFIXES,
     IMAGE_SUFFIXES,
-    Clash,
     is_rounded,
-    match,
     row_name,
     suffix_of,
     without_suffix,
@@ -84,7 +83,8 @@ def _leftover(name: str) -> str | None:
     return "hidden files" if name.startswith(".") else None
 
 
-def _is_leftover_folder(name: str) -> bool:
+def is_leftover_folder(name: str) -> bool:
+    """Whether a folder holds what an operating system or a program left behind."""
     return name.startswith(".") or name.lower() in _LEFTOVER_FOLDERS
 
 
@@ -95,7 +95,7 @@ def walk_images(folder: Path, passed_over: Counter[str] | None = None) -> Iterat
     ``Thumbs.db`` or ``__MACOSX/``.
     """
     for parent, folders, names in os.walk(folder):
-        for name in [name for name in folders if _is_leftover_folder(name)]:
+        for name in [name for name in folders if is_leftover_folder(name)]:
             folders.remove(name)
             if passed_over is not None:
                 inside = sum(len(files) for _, _, files in os.walk(os.path.join(parent, name)))
@@ -128,42 +128,6 @@ def has_images(folder: Path) -> bool:
     return any(True for _ in _images_of(folder))
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, sorted by name, without links and leftovers."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(
-            Path(entry.path)
-            for entry in entries
-            if entry.is_dir(follow_symlinks=False) and not _is_leftover_folder(entry.name)
-        )
-
-
-def unwrapped(folder: Path, holds: Callable[[Path], object], only_its_name: bool = False) -> Path:
-    """The folder inside `folder` that `holds` what is looked for, or `folder` where none does.
-
-    Unpackers put a folder of the same name around what they unpack ("Extract all" of Windows),
-    and Kaggle does when it packs anew. Followed is a folder of that name, or, unless
-    `only_its_name`, the only folder there is: never one of several.
-    """
-    inner = folder
-    while not holds(inner):
-        children = subfolders(inner)
-        same = [child for child in children if child.name.casefold() == inner.name.casefold()]
-        if not same and not only_its_name:
-            same = children
-        if len(same) != 1:
-            return folder
-        inner = same[0]
-    return inner
-
-
-def nested_image_files(folder: Path) -> list[Path]:
-    """Image files directly in a folder, or in the folder that an unpacker put inside it."""
-    return image_files(unwrapped(folder, has_images))
-
-
 def by_stem(paths: Iterable[Path]) -> Iterator[ImageFile]:
     """Image files under their names without suffix."""
     return (ImageFile(without_suffix(path.name), path) for path in paths)
@@ -179,7 +143,7 @@ def join(
 ) -> Iterator[Record]:
     """Match images to CSV rows by name = `column`; every image and every row is yielded once.
 
-    `names.match` says which spellings of a name match. A row that repeats a name is reported; when
+    `matching` says which spellings of a name match. A row that repeats a name is reported; when
     the repeats disagree, the image is reported too. A row without an image keeps its facts, so that
     a CSV alone can be counted.
     """
@@ -278,22 +242,3 @@ def _clash(
         else "keep the row that means it"
     )
     return Problem("ambiguous-name", f"{rows} may mean {files}; {fix}")
-
-
-def class_folders(root: Path, labels: Mapping[str, str], split: Split) -> Iterator[Record]:
-    """Images of folders below `root` by label; ids are paths below it, since stems repeat.
-
-    A folder may hold a second one of its name, as unpackers make it; ids are those without it.
-    """
-    for folder, label in labels.items():
-        inner = root
-        steps = folder.split("/")
-        for step, following in zip(steps, [*steps[1:], None], strict=True):
-            inner = unwrapped(
-                inner / step,
-                lambda at, name=following: (at / name).is_dir() if name else has_images(at),  # type: ignore[misc]
-                only_its_name=True,
-            )
-        for path in image_files(inner):
-            original = f"{folder}/{without_suffix(path.name)}"
-            yield Record(original, path, None, split, Facts(label=label))
