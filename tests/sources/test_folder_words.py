@@ -55,7 +55,8 @@ def said(path: str) -> str:
             "|malignant_excluded|other than melanoma|suspected melanoma|possible_melanoma"
             "|probable-melanoma|rule out melanoma|melanoma ruled out|unlike_malignant"
             "|benign-looking|melanoma-like|melanoma mimics|history of melanoma"
-            "|potentially malignant|melanoma_0|malignant=0|melanoma?|!melanoma|~melanoma|melanoma(-)|-malignant"
+            "|potentially malignant|melanoma_0|malignant=0|melanoma?|!melanoma"
+            "|~melanoma|melanoma(-)|-malignant"
             "|melanoma \u2212|malignant_zzz|melanoma_dataset"
             # More than one label.
             "|benign or malignant|benign_vs_malignant|nevus-melanoma|benign_bcc"

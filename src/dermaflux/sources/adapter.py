@@ -96,7 +96,7 @@ class Record:
     member: str | None = None
     """Key of the image inside `path`, where that is an HDF5 file of many; see `hdf5`."""
     named: str | None = None
-    """What the row calls the image, where that is not how its file is named; see `names`."""
+    """What the row calls the image, where no file has this name; see `names`."""
 
 
 @dataclass(frozen=True, slots=True)

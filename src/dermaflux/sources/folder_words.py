@@ -28,7 +28,8 @@ _NEGATIONS = _set(
 )
 _UNCERTAINTIES = _set(
     "excluded rule ruled suspected suspicious suspicion uncertain unsure unclear doubtful doubt "
-    "questionable equivocal borderline misdiagnosed mislabeled mislabelled unconfirmed unverified verdacht"
+    "questionable equivocal borderline misdiagnosed mislabeled mislabelled unconfirmed "
+    "unverified verdacht"
 )
 _LISTS = _set("or vs versus other rest")
 DOUBTS = (

@@ -188,7 +188,7 @@ def join(
             else:
                 reason = f"{quoted(name)} is already in {same[0].location}; remove one of the rows"
                 facts = Facts(problem=Problem("repeated-row", reason))
-            yield Record(name, None, row.location, split, facts)
+            yield Record(name, None, row.location, split, facts, None, row.values[column])
 
 
 _NO_ROW = Problem("no-row", "no row of the CSV names this image; add the row or remove the image")

@@ -29,12 +29,12 @@ def unmatched_example(records: Iterable[Record]) -> str | None:
             images.append(record)
     if not rows or not images:
         return None
-    table = _table(rows[0])
-    share = "none" if len(rows) == named else f"{len(rows)}"
+    if len(rows) == named:
+        share, without = f"none of the {_count(named, 'name')}", "matches one of"
+    else:
+        share, without = f"{len(rows):,} of the {_count(named, 'name')}", "match none of"
     return (
-        f"{share} of the {named} names in {table}, such as {quoted(rows[0].original_id)}, "
-        f"{'matches' if share == 'none' else 'match none of'} "
-        f"{'one of ' if share == 'none' else ''}"
+        f"{share} in {_table(rows[0])}, such as {quoted(rows[0].named)}, {without} the "
         f"{_count(len(images), 'image')} without a row, such as {quoted(_file(images[0]))}; make "
         "the names in the CSV file those of the image files"
     )
@@ -42,7 +42,7 @@ def unmatched_example(records: Iterable[Record]) -> str | None:
 
 def rewritten_example(records: Iterable[Record]) -> str | None:
     """One sentence when names matched that the CSV file writes differently; None without any."""
-    different = [record for record in records if record.named is not None]
+    different = [record for record in records if record.named is not None and record.path]
     if not different:
         return None
     first = different[0]
