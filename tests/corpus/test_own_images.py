@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from dermaflux.errors import InputError
 from dermaflux.params import OwnDataset
-from dermaflux.sources import folder
-from dermaflux.sources.adapter import Problem, Record
+from dermaflux.sources.adapter import Record
 from dermaflux.sources.discovery import discover
 
 
@@ -20,25 +19,6 @@ def read(data: Path, **entry: Any) -> list[Record]:
     own = OwnDataset.model_validate({"name": "clinic", "folder": "ours", **entry})
     (dataset,) = discover(data, ["clinic"], [own])[0]
     return list(dataset.source.read(dataset.root))
-
-
-@pytest.mark.parametrize(
-    ("folders", "expected"),
-    [
-        ("Benign", "benign"),
-        ("MALIGNANT/2019", "malignant"),
-        ("skin_malignant", "malignant"),
-        ("malignant/benign", "benign"),
-        ("naevi", "benign"),
-        ("benign or malignant", "ambiguous-folder"),
-        ("non-malignant", "ambiguous-folder"),
-        ("nonmalignant", "no-label"),
-        ("2019", "no-label"),
-    ],
-)
-def test_the_innermost_folder_with_a_label_decides(folders: str, expected: str) -> None:
-    label = folder.label_of(tuple(folders.split("/")), folder.LABELS | {"naevi": "benign"})
-    assert (label.rule if isinstance(label, Problem) else label) == expected
 
 
 def test_folder_tree_without_a_csv_file(tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ from dermaflux.sources import paper_counts
 from dermaflux.sources.adapter import Facts, Problem, Record
 from dermaflux.sources.discovery import Dataset, discover
 from dermaflux.sources.reading.files import walk_images
+from dermaflux.sources.reading.names import without_suffix
+from dermaflux.sources.reading.unmatched import (
+    passed_over_sentence,
+    rewritten_example,
+    unmatched_example,
+)
 
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
@@ -48,12 +54,14 @@ def run(params: Params) -> None:
     datasets, unread = discover(data, settings.sources, settings.own)
     for part in unread:
         print(f"unread: {data / part.name} ({part.images} images): {part.reason}")
+    passed_over: Counter[str] = Counter()
     items = sorted(
-        (item for dataset in datasets for item in read(dataset, data)),
+        (item for dataset in datasets for item in read(dataset, data, passed_over)),
         key=lambda item: (item.image_id, item.location),
     )
     for line in ingest_report.unread_lines(items):
         print(line)
+    _print_names(items, passed_over)
     usable, rejections = screen(items, settings.licences)
     tasks = [_task(item, settings) for item in usable]
     with open_cache(tasks, partial(map_batches, executor=params.runtime.executor)) as cache:
@@ -106,7 +114,20 @@ def _bayes_auc(data: Path) -> float | None:
     return float(json.loads(phantom.read_text(encoding="utf-8"))["bayes_auc"])
 
 
-def read(dataset: Dataset, data: Path) -> Iterator[Item]:
+def _print_names(items: Sequence[Item], passed_over: Counter[str]) -> None:
+    """Names that do not match or match loosely, with an example of each side, per dataset."""
+    by_source: dict[str, list[Record]] = {}
+    for item in items:
+        by_source.setdefault(item.dataset.source.name, []).append(item.record)
+    for source, records in by_source.items():
+        for sentence in (unmatched_example(records), rewritten_example(records)):
+            if sentence:
+                print(f"{source}: {sentence}")
+    if sentence := passed_over_sentence(passed_over):
+        print(sentence)
+
+
+def read(dataset: Dataset, data: Path, passed_over: Counter[str] | None = None) -> Iterator[Item]:
     """Every record of a dataset, and every image file in its folders that no record names."""
     claimed = set()
     for record in dataset.source.read(dataset.root):
@@ -119,9 +140,9 @@ def read(dataset: Dataset, data: Path) -> Iterator[Item]:
         yield Item(dataset, record, location)
     problem = Problem("outside-layout", "the published layout has no labelled image in this place")
     for folder in dataset.folders:
-        for path in walk_images(folder) if folder.is_dir() else ():
+        for path in walk_images(folder, passed_over) if folder.is_dir() else ():
             if path not in claimed:
-                name = path.relative_to(dataset.root).with_suffix("").as_posix()
+                name = without_suffix(path.relative_to(dataset.root).as_posix())
                 record = Record(name, path, None, "train", Facts(problem=problem))
                 yield Item(dataset, record, path.relative_to(data).as_posix())
 

@@ -106,6 +106,8 @@ class Record:
     facts: Facts
     member: str | None = None
     """Key of the image inside `path`, where that is an HDF5 file of many; see `hdf5`."""
+    named: str | None = None
+    """What the row calls the image, where no file has this name; see `names`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Reads folder listings only.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from dermaflux.params import OwnDataset
 from dermaflux.sources import folder
 from dermaflux.sources.adapter import Source
 from dermaflux.sources.reading import csv_table
-from dermaflux.sources.reading.files import IMAGE_SUFFIXES, walk_images
+from dermaflux.sources.reading.files import image_files, walk_images
+from dermaflux.sources.reading.folders import subfolders
 from dermaflux.sources.registry import SOURCES
 
 
@@ -39,8 +40,12 @@ class UnreadPart:
 
 def _exists(root: Path, relative: str) -> bool:
     # Listed instead of `exists`: on macOS "train/Benign" would match "train/benign".
-    for part in relative.split("/"):
-        if not root.is_dir() or part not in os.listdir(root):
+    for depth, part in enumerate(relative.split("/")):
+        present = os.listdir(root) if root.is_dir() else []
+        if depth and part not in present and root.name in present:  # an unpacker's second folder
+            root = root / root.name
+            present = os.listdir(root) if root.is_dir() else []
+        if part not in present:
             return False
         root = root / part
     return True
@@ -55,6 +60,8 @@ def _locate(data: Path, children: Sequence[Path], source: Source) -> Dataset | N
     named = data / source.name
     if named in children:
         if not _matches(source, named, named=True):
+            if inner := _wrapped([named], source, named=True):
+                return inner
             markers = ", ".join(source.markers + source.shared_markers)
             raise InputError(
                 f"{named} holds none of {markers}; unpack {source.title} there as published "
@@ -71,6 +78,28 @@ def _locate(data: Path, children: Sequence[Path], source: Source) -> Dataset | N
             f"{roots[0]} and {roots[1]} both look like {source.title}; keep one of them"
         )
     return Dataset(source, roots[0], (roots[0],)) if roots else None
+
+
+def _wrapped(folders: Iterable[Path], source: Source, named: bool = False) -> Dataset | None:
+    """A dataset one folder deeper than usual; None where several folders could be it."""
+    roots = [
+        inner
+        for folder in folders
+        for inner in subfolders(folder)
+        if _matches(source, inner, named or inner.name == source.name)
+    ]
+    return Dataset(source, roots[0], (roots[0],)) if len(roots) == 1 else None
+
+
+def _all_located(data: Path, children: Sequence[Path]) -> list[Dataset]:
+    """The published datasets of the data folder, in the order of `SOURCES`."""
+    located = {name: _locate(data, children, source) for name, source in SOURCES.items()}
+    used = {folder for dataset in located.values() if dataset for folder in dataset.folders}
+    used |= {folder.parent for folder in used}
+    free = [child for child in children if child not in used and child.name not in SOURCES]
+    for name, dataset in located.items():
+        located[name] = dataset or _wrapped(free, SOURCES[name])
+    return [dataset for dataset in located.values() if dataset]
 
 
 def _own_datasets(data: Path, children: Sequence[Path], own: Sequence[OwnDataset]) -> list[Dataset]:
@@ -100,7 +129,8 @@ def discover(
     """Datasets of the `wanted` names, all there are when empty, and what stays unread.
 
     A dataset is looked for in a folder of its name, in any other top-level folder that has its
-    published layout, and directly in `data`; `own` ones in the folder they name. Raises
+    published layout, directly in `data`, and then one folder deeper where only one folder can be
+    it; `own` ones in the folder they name. Raises
     `InputError` when `data` is missing, a wanted name is unknown or absent, or none is there.
     """
     if not data.is_dir():
@@ -116,8 +146,7 @@ def discover(
     children = sorted(child for child in data.iterdir() if child.is_dir())
     own_datasets = _own_datasets(data, children, own)
     others = [child for child in children if all(child != d.root for d in own_datasets)]
-    datasets = [d for source in SOURCES.values() if (d := _locate(data, others, source))]
-    datasets += own_datasets
+    datasets = _all_located(data, others) + own_datasets
     names = {dataset.source.name for dataset in datasets}
     for name in wanted:
         if name not in names:
@@ -144,9 +173,14 @@ def _unread(
         if dataset in chosen and dataset is not None:
             continue
         reason = "no adapter reads it" if dataset is None else "ingest.sources leaves it out"
-        if images := sum(1 for _ in walk_images(child)):
+        inside = [folder for folder in owner if child in folder.parents]
+        if inside and any(owner[folder] not in chosen for folder in inside):
+            reason = "ingest.sources leaves it out"
+        read = [folder for folder in inside if owner[folder] in chosen]
+        images = sum(1 for path in walk_images(child) if not any(f in path.parents for f in read))
+        if images:
             parts.append(UnreadPart(child.name, images, reason))
-    loose = sum(1 for p in data.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    loose = sum(1 for path in image_files(data) if path.is_file())
     if loose:
         parts.append(UnreadPart(".", loose, "outside every dataset's folder"))
     return parts

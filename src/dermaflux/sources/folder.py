@@ -1,19 +1,22 @@
 """A team's own images in a folder tree whose folders are named after the label.
 
 Reads images at any depth. The innermost folder that says benign or malignant (in any case, also as
-a part such as ``Skin_Malignant``) gives the label, never the file name; below a folder called
-``test``, images belong to the test part.
+a part such as ``Skin_Malignant``) gives the label, never the file name, and none where folders
+disagree or cast doubt on it (see `folder_words`); below a folder called ``test``, images belong to
+the test part.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Facts, Problem, Record, Source, Split
+from dermaflux.sources.folder_words import FolderWords
 from dermaflux.sources.reading.files import walk_images
+from dermaflux.sources.reading.names import without_suffix
 
 LABELS = {"benign": "benign", "malignant": "malignant", "indeterminate": "indeterminate"}
 
@@ -23,25 +26,6 @@ def labels_of(own: OwnDataset) -> dict[str, str]:
     return LABELS | {word.lower(): label for word, label in own.labels.items()}
 
 
-def label_of(folders: tuple[str, ...], words: Mapping[str, str]) -> str | Problem:
-    """The label that the innermost folder with a label names; a `Problem` when none or two."""
-    for folder in reversed(folders):
-        name = folder.lower()
-        parts = re.findall(r"[a-z0-9]+", name)
-        labels = {words[part] for part in parts if part in words}
-        if name in words:
-            labels = {words[name]}
-        elif "non" in parts or "not" in parts:  # non-malignant need not mean benign
-            labels |= {"not"} if labels else set()
-        if len(labels) > 1:
-            reason = f"its folder {folder!r} says more than one thing; name it in labels"
-            return Problem("ambiguous-folder", reason)
-        if labels:
-            return labels.pop()
-    reason = "no folder above it says benign or malignant; name the folder or map it in labels"
-    return Problem("no-label", reason)
-
-
 def split_of(folders: tuple[str, ...], default: Split) -> Split:
     """`test` below a folder of that name."""
     return "test" if any(folder.lower() == "test" for folder in folders) else default
@@ -49,15 +33,17 @@ def split_of(folders: tuple[str, ...], default: Split) -> Split:
 
 def source(own: OwnDataset) -> Source:
     """The adapter of one entry of `ingest.own` without a CSV file."""
-    words = labels_of(own)
+    words = FolderWords(labels_of(own))
+
+    label_of = cache(words.label_of)  # a folder holds many images
 
     def read(root: Path) -> Iterator[Record]:
         for path in walk_images(root):
             relative = path.relative_to(root)
             folders = relative.parts[:-1]
-            label = label_of(folders, words)
+            label = label_of(folders)
             facts = Facts(problem=label) if isinstance(label, Problem) else Facts(label=label)
-            original = relative.with_suffix("").as_posix()
+            original = without_suffix(relative.as_posix())
             yield Record(original, path, None, split_of(folders, own.split), facts)
 
     return own_source(own, read)

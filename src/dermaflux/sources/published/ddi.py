@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, Record, Source
-from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.files import by_stem, has_images, image_files, join
+from dermaflux.sources.reading.folders import unwrapped
 from dermaflux.sources.reading.tables import BOOLEANS, OptionalValues, Row, bad_value, read_csv
 
 _FOLDER = "ddidiversedermatologyimages"
@@ -35,8 +36,9 @@ def _facts(row: Row) -> Facts:
 
 def read(root: Path) -> Iterator[Record]:
     """Records of all images; the published file has no patient ids."""
-    folder = root / _FOLDER if (root / _FOLDER).is_dir() else root
-    table = folder / _TABLE if (folder / _TABLE).is_file() else root / _TABLE
+    folder = unwrapped(root / _FOLDER if (root / _FOLDER).is_dir() else root, has_images)
+    tables = (folder / _TABLE, root / _FOLDER / _TABLE, root / _TABLE)
+    table = next((path for path in tables if path.is_file()), root / _TABLE)
     rows = read_csv(table, ("DDI_file", "skin_tone", "malignant"), ("disease",))
     yield from join(by_stem(image_files(folder)), rows, "DDI_file", _facts, "train", ".png")
 

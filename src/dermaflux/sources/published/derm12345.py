@@ -78,7 +78,7 @@ def read(root: Path) -> Iterator[Record]:
         if not table.is_file() and not any(folder.is_dir() for folder in folders):
             continue
         rows = read_csv(table, _COLUMNS, _ABOUT)
-        codes = {row.values["image_id"]: row.values["label"] for row in rows}
+        codes = {row.location: row.values["label"] for row in rows}
         images = [path for folder in folders for path in walk_images(folder)]
         records = join(
             by_stem(images),
@@ -92,7 +92,7 @@ def read(root: Path) -> Iterator[Record]:
 
 def _checked_against_folder(record: Record, codes: dict[str, str]) -> Record:
     """The record, with a problem when its folder and its row name different diagnoses."""
-    code = codes.get(record.original_id)
+    code = codes.get(record.row or "")
     if record.path is None or code is None or record.facts.problem:
         return record
     folder = record.path.parent.name

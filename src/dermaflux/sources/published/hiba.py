@@ -15,6 +15,7 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Collection, Counts, Record, Source
 from dermaflux.sources.reading import archive
+from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import OptionalValues, Row, read_csv
 
 _LONG_NAME = "hospital-italiano-de-buenos-aires-skin-lesions-images-2019-2022.csv"
@@ -26,9 +27,9 @@ def read(root: Path) -> Iterator[Record]:
     tones: dict[str, Row] = {}
     if (root / _SUPPLEMENT).is_file():
         rows = read_csv(root / _SUPPLEMENT, ("isic_id", "skin_type"))
-        tones = {row.values["isic_id"]: row for row in rows}
+        tones = {image_key(row.values["isic_id"]): row for row in rows}
     for record in archive.read(root, (archive.METADATA, _LONG_NAME)):
-        facts, row = record.facts, tones.get(record.original_id)
+        facts, row = record.facts, tones.get(image_key(record.original_id))
         if row and not facts.skin_tone:
             optional = OptionalValues(list(facts.unread))
             tone = optional.read(row, "skin_type", vocabulary.fitzpatrick)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
-from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.files import by_stem, join
+from dermaflux.sources.reading.folders import nested_image_files
+from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import OptionalValues, Row, one_hot, read_csv
 
 ISIC_CLASSES = {
@@ -38,10 +40,11 @@ def _facts(row: Row, about: dict[str, Row]) -> Facts:
     if chosen == "UNK":
         return Facts(problem=_UNKNOWN)
     label, diagnosis = ISIC_CLASSES[chosen]
-    if row.values["image"] not in about:
+    described = about.get(image_key(row.values["image"]))
+    if described is None:
         return Facts(label=label, diagnosis=diagnosis)
     optional = OptionalValues()
-    lesion = optional.read(about[row.values["image"]], "lesion_id", vocabulary.identifier)
+    lesion = optional.read(described, "lesion_id", vocabulary.identifier)
     unread = tuple(optional.unread)
     return Facts(label=label, diagnosis=diagnosis, lesion_id=lesion, unread=unread)
 
@@ -59,9 +62,9 @@ def read(root: Path) -> Iterator[Record]:
             # The test part publishes no lesion ids. Here they are needed: without them, images of
             # one lesion would fall on both sides of the validation split.
             lesions = read_csv(root / "ISIC_2019_Training_Metadata.csv", ("image", "lesion_id"))
-            about = {row.values["image"]: row for row in lesions}
+            about = {image_key(row.values["image"]): row for row in lesions}
         yield from join(
-            by_stem(image_files(folder)),
+            by_stem(nested_image_files(folder)),
             rows,
             "image",
             lambda row, about=about: _facts(row, about),  # type: ignore[misc]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
-from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.files import by_stem, join
+from dermaflux.sources.reading.folders import nested_image_files
+from dermaflux.sources.reading.names import row_name
 from dermaflux.sources.reading.tables import (
     BOOLEANS,
     OptionalValues,
@@ -23,6 +25,7 @@ from dermaflux.sources.reading.tables import (
 
 _TRUTH = "ISIC_2020_Training_GroundTruth.csv"
 _TRUTH_V2 = "ISIC_2020_Training_GroundTruth_v2.csv"
+_ZIP = "ISIC_2020_Training_JPEG"  # "Extract all" of Windows keeps the zip file's name
 _DUPLICATES = "ISIC_2020_Training_Duplicates.csv"
 
 
@@ -53,7 +56,8 @@ def read(root: Path) -> Iterator[Record]:
     truth = newer if newer.is_file() else root / _TRUTH
     optional = ("lesion_id", "benign_malignant", "diagnosis")
     rows = read_csv(truth, ("image_name", "patient_id", "target"), optional)
-    yield from join(by_stem(image_files(root / "train")), rows, "image_name", _facts, "train")
+    images = by_stem(nested_image_files(root / "train") or nested_image_files(root / _ZIP))
+    yield from join(images, rows, "image_name", _facts, "train")
 
 
 def pairs(root: Path) -> list[tuple[str, str]]:
@@ -62,7 +66,8 @@ def pairs(root: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     rows = read_csv(path, ("image_name_1", "image_name_2"))
-    return [(row.values["image_name_1"], row.values["image_name_2"]) for row in rows]
+    names = ("image_name_1", "image_name_2")
+    return [(row_name(row.values[names[0]]), row_name(row.values[names[1]])) for row in rows]
 
 
 SOURCE = Source(
@@ -74,7 +79,7 @@ SOURCE = Source(
     url="https://challenge.isic-archive.com/data/#2020",
     published_scale=512,
     markers=(_TRUTH, _TRUTH_V2),
-    claims=("train", _TRUTH, _TRUTH_V2, _DUPLICATES),
+    claims=("train", _ZIP, _TRUTH, _TRUTH_V2, _DUPLICATES),
     read=read,
     pairs=pairs,
     counts={"train": Counts(33_126, 32_542, 584)},

@@ -14,7 +14,9 @@ from dermaflux.core import vocabulary
 from dermaflux.core.vocabulary import is_placeholder
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading import archive, hdf5
-from dermaflux.sources.reading.files import ImageFile, by_stem, image_files, join
+from dermaflux.sources.reading.files import ImageFile, by_stem, has_images, image_files, join
+from dermaflux.sources.reading.folders import nested_image_files, unwrapped
+from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import (
     BOOLEANS,
     OptionalValues,
@@ -66,7 +68,7 @@ def _diagnosis(full: str) -> str | None:
 def _kaggle(root: Path) -> Iterator[Record]:
     rows = read_csv(root / _KAGGLE, ("isic_id", "target"), _ABOUT)
     folder = root / _KAGGLE_IMAGES
-    paths = image_files(folder / "image") or image_files(folder)
+    paths = nested_image_files(folder / "image") or nested_image_files(folder)
     images: Iterable[ImageFile] = by_stem(paths)
     if not paths and (root / _HDF5).is_file():
         archive_path = root / _HDF5
@@ -77,18 +79,19 @@ def _kaggle(root: Path) -> Iterator[Record]:
 def _challenge_site(root: Path) -> Iterator[Record]:
     truth = read_csv(root / f"{_SITE}_GroundTruth.csv", ("isic_id", "malignant"))
     folder = root / f"{_SITE}_Input"
-    folder = folder / folder.name if (folder / folder.name).is_dir() else folder
+    inner = unwrapped(folder, has_images)
     about: dict[str, Row] = {}
-    for path in (folder / archive.METADATA, root / f"{_SITE}_Supplement.csv"):
+    tables = (inner / archive.METADATA, folder / archive.METADATA, root / f"{_SITE}_Supplement.csv")
+    for path in dict.fromkeys(tables):
         for row in read_csv(path, ("isic_id",), _ABOUT) if path.is_file() else ():
-            known = about.setdefault(row.values["isic_id"], row)
+            known = about.setdefault(image_key(row.values["isic_id"]), row)
             known.values.update({n: v for n, v in row.values.items() if not is_placeholder(v)})
     nothing = Row("", dict.fromkeys(_ABOUT, ""))
     yield from join(
-        by_stem(image_files(folder)),
+        by_stem(image_files(inner)),
         truth,
         "isic_id",
-        lambda row: _facts(row, "malignant", about.get(row.values["isic_id"], nothing)),
+        lambda row: _facts(row, "malignant", about.get(image_key(row.values["isic_id"]), nothing)),
         "train",
     )
 

@@ -11,16 +11,17 @@ from pathlib import Path
 
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.sources.adapter import SPLITS, Counts, KaggleDataset, Record, Source
-from dermaflux.sources.reading.files import class_folders
+from dermaflux.sources.reading.folders import class_folders, unwrapped
 
 _WRAPPER = "melanoma_cancer_dataset"
 
 
 def read(root: Path) -> Iterator[Record]:
     """Records of the published training and test folders."""
+    inner = unwrapped(root / _WRAPPER, lambda folder: any((folder / s).is_dir() for s in SPLITS))
     for split in SPLITS:
         labels = {f"{split}/{label}": label for label in CLASSES}
-        yield from class_folders(root / _WRAPPER, labels, split)
+        yield from class_folders(inner, labels, split)
 
 
 SOURCE = Source(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.sources.adapter import SPLITS, Counts, KaggleDataset, Record, Source
-from dermaflux.sources.reading.files import class_folders
+from dermaflux.sources.reading.folders import class_folders
 
 
 def read(root: Path) -> Iterator[Record]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.sources.adapter import Counts, OpenFiles, Record, Source
-from dermaflux.sources.reading.files import class_folders
+from dermaflux.sources.reading.folders import class_folders, unwrapped
 
 _WRAPPER = "complete_mednode_dataset"
 _DIAGNOSES = {"malignant": "melanoma", "benign": "nevus"}
@@ -19,9 +19,10 @@ _DIAGNOSES = {"malignant": "melanoma", "benign": "nevus"}
 
 def read(root: Path) -> Iterator[Record]:
     """Records of both folders."""
-    inner = root / _WRAPPER
     labels = {"melanoma": "malignant", "naevus": "benign"}
-    for record in class_folders(inner if inner.is_dir() else root, labels, "train"):
+    wrapper = root / _WRAPPER
+    inner = unwrapped(wrapper, lambda folder: any((folder / name).is_dir() for name in labels))
+    for record in class_folders(inner if wrapper.is_dir() else root, labels, "train"):
         facts = replace(record.facts, diagnosis=_DIAGNOSES[str(record.facts.label)])
         yield replace(record, facts=facts)
 

@@ -13,7 +13,14 @@ from pathlib import Path
 from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading.files import by_stem, join, walk_images
-from dermaflux.sources.reading.tables import OptionalValues, Row, licence_of, one_hot, read_csv
+from dermaflux.sources.reading.names import image_key
+from dermaflux.sources.reading.tables import (
+    OptionalValues,
+    Row,
+    licence_of,
+    one_hot,
+    read_csv,
+)
 
 CLASSES = {
     "AKIEC": "indeterminate",
@@ -46,7 +53,7 @@ def _facts(row: Row, classes: dict[str, str | Problem], details: dict[str, str])
         return Facts(problem=Problem("no-label", reason))
     if isinstance(chosen, Problem):
         return Facts(problem=chosen)
-    full = vocabulary.diagnosis(details.get(values["isic_id"], ""))
+    full = vocabulary.diagnosis(details.get(image_key(values["isic_id"]), ""))
     label = CLASSES[chosen]
     if chosen == "AKIEC" and full == IN_SITU:
         label = "malignant"
@@ -73,7 +80,7 @@ def read(root: Path) -> Iterator[Record]:
     details = {}
     if supplement.is_file():
         rows = read_csv(supplement, ("isic_id", "diagnosis_full"))
-        details = {row.values["isic_id"]: row.values["diagnosis_full"] for row in rows}
+        details = {image_key(row.values["isic_id"]): row.values["diagnosis_full"] for row in rows}
     images = by_stem(walk_images(root / f"{_PART}_Input"))
     yield from join(images, about, "isic_id", lambda row: _facts(row, classes, details), "train")
 

@@ -15,6 +15,7 @@ from dermaflux.core.vocabulary import LABELS
 from dermaflux.sources.adapter import Facts, Problem, Record
 from dermaflux.sources.reading.delimited import has_columns
 from dermaflux.sources.reading.files import by_stem, image_files, join
+from dermaflux.sources.reading.folders import nested_image_files
 from dermaflux.sources.reading.tables import (
     OptionalValues,
     Row,
@@ -107,5 +108,5 @@ def read(root: Path, names: Sequence[str] = (METADATA,)) -> Iterator[Record]:
     """Records of ``*.jpg`` or ``images/*.jpg`` and the first of the CSV files that exists."""
     table = next((root / name for name in names if (root / name).is_file()), root / names[0])
     rows = read_csv(table, ("isic_id",), COLUMNS)
-    images = image_files(root) + image_files(root / "images")
+    images = image_files(root) + nested_image_files(root / "images")
     yield from join(by_stem(images), rows, "isic_id", facts, "train")

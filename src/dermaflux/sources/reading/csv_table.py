@@ -1,21 +1,22 @@
 """A team's own images with a CSV file, whose columns the parameter `ingest.own.columns` names.
 
 Reads the CSV file and lists the folder at any depth. The image column holds file names, with or
-without suffix, or paths below the folder where names repeat.
+without suffix, or paths where names repeat; `names` says which spellings match.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Record, Source
 from dermaflux.sources.folder import own_source, split_of
-from dermaflux.sources.reading.files import ImageFile, join, walk_images, without_suffix
+from dermaflux.sources.reading.files import ImageFile, join, walk_images
+from dermaflux.sources.reading.names import without_suffix
 from dermaflux.sources.reading.own_values import OwnValues
-from dermaflux.sources.reading.tables import Row, read_csv
+from dermaflux.sources.reading.tables import read_csv
 
 
 def source(own: OwnDataset) -> Source:
@@ -26,12 +27,12 @@ def source(own: OwnDataset) -> Source:
 
     def read(root: Path) -> Iterator[Record]:
         names = [getattr(columns, name) for name in type(columns).model_fields]
-        rows = [
-            _with_slashes(row, columns.image) for row in read_csv(root / table, filter(None, names))
-        ]
+        rows = read_csv(root / table, filter(None, names))
         values = OwnValues(own, rows, str(root / table))
-        known = {without_suffix(row.values[columns.image]): row for row in rows}
-        images = (_image_file(path, root, known) for path in walk_images(root))
+        images = (
+            ImageFile(without_suffix(path.relative_to(root).as_posix()), path)
+            for path in walk_images(root)
+        )
         records = join(images, rows, columns.image, values.facts, own.split, "")
         for record in records:
             folders = record.path.relative_to(root).parts[:-1] if record.path else ()
@@ -39,14 +40,3 @@ def source(own: OwnDataset) -> Source:
             yield replace(record, split=split)
 
     return own_source(own, read)
-
-
-def _with_slashes(row: Row, column: str) -> Row:
-    path = row.values[column].replace("\\", "/").removeprefix("./")
-    return Row(row.location, row.values | {column: path})
-
-
-def _image_file(path: Path, root: Path, known: Mapping[str, Row]) -> ImageFile:
-    """The image, named by its path below the folder where a row does so, else by its stem."""
-    name = path.relative_to(root).with_suffix("").as_posix()
-    return ImageFile(name if name in known or path.stem not in known else path.stem, path)
