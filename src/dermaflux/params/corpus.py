@@ -85,7 +85,12 @@ class Ingest(Section):
     """Only images under these licences; empty means all. [CC0, CC-BY] allows commercial use."""
     duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
     """Smallest correlation of fine detail at which two images count as one photograph."""
+    test_fraction: OpenFraction | None = 0.2
+    """Share of the groups of images (patient, lesion, duplicate group) drawn as the test part where
+    no kept image is in a published one; with any published test image in the corpus nothing is
+    drawn. null draws none, and stops where there is none."""
     validation_fraction: OpenFraction = 0.15
+    """The same for the validation part, of the groups that hold no test image."""
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     shard_megabytes: Positive = 64.0
 
