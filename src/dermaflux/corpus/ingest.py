@@ -29,7 +29,7 @@ from dermaflux.corpus.shared_folders import once
 from dermaflux.corpus.splitting import policies
 from dermaflux.corpus.splitting.records import DecodedItem, Item, Rejection
 from dermaflux.corpus.splitting.selection import Selection, select
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.sources import paper_counts
 from dermaflux.sources.adapter import Facts, Problem, Record
 from dermaflux.sources.discovery import Dataset, discover
@@ -50,7 +50,7 @@ def run(params: Params) -> None:
     data, settings = Path(params.data), params.ingest
     datasets, unread = discover(data, settings.sources, settings.own)
     for part in unread:
-        print(f"unread: {data / part.name} ({part.images} images): {part.reason}")
+        print(f"unread: {quoted(str(data / part.name))} ({part.images} images): {part.reason}")
     items = sorted(
         once(item for dataset in datasets for item in read(dataset, data)),
         key=lambda item: (item.image_id, item.location),

@@ -65,7 +65,8 @@ def per_dataset(
 ) -> list[str]:
     """A line for each dataset: what went in, and what is left out for which rules.
 
-    `rest` says what the others are: `usable` where the stage fails and nothing is kept. A dataset of which nothing is kept has a second line with an example.
+    `rest` says what the others are: `usable` where the stage fails and nothing is kept. A dataset
+    of which nothing is kept has a second line with an example.
     """
     read = Counter(item.dataset.source.name for item in items)
     lost: dict[str, list[Rejection]] = {dataset.source.name: [] for dataset in datasets}
@@ -89,7 +90,7 @@ def _example(left: Sequence[Rejection], rules: Sequence[tuple[str, int]]) -> str
     if not rules:
         return "; its folder holds no image"
     first = next(rejection for rejection in left if rejection.problem.rule == rules[0][0])
-    return f", such as {quoted(first.item.location)}: {first.problem.reason}"
+    return f", such as {quoted(first.item.location)}: {quoted(first.problem.reason)[1:-1]}"
 
 
 def test_drawn(
