@@ -18,6 +18,7 @@ from dermaflux.corpus import ingest
 from dermaflux.corpus.decoding import decode, decode_cache
 from dermaflux.corpus.decoding.decode import CorpusImage
 from dermaflux.errors import InputError
+from dermaflux.sources import discovery
 from dermaflux.sources.adapter import Problem
 
 
@@ -37,7 +38,8 @@ def test_counts_add_up_and_each_loss_has_its_reason(data: Path) -> None:
     assert sum(scale["in"] for scale in report["scales"].values()) == counts["in"]
     assert sum(report["quarantine"]["rule"].values()) == counts["quarantined"]
     assert counts["in"] == len(on_disk)  # every file once; here every CSV row has its file
-    assert report["unread"] == {"holiday": {"images": 1, "why": "no adapter reads it"}}
+    assert report["unread"] == {"holiday": {"images": 1, "why": discovery.NO_ADAPTER}}
+    assert "ingest.own" in discovery.NO_ADAPTER
     rules = {Path(location).name: row["rule"] for location, row in lost.items()}
     benign = "kaggle2/train/Benign/"
     expected = {

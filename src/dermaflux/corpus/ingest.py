@@ -32,14 +32,12 @@ from dermaflux.corpus.splitting.selection import Selection, select
 from dermaflux.errors import InputError, quoted
 from dermaflux.sources import paper_counts
 from dermaflux.sources.adapter import Facts, Problem, Record
-from dermaflux.sources.discovery import Dataset, discover
+from dermaflux.sources.discovery import DVC_CACHE, Dataset, discover
 from dermaflux.sources.reading.files import walk_images
 
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
     from dermaflux.params import Ingest, Params
-
-_DVC_CACHE = "/files/md5/"
 
 
 def run(params: Params) -> None:
@@ -202,7 +200,7 @@ def _leads_outside(item: Item) -> bool:
     if not os.path.islink(path):
         return False
     target = os.path.realpath(path)
-    return not target.startswith(root + os.sep) and _DVC_CACHE not in target
+    return not target.startswith(root + os.sep) and DVC_CACHE not in target
 
 
 def _task(item: Item, settings: Ingest) -> Task:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dermaflux.params.captions import Caption, TokenPrice
+from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
 from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
     ENLARGED,
@@ -26,7 +26,7 @@ from dermaflux.params.classifiers import (
     ZeroShot,
 )
 from dermaflux.params.corpus import Ingest, OwnColumns, OwnDataset, Validate
-from dermaflux.params.fields import Licence, Modality, Scale, Section
+from dermaflux.params.fields import Licence, Modality, PathText, Scale, Section
 from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
 from dermaflux.params.runtime import Runtime
 
@@ -64,7 +64,7 @@ __all__ = [
 class Params(Section):
     """Everything that decides a run."""
 
-    data: str = "data"
+    data: PathText = "data"
     """Folder with the datasets in their published layouts."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     n_real: Annotated[int, Field(ge=0, multiple_of=2)]
@@ -101,6 +101,27 @@ class Params(Section):
         if self.n_synthetic is not None:
             return self.n_synthetic
         return int(self.ratio * (self.n_real if n_real is None else n_real) + 0.5)
+
+    def input_paths(self) -> dict[str, str]:
+        """Parameter -> path, or name where a path may stand, of what this run reads from outside.
+
+        Published weights of the hub are among the names.
+        """
+        paths: dict[str, str | None] = {"data": self.data, "audit.features": self.audit.features}
+        if self.caption.captioner == "imported":
+            paths["caption.imported"] = self.caption.imported
+        elif self.caption.captioner in VISION_LANGUAGE and self.caption.route == "in_process":
+            paths["caption.model"] = self.caption.model
+        if self.generator != "released":
+            paths["backbone.repository"] = self.backbone.repository
+        for name, section in (("finetune", self.finetune), ("synthesize", self.synthesize)):
+            for key, value in section.settings(self.generator).input_paths().items():
+                paths[f"{name}.{self.generator}.{key}"] = value
+        for name in self.train.architectures:
+            paths[f"train.models.{name}.weights"] = self.train.models[name].weights
+        for name in self.zero_shot.run:
+            paths[f"zero_shot.models.{name}"] = self.zero_shot.models[name]
+        return {name: path for name, path in paths.items() if path is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:

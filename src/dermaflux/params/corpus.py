@@ -14,6 +14,7 @@ from dermaflux.params.fields import (
     Licence,
     Modality,
     OpenFraction,
+    PathText,
     Positive,
     Scale,
     Section,
@@ -44,7 +45,7 @@ class OwnDataset(Section):
     """Prefix of the image ids."""
     folder: Annotated[str, Field(pattern=r"^[^/\\]+$")]
     """Name of a folder directly in the data folder."""
-    csv: str | None = None
+    csv: PathText | None = None
     """CSV file in that folder; without it, folder names give the labels."""
     columns: OwnColumns | None = None
     labels: dict[str, Label] = {}

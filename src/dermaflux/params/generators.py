@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, create_model
 
 from dermaflux.params.choices import GENERATORS, generator_schema
-from dermaflux.params.fields import Count, GeneratorSettings, Positive, Scale, Section
+from dermaflux.params.fields import Count, GeneratorSettings, PathText, Positive, Scale, Section
 
 
 class Tiny(Section):
@@ -34,7 +34,7 @@ class Tiny(Section):
 class Backbone(Section):
     """The text-to-image model that is adapted: a diffusers repository."""
 
-    repository: str = "tiny"
+    repository: PathText = "tiny"
     """`tiny` (trained here), a hub id such as `black-forest-labs/FLUX.1-dev`, or a folder."""
     revision: str | None = None
     """Commit of the hub repository; needed for a hub id, so that a run can be repeated."""
