@@ -41,11 +41,10 @@ def pin(section: Backbone, folder: Path) -> None:
                 f"backbone.repository {section.repository} has no {INDEX}; name a folder saved by "
                 "diffusers"
             )
-    elif section.revision is None:
-        raise InputError(
-            f"backbone.repository {section.repository} has no backbone.revision; pin the commit to "
-            "use, as its page on the hub shows it under Files"
-        )
+    try:
+        section.check_pinned()
+    except ValueError as error:
+        raise InputError(str(error)) from None
     content = {"repository": section.repository, "revision": section.revision}
     with atomic_folder(folder) as partial:
         write_json(partial / PIN, content)

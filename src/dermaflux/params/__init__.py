@@ -34,6 +34,7 @@ __all__ = [
     "ENLARGED",
     "LEARNED",
     "REPEATING",
+    "VISION_LANGUAGE",
     "Arm",
     "Audit",
     "Backbone",
@@ -102,6 +103,24 @@ class Params(Section):
             return self.n_synthetic
         return int(self.ratio * (self.n_real if n_real is None else n_real) + 0.5)
 
+    def _prompts_exist(self) -> None:
+        """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
+        if not self.synthesize.settings(self.generator).samples:
+            return
+        source = self.synthesize.prompt_source
+        if source == "held_out" and not self.caption.held_out_fraction:
+            raise ValueError(
+                "synthesize.prompt_source 'held_out' needs captions that training never sees but "
+                "caption.held_out_fraction is 0; raise it or set prompt_source to captions"
+            )
+        mixed = self.train.labels == "diagnosis" and "mixture" in self.train.arms
+        if source == "label" and mixed:
+            raise ValueError(
+                "train.labels 'diagnosis' mixes in synthetic images with a diagnosis but "
+                "synthesize.prompt_source 'label' gives them none; set it to captions or leave "
+                "mixture out of train.arms"
+            )
+
     def input_paths(self) -> dict[str, str]:
         """Parameter -> path, or name where a path may stand, of what this run reads from outside.
 
@@ -134,6 +153,8 @@ class Params(Section):
             )
         for section in (self.finetune, self.synthesize):
             section.settings(self.generator).check_chosen()
+        self._prompts_exist()
+        self.backbone.check_pinned()
         if self.train.labels == "diagnosis" and self.real_fraction is None:
             raise ValueError(
                 "train.labels 'diagnosis' has classes too rare for a balanced n_real; set "
