@@ -162,7 +162,7 @@ def test_a_killed_run_resumes_under_the_same_code_only(
     without_meaning = ("no-meaning", "repeated-id", "outside-layout")
     refused = sum(report["quarantine"]["rule"][rule] for rule in without_meaning)
     assert sum(decoded) == report["images"]["in"] - refused - (0 if edited else 3 * 8)
-    assert len(list(Path(".dermaflux/checkpoints/ingest").glob("*/"))) == edited
+    assert not any(Path(".dermaflux/checkpoints/ingest").glob("*/"))
 
 
 def test_shards_open_as_an_image_dataset(data: Path, tmp_path: Path) -> None:

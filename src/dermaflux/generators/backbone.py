@@ -35,12 +35,11 @@ def pin(section: Backbone, folder: Path) -> None:
     from dermaflux.generators.flux_lora.model.pipeline import INDEX, PIN
 
     source = Path(section.repository)
-    if source.is_dir():
-        if not (source / INDEX).exists():
-            raise InputError(
-                f"backbone.repository {section.repository} has no {INDEX}; name a folder saved by "
-                "diffusers"
-            )
+    if source.is_dir() and not (source / INDEX).exists():
+        raise InputError(
+            f"backbone.repository {section.repository} has no {INDEX}; name a folder saved by "
+            "diffusers"
+        )
     try:
         section.check_pinned()
     except ValueError as error:
