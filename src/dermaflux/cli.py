@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dermaflux.errors import InputError
+
+if TYPE_CHECKING:
+    from dermaflux.params import Params
 
 # Read when torch loads. Threads that spin long while they wait make two busy processes on two cores
 # many times slower, as in `dvc queue start -j 2`; threads that sleep at once cost a third of the
@@ -63,11 +66,25 @@ def _stage(room: str, name: str) -> Callable[[], None]:
 
         params = load()
         accelerate = params.runtime.accelerate
+        if name == "finetune" and not launch.launched():
+            _require_before_training(params)
         if name in _SHARED and accelerate and not launch.launched():
             sys.exit(launch.launch(accelerate, name))
         importlib.import_module(f"dermaflux.{room}.{name}").run(params)
+        if name == "ingest":
+            from dermaflux import conditions
+
+            conditions.warn(params)
 
     return command
+
+
+def _require_before_training(params: Params) -> None:
+    from dermaflux import conditions
+    from dermaflux.generators import registry
+
+    if registry.trainer(params.generator).trains(params.finetune.settings(params.generator)):
+        conditions.require(params, "finetune")
 
 
 for _name, (_room, _help) in _ROOMS.items():
@@ -84,14 +101,19 @@ def caption(
     ] = 10.0,
 ) -> None:
     """Corpus -> captions/; with --estimate, what that would take."""
+    from dermaflux import conditions
     from dermaflux.captions import caption
     from dermaflux.captions import estimate as estimates
+    from dermaflux.params import VISION_LANGUAGE
     from dermaflux.params.load import load
 
     if estimate:
         estimates.run(load(), rate)
-    else:
-        caption.run(load())
+        return
+    params = load()
+    if params.caption.captioner in VISION_LANGUAGE:
+        conditions.require(params, "caption")
+    caption.run(params)
 
 
 @app.command()

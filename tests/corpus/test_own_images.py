@@ -91,9 +91,9 @@ def test_own_folder_is_not_taken_for_a_published_layout(tmp_path: Path) -> None:
 
 def test_mistakes_in_the_parameters_are_one_sentence(tmp_path: Path) -> None:
     kaggle(tmp_path / "kaggle2", 1, True, 0)
-    with pytest.raises(InputError, match="ours, which does not exist; copy"):
+    with pytest.raises(InputError, match="ours', which does not exist; copy"):
         discover(tmp_path, [], [OwnDataset(name="clinic", folder="ours")])
-    with pytest.raises(InputError, match="'kaggle2' .*repeats the name"):
+    with pytest.raises(InputError, match="'kaggle2' has the name of a published dataset"):
         discover(tmp_path, [], [OwnDataset(name="kaggle2", folder="kaggle2")])
     with pytest.raises(InputError, match="known datasets are .*isic2024, clinic"):
         discover(tmp_path, ["other"], [OwnDataset(name="clinic", folder="kaggle2")])

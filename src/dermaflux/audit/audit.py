@@ -105,15 +105,21 @@ def examine(
 def _rows(folder: Path, split: str) -> pd.DataFrame:
     """image_id and label of the benign and malignant images of a split, ordered by image_id."""
     rows = table.metadata(folder, _COLUMNS, split)
+    if split == "train":
+        check_classes(rows["label"], folder, split)
+    rows = rows[rows["label"].isin(CLASSES)]
+    return rows.sort_values("image_id").reset_index(drop=True)
+
+
+def check_classes(labels: pd.Series[str], folder: Path, split: str) -> None:
+    """Raise `InputError` when a class has too few images to be compared with itself."""
     for name in CLASSES:
-        count = int((rows["label"] == name).sum())
-        if count < _MINIMUM and split == "train":
+        count = int((labels == name).sum())
+        if count < _MINIMUM:
             raise InputError(
                 f"{folder} contains {count} {name} images in split {split} but the audit needs "
                 f"{_MINIMUM}; add images of that class"
             )
-    rows = rows[rows["label"].isin(CLASSES)]
-    return rows.sort_values("image_id").reset_index(drop=True)
 
 
 def _quantiles(ratio: Array) -> dict[str, float]:

@@ -26,7 +26,7 @@ from dermaflux.core import table
 from dermaflux.core.checkpoints import checkpoint, fingerprint
 from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import atomic_folder
-from dermaflux.params import Caption, Params
+from dermaflux.params import VISION_LANGUAGE, Caption, Params
 from dermaflux.params.runtime import CaptionRuntime
 from dermaflux.progress import progress
 
@@ -127,7 +127,7 @@ def _open_vlm(
     section: Caption, runtime: CaptionRuntime
 ) -> AbstractContextManager[tuple[CachedVLM, AnswerCache] | None]:
     """The model behind the captioner; None for captioners without one."""
-    if section.captioner not in ("llama", "visual_attributes"):
+    if section.captioner not in VISION_LANGUAGE:
         return nullcontext()
     from dermaflux.captions.vlm.open import open_vlm
 

@@ -16,7 +16,7 @@ from dermaflux.captions.vlm.client import Request
 from dermaflux.captions.vlm.open import model_name, sampling_settings
 from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.params import Caption, Params, TokenPrice
+from dermaflux.params import VISION_LANGUAGE, Caption, Params, TokenPrice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ def estimate(section: Caption, images: pd.DataFrame, cache: AnswerCache | None) 
 
     Images with equal bytes count once. Second tries after the quality gate are not counted.
     """
-    if section.captioner not in ("llama", "visual_attributes"):
+    if section.captioner not in VISION_LANGUAGE:
         return Estimate(len(images), 0, 0, 0, 0, 0)
     images = images.drop_duplicates("sha256") if images["sha256"].notna().all() else images
     three_prompts = section.captioner == "visual_attributes"
@@ -110,7 +110,7 @@ def run(params: Params, rate: float) -> None:
 
 
 def _open_cache(section: Caption) -> AnswerCache | None:
-    if section.captioner not in ("llama", "visual_attributes") or not default_file().exists():
+    if section.captioner not in VISION_LANGUAGE or not default_file().exists():
         return None
     try:
         name = model_name(section)
@@ -121,7 +121,7 @@ def _open_cache(section: Caption) -> AnswerCache | None:
 
 def lines(result: Estimate, section: Caption, price: TokenPrice, rate: float) -> list[str]:
     """The estimate as text, a line per quantity."""
-    if section.captioner not in ("llama", "visual_attributes"):
+    if section.captioner not in VISION_LANGUAGE:
         return [
             f"images       {result.images:,}",
             f"requests     0 (caption.captioner {section.captioner!r} uses no model)",

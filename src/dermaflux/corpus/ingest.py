@@ -11,28 +11,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.files import write_json, write_text
-from dermaflux.core.vocabulary import CLASSES, LABELS
-from dermaflux.corpus import ingest_report
+from dermaflux.core.vocabulary import LABELS
+from dermaflux.corpus import ingest_report, require
 from dermaflux.corpus.decoding.decode import Rule, Task
 from dermaflux.corpus.decoding.decode_cache import DecodeCache, open_cache
 from dermaflux.corpus.decoding.map_batches import map_batches
 from dermaflux.corpus.duplicates import search
+from dermaflux.corpus.shared_folders import once
 from dermaflux.corpus.splitting import policies
 from dermaflux.corpus.splitting.records import DecodedItem, Item, Rejection
 from dermaflux.corpus.splitting.selection import Selection, select
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.sources import paper_counts
 from dermaflux.sources.adapter import Facts, Problem, Record
-from dermaflux.sources.discovery import Dataset, discover
+from dermaflux.sources.discovery import DVC_CACHE, Dataset, discover
 from dermaflux.sources.reading.files import walk_images
 from dermaflux.sources.reading.names import without_suffix
 from dermaflux.sources.reading.unmatched import (
@@ -45,65 +45,109 @@ if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
     from dermaflux.params import Ingest, Params
 
-_DVC_CACHE = "/files/md5/"
-
 
 def run(params: Params) -> None:
-    """Run the stage; raise `InputError` when the data cannot make a corpus."""
+    """Run the stage; raise `InputError` when the data cannot make a corpus.
+
+    The two tables of losses are written, and the counts of each dataset printed, in both cases.
+    """
     data, settings = Path(params.data), params.ingest
     datasets, unread = discover(data, settings.sources, settings.own)
     for part in unread:
-        print(f"unread: {data / part.name} ({part.images} images): {part.reason}")
+        print(f"unread: {quoted(str(data / part.name))} ({part.images} images): {part.reason}")
     passed_over: Counter[str] = Counter()
     items = sorted(
-        (item for dataset in datasets for item in read(dataset, data, passed_over)),
+        once(item for dataset in datasets for item in read(dataset, data, passed_over)),
         key=lambda item: (item.image_id, item.location),
     )
     for line in ingest_report.unread_lines(items):
         print(line)
     _print_names(items, passed_over)
     usable, rejections = screen(items, settings.licences)
-    tasks = [_task(item, settings) for item in usable]
-    with open_cache(tasks, partial(map_batches, executor=params.runtime.executor)) as cache:
-        decoded: list[DecodedItem] = []
-        for item, entry in zip(usable, cache.entries, strict=True):
-            if isinstance(entry, Problem):
-                rejections.append(Rejection(item, "decode", entry))
-            else:
-                decoded.append(DecodedItem(item, entry))
-        published = published_pairs(decoded, datasets)
-        edges = same_photographs(decoded, cache, published, settings.duplicate_correlation)
-        selections = {
-            name: select(
-                decoded,
-                edges,
-                published,
-                policies.policy(name, settings),
-                settings.validation_fraction,
-                params.seed,
-            )
-            for name in policies.NAMES
-        }
-        chosen = selections[settings.policy]
-        rejections += [
-            Rejection(decoded[index].item, stage, problem, chosen.scales[index])
-            for index, (stage, problem) in chosen.lost.items()
-        ]
-        _require_classes(chosen, rejections)
-        rows = _rows(decoded, chosen, cache)
-        table.write(rows, paths.CORPUS, megabytes=settings.shard_megabytes)
-    write_text(paths.QUARANTINE, ingest_report.quarantine_csv(rejections))
-    write_text(paths.LEAKS, ingest_report.leaks_csv(chosen.leaks))
+    leaks: list[dict[str, str]] = []
+    try:
+        require.before_decoding(usable, rejections, settings)
+        tasks = [_task(item, settings) for item in usable]
+        with open_cache(tasks, partial(map_batches, executor=params.runtime.executor)) as cache:
+            decoded = _decoded(usable, cache, rejections)
+            selections = _selections(decoded, cache, datasets, params)
+            chosen = selections[settings.policy]
+            leaks += chosen.leaks
+            rejections += [
+                Rejection(decoded[index].item, stage, problem, chosen.scales[index])
+                for index, (stage, problem) in chosen.lost.items()
+            ]
+            require.before_writing(chosen, rejections, settings)
+            rows = _rows(decoded, chosen, cache)
+            table.write(rows, paths.CORPUS, megabytes=settings.shard_megabytes)
+    except InputError:
+        _write_losses(items, rejections, leaks, datasets, "usable")
+        raise
     report = ingest_report.summary(items, decoded, chosen, rejections, datasets)
     report["policy"] = settings.policy
     report["policies"] = {name: selection.counts() for name, selection in selections.items()}
+    report["test_drawn"] = ingest_report.test_drawn(
+        decoded, chosen, settings.test_fraction, params.seed
+    )
     report["paper"] = {
         "training": {str(scale): count for scale, count in paper_counts.PAPER.items()},
         "residue": {str(scale): count for scale, count in paper_counts.RESIDUE.items()},
     }
     report["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
     report["bayes_auc"] = _bayes_auc(data)
+    _write_losses(items, rejections, leaks, datasets, "kept")
     write_json(paths.INGEST_REPORT, report)
+    print("\n".join(ingest_report.outcome(report)), flush=True)
+
+
+def _write_losses(
+    items: Sequence[Item],
+    rejections: Sequence[Rejection],
+    leaks: Sequence[dict[str, str]],
+    datasets: Sequence[Dataset],
+    rest: Literal["kept", "usable"],
+) -> None:
+    """Write what is left out and why, and print it in a line for each dataset."""
+    write_text(paths.QUARANTINE, ingest_report.quarantine_csv(rejections))
+    write_text(paths.LEAKS, ingest_report.leaks_csv(leaks))
+    print("\n".join(ingest_report.per_dataset(items, rejections, datasets, rest)), flush=True)
+
+
+def _decoded(
+    usable: Sequence[Item], cache: DecodeCache, rejections: list[Rejection]
+) -> list[DecodedItem]:
+    """Items whose image decoded; the others join `rejections`."""
+    decoded: list[DecodedItem] = []
+    for item, entry in zip(usable, cache.entries, strict=True):
+        if isinstance(entry, Problem):
+            rejections.append(Rejection(item, "decode", entry))
+        else:
+            decoded.append(DecodedItem(item, entry))
+    return decoded
+
+
+def _selections(
+    decoded: Sequence[DecodedItem],
+    cache: DecodeCache,
+    datasets: Sequence[Dataset],
+    params: Params,
+) -> dict[policies.Name, Selection]:
+    """What each policy makes of the images."""
+    settings = params.ingest
+    published = published_pairs(decoded, datasets)
+    edges = same_photographs(decoded, cache, published, settings.duplicate_correlation)
+    return {
+        name: select(
+            decoded,
+            edges,
+            published,
+            policies.policy(name, settings),
+            settings.validation_fraction,
+            params.seed,
+            settings.test_fraction,
+        )
+        for name in policies.NAMES
+    }
 
 
 def _bayes_auc(data: Path) -> float | None:
@@ -179,7 +223,7 @@ def _leads_outside(item: Item) -> bool:
     if not os.path.islink(path):
         return False
     target = os.path.realpath(path)
-    return not target.startswith(root + os.sep) and _DVC_CACHE not in target
+    return not target.startswith(root + os.sep) and DVC_CACHE not in target
 
 
 def _task(item: Item, settings: Ingest) -> Task:
@@ -260,16 +304,3 @@ def _rows(
             "phash": f"{image.phash:016x}",
             "duplicate_group": chosen.groups[index],
         }
-
-
-def _require_classes(chosen: Selection, rejections: Sequence[Rejection]) -> None:
-    counts = Counter(chosen.labels[index] for index in chosen.kept())
-    for label in CLASSES:
-        if not counts[label]:
-            rules = Counter(rejection.problem.rule for rejection in rejections).most_common(3)
-            why = ", ".join(f"{rule} {count}" for rule, count in rules) or "nothing"
-            raise InputError(
-                f"the corpus would hold {counts['benign']} benign and {counts['malignant']} "
-                f"malignant images (quarantined: {why}) and needs at least 1 of each; add a "
-                f"dataset with {label} images or loosen the section ingest"
-            )

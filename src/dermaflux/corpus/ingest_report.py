@@ -1,7 +1,8 @@
 """What `ingest` reports: the quarantine and leak tables, and counts that must add up. Pure.
 
-Gives the text of reports/quarantine.csv and reports/leaks.csv and the content of
-reports/ingest.json; in = kept + quarantined, in all and for each dataset and scale.
+Gives the lines that the stage prints, the text of reports/quarantine.csv and reports/leaks.csv
+and the content of reports/ingest.json; in = kept + quarantined, in all and for each dataset and
+scale.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+from dermaflux.core.table import SPLITS
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.corpus.splitting.records import DecodedItem, Item, Rejection
 from dermaflux.corpus.splitting.selection import Selection
 from dermaflux.corpus.splitting.splits import LEAK_COLUMNS
 from dermaflux.errors import quoted
+from dermaflux.paths import QUARANTINE
 from dermaflux.sources.discovery import Dataset
 from dermaflux.sources.reading.own_values import listed
 
@@ -50,6 +54,99 @@ def leaks_csv(rows: Sequence[Mapping[str, str]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
+
+
+_RULES = 3  # named in a line
+
+
+def per_dataset(
+    items: Sequence[Item],
+    rejections: Sequence[Rejection],
+    datasets: Sequence[Dataset],
+    rest: Literal["kept", "usable"],
+) -> list[str]:
+    """A line for each dataset: what went in, and what is left out for which rules.
+
+    `rest` says what the others are: `usable` where the stage fails and nothing is kept. A dataset
+    of which nothing is kept has a second line with an example.
+    """
+    read = Counter(item.dataset.source.name for item in items)
+    lost: dict[str, list[Rejection]] = {dataset.source.name: [] for dataset in datasets}
+    for rejection in rejections:
+        lost[rejection.item.dataset.source.name].append(rejection)
+    lines = []
+    for name, left in lost.items():
+        kept = read[name] - len(left)
+        rules = Counter(rejection.problem.rule for rejection in left).most_common()
+        named = [f"{rule} {count:,}" for rule, count in rules[:_RULES]]
+        named += [f"{len(rules) - _RULES} other rules"] * (len(rules) > _RULES)
+        why = f" ({', '.join(named)})" if named else ""
+        lines.append(f"{name}: {read[name]:,} in, {kept:,} {rest}, {len(left):,} left out{why}")
+        if not kept:
+            lines.append(f"warning: nothing of {name} is {rest}{_example(left, rules)}")
+    return lines
+
+
+def _example(left: Sequence[Rejection], rules: Sequence[tuple[str, int]]) -> str:
+    """The reason of one of the most frequent rule's records."""
+    if not rules:
+        return "; its folder holds no image"
+    first = next(rejection for rejection in left if rejection.problem.rule == rules[0][0])
+    return f", such as {quoted(first.item.location)}: {quoted(first.problem.reason)[1:-1]}"
+
+
+def test_drawn(
+    decoded: Sequence[DecodedItem], selection: Selection, fraction: float | None, seed: int
+) -> dict[str, Any] | None:
+    """What the test part was drawn from and how; None where it is a published one."""
+    if not selection.unpublished_test:
+        return None
+    kept = selection.kept()
+    test = [index for index in kept if selection.splits[index] == "test"]
+    patients = Counter(decoded[index].item.record.facts.patient_id for index in test)
+    labels = Counter(selection.labels[index] for index in test)
+    return {
+        "fraction": fraction,
+        "seed": seed,
+        "images": len(test),
+        "of": len(kept),
+        **{label: labels[label] for label in CLASSES},
+        "patients": len(patients) - (None in patients),
+        "without_patient": patients[None],
+        "sources": dict(Counter(decoded[index].item.dataset.source.name for index in test)),
+    }
+
+
+def outcome(report: Mapping[str, Any]) -> list[str]:
+    """The last lines of the stage: what the corpus holds, and where its test part comes from."""
+    images = report["images"]
+    parts = []
+    for split in SPLITS:
+        by_source = report["kept"].get(split, {}).values()
+        counts = [
+            f"{sum(sum(labels.get(label, {}).values()) for labels in by_source):,} {label}"
+            for label in CLASSES
+        ]
+        parts.append(f"{split} {' and '.join(counts)}")
+    lines = [
+        f"ingest: {images['kept']:,} of {images['in']:,} images kept: {', '.join(parts)}; "
+        f"{images['quarantined']:,} left out, each with its reason in {QUARANTINE.as_posix()}"
+    ]
+    if report["test_drawn"] is not None:
+        lines.append(f"ingest: {drawn_sentence(report['test_drawn'])}")
+    return lines
+
+
+def drawn_sentence(drawn: Mapping[str, Any]) -> str:
+    """How the test part was drawn, in one sentence without a full stop."""
+    unknown = drawn["without_patient"]
+    return (
+        "no kept image is in a published test part, so the test split was drawn here by patient, "
+        f"lesion and duplicate group (ingest.test_fraction {drawn['fraction']:g}, seed "
+        f"{drawn['seed']}): {drawn['images']:,} of {drawn['of']:,} images, {drawn['benign']:,} "
+        f"benign and {drawn['malignant']:,} malignant, of {drawn['patients']:,} known patients"
+        + (f" and {unknown:,} images without a patient id" if unknown else "")
+    )
 
 
 def summary(

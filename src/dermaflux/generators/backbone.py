@@ -35,17 +35,15 @@ def pin(section: Backbone, folder: Path) -> None:
     from dermaflux.generators.flux_lora.model.pipeline import INDEX, PIN
 
     source = Path(section.repository)
-    if source.is_dir():
-        if not (source / INDEX).exists():
-            raise InputError(
-                f"backbone.repository {section.repository} has no {INDEX}; name a folder saved by "
-                "diffusers"
-            )
-    elif section.revision is None:
+    if source.is_dir() and not (source / INDEX).exists():
         raise InputError(
-            f"backbone.repository {section.repository} has no backbone.revision; pin the commit to "
-            "use, as its page on the hub shows it under Files"
+            f"backbone.repository {section.repository} has no {INDEX}; name a folder saved by "
+            "diffusers"
         )
+    try:
+        section.check_pinned()
+    except ValueError as error:
+        raise InputError(str(error)) from None
     content = {"repository": section.repository, "revision": section.revision}
     with atomic_folder(folder) as partial:
         write_json(partial / PIN, content)

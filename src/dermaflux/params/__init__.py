@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dermaflux.params.captions import Caption, TokenPrice
+from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
 from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
     ENLARGED,
@@ -26,7 +26,7 @@ from dermaflux.params.classifiers import (
     ZeroShot,
 )
 from dermaflux.params.corpus import Ingest, OwnColumns, OwnDataset, Validate
-from dermaflux.params.fields import Licence, Modality, Scale, Section
+from dermaflux.params.fields import Licence, Modality, PathText, Scale, Section
 from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
 from dermaflux.params.runtime import Runtime
 
@@ -34,6 +34,7 @@ __all__ = [
     "ENLARGED",
     "LEARNED",
     "REPEATING",
+    "VISION_LANGUAGE",
     "Arm",
     "Audit",
     "Backbone",
@@ -64,7 +65,7 @@ __all__ = [
 class Params(Section):
     """Everything that decides a run."""
 
-    data: str = "data"
+    data: PathText = "data"
     """Folder with the datasets in their published layouts."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     n_real: Annotated[int, Field(ge=0, multiple_of=2)]
@@ -102,6 +103,45 @@ class Params(Section):
             return self.n_synthetic
         return int(self.ratio * (self.n_real if n_real is None else n_real) + 0.5)
 
+    def _prompts_exist(self) -> None:
+        """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
+        if not self.synthesize.settings(self.generator).samples:
+            return
+        source = self.synthesize.prompt_source
+        if source == "held_out" and not self.caption.held_out_fraction:
+            raise ValueError(
+                "synthesize.prompt_source 'held_out' needs captions that training never sees but "
+                "caption.held_out_fraction is 0; raise it or set prompt_source to captions"
+            )
+        mixed = self.train.labels == "diagnosis" and "mixture" in self.train.arms
+        if source == "label" and mixed:
+            raise ValueError(
+                "train.labels 'diagnosis' mixes in synthetic images with a diagnosis but "
+                "synthesize.prompt_source 'label' gives them none; set it to captions or leave "
+                "mixture out of train.arms"
+            )
+
+    def input_paths(self) -> dict[str, str]:
+        """Parameter -> path, or name where a path may stand, of what this run reads from outside.
+
+        Published weights of the hub are among the names.
+        """
+        paths: dict[str, str | None] = {"data": self.data, "audit.features": self.audit.features}
+        if self.caption.captioner == "imported":
+            paths["caption.imported"] = self.caption.imported
+        elif self.caption.captioner in VISION_LANGUAGE and self.caption.route == "in_process":
+            paths["caption.model"] = self.caption.model
+        if self.generator != "released":
+            paths["backbone.repository"] = self.backbone.repository
+        for name, section in (("finetune", self.finetune), ("synthesize", self.synthesize)):
+            for key, value in section.settings(self.generator).input_paths().items():
+                paths[f"{name}.{self.generator}.{key}"] = value
+        for name in self.train.architectures:
+            paths[f"train.models.{name}.weights"] = self.train.models[name].weights
+        for name in self.zero_shot.run:
+            paths[f"zero_shot.models.{name}"] = self.zero_shot.models[name]
+        return {name: path for name, path in paths.items() if path is not None}
+
     @model_validator(mode="after")
     def _consistent(self) -> Params:
         wanted = 0 if self.real_fraction else self.synthetic_wanted()
@@ -113,6 +153,8 @@ class Params(Section):
             )
         for section in (self.finetune, self.synthesize):
             section.settings(self.generator).check_chosen()
+        self._prompts_exist()
+        self.backbone.check_pinned()
         if self.train.labels == "diagnosis" and self.real_fraction is None:
             raise ValueError(
                 "train.labels 'diagnosis' has classes too rare for a balanced n_real; set "

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dermaflux.params.fields import Count, Section
+from dermaflux.params.fields import Count, PathText, Section
 
 
 class TokenPrice(Section):
@@ -16,12 +16,16 @@ class TokenPrice(Section):
     completion: Annotated[float, Field(ge=0.0)] = 0.0
 
 
+VISION_LANGUAGE = ("llama", "visual_attributes")
+"""Captioners that ask a model, which takes long or is paid for."""
+
+
 class Caption(Section):
     """One caption per image (paper section 2.1, Figure 2)."""
 
     captioner: Literal["measured", "label", "llama", "visual_attributes", "imported"] = "measured"
     """`llama` uses DermaFlux's prompt, `visual_attributes` VAP-Diffusion's three."""
-    model: str = "meta-llama/Llama-3.2-11B-Vision-Instruct"
+    model: PathText = "meta-llama/Llama-3.2-11B-Vision-Instruct"
     """Hub id or folder in process; at an endpoint the name its `/models` lists."""
     revision: str | None = None
     """Commit of the hub repository; at an endpoint only part of the key of cached answers."""
@@ -32,7 +36,7 @@ class Caption(Section):
     batch: Count = 8
     """Images per forward pass in process."""
     precision: Literal["fp32", "bf16"] = "bf16"
-    imported: str | None = None
+    imported: PathText | None = None
     """File with captions, for the captioner `imported`."""
     held_out_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of captions that training never sees, for generation from unseen descriptions."""

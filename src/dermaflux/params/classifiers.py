@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from dermaflux.params.choices import RECIPES
-from dermaflux.params.fields import Class, Count, OpenFraction, Positive, Section
+from dermaflux.params.fields import Class, Count, OpenFraction, PathText, Positive, Section
 
 
 class Audit(Section):
@@ -16,7 +16,7 @@ class Audit(Section):
     memorisation_ratio: OpenFraction = 0.5
     """An image is rejected as memorised when its nearest training image is closer than this ratio
     of the distance that training images keep from each other; see `audit.memorisation`."""
-    features: str = "pixels"
+    features: PathText = "pixels"
     """`pixels`, or a folder with SqueezeNet weights in safetensors."""
 
 
@@ -40,7 +40,7 @@ class Model(Section):
     """timm model name."""
     pretrained: bool = False
     """Start from the published weights of the hub, or from `weights`."""
-    weights: str | None = None
+    weights: PathText | None = None
     """A file of pretrained weights in safetensors with timm's names, instead of the hub's."""
     learning_rate: Positive
     options: dict[str, Any] = {}
@@ -116,7 +116,7 @@ class ZeroShot(Section):
     """The wording of each class; several phrasings are averaged."""
     templates: Annotated[list[str], Field(min_length=1)]
     """Sentences with `{c}` for the class; their text features are averaged."""
-    models: dict[str, str] = {}
+    models: dict[str, PathText] = {}
     """Image-text models that open_clip opens: `hf-hub:owner/name`, optionally with `@revision`, or
     a folder with open_clip's files."""
     batch: Count = 64

@@ -14,6 +14,7 @@ from dermaflux.params.fields import (
     Licence,
     Modality,
     OpenFraction,
+    PathText,
     Positive,
     Scale,
     Section,
@@ -44,7 +45,7 @@ class OwnDataset(Section):
     """Prefix of the image ids."""
     folder: Annotated[str, Field(pattern=r"^[^/\\]+$")]
     """Name of a folder directly in the data folder."""
-    csv: str | None = None
+    csv: PathText | None = None
     """CSV file in that folder; without it, folder names give the labels."""
     columns: OwnColumns | None = None
     labels: LabelWords = {}
@@ -86,7 +87,12 @@ class Ingest(Section):
     """Only images under these licences; empty means all. [CC0, CC-BY] allows commercial use."""
     duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
     """Smallest correlation of fine detail at which two images count as one photograph."""
+    test_fraction: OpenFraction | None = 0.2
+    """Share of the groups of images (patient, lesion, duplicate group) drawn as the test part where
+    no kept image is in a published one; with any published test image in the corpus nothing is
+    drawn. null draws none, and stops where there is none."""
     validation_fraction: OpenFraction = 0.15
+    """The same for the validation part, of the groups that hold no test image."""
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     shard_megabytes: Positive = 64.0
 
@@ -97,13 +103,15 @@ class Validate(Section):
     minimum_side: Count = 128
     """Smallest published shorter side in pixels."""
     malignant_fraction: dict[Literal["train", "validation", "test"], FractionRange] = {
-        "train": (0.01, 0.6),
-        "validation": (0.01, 0.6),
-        "test": (0.05, 0.7),
+        "train": (0.0005, 0.9),
+        "validation": (0.0005, 0.9),
+        "test": (0.0005, 0.9),
     }
-    """Smallest and largest share of malignant images per split."""
+    """Smallest and largest share of malignant images per split, each widened by three standard
+    errors of the images there are; every split must hold both classes, whatever the limits."""
     source_malignant_fraction: dict[str, FractionRange] = {}
-    """The same per dataset, by name, where the corpus holds it: labels read the wrong way round."""
+    """The same per dataset, by name, where the corpus holds it: labels read the wrong way round.
+    A few images of a dataset may have another share by chance, which the widening allows for."""
     caption_characters: Annotated[tuple[Count, Count], Field(strict=False)] = (20, 1200)
     """Shortest and longest caption that is not flagged."""
     caption_fault_fraction: Fraction = 0.02

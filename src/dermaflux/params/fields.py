@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from dermaflux.errors import quoted
+
+_SHELL_WORD = re.compile(r"^~|\$\w|\$\{|%[A-Za-z_]\w*%")
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -61,6 +64,21 @@ LabelWords = Annotated[dict[str, Label], BeforeValidator(_as_words)]
 """Words of a table or of folders -> the label they mean."""
 
 
+def _without_shell_words(value: str) -> str:
+    """Refuse what a shell would expand: DVC and git read the value as it stands."""
+    if _SHELL_WORD.search(value):
+        expanded = os.path.expandvars(os.path.expanduser(value))
+        expanded = "its absolute path" if _SHELL_WORD.search(expanded) else quoted(expanded)
+        raise ValueError(
+            f"{quoted(value)} holds ~ or a variable, which only a shell expands; write {expanded}"
+        )
+    return value
+
+
+PathText = Annotated[str, AfterValidator(_without_shell_words)]
+"""A path, or a name where a path may stand; without ~ and variables such as $HOME."""
+
+
 class Section(BaseModel):
     """A frozen group of parameters that refuses keys it does not know."""
 
@@ -75,6 +93,10 @@ class GeneratorSettings(Section):
 
     def check_chosen(self) -> None:
         """Raise `ValueError` when a run that chooses this generator cannot use these values."""
+
+    def input_paths(self) -> dict[str, str | None]:
+        """Parameter -> path of what is read from outside, or a name where a path may stand."""
+        return {}
 
 
 class Optimisation(GeneratorSettings):

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
+from dermaflux.errors import quoted
 from dermaflux.params.choices import GENERATORS, generator_schema
-from dermaflux.params.fields import Count, GeneratorSettings, Positive, Scale, Section
+from dermaflux.params.fields import Count, GeneratorSettings, PathText, Positive, Scale, Section
 
 
 class Tiny(Section):
@@ -34,11 +36,20 @@ class Tiny(Section):
 class Backbone(Section):
     """The text-to-image model that is adapted: a diffusers repository."""
 
-    repository: str = "tiny"
+    repository: PathText = "tiny"
     """`tiny` (trained here), a hub id such as `black-forest-labs/FLUX.1-dev`, or a folder."""
     revision: str | None = None
     """Commit of the hub repository; needed for a hub id, so that a run can be repeated."""
     tiny: Tiny = Tiny()
+
+    def check_pinned(self) -> None:
+        """Raise `ValueError` for a hub id without a revision."""
+        local = self.repository == "tiny" or Path(self.repository).is_dir()
+        if self.revision is None and not local:
+            raise ValueError(
+                f"backbone.repository {quoted(self.repository)} has no backbone.revision; pin the "
+                "commit to use, as its page on the hub shows it under Files"
+            )
 
 
 class _GeneratorSections(Section):

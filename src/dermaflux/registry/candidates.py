@@ -17,7 +17,7 @@ from dermaflux.core import table
 from dermaflux.core.checkpoints import fingerprint
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
-from dermaflux.params import LEARNED, Params
+from dermaflux.params import LEARNED, Arm, Params
 from dermaflux.registry import lineage
 
 if TYPE_CHECKING:
@@ -71,14 +71,20 @@ def auc(rows: pd.DataFrame) -> float:
     return binary.auc(rows["malignant"].to_numpy().astype(int), rows["probability"].to_numpy())
 
 
-def candidates(params: Params) -> list[Candidate]:
-    """Every trained cell of `promote.architecture`, best validation AUC first, ties by name."""
+def learned_arms(params: Params) -> list[Arm]:
+    """Arms that can be promoted; raises `InputError` when there is none."""
     arms = [arm for arm in params.train.arms if arm in LEARNED]
     if not arms:
         raise InputError(
             f"train.arms {params.train.arms} contains no candidate, because none of them trains "
             "features; add real or mixture"
         )
+    return arms
+
+
+def candidates(params: Params) -> list[Candidate]:
+    """Every trained cell of `promote.architecture`, best validation AUC first, ties by name."""
+    arms = learned_arms(params)
     trained = []
     for seed in params.train.seeds:
         cell = paths.cell(params.promote.architecture, seed)

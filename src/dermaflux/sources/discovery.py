@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.params import OwnDataset
 from dermaflux.sources import folder
 from dermaflux.sources.adapter import Source
@@ -18,6 +18,13 @@ from dermaflux.sources.reading import csv_table
 from dermaflux.sources.reading.files import image_files, walk_images
 from dermaflux.sources.reading.folders import subfolders
 from dermaflux.sources.registry import SOURCES
+
+DVC_CACHE = "/files/md5/"
+"""Part of the path of every file in DVC's cache, to which its links in a data folder lead."""
+NO_ADAPTER = (
+    "no adapter reads it; add an entry to ingest.own with this folder and a csv, or with folders "
+    "called benign and malignant in it (docs/data.md)"
+)
 
 
 @dataclass(frozen=True)
@@ -105,22 +112,97 @@ def _all_located(data: Path, children: Sequence[Path]) -> list[Dataset]:
 def _own_datasets(data: Path, children: Sequence[Path], own: Sequence[OwnDataset]) -> list[Dataset]:
     """The team's own datasets, each in the folder that the parameters name."""
     datasets: list[Dataset] = []
-    for entry in own:
+    for number, entry in enumerate(own):
         root = data / entry.folder
         if root not in children:
             raise InputError(
-                f"ingest.own {entry.name!r} names the folder {root}, which does not exist; copy "
-                "the images there or correct the name"
+                f"ingest.own {entry.name!r} names the folder {quoted(str(root))}, which does not "
+                "exist; copy the images there or correct the name"
             )
-        taken = {dataset.source.name for dataset in datasets} | SOURCES.keys()
-        if entry.name in taken or any(dataset.root == root for dataset in datasets):
+        if entry.name in SOURCES:
             raise InputError(
-                f"ingest.own {entry.name!r} with folder {entry.folder!r} repeats the name or the "
-                "folder of another dataset; choose one that is free"
+                f"ingest.own {entry.name!r} has the name of a published dataset; choose another, "
+                f"such as own-{entry.name}"
             )
+        for other in own[:number]:
+            _check_apart(entry, other)
         adapter = csv_table if entry.csv else folder
         datasets.append(Dataset(adapter.source(entry), root, (root,)))
     return datasets
+
+
+def _check_apart(entry: OwnDataset, other: OwnDataset) -> None:
+    """Refuse two entries of one name, and two that would read the same images.
+
+    Two CSV files of a folder, or two image columns of one CSV file (a dermoscopic and a clinical
+    photograph of each lesion), name different images; see `corpus.shared_folders`.
+    """
+    both = f"ingest.own {other.name!r} and {entry.name!r} both read the folder"
+    if entry.folder == other.folder and (entry.csv is None or other.csv is None):
+        without = entry.name if entry.csv is None else other.name
+        raise InputError(
+            f"{both} {quoted(entry.folder)}, and without csv {without!r} reads every image of it; "
+            "keep one of the entries, or give each a csv"
+        )
+    if entry.folder == other.folder and _names_of_images(entry) == _names_of_images(other):
+        table, column = _names_of_images(entry)
+        raise InputError(
+            f"{both} {quoted(entry.folder)} by the column {quoted(column)} of {quoted(table)}, so "
+            "every image would be read twice; keep one of the entries, with all its columns"
+        )
+    if entry.name == other.name:
+        raise InputError(
+            f"two entries of ingest.own are called {entry.name!r}, and image ids begin with that "
+            "name; give each entry its own"
+        )
+
+
+def _names_of_images(entry: OwnDataset) -> tuple[str, str]:
+    """CSV file and column in which an entry names its images."""
+    return os.path.normpath(entry.csv or ""), entry.columns.image if entry.columns else ""
+
+
+def _check_links(data: Path, dataset: Dataset) -> None:
+    """Refuse a linked folder or table anywhere in a dataset's folders.
+
+    DVC follows a link that is itself a dependency, as the data folder may be, and none below it:
+    the hash in dvc.lock covers nothing of a linked folder, and does not change with a linked file
+    (measured with DVC 3). Linked images are left out one by one, see `corpus.ingest`.
+    """
+    inside = os.path.realpath(data) + os.sep
+    links = [link for folder in dataset.folders for link in _links(folder, inside)]
+    if links:
+        first, more = links[0], f" ({len(links) - 1:,} more)" if len(links) > 1 else ""
+        raise InputError(
+            f"{quoted(first)} is a link to {quoted(os.path.realpath(first))}{more}, and DVC hashes "
+            "nothing behind a link, so that new or changed files there would stay unseen; copy it "
+            "(or fetch it with `dvc import-url`), or set data to the real folder that holds the "
+            "datasets"
+        )
+
+
+def _links(folder: Path, inside: str) -> list[str]:
+    """Links to folders, and to tables that are not `inside` the data folder, in a fixed order."""
+    if folder.is_symlink():
+        return [] if DVC_CACHE in os.path.realpath(folder) else [str(folder)]
+    links, waiting = [], [str(folder)] * folder.is_dir()
+    while waiting:
+        # Asks the file system for nothing but listings: a network drive takes long for each file.
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if not entry.is_symlink():
+                    waiting += [entry.path] * entry.is_dir()
+                elif entry.is_dir() or not _covered(entry, inside):
+                    links.append(entry.path)
+    return sorted(links)
+
+
+def _covered(link: os.DirEntry[str], inside: str) -> bool:
+    """Whether a link to a file is no matter here: an image, or to a file that DVC hashes."""
+    if os.path.splitext(link.name)[1].lower() in IMAGE_SUFFIXES:
+        return True
+    target = os.path.realpath(link.path)
+    return target.startswith(inside) or DVC_CACHE in target
 
 
 def discover(
@@ -156,11 +238,19 @@ def discover(
             )
     if not datasets:
         raise InputError(
-            f"{data} holds none of the datasets {', '.join(SOURCES)}; unpack one into a folder of "
-            "its name"
+            f"{quoted(str(data))} holds none of the datasets {', '.join(SOURCES)}; unpack one into "
+            f"a folder of its name, or name your own images in ingest.own{_folders(children)}"
         )
     chosen = [d for d in datasets if not wanted or d.source.name in wanted]
+    for dataset in chosen:
+        _check_links(data, dataset)
     return chosen, _unread(data, children, datasets, chosen)
+
+
+def _folders(children: Sequence[Path]) -> str:
+    """The folders that an entry of `ingest.own` could name, as an addition to a sentence."""
+    names = ", ".join(quoted(child.name) for child in children[:3])
+    return f" (folders there: {names}{' and others' if len(children) > 3 else ''})" if names else ""
 
 
 def _unread(
@@ -172,7 +262,7 @@ def _unread(
         dataset = owner.get(child)
         if dataset in chosen and dataset is not None:
             continue
-        reason = "no adapter reads it" if dataset is None else "ingest.sources leaves it out"
+        reason = NO_ADAPTER if dataset is None else "ingest.sources leaves it out"
         inside = [folder for folder in owner if child in folder.parents]
         if inside and any(owner[folder] not in chosen for folder in inside):
             reason = "ingest.sources leaves it out"

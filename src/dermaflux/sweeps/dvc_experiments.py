@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,26 @@ def _git(*arguments: str) -> str:
 def commit(revision: str) -> str:
     """Full hash of a commit; raise `InputError` when git has no such revision."""
     return _git("rev-parse", "--verify", f"{revision}^{{commit}}").strip()
+
+
+def tracked(path: str) -> bool:
+    """Whether all of an existing path below the working directory is tracked by git or DVC."""
+    from dvc.exceptions import OutputNotFoundError
+
+    here, absolute = os.getcwd(), os.path.abspath(path)
+    if not absolute.startswith(here + os.sep):
+        return False
+    others = _git("ls-files", "-z", "--others", "--directory", "--", path).split("\0")
+    unknown = [os.path.join(here, name).rstrip("/") for name in others if name]
+    if not unknown:
+        return True
+    with repository() as repo:
+        try:
+            found = repo.find_outs_by_path(absolute, recursive=True, strict=False)
+        except OutputNotFoundError:
+            return False
+    outs = [str(out.fs_path) for out in found]
+    return all(any(f"{name}/".startswith(f"{out}/") for out in outs) for name in unknown)
 
 
 def finished() -> dict[str, dict[str, str]]:

@@ -7,6 +7,7 @@ running or finished on this commit is skipped, so the same command continues an 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.params import Params
 from dermaflux.sweeps import grid, plan, probe
 
@@ -25,6 +26,7 @@ def run(name: str, dry: bool) -> None:
     runs = grid.runs(name, definition)
     raw = _raw()
     resolved = plan.resolve(raw, runs)
+    _check_paths(runs, resolved)
     counts = _corpus_counts()
     training = counts["train"] if counts else None
     for run, params in zip(runs, resolved, strict=True):
@@ -59,6 +61,28 @@ def _raw() -> dict[str, Any]:
     load()  # raises the InputError of a broken file
     raw: dict[str, Any] = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))
     return raw
+
+
+def _check_paths(runs: Sequence[grid.Run], resolved: Sequence[Params]) -> None:
+    """Refuse a relative path that a run would not find: it executes in a copy of the checkout.
+
+    The copy holds what git and DVC track, nothing else.
+    """
+    from dermaflux.sweeps import dvc_experiments
+
+    known: dict[str, bool] = {}
+    for run, params in zip(runs, resolved, strict=True):
+        for parameter, value in params.input_paths().items():
+            if Path(value).is_absolute() or not Path(value).exists():
+                continue
+            if value not in known:
+                known[value] = dvc_experiments.tracked(value)
+            if not known[value]:
+                raise InputError(
+                    f"nothing is queued: {run.name}: {parameter} {quoted(value)} is neither in git "
+                    "nor tracked by DVC, so the copy of the repository in which a queued run "
+                    f"executes lacks it; set it to {quoted(os.path.abspath(value))}"
+                )
 
 
 def _corpus_counts() -> dict[str, dict[str, int]] | None:

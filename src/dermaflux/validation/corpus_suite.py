@@ -6,7 +6,7 @@ Expectations see metadata only, never pixels. The limits come from the sections 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.core import table
@@ -130,8 +130,8 @@ def _text_where(wrong: pd.Series[bool], reason: str, values: pd.Series[Any]) -> 
     return out
 
 
-def checks(params: Params, sources: Iterable[str]) -> list[Check]:
-    """Checks of the image table, with the limits of `params` for the `sources` it contains."""
+def checks(params: Params, corpus: pd.DataFrame) -> list[Check]:
+    """Checks of the image table, with the limits of `params` for the datasets it contains."""
     limits, published = params.validate_, as_published(params)
     licences = tuple(params.ingest.licences) or LICENCES
     return [
@@ -170,29 +170,45 @@ def checks(params: Params, sources: Iterable[str]) -> list[Check]:
             else "the scale of an image is the largest that its published shorter side fills",
         ),
         among("one caption per image", "captions", (1,), "every image has exactly one caption"),
-        *_label_balances(params, sources),
+        *label_balances(params, corpus),
         *_in_one_split(blocking=not published),
     ]
 
 
-def _label_balances(params: Params, sources: Iterable[str]) -> Iterator[Check]:
-    for split, (low, high) in params.validate_.malignant_fraction.items():
-        yield _balance(split, {"split": split}, low, high)
+def label_balances(params: Params, corpus: pd.DataFrame) -> Iterator[Check]:
+    """The share of malignant images in each split and dataset; every split holds both classes."""
+    images = _sizes(corpus, "split")
+    for split, limits in params.validate_.malignant_fraction.items():
+        count = images.get(split, 1)
+        low, high = _widened(limits, count)
+        yield _balance(split, max(low, 0.5 / count), min(high, 1 - 0.5 / count), "split")
+    images = _sizes(corpus, "source")
     per_source = params.validate_.source_malignant_fraction
-    for source in sorted(sources):
-        if source in per_source:
-            low, high = per_source[source]
-            yield _balance(source, {"source": source}, low, high)
+    for source in sorted(images.keys() & per_source.keys()):
+        yield _balance(source, *_widened(per_source[source], images[source]), "source")
 
 
-def _balance(part: str, row_condition: dict[str, str], low: float, high: float) -> Check:
+def _sizes(corpus: pd.DataFrame, column: str) -> dict[str, int]:
+    if column not in corpus:
+        return {}
+    return {str(name): int(count) for name, count in corpus[column].value_counts().items()}
+
+
+def _widened(limits: tuple[float, float], images: int) -> tuple[float, float]:
+    """Limits of a share, widened by three standard errors of that share among so many images."""
+    low, high = limits
+    low_error, high_error = ((share * (1 - share) / images) ** 0.5 for share in limits)
+    return max(low - 3 * low_error, 0.0), min(high + 3 * high_error, 1.0)
+
+
+def _balance(part: str, low: float, high: float, column: str) -> Check:
     return mean_between(
         f"label balance of {part}",
         "malignant",
         low,
         high,
         f"between {low:.1%} and {high:.1%} of the {part} images are malignant",
-        row_condition,
+        {column: part},
     )
 
 

@@ -48,9 +48,8 @@ def run(params: Params) -> None:
         "captions": caption_suite.with_derived_columns(captions, corpus),
     }
     context = _context()
-    sources = corpus["source"].dropna().unique() if "source" in corpus else ()
     suites = {
-        "corpus": corpus_suite.checks(params, sources),
+        "corpus": corpus_suite.checks(params, corpus),
         "captions": caption_suite.checks(params),
     }
     results = {name: _validate(context, name, suites[name], frames[name]) for name in frames}

@@ -68,18 +68,37 @@ def draw(rows: pd.DataFrame, wanted: Mapping[str, int], seed: int) -> list[str]:
 
 def check_real(available: Mapping[str, int], count: int) -> None:
     """Raise `InputError` when a class of the training split is too small for n_real `count`."""
-    for name in CLASSES:
-        images = available.get(name, 0)
-        if images == 0 and count:
-            raise InputError(
-                f"the training split holds 0 {name} images but n_real {count} needs {count // 2}; "
-                "add a dataset with that class"
-            )
-        if images < count // 2:
-            raise InputError(
-                f"n_real {count} needs {count // 2} {name} images but the training split holds "
-                f"{images}; lower n_real to {2 * images} or add data"
-            )
+    images, name = min((available.get(name, 0), name) for name in CLASSES)
+    if images == 0 and count:
+        raise InputError(
+            f"the training split holds 0 {name} images but n_real {count} needs {count // 2}; "
+            "add a dataset with that class"
+        )
+    if images < count // 2:
+        raise InputError(
+            f"n_real {count} needs {count // 2} {name} images but the training split holds "
+            f"{images}; lower n_real to {2 * images} or add data"
+        )
+
+
+def real_counts(available: Mapping[str, int], count: int, share: float | None) -> dict[str, int]:
+    """Real images of each class: half of n_real `count`, or `share` of each class.
+
+    Raises `InputError` when the training split, which has the `available` images, is too small.
+    """
+    if share is not None:
+        return fraction(available, share)
+    check_real(available, count)
+    return balanced(count)
+
+
+def check_pool(wanted: int, images: int) -> None:
+    """Raise `InputError` when a pool of `images` cannot give the `wanted` synthetic images."""
+    if wanted > images:
+        raise InputError(
+            f"the mixture needs {wanted:,} synthetic images but synthesize.images is {images:,}; "
+            "lower ratio or real_fraction, or raise synthesize.images"
+        )
 
 
 def draw_real(rows: pd.DataFrame, count: int, seed: int) -> list[str]:

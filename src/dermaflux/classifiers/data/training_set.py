@@ -120,9 +120,8 @@ def _classes(params: Params, training: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _real_counts(params: Params, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
-    if params.real_fraction is None:
-        return subset.balanced(params.n_real)
-    return subset.fraction(subset.counts(rows, classes), params.real_fraction)
+    available = subset.counts(rows, classes)
+    return subset.real_counts(available, params.n_real, params.real_fraction)
 
 
 def _has_classes(pool: pd.DataFrame, classes: Sequence[str]) -> None:

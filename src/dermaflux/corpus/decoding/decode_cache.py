@@ -144,13 +144,15 @@ MapBatches = Callable[
 def open_cache(tasks: Sequence[Task], map_batches: MapBatches) -> Iterator[DecodeCache]:
     """Decode files into a cache, in their order; its folder is removed when the block ends.
 
-    It stays when the block is interrupted, so that the next run with the same files resumes.
+    It stays when the block is interrupted, by a full disk too, so that the next run with the same
+    files resumes; of other files, only running stages keep theirs.
     """
     from filelock import FileLock
 
     folder = project_root() / ".dermaflux" / "checkpoints" / "ingest" / _fingerprint(tasks)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
+        _remove_others(folder)
         folder.mkdir(exist_ok=True)
         cache = DecodeCache(folder)
         with closing(cache):
@@ -161,6 +163,24 @@ def open_cache(tasks: Sequence[Task], map_batches: MapBatches) -> Iterator[Decod
                 shutil.rmtree(folder)  # the user will change the input, and with it the fingerprint
                 raise
         shutil.rmtree(folder)
+
+
+def _remove_others(folder: Path) -> None:
+    """Remove what killed runs with other files or other code left, unless one is running.
+
+    Such a cache may be as large as the corpus, and nothing else would ever remove it.
+    """
+    from filelock import FileLock, Timeout
+
+    for other in sorted(folder.parent.glob("*/")):
+        if other == folder:
+            continue
+        try:
+            with FileLock(other.with_suffix(".lock"), timeout=0):
+                shutil.rmtree(other, ignore_errors=True)
+        except Timeout:
+            continue
+        print("ingest: removed the unfinished work of a run with other files or code", flush=True)
 
 
 def _fingerprint(tasks: Sequence[Task]) -> str:

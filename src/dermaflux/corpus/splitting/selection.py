@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.corpus.splitting import splits
 from dermaflux.corpus.splitting.policies import Policy
 from dermaflux.corpus.splitting.records import DecodedItem, Stage
@@ -34,6 +35,8 @@ class Selection:
     """Index of each image that leaves, and why."""
     leaks: list[dict[str, str]] = field(default_factory=list)
     """Rows of reports/leaks.csv."""
+    unpublished_test: bool = False
+    """Whether no image that stays is in a published test part, so that one is drawn, if asked."""
 
     def kept(self) -> list[int]:
         """Indices of the images that stay."""
@@ -64,11 +67,14 @@ def select(
     policy: Policy,
     validation_fraction: float,
     seed: int,
+    test_fraction: float | None = None,
 ) -> Selection:
     """Apply a policy.
 
     `edges` int (E, 2) are pairs of indices of images that show the same photograph, `published`
-    those of them that a dataset's own list of duplicates names.
+    those of them that a dataset's own list of duplicates names. `test_fraction` of the groups of
+    images that belong together become the test part where no image that stays is in a published
+    one; with None there is then no test part.
     """
     labels, scales, lost = _one_by_one(decoded, policy)
     left = [index for index in range(len(decoded)) if index not in lost]
@@ -96,14 +102,20 @@ def select(
         )
         out |= {rest[row]: ("duplicate", problem) for row, problem in redundant.items()}
     together = splits.components(len(left), copies, lesions, patients)
-    parts = splits.assign(ids, held_out, together, validation_fraction, seed)
+    classes = [None if row in out else labels[index] for row, index in enumerate(left)]
+    classes = [name if name in CLASSES else None for name in classes]
+    drawn = not any(test and row not in out for row, test in enumerate(held_out))
+    if drawn and test_fraction is not None:
+        free = [not test for test in held_out]
+        held_out = splits.draw("test", ids, free, together, test_fraction, seed, classes, reserve=2)
+    parts = splits.assign(ids, held_out, together, validation_fraction, seed, classes)
     split_column: list[str | None] = [None] * len(decoded)
     group_column: list[str | None] = [None] * len(decoded)
     for row, index in enumerate(left):
         split_column[index], group_column[index] = parts[row], copies[row]
     lost |= {left[row]: reason for row, reason in out.items()}
     leak_rows = splits.leak_rows(ids, parts, leaks)
-    return Selection(labels, scales, split_column, group_column, lost, leak_rows)
+    return Selection(labels, scales, split_column, group_column, lost, leak_rows, drawn)
 
 
 def _one_by_one(

@@ -160,23 +160,58 @@ def assign(
     labels: Array,
     fraction: float,
     seed: int,
+    classes: Keys | None = None,
 ) -> list[str]:
     """`train`, `validation` or `test` of each item; items of one component stay together.
 
-    A component goes to validation when the hash of the seed and its smallest id falls below
-    `fraction`, so that adding images never moves the components they do not touch.
+    `labels` int (N,) are component numbers, `classes` the classes that each part must hold; see
+    `draw`, which takes `fraction` of the components without a test item for validation.
     """
-    smallest: dict[int, str] = {}
-    for name, label in zip(ids, labels.tolist(), strict=True):
-        smallest[label] = min(name, smallest.get(label, name))
-    validation = {label for label, name in smallest.items() if _uniform(seed, name) < fraction}
+    free = [not test for test in held_out]
+    validation = draw("validation", ids, free, labels, fraction, seed, classes, reserve=1)
     return [
-        "test" if test else "validation" if label in validation else "train"
-        for test, label in zip(held_out, labels.tolist(), strict=True)
+        "test" if test else "validation" if drawn else "train"
+        for test, drawn in zip(held_out, validation, strict=True)
     ]
 
 
-def _uniform(seed: int, name: str) -> float:
+def draw(
+    part: Literal["validation", "test"],
+    ids: Sequence[str],
+    free: Sequence[bool],
+    labels: Array,
+    fraction: float,
+    seed: int,
+    classes: Keys | None = None,
+    reserve: int = 0,
+) -> list[bool]:
+    """Whether each item belongs to a part that takes `fraction` of the components (`labels`).
+
+    A component is drawn when the hash of part, seed and its smallest id falls below `fraction`, so
+    that adding images never moves the components they do not touch. Where a class is so rare that
+    this would take none of its components, or not leave `reserve` of them for other parts, the
+    order of the hashes decides: the other parts are served first, then this one. Items that are not
+    `free` are never drawn; items whose class is None do not count for any class.
+    """
+    components = labels.tolist()
+    smallest: dict[int, str] = {}
+    for name, label in zip(ids, components, strict=True):
+        smallest[label] = min(name, smallest.get(label, name))
+    position = {label: _uniform(part, seed, name) for label, name in smallest.items()}
+    drawn = {label for label, place in position.items() if place < fraction}
+    holders: dict[str, set[int]] = {}
+    for label, known, is_free in zip(components, classes or [None] * len(ids), free, strict=True):
+        if known is not None and is_free:
+            holders.setdefault(known, set()).add(label)
+    orders = [sorted(found, key=position.__getitem__) for found in holders.values()]
+    for order in orders:
+        drawn -= set(order[max(len(order) - reserve, 0) :])
+    for order in orders:
+        drawn |= set(order[: len(order) > reserve])
+    return [is_free and label in drawn for label, is_free in zip(components, free, strict=True)]
+
+
+def _uniform(part: str, seed: int, name: str) -> float:
     """A number in [0, 1) that depends on nothing but its arguments."""
-    digest = hashlib.sha256(f"validation split\0{seed}\0{name}".encode()).digest()
+    digest = hashlib.sha256(f"{part} split\0{seed}\0{name}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

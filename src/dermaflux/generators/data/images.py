@@ -137,18 +137,25 @@ def select(rows: pd.DataFrame, scales: Sequence[int], maximum: int, seed: int) -
     The choice depends on (seed, image_id) alone: other images in the corpus do not change the order
     in which a class is taken. Raises `InputError` for an empty class.
     """
+    check_scales(rows, scales)
     rows = rows[rows["scale"].isin(scales)]
     chosen: list[Sample] = []
     for label in CLASSES:
         samples = _samples(rows[rows["label"] == label])
-        if not samples:
+        samples.sort(key=lambda sample: rank(seed, sample.image_id))
+        chosen += samples[: maximum // 2] if maximum else samples
+    return sorted(chosen, key=lambda sample: sample.image_id)
+
+
+def check_scales(rows: pd.DataFrame, scales: Sequence[int]) -> None:
+    """Raise `InputError` when no training image of a class has one of the scales."""
+    labels = rows.loc[rows["scale"].isin(scales), "label"]
+    for label in CLASSES:
+        if not (labels == label).any():
             raise InputError(
                 f"finetune.scales {list(scales)} leave no {label} training image; add a "
                 "scale or data"
             )
-        samples.sort(key=lambda sample: rank(seed, sample.image_id))
-        chosen += samples[: maximum // 2] if maximum else samples
-    return sorted(chosen, key=lambda sample: sample.image_id)
 
 
 def choose_held_out(samples: Sequence[Sample], count: int) -> list[Sample]:

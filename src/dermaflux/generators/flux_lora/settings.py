@@ -12,13 +12,19 @@ from dermaflux.generators.flux_lora.model.options import (
     Targets,
     TimestepDensity,
 )
-from dermaflux.params.fields import Count, GeneratorSettings, Optimisation, Positive
+from dermaflux.params.fields import (
+    Count,
+    GeneratorSettings,
+    Optimisation,
+    PathText,
+    Positive,
+)
 
 
 class Finetune(Optimisation):
     """Rectified-flow LoRA (paper section 2.2)."""
 
-    imported: str | None = None
+    imported: PathText | None = None
     """A finished LoRA instead of training: a safetensors file in diffusers' or kohya's names, or a
     hub id such as `StathisGln/DermaFlux`."""
     imported_revision: str | None = None
@@ -47,6 +53,10 @@ class Finetune(Optimisation):
     48 GB; adapter and optimiser are fp32 always."""
     compile: bool = False
     """Compile the transformer block by block, one static shape per bucket; rounds differently."""
+
+    def input_paths(self) -> dict[str, str | None]:
+        """The finished LoRA."""
+        return {"imported": self.imported}
 
 
 class Synthesize(GeneratorSettings):

@@ -1,0 +1,139 @@
+"""What later stages would refuse, found as soon as `ingest` has counted the corpus.
+
+Each condition is defined where it must hold, and asked here with the counts alone: `ingest` prints
+what is not met; `caption` by a model and the training of `finetune`, which cost hours or money,
+refuse to begin. Reads the metadata of corpus/; writes nothing and decides no byte of any output,
+so the stages that ask need not depend on the parameters that are read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dermaflux import paths
+from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.errors import InputError, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from dermaflux.params import Params
+
+_COLUMNS = ("image_id", "label", "diagnosis", "split", "source", "scale")
+
+
+def warn(params: Params) -> None:
+    """Print what is not met, a line each."""
+    for sentence in unmet(params):
+        print(f"warning: a later stage will stop: {sentence}", flush=True)
+
+
+def require(params: Params, stage: str) -> None:
+    """Raise `InputError` with the first sentence that is not met, before `stage` costs anything."""
+    for sentence in unmet(params):
+        raise InputError(f"{stage} would be in vain: {sentence}")
+
+
+def unmet(params: Params) -> Iterator[str]:
+    """A sentence for each condition of a later stage that corpus and parameters do not meet."""
+    corpus = table.metadata(paths.CORPUS, _COLUMNS)
+    empty = list(_classes_of_splits(corpus))
+    yield from empty
+    if not empty:
+        yield from _balances(params, corpus)
+    training = corpus[corpus["split"] == "train"]
+    checks: list[Callable[[], object]] = [
+        lambda: _generator(params, training),
+        lambda: _audit(params, training),
+        lambda: _cells(params, corpus),
+        lambda: _promote(params),
+    ]
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            yield str(error)
+
+
+def _classes_of_splits(corpus: pd.DataFrame) -> Iterator[str]:
+    """Splits without an image of a class; `validate` calls this a wrong label balance."""
+    sizes = corpus.groupby(["split", "label"]).size()
+    for split in table.SPLITS:
+        counts = {label: int(sizes.get((split, label), 0)) for label in CLASSES}
+        if not all(counts.values()):
+            fix = {
+                "train": "add images",
+                "validation": "add images of other patients or raise ingest.validation_fraction",
+                "test": "add test images, or images of other patients if the test part is drawn",
+            }[split]
+            yield (
+                f"the {split} split holds {counts['benign']} benign and {counts['malignant']} "
+                f"malignant images and needs at least 1 of each; {fix}"
+            )
+
+
+def _balances(params: Params, corpus: pd.DataFrame) -> Iterator[str]:
+    """Label balances of `validate`."""
+    from dermaflux.validation.corpus_suite import label_balances
+
+    for check in label_balances(params, corpus):
+        ((column, part),) = (check.row_condition or {}).items()
+        share = float((corpus.loc[corpus[column] == part, "label"] == "malignant").mean())
+        if not check.arguments["min_value"] <= share <= check.arguments["max_value"]:
+            yield (
+                f"{share:.1%} of the {part} images are malignant and {check.description}; correct "
+                "the data or the limits in the section validate"
+            )
+
+
+def _generator(params: Params, training: pd.DataFrame) -> None:
+    """Images for `finetune`, where it trains, and the files that it or `synthesize` takes."""
+    from dermaflux.generators import registry
+    from dermaflux.generators.data.images import check_scales
+
+    if registry.trainer(params.generator).trains(params.finetune.settings(params.generator)):
+        check_scales(training, params.finetune.scales)
+    for name, value in params.input_paths().items():
+        if name.endswith(".folder") and not Path(value).exists():
+            raise InputError(f"{name} {quoted(value)} does not exist; correct it")
+
+
+def _audit(params: Params, training: pd.DataFrame) -> None:
+    from dermaflux.audit import audit, features
+
+    audit.check_classes(training["label"], paths.CORPUS, "train")
+    features.extractor(params.audit.features)
+
+
+def _cells(params: Params, corpus: pd.DataFrame) -> None:
+    """Models, real images and synthetic images of `train`."""
+    from dermaflux.classifiers.data import diagnoses, subset
+    from dermaflux.classifiers.model import network
+    from dermaflux.params import ENLARGED
+
+    training = corpus[corpus["split"] == "train"]
+    section, classes = params.train, CLASSES
+    for architecture in section.architectures:
+        network.configure(section.models[architecture], section.image_size)
+    if section.labels == "diagnosis":
+        validation = corpus[corpus["split"] == "validation"]
+        chosen = diagnoses.choose(training, validation, section.minimum_diagnosis_images)
+        classes = chosen.classes
+    wanted = subset.real_counts(
+        subset.counts(training, classes), params.n_real, params.real_fraction
+    )
+    if set(ENLARGED) & set(section.arms):
+        total = params.synthetic_wanted(sum(wanted.values()))
+        subset.check_pool(total, params.synthesize.images)
+
+
+def _promote(params: Params) -> None:
+    from dermaflux.registry import candidates
+
+    if params.train.labels == "malignancy":
+        candidates.learned_arms(params)
