@@ -88,7 +88,7 @@ def decode_image(encoded: bytes) -> Image.Image:
     """A PIL image in RGB. Raises what Pillow raises when the bytes are damaged."""
     from PIL import Image
 
-    return Image.open(io.BytesIO(encoded)).convert("RGB")
+    return Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")).convert("RGB")
 
 
 def encode_png(pixels: Pixels) -> bytes:

@@ -16,7 +16,7 @@ class Synthesize(GeneratorSettings):
 
     samples: ClassVar[bool] = False
     folder: str | None = None
-    """Images in folders called benign and malignant, or a Parquet file."""
+    """Images in folders called benign and malignant, a zip archive of them, or a Parquet file."""
 
     def check_chosen(self) -> None:
         """Raise `ValueError` without a folder."""
