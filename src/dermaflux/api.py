@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from dermaflux import paths
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.params import Params
 from dermaflux.params.load import load, parse
 
@@ -173,33 +173,36 @@ def predict(images: ImageLike | Sequence[ImageLike]) -> pd.DataFrame:
         InputError: the registry has no champion, or a path is not a file.
     """
     import numpy as np
-    import pandas as pd
     from PIL import Image
 
-    from dermaflux.registry import registry
+    from dermaflux.registry import registry, serving
     from dermaflux.tracking import runs
 
     if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
         images = list(images) if isinstance(images, np.ndarray) and images.ndim == 4 else [images]
-    frame = pd.DataFrame({"image": [_encoded(image) for image in images]})
+    encoded = [_encoded(image) for image in images]
     champion = registry.require_champion(runs.connect(), load().promote.model_name)
-    return champion.load().predict(frame)
+    return serving.as_frame(champion.load().predict_images(encoded))
 
 
 def _encoded(image: object) -> bytes:
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    from dermaflux.core.images import encode_png
+    from dermaflux.core.images import ImageError, decoding, encode_png, upright_rgb
 
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | Path):
         if not Path(image).is_file():
-            raise InputError(f"{image} is not a file; give the path of a JPEG or PNG image")
+            raise InputError(f"{quoted(str(image))} is not a file; give the path of a JPEG or PNG")
         return Path(image).read_bytes()
     if isinstance(image, Image.Image):
-        return encode_png(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+        try:
+            with decoding():
+                return encode_png(np.asarray(upright_rgb(image)))
+        except ImageError as error:
+            raise InputError(f"an image cannot be used: {error.reason}") from None
     if not isinstance(image, np.ndarray):
         raise InputError(
             f"an image is a {type(image).__name__}; give a path, bytes, a PIL image or an array"

@@ -25,10 +25,32 @@ def write(folder: Path, contents: dict[str, bytes]) -> Path:
         ("benign/malignant_1.png", {"benign", "malignant"}),
         ("nonbenign/1.png", set()),  # within a longer word it is no class
         ("malignantly/1.png", set()),
+        ("synthetic_benign_0001_seed42.png", {"benign"}),
+        ("Malignant Images/flux_malignant_7.png", {"malignant"}),  # the folder confirms it
+        ("malignant/melanoma_3.png", {"malignant"}),
+        ("benign/melanoma_3.png", {"benign"}),  # as Kaggle names its benign files
+        ("malignant/no_flash_3.png", {"malignant"}),
+        ("benign/other/3.png", {"benign"}),
+        ("pool\\benign\\1.png", {"benign"}),
     ],
 )
 def test_a_class_is_a_word_of_the_path(path: str, labels: set[str]) -> None:
     assert files.labels_in(path) == labels
+
+
+DENIED = (
+    "non-benign/1.png|no_malignant/1.png|without-malignant/1.png|not malignant/1.png"
+    "|pre-malignant/1.png|malignant_excluded/1.png|suspected malignant/1.png|malignant?/1.png"
+    "|benign-looking/1.png|malignant-free/1.png|benign_or_malignant/1.png|benign vs malignant/1.png"
+    "|benign_flux.png|kein_malignant_3.png|benign_melanoma/1.png|malignant nevus/1.png"
+    "|malignant/excluded/1.png|not/malignant/1.png|malignant/premalignant_1.png"
+    "|malignant/not_malignant_1.png|-malignant/1.png|zzz_malignant/1.png"
+)
+
+
+@pytest.mark.parametrize("path", DENIED.split("|"))
+def test_a_name_that_may_deny_its_class_gives_none(path: str) -> None:
+    assert len(files.labels_in(path)) > 1
 
 
 def test_every_file_is_listed_once_or_refused_with_a_rule(tmp_path: Path) -> None:

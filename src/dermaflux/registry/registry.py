@@ -168,6 +168,9 @@ def set_champion(client: MlflowClient, name: str, history: Sequence[str]) -> Non
 
 
 def _load_pyfunc(path: str) -> LesionClassifier:
+    from dermaflux.registry import scoring
+
+    scoring.install()
     return LesionClassifier(Path(path))
 
 

@@ -8,12 +8,12 @@ sentence when the bytes are not an image, with the other columns empty.
 
 from __future__ import annotations
 
-import io
-import warnings
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dermaflux.core.images import LARGEST, ImageError, Limits, upright
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,26 +24,35 @@ COLUMNS = ("probability", "label", "out_of_distribution", "problem")
 _BATCH = 64
 
 
-def prepare(encoded: bytes, side: int) -> np.ndarray[Any, Any]:
+def prepare(encoded: bytes, side: int, limits: Limits = LARGEST) -> np.ndarray[Any, Any]:
     """Encoded image -> uint8 (side, side, 3): upright, RGB, shorter side scaled, centre-cropped.
 
-    Raises `InputError` for bytes that are not a complete image, and for an image large enough to be
-    a decompression bomb.
+    Decoded as `ingest` does. Raises `InputError` for bytes that are not a complete JPEG or PNG
+    within the limits.
     """
     import numpy as np
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGB")
-        return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
-    except Exception as error:
-        # Pillow's plug-ins raise exceptions of many types on damaged input.
-        problem = str(error).split("<_io")[0].strip() or type(error).__name__
-        raise InputError(
-            f"{len(encoded)} bytes that are not a whole image ({problem}); give a JPEG or PNG"
-        ) from None
+        image = upright(encoded, limits).image
+    except ImageError as error:
+        what = (
+            "an image that is too large"
+            if error.rule == "too-large"
+            else f"{len(encoded)} bytes that are not a whole image"
+        )
+        raise InputError(f"{what}: {error.reason}") from None
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
+
+
+def as_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of `COLUMNS` as a table; a column with missing values keeps them as None."""
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    # In a numeric column a missing value would be NaN, which is not valid JSON.
+    complete = [name for name in COLUMNS if frame[name].notna().all()]
+    return frame.assign(**{name: frame[name].infer_objects() for name in complete})
 
 
 class LesionClassifier:
@@ -61,6 +70,7 @@ class LesionClassifier:
         self.folder = folder
         self._model, self._config = network.load(folder)
         self._detector = ood.find(folder)
+        self._turn = threading.Lock()
 
     @property
     def has_ood_detector(self) -> bool:
@@ -68,33 +78,41 @@ class LesionClassifier:
         return self._detector is not None
 
     def predict(self, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Column `image` of encoded bytes -> one row of `COLUMNS` for each; called by MLflow."""
-        import pandas as pd
+        """Column `image` of encoded bytes -> one row of `COLUMNS` for each; called by MLflow.
 
-        rows = self.predict_images(list(model_input["image"]))
-        frame = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
-        # In a numeric column a missing value would be NaN, which is not valid JSON.
-        complete = [name for name in COLUMNS if frame[name].notna().all()]
-        return frame.assign(**{name: frame[name].infer_objects() for name in complete})
+        Its input may be anybody's: `registry.requests` limits what one call may cost. Calls that
+        come at the same time take turns, so that together they need the memory of one.
+        """
+        from dermaflux.registry import requests
 
-    def predict_images(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
+        with self._turn:
+            images = requests.images_of(model_input)
+            return as_frame(self.predict_images(images, requests.limits()))
+
+    def predict_images(
+        self, images: Sequence[bytes], limits: Limits = LARGEST
+    ) -> list[dict[str, Any]]:
         """One row of `COLUMNS` for each encoded image; None where a value is unknown."""
         rows: list[dict[str, Any]] = [dict.fromkeys(COLUMNS) for _ in images]
         for first in range(0, len(images), _BATCH):
-            self._predict_batch(images[first : first + _BATCH], rows[first : first + _BATCH])
+            batch = slice(first, first + _BATCH)
+            self._predict_batch(images[batch], rows[batch], limits)
         return rows
 
-    def _predict_batch(self, images: Sequence[bytes], rows: list[dict[str, Any]]) -> None:
+    def _predict_batch(
+        self, images: Sequence[bytes], rows: list[dict[str, Any]], limits: Limits
+    ) -> None:
         import numpy as np
 
         from dermaflux.classifiers.model import network
         from dermaflux.metrics import calibration
         from dermaflux.registry import ood
 
+        side = int(self._config["image_size"])
         arrays, valid = [], []
         for encoded, row in zip(images, rows, strict=True):
             try:
-                arrays.append(prepare(bytes(encoded), int(self._config["image_size"])))
+                arrays.append(prepare(encoded, side, limits))
                 valid.append(row)
             except InputError as error:
                 row["problem"] = str(error)

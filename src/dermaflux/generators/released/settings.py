@@ -16,7 +16,7 @@ class Synthesize(GeneratorSettings):
 
     samples: ClassVar[bool] = False
     folder: PathText | None = None
-    """Images in folders called benign and malignant, or a Parquet file."""
+    """Images in folders called benign and malignant, a zip archive of them, or a Parquet file."""
 
     def input_paths(self) -> dict[str, str | None]:
         """The images."""

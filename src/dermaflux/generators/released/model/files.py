@@ -1,26 +1,31 @@
-"""What stands for a model here: released images and their classes, in files or Parquet tables.
+"""What stands for a model here: released images and their classes.
 
-A class is a word of the path, `benign` or `malignant`, as folder or within a name; in a table it is
-a column called label. Reads the folder it is given; writes nothing.
+They are files of a folder or of a zip archive, whose paths name the class (`class_words`), or rows
+of Parquet tables with a column called label. Reads what it is given; writes nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dermaflux.core.hashing import sha256
+from dermaflux.core.images import ImageError
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.generators.pool.report import Refused
+from dermaflux.generators.released.model.archive import is_zip, members
+from dermaflux.generators.released.model.class_words import labels_in
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-_WORD = re.compile(r"(?<![a-z])(benign|malignant)(?![a-z])")
+_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".dcm"),
+)
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _ROWS = 200  # of a table, read at a time
 
 
@@ -35,24 +40,51 @@ class ReleasedImage:
     """Of the file's bytes."""
 
 
-def labels_in(path: str) -> set[str]:
-    """Classes named by a relative path, as words of folders or of the file's name."""
-    return set(_WORD.findall(path.lower()))
+def contents(
+    folder: Path, wanted: set[str] | None = None
+) -> Iterator[tuple[str, str, bytes | ImageError]]:
+    """(name, class words, bytes or why there are none) of every image, ordered by file.
 
-
-def contents(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
-    """(name, class words, bytes) of every image, ordered by file; only `wanted` names when given.
-
-    The class words are a label, several joined by "and", or empty. Raises `InputError` for a table
-    without image or label column.
+    Only `wanted` names when given. The class words are a label, several words joined by "and" where
+    the class is unclear, or empty. Raises `InputError` for a table without image or label column,
+    and for a damaged archive.
     """
+    if folder.is_file() and is_zip(folder):
+        for name, content in members(folder, wanted):
+            if not _is_passed_over(name):
+                yield name, _words(name), _archived(name) or content
+        return
     for path in _files(folder):
-        name = path.name if path == folder else path.relative_to(folder).as_posix()
+        name = _printable(path.name if path == folder else path.relative_to(folder).as_posix())
         if path.suffix.lower() == ".parquet":
             if wanted is None or any(image.startswith(f"{name}/") for image in wanted):
                 yield from _rows(path, name, wanted)
         elif wanted is None or name in wanted:
-            yield name, " and ".join(sorted(labels_in(name))), _read(path)
+            yield name, _words(name), _archived(name) or _read(path)
+
+
+def _words(name: str) -> str:
+    return " and ".join(sorted(labels_in(name)))
+
+
+def _printable(name: str) -> str:
+    """A file's name in Unicode, bytes that are none as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _archived(name: str) -> ImageError | None:
+    if Path(name).suffix.lower() not in _ARCHIVES:
+        return None
+    reason = "the file is an archive; unpack it, or name a zip in synthesize.released.folder"
+    return ImageError("archive", reason)
+
+
+def _is_passed_over(name: str) -> bool:
+    """Whether a path is hidden, of a Mac's archive tool, or neither image nor archive."""
+    parts = name.split("/")
+    return Path(name).suffix.lower() not in _SUFFIXES + _ARCHIVES or any(
+        part.startswith(".") or part == "__MACOSX" for part in parts
+    )
 
 
 def _read(path: Path) -> bytes:
@@ -63,19 +95,25 @@ def _read(path: Path) -> bytes:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Images and tables, hidden ones and other files left out."""
+    """Images, tables and archives, hidden ones and other files left out."""
     if folder.is_file():
+        if folder.suffix.lower() != ".parquet":
+            raise InputError(
+                f"synthesize.released.folder {quoted(str(folder))} is neither a folder nor a zip "
+                "archive nor a Parquet table; unpack it and name the folder"
+            )
         return [folder]
     if not folder.is_dir():
         raise InputError(
-            f"synthesize.released.folder {folder} does not exist; name the downloaded folder"
+            f"synthesize.released.folder {quoted(str(folder))} does not exist; name the downloaded "
+            "folder or zip archive"
         )
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES | {".parquet"}
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if (path.suffix.lower() == ".parquet" and not path.name.startswith("."))
+        or not _is_passed_over(path.relative_to(folder).as_posix())
+        if path.is_file()
     )
 
 
@@ -97,21 +135,26 @@ def _rows(path: Path, name: str, wanted: set[str] | None) -> Iterator[tuple[str,
                     row_name, number = f"{name}/{number:06d}", number + 1
                     if wanted is None or row_name in wanted:
                         yield row_name, _label(row["label"], names), _bytes(row["image"])
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise InputError(f"{path} cannot be read ({reason}); download it again") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = quoted(" ".join(str(error).split()))
+        raise InputError(
+            f"{quoted(str(path))} cannot be read ({reason}); download it again"
+        ) from None
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> list[str]:
     """Names of the integers of a Hugging Face ClassLabel column."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return [str(name) for name in features.get("label", {}).get("names", [])]
+    try:
+        info = json.loads(metadata.get(b"huggingface", b"{}"))
+        return [str(name) for name in info["info"]["features"]["label"]["names"]]
+    except (ValueError, KeyError, TypeError, RecursionError):  # another writer's, or damaged
+        return []
 
 
 def _label(value: Any, names: list[str]) -> str:
     if isinstance(value, int) and 0 <= value < len(names):
         value = names[value]
-    return " and ".join(sorted(labels_in(str(value))))
+    return _words(str(value))
 
 
 def _bytes(image: Any) -> bytes:
@@ -133,9 +176,12 @@ def listing(folder: Path) -> tuple[list[ReleasedImage], list[Refused], int]:
     count = 0
     for name, label, content in contents(folder):
         count += 1
+        if isinstance(content, ImageError):
+            refused.append(Refused(name, content.rule, content.reason))
+            continue
         if label not in CLASSES:
             why = f"the path names {label}" if label else "no part of the path names a class"
-            reason = f"{why}; give it one of benign and malignant"
+            reason = f"{why}; put it in a folder called benign or malignant"
             refused.append(Refused(name, "ambiguous" if label else "unlabelled", reason))
             continue
         if not content:

@@ -9,6 +9,7 @@ not enlarged but left out.
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +22,7 @@ from dermaflux.core.files import atomic_folder
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import ImageError, square, upright
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.generators.pool import report as pool_report
 from dermaflux.generators.pool.report import Refused
 from dermaflux.generators.released.model import files
@@ -90,7 +91,8 @@ def _chosen(
             batch = {i.name: i for label in CLASSES for i in queues[label][: missing[label]]}
             for label in CLASSES:
                 if len(queues[label]) < missing[label]:
-                    raise _too_few(section, folder, label, missing[label] - len(queues[label]))
+                    lacking = missing[label] - len(queues[label])
+                    raise _too_few(section, folder, label, lacking, refused)
                 del queues[label][: missing[label]]
             for name, fitted in _fitted(folder, set(batch), section.scale):
                 if isinstance(fitted, Refused):
@@ -101,21 +103,31 @@ def _chosen(
                 yield batch[name], fitted
 
 
-def _too_few(section: Synthesize, folder: Path, label: str, missing: int) -> InputError:
+def _too_few(
+    section: Synthesize, folder: Path, label: str, missing: int, refused: Sequence[Refused]
+) -> InputError:
     wanted = section.images // 2
-    return InputError(
+    sentence = (
         f"synthesize.images {section.images} needs {wanted} {label} images of at least "
-        f"{section.scale} pixels but {folder} has {wanted - missing}; lower synthesize.images or "
-        "synthesize.scale"
+        f"{section.scale} pixels but {quoted(str(folder))} has {wanted - missing}; lower "
+        "synthesize.images or synthesize.scale"
     )
+    if refused:
+        rules = Counter(refusal.rule for refusal in refused).most_common()
+        counts = ", ".join(f"{count:,} {rule}" for rule, count in rules)
+        example = next(one for one in refused if one.rule == rules[0][0])
+        sentence += f"; left out: {counts}, such as {quoted(example.file)}: {example.reason}"
+    return InputError(sentence)
 
 
 def _fitted(folder: Path, names: set[str], scale: int) -> Iterator[tuple[str, PoolImage | Refused]]:
     """(name, image) of the named images in the order of their files, decoded on all cores."""
 
-    def fit_named(item: tuple[str, str, bytes]) -> tuple[str, PoolImage | Refused]:
+    def fit_named(item: tuple[str, str, bytes | ImageError]) -> tuple[str, PoolImage | Refused]:
         name, _, content = item
         try:
+            if isinstance(content, ImageError):
+                raise content
             return name, fit(content, scale)
         except ImageError as error:
             return name, Refused(name, error.rule, error.reason)
