@@ -68,7 +68,10 @@ def test_exported_and_imported_again_it_makes_the_same_image(
 
 
 def test_the_stage_takes_it_in_place_of_training(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -85,6 +88,8 @@ def test_the_stage_takes_it_in_place_of_training(
     assert adapter.layers.keys() == adapter_file.read(folder / lora.WEIGHTS).layers.keys()
     facts = json.loads((finetune.GRID.parent / FACTS).read_text())
     assert "imported from kohya.safetensors" in facts["summary"]
+    line = "finetune: nothing was trained: the LoRA was imported from kohya.safetensors, 28 layers"
+    assert capsys.readouterr().out.count(line) == 1
 
 
 def test_a_layer_fused_from_one_matrix_imports_with_the_same_product(

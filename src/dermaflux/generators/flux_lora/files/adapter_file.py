@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from dermaflux.core.files import damaged
 from dermaflux.errors import InputError, quoted
 from dermaflux.generators.flux_lora.files import kohya_naming, layer_names, other_files
 from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
@@ -32,8 +33,6 @@ from dermaflux.generators.flux_lora.model.weights_file import (
     UnreadableError,
 )
 
-DIFFUSERS_CONFIG = "lora_adapter_metadata"
-"""Key of the metadata under which diffusers keeps peft's description of the adapter."""
 PEFT_CONFIG = "adapter_config.json"
 """File in which peft keeps it, beside the weights."""
 PEFT_WEIGHTS = "adapter_model.safetensors"
@@ -83,9 +82,10 @@ class _Contents:
     text_encoders: list[str]
 
 
-def read(path: Path) -> AdapterFile:
+def read(path: Path, stage: str | None = None) -> AdapterFile:
     """The adapter in a safetensors file, with layers of diffusers' model.
 
+    `stage` is the one that writes the file, None for a file from elsewhere.
     Raises `InputError` when the file is damaged or a pickle, when it is no plain LoRA of FLUX.1's
     transformer, or when a value is not finite or larger than `LARGEST`.
     """
@@ -100,9 +100,15 @@ def read(path: Path) -> AdapterFile:
         contents = _contents(header)
         config = _config(path, header)
         layers = _layers(path, header, contents, config)
-        ups = [name for name in contents.text_encoders if _role(name) == "up"]
+        ups = [
+            name
+            for name in contents.text_encoders
+            if (layer_names.split(name) or "")[1:] == ("up",)
+        ]
         applied = any(bool(tensor.any()) for _, tensor in weights_file.read_tensors(path, ups))
     except UnreadableError as error:
+        if stage is not None:
+            raise damaged(path, error.clause, stage) from None
         raise InputError(f"{quoted(str(path))} {error.problem}; {error.fix}") from None
     return AdapterFile(
         layers,
@@ -137,11 +143,6 @@ def _contents(header: Header) -> _Contents:
     for name, pair in contents.pairs.items():
         _check_shapes(name, pair, header)
     return contents
-
-
-def _role(name: str) -> str | None:
-    found = layer_names.split(name)
-    return found[1] if found else None
 
 
 def _refusals(
@@ -201,10 +202,10 @@ def _check_shapes(name: str, pair: _Pair, header: Header) -> None:
 
 def _config(path: Path, header: Header) -> dict[str, Any] | None:
     """peft's description of the adapter, from the header or the file beside it; None without."""
-    config = header.json(DIFFUSERS_CONFIG)
+    config = header.json(lora.DIFFUSERS_CONFIG)
     if config is not None:
         if not isinstance(config, dict):
-            raise UnreadableError(f"has metadata {DIFFUSERS_CONFIG} that describe no adapter")
+            raise UnreadableError(f"has metadata {lora.DIFFUSERS_CONFIG} that describe no adapter")
         return {name.removeprefix(_PREFIX): value for name, value in config.items()}
     beside = path.with_name(PEFT_CONFIG)
     of_peft = any(name.startswith(_PEFT_PREFIX) for name in header.tensors)

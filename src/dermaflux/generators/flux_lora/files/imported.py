@@ -74,13 +74,10 @@ def write(settings: Finetune, backbone: Path, folder: Path, log: Log) -> Facts:
     content = adapter_bytes.diffusers_bytes(adapter.layers, facts)
     (folder / lora.WEIGHTS).write_bytes(content)
     log.metrics({"trainable_parameters": float(adapter.parameters)}, 0)
-    print(
-        f"finetune: imported {origin}, {len(adapter.layers):,} layers of rank {facts['rank']}, "
-        f"{adapter.parameters / 1e6:,.1f} million parameters in diffusers' layout"
-    )
     summary = (
-        f"None: the LoRA was imported from {origin}, rank {facts['rank']}, "
-        f"{adapter.parameters:,} parameters, prompt padding {facts['prompt_padding']}."
+        f"None: the LoRA was imported from {origin}, {len(adapter.layers):,} layers of rank "
+        f"{facts['rank']}, {adapter.parameters:,} parameters, prompt padding "
+        f"{facts['prompt_padding']}."
     )
     return {**facts, "summary": summary, "backbone": pipeline.reference(backbone).identity}
 

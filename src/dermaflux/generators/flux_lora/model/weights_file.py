@@ -48,6 +48,11 @@ class UnreadableError(Exception):
         super().__init__(problem)
         self.problem, self.fix = problem, fix
 
+    @property
+    def clause(self) -> str:
+        """The problem with its subject, for sentences of another shape."""
+        return f"it {self.problem}"
+
 
 @dataclass(frozen=True)
 class Entry:
