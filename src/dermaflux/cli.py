@@ -264,10 +264,15 @@ def main() -> None:
     """Entry point; an `InputError` becomes one line on stderr and exit status 1."""
     try:
         app()
-    except InputError as error:
+    except Exception as error:
+        from dermaflux import launch
+
+        stopped = launch.out_of_memory(error) or error
+        if not isinstance(stopped, InputError):
+            raise
         # All processes of a launch stop for the same reason. The launcher ends the others when the
         # first has gone, so one sentence is printed, or that of the only one with a reason.
         if os.environ.get("RANK", "0") != "0":
             time.sleep(_PATIENCE)
-        print(f"dermaflux: {error}", file=sys.stderr, flush=True)
+        print(f"dermaflux: {stopped}", file=sys.stderr, flush=True)
         sys.exit(1)

@@ -1,7 +1,8 @@
-"""Starts a stage in several processes: `accelerate launch` with the arguments in `params.yaml`.
+"""Starts a stage in several processes, and explains how a command ended that ran out of memory.
 
-Called in this process rather than as a command, so that a wrong argument or a stage that stopped
-ends in one sentence. `accelerate launch [...] -m dermaflux finetune` does the same by hand.
+`launch` is `accelerate launch` with the arguments in `params.yaml`, called in this process rather
+than as a command, so that a wrong argument or a stage that stopped ends in one sentence.
+`accelerate launch [...] -m dermaflux finetune` does the same by hand.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ import argparse
 import logging
 import os
 import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dermaflux.errors import InputError
@@ -38,11 +43,41 @@ def launch(arguments: str, stage: str) -> int:
 
     try:
         launch_command(args)
-    except ChildFailedError:
+    except ChildFailedError as error:
+        _explain_kill(stage, [failure.exitcode for failure in error.failures.values()])
+        return 1
+    except subprocess.CalledProcessError as error:
+        _explain_kill(stage, [error.returncode])
         return 1
     except (ValueError, OSError) as error:
         raise _refused(arguments, str(error)) from None
     return 0
+
+
+def _explain_kill(stage: str, statuses: Sequence[int]) -> None:
+    """Say why a process ended that could not say it itself."""
+    if -signal.SIGKILL in statuses:
+        from dermaflux.params.memory import advice
+
+        raise InputError(
+            f"a process of {stage} was killed (signal 9), as the system does when this machine's "
+            f"memory is full; {advice(stage)}"
+        )
+
+
+def out_of_memory(error: BaseException) -> InputError | None:
+    """The sentence for an error of the running command whose reason is a lack of memory."""
+    from dermaflux.core.devices import causes, memory_shortage
+
+    shortage = memory_shortage(error)
+    if shortage is None or (isinstance(error, InputError) and "memory" in str(error)):
+        return None
+    for cause in causes(error):
+        cause.with_traceback(None)  # its frames hold what filled the memory
+    from dermaflux.params.memory import advice
+
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "dermaflux")
+    return InputError(f"{command}: {shortage}; {advice(command)}")
 
 
 def _cores() -> int:

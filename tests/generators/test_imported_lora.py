@@ -18,7 +18,13 @@ from small_generator import LORA, Workspace
 from dermaflux import paths
 from dermaflux.errors import InputError
 from dermaflux.generators import finetune
-from dermaflux.generators.flux_lora.files import adapter_file, exported, imported, kohya_naming
+from dermaflux.generators.flux_lora.files import (
+    adapter_bytes,
+    adapter_file,
+    exported,
+    imported,
+    kohya_naming,
+)
 from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
 from dermaflux.generators.flux_lora.model import lora
 from dermaflux.generators.flux_lora.model.options import Targets
@@ -62,7 +68,10 @@ def test_exported_and_imported_again_it_makes_the_same_image(
 
 
 def test_the_stage_takes_it_in_place_of_training(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
@@ -79,6 +88,8 @@ def test_the_stage_takes_it_in_place_of_training(
     assert adapter.layers.keys() == adapter_file.read(folder / lora.WEIGHTS).layers.keys()
     facts = json.loads((finetune.GRID.parent / FACTS).read_text())
     assert "imported from kohya.safetensors" in facts["summary"]
+    line = "finetune: nothing was trained: the LoRA was imported from kohya.safetensors, 28 layers"
+    assert capsys.readouterr().out.count(line) == 1
 
 
 def test_a_layer_fused_from_one_matrix_imports_with_the_same_product(
@@ -94,7 +105,7 @@ def test_a_layer_fused_from_one_matrix_imports_with_the_same_product(
         for name, size in sizes.items()
     }
     file = tmp_path / "authors.safetensors"
-    file.write_bytes(adapter_file.kohya_bytes(kohya_naming.separate(fused), {}, torch.bfloat16))
+    file.write_bytes(adapter_bytes.kohya_bytes(kohya_naming.separate(fused), {}, torch.bfloat16))
     settings = LORA.model_copy(update={"imported": str(file)})
     imported.write(settings, workspace.backbone, tmp_path, Silent())
     again = kohya_naming.fused(adapter_file.read(tmp_path / lora.WEIGHTS).layers)
@@ -109,7 +120,7 @@ def test_a_lora_of_another_architecture_is_refused(workspace: Workspace, tmp_pat
 
     def refused(name: str, outputs: int, inputs: int) -> str:
         layer = LoraLayer(torch.ones(2, inputs), torch.ones(outputs, 2), 2.0)
-        file.write_bytes(adapter_file.diffusers_bytes({name: layer}, {}))
+        file.write_bytes(adapter_bytes.diffusers_bytes({name: layer}, {}))
         with pytest.raises(InputError) as error:
             imported.write(settings, workspace.backbone, tmp_path, Silent())
         assert not (tmp_path / lora.WEIGHTS).exists()

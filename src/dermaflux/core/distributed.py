@@ -124,7 +124,7 @@ def join() -> Processes:
         return Processes(device=automatic_device())
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_TIMEOUT)
+    state = PartialState(cpu=automatic_device().type != "cuda", timeout=_TIMEOUT)
     device = torch.device("cpu") if state.device.type == "cpu" else state.device
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     return Processes(state.process_index, state.num_processes, device, sharded)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dermaflux import paths
 from dermaflux.core.files import atomic_folder, write_json
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.params import Backbone, Params
 from dermaflux.tracking import runs
 
@@ -37,8 +37,8 @@ def pin(section: Backbone, folder: Path) -> None:
     source = Path(section.repository)
     if source.is_dir() and not (source / INDEX).exists():
         raise InputError(
-            f"backbone.repository {section.repository} has no {INDEX}; name a folder saved by "
-            "diffusers"
+            f"backbone.repository {quoted(section.repository)} has no {INDEX}; name a folder saved "
+            "by diffusers"
         )
     try:
         section.check_pinned()
@@ -47,3 +47,5 @@ def pin(section: Backbone, folder: Path) -> None:
     content = {"repository": section.repository, "revision": section.revision}
     with atomic_folder(folder) as partial:
         write_json(partial / PIN, content)
+    at = f" at {section.revision}" if section.revision else ""
+    print(f"backbone: {quoted(section.repository)}{at}, by reference, in {folder}", flush=True)

@@ -93,6 +93,8 @@ def install(name: str, trainer: Trainer, run: TrainingRun, output: Path) -> None
         write_json(partial / FACTS, facts)
     with atomic_folder(run.grid.parent) as partial:
         write_json(partial / FACTS, facts)
+    summary = str(facts["summary"]).removeprefix("None: ").rstrip(".")
+    print(f"finetune: nothing was trained: {summary}; in {output}", flush=True)
 
 
 def finetune(name: str, run: TrainingRun, output: Path) -> None:
@@ -120,9 +122,29 @@ def finetune(name: str, run: TrainingRun, output: Path) -> None:
                     "steps": len(curves.training),
                 }
                 _write_results(facts, curves.training, curves.events, partial)
+            print(_made(facts, len(images.samples), curves.training, curves.events, output))
         processes.wait()
         if processes.main:
             saved.discard()
+
+
+def _made(
+    facts: Facts,
+    images: int,
+    training: Sequence[Mapping[str, float]],
+    events: Sequence[Mapping[str, float]],
+    output: Path,
+) -> str:
+    """The line that ends the stage."""
+    losses = {"loss": training, "validation loss": events}
+    last = [
+        f", {name} {rows[-1][name.replace(' ', '_')]:.4g}"
+        for name, rows in losses.items()
+        if rows and name.replace(" ", "_") in rows[-1]
+    ]
+    what = str(facts["summary"]).split(". ")[0]
+    steps = f"{facts['steps']:,} steps on {images:,} images"
+    return f"finetune: {what}; {steps}{''.join(last)}; in {output}"
 
 
 def _key(name: str, run: TrainingRun, identity: Mapping[str, Json], images: TrainingImages) -> str:

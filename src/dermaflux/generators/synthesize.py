@@ -9,6 +9,8 @@ parameter `runtime.accelerate` spreads the shards over GPUs and machines; it cha
 from __future__ import annotations
 
 import contextlib
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,12 +96,24 @@ def synthesize(
         return _row(images[index], pixels, constants | {"batch": batch})
 
     with _shared_checkpoint(_key(name, section, sampler, seed, images), processes) as saved:
+        started = time.monotonic()
+        resumed = any(shards.shard_file(saved, shard).exists() for shard in pool)
         shards.sample_share(pool, saved, processes, make_batch, make_row, log)
         if processes.main:
             shards.wait(pool, saved, processes)
             with atomic_folder(output) as partial:
                 shards.assemble(pool, saved, partial)
             saved.discard()
+            print(_made(images, output, None if resumed else time.monotonic() - started))
+
+
+def _made(images: Sequence[PlannedImage], output: Path, seconds: float | None) -> str:
+    """The line that ends the stage; `seconds` is None when an earlier call made a part."""
+    counts = Counter(image.condition.label for image in images)
+    classes = ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items()))
+    speed = f", {len(images) / seconds:.3g} images/s" if seconds else ""
+    side = images[0].condition.scale
+    return f"synthesize: {len(images):,} images of {side} px ({classes}) in {output}{speed}"
 
 
 def _key(

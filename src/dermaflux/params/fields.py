@@ -90,6 +90,8 @@ class GeneratorSettings(Section):
 
     samples: ClassVar[bool] = True
     """Whether images are sampled; False where they are taken from others."""
+    less_memory: ClassVar[str] = ""
+    """What to change when memory runs out, as an error says it; empty where nothing can be."""
 
     def check_chosen(self) -> None:
         """Raise `ValueError` when a run that chooses this generator cannot use these values."""

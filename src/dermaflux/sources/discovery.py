@@ -15,7 +15,7 @@ from dermaflux.params import OwnDataset
 from dermaflux.sources import folder
 from dermaflux.sources.adapter import Source
 from dermaflux.sources.reading import csv_table
-from dermaflux.sources.reading.files import image_files, walk_images
+from dermaflux.sources.reading.files import image_files, is_image, walk_images
 from dermaflux.sources.reading.folders import subfolders
 from dermaflux.sources.registry import SOURCES
 
@@ -199,7 +199,7 @@ def _links(folder: Path, inside: str) -> list[str]:
 
 def _covered(link: os.DirEntry[str], inside: str) -> bool:
     """Whether a link to a file is no matter here: an image, or to a file that DVC hashes."""
-    if os.path.splitext(link.name)[1].lower() in IMAGE_SUFFIXES:
+    if is_image(link.path):
         return True
     target = os.path.realpath(link.path)
     return target.startswith(inside) or DVC_CACHE in target

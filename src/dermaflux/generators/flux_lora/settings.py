@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -24,9 +24,14 @@ from dermaflux.params.fields import (
 class Finetune(Optimisation):
     """Rectified-flow LoRA (paper section 2.2)."""
 
+    less_memory: ClassVar[str] = (
+        "lower finetune.flux_lora.batch_tokens, set finetune.flux_lora.base_dtype to bf16, fp8 or "
+        "nf4, or set runtime.finetune.text_cache to true and runtime.finetune."
+        "gradient_checkpointing to full"
+    )
     imported: PathText | None = None
-    """A finished LoRA instead of training: a safetensors file in diffusers' or kohya's names, or a
-    hub id such as `StathisGln/DermaFlux`."""
+    """A finished LoRA instead of training: a safetensors file of any common program, a folder with
+    one, or a hub id such as `StathisGln/DermaFlux`."""
     imported_revision: str | None = None
     """Commit of that hub repository."""
     targets: Targets = "attention"
@@ -62,6 +67,9 @@ class Finetune(Optimisation):
 class Synthesize(GeneratorSettings):
     """Sampling with the flow ODE (paper section 2.2: 20 steps)."""
 
+    less_memory: ClassVar[str] = (
+        "lower synthesize.batch, or set synthesize.flux_lora.base_dtype to bf16, fp8 or nf4"
+    )
     steps: Count = 20
     guidance: Annotated[float, Field(ge=0.0)] = 3.5
     base_dtype: BaseDtype | None = None

@@ -88,7 +88,7 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
     pixels = _render(lesions)
     key = fingerprint(code=stage_digest("backbone"), tiny=tiny.model_dump(), seed=seed)
     with checkpoint("backbone", key) as saved:
-        vae, mean, std = _autoencoder(tiny, seed, pixels, saved, log)
+        vae, mean, std, quality = _autoencoder(tiny, seed, pixels, saved, log)
         captions = [caption(lesion) for lesion in lesions[: tiny.images]]
         flow = pipeline.transformer(seed)
         pipe = pipeline.assemble(vae, flow, vocabulary_text(), seed)
@@ -96,6 +96,12 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
         with atomic_folder(folder) as partial:
             pipeline.save(pipe, partial)
         saved.discard()
+    parameters = sum(weight.numel() for weight in flow.parameters())
+    print(
+        f"backbone: tiny FluxPipeline of {parameters / 1e6:.1f} million transformer parameters "
+        f"after {tiny.flow_steps:,} steps, decoder at {quality:.1f} dB, in {folder}",
+        flush=True,
+    )
 
 
 def _render(lesions: list[Lesion]) -> Tensor:
@@ -115,8 +121,8 @@ def _render(lesions: list[Lesion]) -> Tensor:
 
 def _autoencoder(
     tiny: Tiny, seed: int, pixels: Tensor, saved: Checkpoint, log: Log
-) -> tuple[AutoencoderKL, Tensor, Tensor]:
-    """The trained model, and the posterior mean and deviation of the training images."""
+) -> tuple[AutoencoderKL, Tensor, Tensor, float]:
+    """The trained model, posterior mean and deviation of the training images, held-out PSNR."""
     torch.manual_seed(seed)
     training, held_out = pixels[: tiny.images], pixels[tiny.images :]
     vae = autoencoder.build(training[:240], SIDE)
@@ -149,7 +155,7 @@ def _autoencoder(
             f"backbone.tiny.minimum_psnr of {tiny.minimum_psnr:g}; raise "
             "backbone.tiny.autoencoder_steps"
         )
-    return vae, mean, std
+    return vae, mean, std, quality
 
 
 def _settings(steps: int, learning_rate: float) -> Settings:

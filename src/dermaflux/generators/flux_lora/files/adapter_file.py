@@ -1,29 +1,45 @@
-"""Adapter files: read in diffusers' or kohya's names, written in either, equal content equal bytes.
+"""Adapter files read, whatever program wrote them, as layers of diffusers' model.
 
-Reads and writes the safetensors file it is given and nothing else; a pickle is never opened.
+`read` looks at the header first and at the values second; a file that is refused costs no model.
+diffusers' own converters are the reference of the tests. They are not what reads: they have FLUX's
+width and number of blocks written in, multiply alpha into half-precision matrices, and drop what
+they do not know. Reads the safetensors file it is given and peft's adapter_config.json beside it; a
+pickle is never opened. `adapter_bytes` writes.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.files import kohya_naming
+from dermaflux.core.files import damaged
+from dermaflux.errors import InputError, quoted
+from dermaflux.generators.flux_lora.files import kohya_naming, layer_names, other_files
 from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
-from dermaflux.generators.flux_lora.model import lora
+from dermaflux.generators.flux_lora.files.layer_names import Layer
+from dermaflux.generators.flux_lora.model import lora, weights_file
+from dermaflux.generators.flux_lora.model.weights_file import (
+    FLOATS,
+    INTEGERS,
+    Entry,
+    Header,
+    UnreadableError,
+)
 
-DIFFUSERS_CONFIG = "lora_adapter_metadata"
-"""Key of the metadata under which diffusers keeps peft's description of the adapter."""
+PEFT_CONFIG = "adapter_config.json"
+"""File in which peft keeps it, beside the weights."""
+PEFT_WEIGHTS = "adapter_model.safetensors"
+LARGEST = 65504.0
+"""Of half precision: a larger factor, product or alpha overflows in the programs that use one."""
 _PREFIX = "transformer."
+_PEFT_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -34,7 +50,10 @@ class AdapterFile:
     """By diffusers' name of the Linear, such as transformer_blocks.0.attn.to_q."""
     metadata: dict[str, Any]
     """What this project wrote beside the weights; empty in files of others."""
-    naming: Literal["diffusers", "kohya"]
+    naming: str
+    """How the file writes its layers: diffusers, kohya, PEFT, XLabs, ..."""
+    text_encoder_tensors: int = 0
+    """Tensors that adapt text encoders, and are not among the layers; 0 where they are all zero."""
 
     @property
     def parameters(self) -> int:
@@ -42,146 +61,240 @@ class AdapterFile:
         return sum(layer.down.numel() + layer.up.numel() for layer in self.layers.values())
 
 
-def read(path: Path) -> AdapterFile:
-    """The adapter in a safetensors file of either naming.
+@dataclass
+class _Pair:
+    """The tensors of one layer of the file, by their names."""
 
-    Raises `InputError` when the file is damaged, a pickle, or no LoRA of a FLUX transformer.
+    place: Layer
+    down: str = ""
+    up: str = ""
+    alpha: str = ""
+
+
+@dataclass
+class _Contents:
+    """What a header's tensors are."""
+
+    pairs: dict[str, _Pair]
+    """By the layer's name as the file writes it."""
+    changes: list[str]
+    """Added to weights, norms or biases as they stand."""
+    text_encoders: list[str]
+
+
+def read(path: Path, stage: str | None = None) -> AdapterFile:
+    """The adapter in a safetensors file, with layers of diffusers' model.
+
+    `stage` is the one that writes the file, None for a file from elsewhere.
+    Raises `InputError` when the file is damaged or a pickle, when it is no plain LoRA of FLUX.1's
+    transformer, or when a value is not finite or larger than `LARGEST`.
     """
-    tensors, header = _read_file(path)
-    metadata = json.loads(header.get(lora.METADATA_KEY, "{}"))
-    if any(name.startswith((kohya_naming.PREFIX, "lora_te")) for name in tensors):
-        layers = kohya_naming.separate(_layers(tensors, ("lora_down", "lora_up"), None, path))
-        return AdapterFile(layers, metadata, "kohya")
-    config = json.loads(header.get(DIFFUSERS_CONFIG, "null"))
-    if config is not None:
-        config = _under(config, _PREFIX)
-    foreign = next((name for name in tensors if not name.startswith(_PREFIX)), None)
-    if foreign is not None:
+    if path.suffix.lower() != ".safetensors":
         raise InputError(
-            f"{path} holds {foreign}, which is not a layer of a FLUX transformer; give a LoRA of "
-            "the transformer alone in diffusers' or kohya's names"
-        )
-    named = _under(tensors, _PREFIX)
-    return AdapterFile(_layers(named, ("lora_A", "lora_B"), config, path), metadata, "diffusers")
-
-
-def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    if path.suffix != ".safetensors":
-        raise InputError(
-            f"{path} is not a .safetensors file, and no other format is opened because a pickle "
-            "can run code; convert it first"
+            f"{quoted(str(path))} is not a .safetensors file, and no other format is opened because"
+            " a pickle can run code; convert it first"
         )
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise InputError(f"{path} cannot be read ({reason}); download it again") from None
+        header = weights_file.read_header(path)
+        metadata = header.json(lora.METADATA_KEY)
+        contents = _contents(header)
+        config = _config(path, header)
+        layers = _layers(path, header, contents, config)
+        ups = [
+            name
+            for name in contents.text_encoders
+            if (layer_names.split(name) or "")[1:] == ("up",)
+        ]
+        applied = any(bool(tensor.any()) for _, tensor in weights_file.read_tensors(path, ups))
+    except UnreadableError as error:
+        if stage is not None:
+            raise damaged(path, error.clause, stage) from None
+        raise InputError(f"{quoted(str(path))} {error.problem}; {error.fix}") from None
+    return AdapterFile(
+        layers,
+        metadata if isinstance(metadata, dict) else {},
+        layer_names.naming(sorted(contents.pairs)),
+        len(contents.text_encoders) if applied else 0,
+    )
 
 
-def _under(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in values.items()
-        if name.startswith(prefix)
-    }
+def _contents(header: Header) -> _Contents:
+    """Every tensor in its place, from names and shapes; `UnreadableError` for any other file."""
+    contents = _Contents({}, [], [])
+    unknown: dict[str, Entry] = {}
+    for name, entry in header.tensors.items():
+        found = layer_names.split(name)
+        if layer_names.of_text_encoder(name):
+            contents.text_encoders.append(name)
+        elif found is None:
+            unknown[name] = entry
+        elif found[1] == "change":
+            contents.changes.append(name)
+        elif (place := layer_names.layer(found[0])) is None:
+            unknown[name] = entry
+        else:
+            _enter(contents.pairs.setdefault(found[0], _Pair(place)), found[1], name)
+    for what in _refusals(header, contents, unknown):
+        if what is not None:
+            raise UnreadableError(f"is {what.partition('; ')[0]}", what.partition("; ")[2])
+    if not contents.pairs and not contents.changes:
+        what = "adapts text encoders alone" if contents.text_encoders else "holds no tensor"
+        raise UnreadableError(what, "give a LoRA of FLUX.1's transformer")
+    for name, pair in contents.pairs.items():
+        _check_shapes(name, pair, header)
+    return contents
+
+
+def _refusals(
+    header: Header, contents: _Contents, unknown: Mapping[str, Entry]
+) -> Iterator[str | None]:
+    """What else the file is, most telling first."""
+    for pair in contents.pairs.values():
+        shape = header.tensors[pair.down].shape if pair.down else ()
+        if pair.place.parts == ("x_embedder",) and len(shape) == 2:
+            yield other_files.embedder(shape[1])
+    yield other_files.adapter_kind([*unknown, *contents.pairs])
+    if unknown:
+        yield other_files.foreign(unknown)
+    yield other_files.declared(header.metadata)
+
+
+def _enter(pair: _Pair, role: str, name: str) -> None:
+    if getattr(pair, role):
+        raise UnreadableError(
+            f"has two tensors for one matrix, {quoted(getattr(pair, role))} and {quoted(name)}",
+            "give a file of one adapter",
+        )
+    setattr(pair, role, name)
+
+
+def _check_shapes(name: str, pair: _Pair, header: Header) -> None:
+    """Raise `UnreadableError` unless the two matrices of a layer fit, in shape and dtype."""
+    if not (pair.down and pair.up):
+        raise UnreadableError(
+            f"has no {'down (A)' if pair.up else 'up (B)'} matrix for the layer {quoted(name)}",
+            "download it again",
+        )
+    down, up = header.tensors[pair.down], header.tensors[pair.up]
+    for tensor, entry in ((pair.down, down), (pair.up, up)):
+        if entry.dtype not in FLOATS:
+            raise UnreadableError(
+                f"stores {quoted(tensor)} as {entry.dtype} and not as floating-point numbers",
+                "give it in fp32, fp16, bf16 or fp8",
+            )
+        if len(entry.shape) != 2 or 0 in entry.shape:
+            size = " x ".join(map(str, entry.shape)) or "one number"
+            raise UnreadableError(
+                f"has {size} for {quoted(tensor)} and not a matrix of at least 1 x 1",
+                "give a LoRA of Linear layers, of rank 1 or higher",
+            )
+    if up.shape[1] != down.shape[0]:
+        raise UnreadableError(
+            f"has matrices of rank {down.shape[0]:,} and {up.shape[1]:,} for the layer "
+            f"{quoted(name)}",
+            "download it again",
+        )
+    if pair.alpha:
+        entry = header.tensors[pair.alpha]
+        if math.prod(entry.shape) != 1 or entry.dtype not in FLOATS | INTEGERS:
+            raise UnreadableError(f"has no single number in {quoted(pair.alpha)}")
+
+
+def _config(path: Path, header: Header) -> dict[str, Any] | None:
+    """peft's description of the adapter, from the header or the file beside it; None without."""
+    config = header.json(lora.DIFFUSERS_CONFIG)
+    if config is not None:
+        if not isinstance(config, dict):
+            raise UnreadableError(f"has metadata {lora.DIFFUSERS_CONFIG} that describe no adapter")
+        return {name.removeprefix(_PREFIX): value for name, value in config.items()}
+    beside = path.with_name(PEFT_CONFIG)
+    of_peft = any(name.startswith(_PEFT_PREFIX) for name in header.tensors)
+    if not (of_peft or path.name == PEFT_WEIGHTS) or not beside.is_file():
+        return None
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError):
+        config = None
+    if not isinstance(config, dict):
+        raise UnreadableError(f"has an {PEFT_CONFIG} beside it that is not valid JSON")
+    return config
 
 
 def _layers(
-    tensors: Mapping[str, Tensor],
-    names: tuple[str, str],
-    config: dict[str, Any] | None,
-    path: Path,
+    path: Path, header: Header, contents: _Contents, config: dict[str, Any] | None
 ) -> dict[str, LoraLayer]:
-    """Pairs of matrices by layer; every tensor of the file is used, or `InputError`."""
-    left = dict(tensors)
-    down_end, up_end = (f".{name}.weight" for name in names)
-    layers = {}
-    for name in sorted(name.removesuffix(down_end) for name in left if name.endswith(down_end)):
-        down, up = left.pop(name + down_end), left.pop(name + up_end, None)
-        if up is None or down.ndim != 2 or up.ndim != 2 or up.shape[1] != down.shape[0]:
-            raise InputError(
-                f"{path} has no matching pair of matrices for the layer {name}; download the LoRA "
-                "again"
+    """The layers with their values, each checked."""
+    for name, tensor in weights_file.read_tensors(path, contents.changes):
+        if bool(tensor.any()):
+            raise UnreadableError(
+                f"changes {quoted(name)} by a whole tensor and not by two low-rank matrices",
+                "give a LoRA of Linear layers alone, without norms and biases",
             )
-        alpha = left.pop(f"{name}.alpha", None)
-        if alpha is not None:
-            layers[name] = LoraLayer(down, up, float(alpha))
+    layers: dict[str, LoraLayer] = {}
+    for name, pair in sorted(contents.pairs.items()):
+        names = [tensor for tensor in (pair.down, pair.up, pair.alpha) if tensor]
+        tensors = dict(weights_file.read_tensors(path, names))
+        down, up = tensors[pair.down], tensors[pair.up]
+        if pair.alpha:
+            alpha = _positive(float(tensors[pair.alpha].reshape(())), name)
         else:
-            layers[name] = LoraLayer(down, up, _alpha_of(config, name, down.shape[0]))
-    if left or not layers:
-        what = next(iter(sorted(left)), "no low-rank matrix at all")
-        raise InputError(
-            f"{path} holds {what}, which is not a LoRA of Linear layers; give one without DoRA, "
-            "LoKr or text encoders, in diffusers' or kohya's names"
-        )
+            alpha = _alpha_of(config, name, pair.place, down.shape[0])
+        layer = LoraLayer(down, up, alpha)
+        _check_size(name, layer)
+        for part, one in kohya_naming.parts(name, pair.place, layer).items():
+            if part in layers and not _same(layers[part], one):
+                raise UnreadableError(
+                    f"adapts {part} twice, the second time as {quoted(name)}",
+                    "give a file of one adapter",
+                )
+            layers[part] = one
     return layers
 
 
-def _alpha_of(config: dict[str, Any] | None, name: str, rank: int) -> float:
+def _same(left: LoraLayer, right: LoraLayer) -> bool:
+    equal = torch.equal(left.down, right.down) and torch.equal(left.up, right.up)
+    return equal and left.alpha == right.alpha
+
+
+def _check_size(name: str, layer: LoraLayer) -> None:
+    """Raise `UnreadableError` for matrices, or a product of theirs, above `LARGEST`."""
+    down, up, scale = layer.down.double(), layer.up.double(), abs(layer.alpha) / layer.rank
+    largest = max(float(down.abs().max()), float(up.abs().max()))
+    # Cauchy and Schwarz bound the product; it is computed only where the bound does not decide.
+    if (
+        largest <= LARGEST
+        and float(up.norm(dim=1).max() * down.norm(dim=0).max()) * scale > LARGEST
+    ):
+        largest = float((up @ down).abs().max()) * scale
+    if largest > LARGEST:
+        raise UnreadableError(
+            f"holds or adds values up to {largest:.3g} in the layer {quoted(name)}, where half "
+            f"precision ends at {LARGEST:,.0f}",
+            "give a LoRA whose training did not diverge",
+        )
+
+
+def _alpha_of(config: dict[str, Any] | None, name: str, place: Layer, rank: int) -> float:
     """A layer's alpha by peft's description; without one it is the rank, a scale of 1."""
     if config is None:
         return float(rank)
     from peft.utils.other import get_pattern_key
 
+    plain = place.parts[0] if len(place.parts) == 1 else name.removeprefix(_PEFT_PREFIX)
     patterns = config.get("alpha_pattern") or {}
-    alpha = float(patterns.get(get_pattern_key(patterns, name), config.get("lora_alpha", rank)))
-    return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+    try:
+        alpha = patterns.get(get_pattern_key(list(patterns), plain), config.get("lora_alpha", rank))
+    except (AttributeError, TypeError, re.error):
+        raise UnreadableError("has a description of its alphas that cannot be read") from None
+    return _positive(alpha, name) * (math.sqrt(rank) if config.get("use_rslora") else 1.0)
 
 
-def diffusers_bytes(layers: Mapping[str, LoraLayer], metadata: Mapping[str, Any]) -> bytes:
-    """The file that `FluxPipeline.load_lora_weights` opens, scale and all."""
-    from peft import LoraConfig
-
-    rank = Counter(layer.rank for layer in layers.values()).most_common(1)[0][0]
-    alpha = Counter(layer.alpha for layer in layers.values()).most_common(1)[0][0]
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=lora.whole(alpha),
-        init_lora_weights=True,
-        target_modules=sorted(layers),
-        rank_pattern=_others(layers, lambda layer: layer.rank, rank),
-        alpha_pattern=_others(layers, lambda layer: lora.whole(layer.alpha), lora.whole(alpha)),
-    )
-    tensors = {}
-    for name, layer in layers.items():
-        # Parts of one fused layer may share a matrix, which safetensors refuses.
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = layer.down.clone()
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = layer.up
-    return lora.file_bytes(tensors, config.to_dict(), metadata)
-
-
-def _others(
-    layers: Mapping[str, LoraLayer], value: Callable[[LoraLayer], Any], common: float
-) -> dict[str, Any]:
-    # "^" ties the name to its start: proj_out would also match a block's proj_out otherwise.
-    return {f"^{name}": value(layer) for name, layer in layers.items() if value(layer) != common}
-
-
-def kohya_bytes(
-    layers: Mapping[str, LoraLayer], metadata: Mapping[str, Any], dtype: torch.dtype
-) -> bytes:
-    """The file that ComfyUI, sd-scripts and Forge open."""
-    from safetensors.torch import save
-
-    rank = Counter(layer.rank for layer in layers.values()).most_common(1)[0][0]
-    alpha = Counter(layer.alpha for layer in layers.values()).most_common(1)[0][0]
-    tensors = {}
-    for name, layer in kohya_naming.fused(layers).items():
-        tensors[f"{name}.lora_down.weight"] = layer.down.to(dtype, copy=True)
-        tensors[f"{name}.lora_up.weight"] = layer.up.to(dtype).contiguous()
-        tensors[f"{name}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
-    header = {
-        "format": "pt",
-        "modelspec.architecture": "flux-1-dev/lora",
-        "ss_base_model_version": "flux1",
-        "ss_network_module": "networks.lora_flux",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(lora.whole(alpha)),
-        "ss_apply_t5_attn_mask": "False",
-        lora.METADATA_KEY: json.dumps(dict(metadata), sort_keys=True),
-    }
-    return lora.ordered(save(tensors, metadata=header))
+def _positive(alpha: Any, name: str) -> float:
+    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+    if not number or not 0 < alpha <= LARGEST:
+        raise UnreadableError(
+            f"has the alpha {quoted(alpha)} for the layer {quoted(name)}, which is not between 0 "
+            f"and {LARGEST:,.0f}",
+            "give a LoRA with a positive alpha",
+        )
+    return float(alpha)

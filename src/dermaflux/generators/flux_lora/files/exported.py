@@ -11,7 +11,7 @@ import torch
 
 from dermaflux import paths
 from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.files import adapter_file
+from dermaflux.generators.flux_lora.files import adapter_bytes, adapter_file
 from dermaflux.generators.flux_lora.model import lora
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -31,12 +31,12 @@ def export(output: Path, naming: str, dtype: str, folder: Path = paths.GENERATOR
     source = folder / lora.WEIGHTS
     if not source.exists():
         raise InputError(f"{folder} holds no {lora.WEIGHTS}; run the stage `finetune`")
-    adapter = adapter_file.read(source)
+    adapter = adapter_file.read(source, stage="finetune")
     if naming == "kohya":
-        content = adapter_file.kohya_bytes(adapter.layers, adapter.metadata, DTYPES[dtype])
+        content = adapter_bytes.kohya_bytes(adapter.layers, adapter.metadata, DTYPES[dtype])
     else:
         layers = {name: layer.to(DTYPES[dtype]) for name, layer in adapter.layers.items()}
-        content = adapter_file.diffusers_bytes(layers, adapter.metadata)
+        content = adapter_bytes.diffusers_bytes(layers, adapter.metadata)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial")
     partial.write_bytes(content)

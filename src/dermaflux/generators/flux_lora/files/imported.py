@@ -1,7 +1,7 @@
-"""A finished LoRA in place of training: `imported` names a file or a repository of the hub.
+"""A finished LoRA in place of training: `imported` names a file, a folder or a hub repository.
 
-The authors' own weights are `StathisGln/DermaFlux`. Reads models/backbone/ for shapes and the file,
-in diffusers' or kohya's naming; writes models/generator/ as training does.
+The authors' own weights are `StathisGln/DermaFlux`. Reads the file, in any naming `adapter_file`
+knows, and models/backbone/ for shapes; writes models/generator/ as training does.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from torch import nn
 
 from dermaflux.core import hub
-from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.files import adapter_file
+from dermaflux.errors import InputError, quoted
+from dermaflux.generators.flux_lora.files import adapter_bytes, adapter_file, other_files
 from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
 from dermaflux.generators.flux_lora.model import lora, pipeline
 from dermaflux.generators.flux_lora.settings import Finetune
@@ -45,9 +45,15 @@ def write(settings: Finetune, backbone: Path, folder: Path, log: Log) -> Facts:
     trained_with = padding or ("pad512" if name == AUTHORS else None)
     if trained_with not in (None, settings.prompt_padding):
         print(
-            f"finetune: {name} was trained with prompt padding {trained_with} but "
+            f"finetune: {quoted(name)} was trained with prompt padding {trained_with} but "
             f"finetune.flux_lora.prompt_padding is {settings.prompt_padding}; set it to "
             f"{trained_with} for the images it was made for"
+        )
+    if adapter.text_encoder_tensors:
+        print(
+            f"finetune: {quoted(name)} also adapts text encoders ({adapter.text_encoder_tensors:,} "
+            "tensors), which stay as they are here: images differ from those of programs that "
+            "apply all of it"
         )
     ranks = Counter(layer.rank for layer in adapter.layers.values())
     alphas = Counter(layer.alpha for layer in adapter.layers.values())
@@ -57,6 +63,7 @@ def write(settings: Finetune, backbone: Path, folder: Path, log: Log) -> Facts:
         "imported": origin,
         "imported_sha256": digest,
         "imported_naming": adapter.naming,
+        "text_encoder_tensors_left_out": adapter.text_encoder_tensors,
         "targets": _targets(adapter.layers, transformer),
         "rank": ranks.most_common(1)[0][0],
         "alpha": lora.whole(alphas.most_common(1)[0][0]),
@@ -64,50 +71,58 @@ def write(settings: Finetune, backbone: Path, folder: Path, log: Log) -> Facts:
         "prompt_padding": settings.prompt_padding,
         "base_dtype": settings.base_dtype,
     }
-    content = adapter_file.diffusers_bytes(adapter.layers, facts)
+    content = adapter_bytes.diffusers_bytes(adapter.layers, facts)
     (folder / lora.WEIGHTS).write_bytes(content)
     log.metrics({"trainable_parameters": float(adapter.parameters)}, 0)
-    print(
-        f"finetune: imported {origin}, {len(adapter.layers):,} layers of rank {facts['rank']}, "
-        f"{adapter.parameters / 1e6:,.1f} million parameters in diffusers' layout"
-    )
     summary = (
-        f"None: the LoRA was imported from {origin}, rank {facts['rank']}, "
-        f"{adapter.parameters:,} parameters, prompt padding {facts['prompt_padding']}."
+        f"None: the LoRA was imported from {origin}, {len(adapter.layers):,} layers of rank "
+        f"{facts['rank']}, {adapter.parameters:,} parameters, prompt padding "
+        f"{facts['prompt_padding']}."
     )
     return {**facts, "summary": summary, "backbone": pipeline.reference(backbone).identity}
 
 
 def _locate(name: str, revision: str | None) -> tuple[Path, str]:
     """The file, and what provenance calls it: never a path of this machine."""
-    if Path(name).is_file():
-        return Path(name), Path(name).name
+    path = Path(name)
+    if path.is_dir():
+        file = _only(name, sorted(entry.name for entry in path.iterdir() if entry.is_file()))
+        return path / file, f"{path.resolve().name}/{file}"
+    if path.is_file():
+        return path, path.name
     if not _HUB_ID.fullmatch(name):
         raise InputError(
-            f"{_KEY} {name} is neither a file nor a hub id; give a .safetensors file or a "
+            f"{_KEY} {quoted(name)} is neither a file nor a hub id; give a .safetensors file or a "
             f"repository such as {AUTHORS}"
         )
     if revision is None:
         raise InputError(
-            f"{_KEY} {name} has no imported_revision; pin the commit to use, as its page on the "
+            f"{_KEY} {quoted(name)} is no file here and, as a repository of the hub, has no "
+            "imported_revision; correct the path, or pin the commit to use, as its page on the "
             "hub shows it under Files"
         )
     from huggingface_hub import hf_hub_download, list_repo_files
 
     instead = "try again, or name a downloaded file"
     with hub.opening(_KEY, name, revision, "file", instead):
-        file = _FILES.get(name) or _only(name, list_repo_files(name, revision=revision))
+        listed = [] if name in _FILES else list_repo_files(name, revision=revision)
+        file = _FILES.get(name) or _only(name, listed)
+        if adapter_file.PEFT_CONFIG in listed:  # peft keeps alpha in it
+            hf_hub_download(name, adapter_file.PEFT_CONFIG, revision=revision)
         return Path(hf_hub_download(name, file, revision=revision)), f"{name}@{revision}/{file}"
 
 
 def _only(name: str, files: list[str]) -> str:
+    """The weights among the files of a folder or repository."""
     weights = [file for file in files if file.endswith(".safetensors")]
-    if lora.WEIGHTS in weights:
-        return lora.WEIGHTS
+    for usual in (lora.WEIGHTS, adapter_file.PEFT_WEIGHTS):
+        if usual in weights:
+            return usual
     if len(weights) != 1:
+        listed = f" ({', '.join(map(quoted, weights[:3]))}, ...)" if weights else ""
         raise InputError(
-            f"{_KEY} {name} holds {len(weights)} .safetensors files and not 1; download one and "
-            "name the file"
+            f"{_KEY} {quoted(name)} holds {len(weights)} .safetensors files{listed} and not 1; "
+            "name the file itself, downloaded where it is on the hub"
         )
     return weights[0]
 
@@ -120,16 +135,17 @@ def _check_fit(
         module = modules.get(layer_name)
         if not isinstance(module, nn.Linear):
             raise InputError(
-                f"{_KEY} {name} adapts {layer_name}, which the backbone {backbone} does not have; "
-                "set backbone.repository to the model the LoRA was made for"
+                f"{_KEY} {quoted(name)} adapts {layer_name}, which the backbone {backbone} does "
+                "not have; set backbone.repository to the model the LoRA was made for"
             )
         theirs = (layer.up.shape[0], layer.down.shape[1])
         ours = (module.out_features, module.in_features)
         if theirs != ours:
+            known = other_files.width(layer_name, theirs[1])
             raise InputError(
-                f"{_KEY} {name} has {theirs[0]} x {theirs[1]} for {layer_name}, which is "
-                f"{ours[0]} x {ours[1]} in the backbone {backbone}; set backbone.repository to the "
-                "model the LoRA was made for"
+                f"{_KEY} {quoted(name)} has {theirs[0]} x {theirs[1]} for {layer_name}{known}, "
+                f"which is {ours[0]} x {ours[1]} in the backbone {backbone}; set "
+                "backbone.repository to the model the LoRA was made for"
             )
 
 

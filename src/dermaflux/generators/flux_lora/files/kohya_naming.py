@@ -1,9 +1,8 @@
-"""Adapter layers in diffusers' names and in kohya's (sd-scripts, ComfyUI), one as the other.
+"""Adapter layers of diffusers' model and of Black Forest Labs', one as the other.
 
-kohya names the layers of Black Forest Labs' model, where query, key and value (and the MLP of a
-single block) are one matrix; diffusers has a matrix for each. Both ways the product of every layer
-stays what it was. Names: sd-scripts `networks/lora_flux.py`; order of the parts: BFL's
-`flux/modules/layers.py`. Pure: tensors in, tensors out.
+BFL's model, whose layers kohya's names mean (sd-scripts, ComfyUI), has query, key and value (and
+the MLP of a single block) in one matrix; diffusers has a matrix for each. Both ways the product of
+every layer stays what it was. Names: `layer_names`. Pure: tensors in, tensors out.
 """
 
 from __future__ import annotations
@@ -15,38 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
+from dermaflux.generators.flux_lora.files import layer_names
+from dermaflux.generators.flux_lora.files.layer_names import DOUBLE, OUTSIDE, SINGLE, Layer
 
 PREFIX = "lora_unet_"
-_DOUBLE = {
-    "img_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "img_attn_proj": ("attn.to_out.0",),
-    "img_mlp_0": ("ff.net.0.proj",),
-    "img_mlp_2": ("ff.net.2",),
-    "img_mod_lin": ("norm1.linear",),
-    "txt_attn_qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-    "txt_attn_proj": ("attn.to_add_out",),
-    "txt_mlp_0": ("ff_context.net.0.proj",),
-    "txt_mlp_2": ("ff_context.net.2",),
-    "txt_mod_lin": ("norm1_context.linear",),
-}
-_SINGLE = {
-    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
-    "linear2": ("proj_out",),
-    "modulation_lin": ("norm.linear",),
-}
-# Outside the blocks; only sd-scripts' option `in_dims` adapts them.
-_EMBEDDERS = {
-    "img_in": "x_embedder",
-    "txt_in": "context_embedder",
-    "time_in_in_layer": "time_text_embed.timestep_embedder.linear_1",
-    "time_in_out_layer": "time_text_embed.timestep_embedder.linear_2",
-    "vector_in_in_layer": "time_text_embed.text_embedder.linear_1",
-    "vector_in_out_layer": "time_text_embed.text_embedder.linear_2",
-    "guidance_in_in_layer": "time_text_embed.guidance_embedder.linear_1",
-    "guidance_in_out_layer": "time_text_embed.guidance_embedder.linear_2",
-}
-_BLOCKS = {"double_blocks": "transformer_blocks", "single_blocks": "single_transformer_blocks"}
 _MLP_RATIO = 4  # FluxTransformer2DModel has no other
 
 
@@ -81,63 +53,72 @@ def fused(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
     at the sum of their ranks, alpha grown by as much, as sd-scripts' `split_qkv` stores them. Parts
     without adapter are rows of zeros. Raises `InputError` for a name that kohya has none for.
     """
-    parts: dict[str, dict[int, LoraLayer]] = {}
+    found: dict[str, dict[int, LoraLayer]] = {}
     for name, layer in layers.items():
         fused_name, part = _kohya_part(name)
-        parts.setdefault(fused_name, {})[part] = layer
-    return {name: _joined(present, _parts_of(name)) for name, present in parts.items()}
+        found.setdefault(fused_name, {})[part] = layer
+    joined = {}
+    for name, present in found.items():
+        place = layer_names.layer(name)
+        assert place is not None
+        joined[name] = _swapped(present[0]) if place.swapped else _joined(present, place.parts)
+    return joined
 
 
 def separate(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
     """Layers by diffusers' name, from layers by kohya's name; the inverse of `fused`, and exact.
 
-    A block-diagonal layer is split into its blocks; of any other, every part gets the whole `down`.
-    Parts whose `up` is zero are left out, unless all are. Raises `InputError` for unknown names.
+    Raises `InputError` for unknown names and what `parts` refuses.
     """
     separated: dict[str, LoraLayer] = {}
     for name, layer in layers.items():
-        names = _parts_of(name)
-        if len(names) == 1:
-            separated[names[0]] = layer
-        else:
-            separated.update(zip(names, _split(name, layer, len(names)), strict=True))
-            if any(bool(separated[part].up.any()) for part in names):
-                for part in names:
-                    if not separated[part].up.any():
-                        del separated[part]
+        place = layer_names.layer(name)
+        if place is None:
+            raise InputError(
+                f"the LoRA adapts {quoted(name)}, which is no layer of FLUX.1's transformer; give "
+                "one made for FLUX.1"
+            )
+        separated.update(parts(name, place, layer))
     return separated
+
+
+def parts(name: str, place: Layer, layer: LoraLayer) -> dict[str, LoraLayer]:
+    """The layers of diffusers that one layer of a file stands for.
+
+    A block-diagonal layer is split into its blocks; of any other, every part gets the whole `down`.
+    Parts whose `up` is zero are left out, unless all are. Raises `InputError`, naming the layer as
+    `name`, when its rows cannot be those parts.
+    """
+    if place.swapped:
+        return {place.parts[0]: _swapped(layer)}
+    if len(place.parts) == 1:
+        return {place.parts[0]: layer}
+    separated = dict(zip(place.parts, _split(name, layer, place.parts), strict=True))
+    used = {part: one for part, one in separated.items() if bool(one.up.any())}
+    return used or separated
+
+
+def _swapped(layer: LoraLayer) -> LoraLayer:
+    """The layer with the halves of its rows exchanged."""
+    first, second = layer.up.chunk(2)
+    return LoraLayer(layer.down, torch.cat([second, first]), layer.alpha)
 
 
 def _kohya_part(name: str) -> tuple[str, int]:
     """kohya's layer for a layer of diffusers, and which part of it that is."""
-    for kohya, diffusers in _EMBEDDERS.items():
+    for kohya, diffusers in OUTSIDE.items():
         if name == diffusers:
             return PREFIX + kohya, 0
     matched = re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name)
     if matched:
-        kind, table = ("single_blocks", _SINGLE) if matched[1] else ("double_blocks", _DOUBLE)
-        for kohya, parts in table.items():
-            if matched[3] in parts:
-                return f"{PREFIX}{kind}_{matched[2]}_{kohya}", parts.index(matched[3])
+        kind, table = ("single_blocks", SINGLE) if matched[1] else ("double_blocks", DOUBLE)
+        for kohya, named in table.items():
+            if matched[3] in named:
+                return f"{PREFIX}{kind}_{matched[2]}_{kohya}", named.index(matched[3])
     raise InputError(
         f"the adapter's layer {name} has no name in kohya's format; its layers are the Linears of "
-        "FLUX's blocks and embedders"
+        "FLUX's blocks, embedders and final layer"
     )
-
-
-def _parts_of(name: str) -> tuple[str, ...]:
-    """Layers of diffusers that a layer of kohya stands for, in the order of its rows."""
-    plain = name.removeprefix(PREFIX)
-    if plain in _EMBEDDERS:
-        return (_EMBEDDERS[plain],)
-    matched = re.fullmatch(r"(double_blocks|single_blocks)_(\d+)_(.+)", plain)
-    table = _DOUBLE if matched and matched[1] == "double_blocks" else _SINGLE
-    if not name.startswith(PREFIX) or matched is None or matched[3] not in table:
-        raise InputError(
-            f"the LoRA adapts {name}, which this project does not know; give one of a FLUX "
-            "transformer alone, without text encoders or output layer"
-        )
-    return tuple(f"{_BLOCKS[matched[1]]}.{matched[2]}.{part}" for part in table[matched[3]])
 
 
 def _joined(present: Mapping[int, LoraLayer], names: Sequence[str]) -> LoraLayer:
@@ -176,23 +157,20 @@ def _rows(present: Mapping[int, LoraLayer], part: int, first: LoraLayer) -> int:
     if part in present:
         return present[part].up.shape[0]
     width = first.down.shape[1]
-    return width * _MLP_RATIO if part == len(_SINGLE["linear1"]) - 1 else width
+    return width * _MLP_RATIO if part == len(SINGLE["linear1"]) - 1 else width
 
 
-def _split(name: str, layer: LoraLayer, parts: int) -> list[LoraLayer]:
+def _split(name: str, layer: LoraLayer, parts: Sequence[str]) -> list[LoraLayer]:
     outputs, width = layer.up.shape[0], layer.down.shape[1]
-    if parts == len(_SINGLE["linear1"]):
-        sizes = [width, width, width, outputs - 3 * width]
-    else:
-        sizes = [outputs // parts] * parts
-    if sum(sizes) != outputs or min(sizes) < 1:
+    sizes = [width * (_MLP_RATIO if part.endswith("proj_mlp") else 1) for part in parts]
+    if sum(sizes) != outputs:
         raise InputError(
-            f"the LoRA's layer {name} has {outputs} outputs for {width} inputs, which is no layer "
-            "of a FLUX transformer; give a LoRA made for FLUX.1"
+            f"the LoRA's layer {quoted(name)} has {outputs:,} outputs for {width:,} inputs where "
+            f"FLUX.1 has {sum(sizes):,}; give a LoRA made for FLUX.1"
         )
     ups = list(torch.split(layer.up, sizes))
     used = [part for part, up in enumerate(ups) if bool(up.any())]
-    for used_parts in (used, list(range(parts))):
+    for used_parts in (used, list(range(len(parts)))):
         blocks = _blocks(layer, ups, used_parts)
         if blocks is not None:
             return blocks

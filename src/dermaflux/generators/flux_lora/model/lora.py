@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
+DIFFUSERS_CONFIG = "lora_adapter_metadata"
+"""Key of the file's metadata under which diffusers keeps peft's description of the adapter."""
 METADATA_KEY = "dermaflux"
 """Key of the file's metadata under which this project keeps what it wrote beside the weights."""
 _ATTENTION = (
@@ -175,13 +177,12 @@ def file_bytes(
     weights: Mapping[str, torch.Tensor], adapter: Mapping[str, Any], metadata: Mapping[str, Any]
 ) -> bytes:
     """A safetensors file in diffusers' names: weights by name, peft's description, our metadata."""
-    from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
     from safetensors.torch import save as serialise
 
     described = {f"transformer.{key}": _plain(value) for key, value in adapter.items()}
     header = {
         "format": "pt",
-        LORA_ADAPTER_METADATA_KEY: json.dumps(described, sort_keys=True),
+        DIFFUSERS_CONFIG: json.dumps(described, sort_keys=True),
         METADATA_KEY: json.dumps(dict(metadata), sort_keys=True),
     }
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}

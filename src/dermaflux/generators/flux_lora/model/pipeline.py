@@ -7,8 +7,8 @@ of one. Writes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dermaflux.core import hub
-from dermaflux.core.devices import automatic_device
+from dermaflux.core.devices import automatic_device, memory_shortage
+from dermaflux.core.files import damaged, read_json
 from dermaflux.core.hashing import folder_digest
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
+from dermaflux.generators.flux_lora.model import weights_file
 from dermaflux.generators.flux_lora.model.options import BaseDtype
 from dermaflux.generators.flux_lora.model.quantize import quantize
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from diffusers import FluxPipeline
     from transformers import PreTrainedTokenizerBase
 
+TINY = "tiny"
 PIN = "pin.json"
 INDEX = "model_index.json"
 LICENCE_FILE = "LICENCE.txt"
@@ -59,15 +62,23 @@ class BackboneReference:
 def reference(folder: Path) -> BackboneReference:
     """Resolve `models/backbone/`; raise `InputError` when it holds no backbone."""
     if (folder / PIN).exists():
-        pin = json.loads((folder / PIN).read_text(encoding="utf-8"))
-        source, revision = pin["repository"], pin["revision"]
+        source, revision = _pinned(folder / PIN)
         licence = "FLUX.1-dev non-commercial" if "FLUX.1-dev" in source else f"see {source}"
         if revision is None:
             return BackboneReference(source, None, source, folder_hash(Path(source)), licence)
         return BackboneReference(source, revision, source, f"{source}@{revision}", licence)
     if (folder / INDEX).exists():
-        return BackboneReference(str(folder), None, "tiny", folder_hash(folder), "CC0")
+        return BackboneReference(str(folder), None, TINY, folder_hash(folder), "CC0")
     raise InputError(f"{folder} holds no backbone; run the stage `backbone`")
+
+
+def _pinned(file: Path) -> tuple[str, str | None]:
+    pin = read_json(file, "backbone")
+    source = pin.get("repository") if isinstance(pin, dict) else None
+    revision = pin.get("revision") if isinstance(pin, dict) else None
+    if not isinstance(source, str) or not isinstance(revision, str | None):
+        raise damaged(file, "it names no repository and revision", "backbone")
+    return source, revision
 
 
 def folder_hash(folder: Path) -> str:
@@ -88,9 +99,45 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _opening(origin: BackboneReference) -> AbstractContextManager[None]:
+@contextmanager
+def _opening(origin: BackboneReference) -> Iterator[None]:
+    """Turn what the loaders raise into one sentence; in a folder, name the damaged file."""
     instead = "name a folder saved by diffusers, or a hub id while the hub can be reached"
-    return hub.opening("backbone.repository", origin.source, origin.revision, "folder", instead)
+    folder = Path(origin.source)
+    try:
+        with hub.opening("backbone.repository", origin.source, origin.revision, "folder", instead):
+            yield
+    except (InputError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        here = folder.is_dir()
+        if memory_shortage(error) or (isinstance(error, InputError) and not here):
+            raise
+        file, problem = _damage(folder) if here else (None, None)
+        cause = error.__context__ if isinstance(error, InputError) else error
+        problem = problem or " ".join(str(cause).split())[:150] or type(cause).__name__
+        if origin.name == TINY:
+            raise damaged(file or folder, problem, "backbone") from None
+        raise InputError(
+            f"backbone.repository {quoted(origin.source)} cannot be opened "
+            f"({f'{file.relative_to(folder)}: ' if file else ''}{problem}); save it anew with "
+            "diffusers, or download it again"
+        ) from None
+
+
+def _damage(folder: Path) -> tuple[Path | None, str | None]:
+    """The first file of a saved pipeline that cannot be read, and why; Nones where all can be."""
+    for file in sorted(folder.rglob("*")):
+        if file.suffix == ".json":
+            try:
+                if not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
+                    return file, "it is not a JSON object"
+            except (ValueError, RecursionError, OSError) as error:
+                return file, str(error)
+        elif file.suffix == ".safetensors":
+            try:
+                weights_file.read_header(file)
+            except weights_file.UnreadableError as error:
+                return file, error.clause
+    return None, None
 
 
 def load(

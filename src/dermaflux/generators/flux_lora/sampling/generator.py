@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 from dermaflux.core.arrays import Pixels
-from dermaflux.errors import InputError
-from dermaflux.generators.flux_lora.model import lora, pipeline
-from dermaflux.generators.flux_lora.model.options import BaseDtype
+from dermaflux.core.files import damaged, read_json
+from dermaflux.errors import InputError, quoted
+from dermaflux.generators.flux_lora.model import lora, pipeline, weights_file
+from dermaflux.generators.flux_lora.model.options import BaseDtype, PromptPadding
 from dermaflux.generators.flux_lora.model.prompt_padding import text_lengths
 from dermaflux.generators.flux_lora.sampling import load
 from dermaflux.generators.flux_lora.sampling.sample import SamplingSettings, sample
@@ -26,6 +27,10 @@ from dermaflux.generators.protocol import (
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
+
+
+_FACTS = {"prompt_padding": get_args(PromptPadding), "base_dtype": get_args(BaseDtype)}
+"""What sampling needs of models/generator/finetune.json, and its values."""
 
 
 class FluxLora:
@@ -52,18 +57,25 @@ class FluxLora:
         if not facts_file.exists():
             raise _absent(models)
         weights = self.weights_id(models)
-        facts = json.loads(facts_file.read_text(encoding="utf-8"))
+        facts = read_json(facts_file, "finetune")
+        if not isinstance(facts, dict) or "backbone" not in facts:
+            raise damaged(facts_file, "it does not name the backbone", "finetune")
+        _check_weights(models.generator / lora.WEIGHTS)
         origin = pipeline.reference(models.backbone)
         if facts["backbone"] != origin.identity:
             raise InputError(
                 f"{models.generator} was fine-tuned on another backbone than {models.backbone} "
                 "holds; run the stage `finetune` again"
             )
-        if "prompt_padding" not in facts:
-            raise InputError(
-                f"{facts_file} has no prompt_padding, so an earlier version wrote it; run the "
-                "stage `finetune` again"
-            )
+        for name, known in _FACTS.items():
+            if name not in facts:
+                raise InputError(
+                    f"{facts_file} has no {name}, so an earlier version wrote it; run the stage "
+                    "`finetune` again"
+                )
+            if facts[name] not in known:
+                problem = f"{name} is {quoted(facts[name])} and not one of {', '.join(known)}"
+                raise damaged(facts_file, problem, "finetune")
         values: dict[str, Any] = {
             "backbone": origin.name,
             "base_dtype": settings.get("base_dtype") or facts["base_dtype"],
@@ -116,6 +128,18 @@ class FluxLoraSampler:
         missing = (self._compiled_batch or 0) - len(conditions)
         filled = [*conditions, *[conditions[-1]] * missing]
         return sample(self._pipe, self._sampling, filled)[: len(conditions)]
+
+
+def _check_weights(file: Path) -> None:
+    """Raise `InputError` when the adapter's file is damaged, before the backbone is loaded."""
+    try:
+        header = weights_file.read_header(file)
+        for _ in weights_file.read_tensors(file, header.tensors):
+            pass
+        if not isinstance(header.json(lora.DIFFUSERS_CONFIG), dict):
+            raise weights_file.UnreadableError(f"has no metadata {lora.DIFFUSERS_CONFIG}")
+    except weights_file.UnreadableError as error:
+        raise damaged(file, error.clause, "finetune") from None
 
 
 def _absent(models: Models) -> InputError:
