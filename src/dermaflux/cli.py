@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated
 
 import typer
 
-from dermaflux.errors import InputError
+from dermaflux import launch
+from dermaflux.errors import InputError, redacted
 
 # Read when torch loads. Threads that spin long while they wait make two busy processes on two cores
 # many times slower, as in `dvc queue start -j 2`; threads that sleep at once cost a third of the
@@ -58,7 +60,6 @@ _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
 def _stage(room: str, name: str) -> Callable[[], None]:
     def command() -> None:
-        from dermaflux import launch
         from dermaflux.params.load import load
 
         params = load()
@@ -238,8 +239,21 @@ def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example
     write(folder)
 
 
+def _print_redacted(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """An error of the program itself: its traceback, without passwords."""
+    import traceback
+
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(redacted(text), file=sys.stderr, end="", flush=True)
+
+
 def main() -> None:
     """Entry point; an `InputError` becomes one line on stderr and exit status 1."""
+    launch.exit_on_signals()
+    launch.end_with_parent()
+    sys.excepthook = _print_redacted
     try:
         app()
     except InputError as error:
