@@ -177,13 +177,15 @@ def predict(images: ImageLike | Sequence[ImageLike]) -> pd.DataFrame:
     from PIL import Image
 
     from dermaflux.registry import registry
-    from dermaflux.tracking import runs
+    from dermaflux.tracking import runs, store
 
     if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
         images = list(images) if isinstance(images, np.ndarray) and images.ndim == 4 else [images]
     frame = pd.DataFrame({"image": [_encoded(image) for image in images]})
-    champion = registry.require_champion(runs.connect(), load().promote.model_name)
-    return champion.load().predict(frame)
+    with store.answering():
+        champion = registry.require_champion(runs.connect(), load().promote.model_name)
+        classifier = champion.load()
+    return classifier.predict(frame)
 
 
 def _encoded(image: object) -> bytes:
