@@ -30,8 +30,8 @@ demo: data ## Run the whole pipeline on the phantom corpus and print what came o
 test: $(VENV)/.installed ## Run every test, two files at a time
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-ui: $(VENV)/.installed ## MLflow UI on 127.0.0.1 (PORT=5000)
-	mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --host 127.0.0.1 --port $(PORT)
+ui: $(VENV)/.installed ## MLflow UI of the store in use, on 127.0.0.1 (PORT=5000)
+	python -m dermaflux.tracking.ui $(PORT)
 
 lint: $(VENV)/.installed ## ruff, and mypy on the typed modules
 	ruff check src tests benchmarks docs

@@ -1,4 +1,6 @@
-from dermaflux.errors import quoted
+import pytest
+
+from dermaflux.errors import InputError, quoted, redacted
 
 
 def test_quotes_stay_short_and_hold_no_control_characters():
@@ -10,3 +12,44 @@ def test_quotes_stay_short_and_hold_no_control_characters():
         assert len(text) <= 200
         assert text.isprintable()
     assert quoted("Läsion 1") == "'Läsion 1'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://user:s3cret-word@host:5000/x",
+        "postgresql+psycopg://user:a@s3cret-word@host/db",
+        "mysql://user:with/slash#s3cret-word@host/db",
+        "https://s3cret-word@host and https://user:s3cret-word@other",
+        "socks5://:s3cret-word@proxy:1080",
+        "https://host/path?x=1&access_token=s3cret-word",
+        "https://host/path?sig=s3cret-word&se=2027",
+        "HTTPSConnectionPool(host='h'): url: /v1?X-Amz-Signature=s3cret-word (Caused by x)",
+        "host=db password=s3cret-word sslmode=require",
+        "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Ds3cret-word",
+        "{'Authorization': 'Bearer s3cret-word'}",
+        "server said: wrong password pla:in/word for user",
+        "the key hf_0123456789 is not valid",
+    ],
+)
+def test_no_message_holds_a_password_or_key(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:pla%3Ain%2Fword@tracking.example")
+    monkeypatch.setenv("SOME_SERVICE_TOKEN", "hf_0123456789")
+    secrets = ("s3cret-word", "pla:in/word", "pla%3Ain%2Fword", "hf_0123456789")
+    assert any(secret in text for secret in secrets)
+    long = f"{text.split()[0]}{'x' * 500}"
+    for message in (redacted(text), str(InputError(f"{text} is wrong")), quoted(long)):
+        assert not any(secret in message for secret in secrets)
+    assert redacted(redacted(text)) == redacted(text)
+
+
+def test_what_is_no_secret_stays() -> None:
+    for text in (
+        "models:/lesion-vit@champion",
+        "git+https://example.org/a/b@main",
+        "http://127.0.0.1:5000/experiments/3?search=x@y",
+        "max_new_tokens=5, monkey=7",
+        "file:///data/mlruns/artifacts",
+        "sqlite:////data/mlruns/mlflow.db",
+    ):
+        assert redacted(text) == text

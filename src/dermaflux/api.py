@@ -176,13 +176,15 @@ def predict(images: ImageLike | Sequence[ImageLike]) -> pd.DataFrame:
     from PIL import Image
 
     from dermaflux.registry import registry, serving
-    from dermaflux.tracking import runs
+    from dermaflux.tracking import runs, store
 
     if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
         images = list(images) if isinstance(images, np.ndarray) and images.ndim == 4 else [images]
     encoded = [_encoded(image) for image in images]
-    champion = registry.require_champion(runs.connect(), load().promote.model_name)
-    return serving.as_frame(champion.load().predict_images(encoded))
+    with store.answering():
+        champion = registry.require_champion(runs.connect(), load().promote.model_name)
+        classifier = champion.load()
+    return serving.as_frame(classifier.predict_images(encoded))
 
 
 def _encoded(image: object) -> bytes:

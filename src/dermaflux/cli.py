@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dermaflux.errors import InputError
+from dermaflux import launch
+from dermaflux.errors import InputError, redacted
 
 if TYPE_CHECKING:
     from dermaflux.params import Params
@@ -61,7 +63,6 @@ _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
 def _stage(room: str, name: str) -> Callable[[], None]:
     def command() -> None:
-        from dermaflux import launch
         from dermaflux.params.load import load
 
         params = load()
@@ -260,13 +261,24 @@ def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example
     write(folder)
 
 
+def _print_redacted(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """An error of the program itself: its traceback, without passwords."""
+    import traceback
+
+    text = "".join(traceback.format_exception(kind, error, trace))
+    print(redacted(text), file=sys.stderr, end="", flush=True)
+
+
 def main() -> None:
     """Entry point; an `InputError` becomes one line on stderr and exit status 1."""
+    launch.exit_on_signals()
+    launch.end_with_parent()
+    sys.excepthook = _print_redacted
     try:
         app()
     except Exception as error:
-        from dermaflux import launch
-
         stopped = launch.out_of_memory(error) or error
         if not isinstance(stopped, InputError):
             raise

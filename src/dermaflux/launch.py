@@ -1,8 +1,14 @@
-"""Starts a stage in several processes, and explains how a command ended that ran out of memory.
+"""Starts a stage in several processes, and how a command ends: with its parent, or out of memory.
 
-`launch` is `accelerate launch` with the arguments in `params.yaml`, called in this process rather
-than as a command, so that a wrong argument or a stage that stopped ends in one sentence.
-`accelerate launch [...] -m dermaflux finetune` does the same by hand.
+`accelerate launch` runs with the arguments in `params.yaml`; called in this process rather than as
+a command, so that a wrong argument or a stage that stopped ends in one sentence. `accelerate launch
+[...] -m dermaflux finetune` does the same by hand.
+
+A killed `dvc repro`, launcher or stage leaves nothing behind that computes: what it started looks
+twice a second whether it is still there, which works on every system and, unlike Linux's signal of
+a parent's death, through the shell that DVC puts in between. A stage started by hand, in the
+background of a shell or with `nohup`, outlives its shell. Workers of Dask and Ray end by
+themselves when their cluster's starter does.
 """
 
 from __future__ import annotations
@@ -14,13 +20,98 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from dermaflux.errors import InputError
 
 _LAUNCHED = "ACCELERATE_MIXED_PRECISION"
 """Set by `accelerate launch` in every process it starts."""
+
+_LOOK_SECONDS = 0.5
+_CLEANUP_SECONDS = 2.0
+"""For a stage to close its MLflow run and to remove unfinished files."""
+
+
+def exit_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end this process as an exception, so that what is open is closed.
+
+    The second one ends it at once. `nohup` and other handlers keep what they have set.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + number)
+
+
+def end_with_parent() -> None:
+    """End this stage when DVC or the launcher that started it is gone; by hand, do nothing."""
+    if "DVC_STAGE" in os.environ or launched():
+        _watch(_generations(), _terminate)
+
+
+def worker_options() -> dict[str, Any]:
+    """Arguments of `joblib.Parallel` for processes of this machine that end with this one."""
+    options = {"initializer": _end_worker_with_parent, "initargs": (os.getpid(),)}
+    return {"backend": "loky", **options}
+
+
+def _end_worker_with_parent(parent: int) -> None:
+    _watch(lambda: os.getppid() == parent, lambda: os._exit(1))
+
+
+def _generations() -> Callable[[], bool]:
+    """Whether the chain of parents up to DVC is what it is now.
+
+    A process between has `DVC_STAGE` in its environment as this one has: the shell, a launcher.
+    """
+    import psutil  # type: ignore[import-untyped]
+
+    stage = os.environ.get("DVC_STAGE")
+    chain = [psutil.Process()]
+    while (parent := chain[-1].parent()) is not None:
+        try:
+            if stage is None or parent.environ().get("DVC_STAGE") != stage:
+                break
+        except psutil.Error:
+            break
+        chain.append(parent)
+    before = [process.ppid() for process in chain]
+    top = chain[-1].parent()
+
+    def unchanged() -> bool:
+        try:
+            # A killed parent hands its children on at once, even while it is a zombie itself;
+            # on Windows they keep its number.
+            alive = top is None or top.is_running()
+            return alive and [process.ppid() for process in chain] == before
+        except psutil.Error:
+            return False
+
+    return unchanged
+
+
+def _watch(unchanged: Callable[[], bool], end: Callable[[], None]) -> None:
+    def look() -> None:
+        while unchanged():
+            time.sleep(_LOOK_SECONDS)
+        end()
+
+    threading.Thread(target=look, name="parent", daemon=True).start()
+
+
+def _terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_CLEANUP_SECONDS)
+    os._exit(128 + signal.SIGTERM)
 
 
 def launched() -> bool:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -10,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dermaflux.tracking import runs
+from dermaflux.errors import InputError
+from dermaflux.tracking import runs, seed_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
     monkeypatch.chdir(tmp_path)
     # MLflow keeps the last store in this variable, for child processes; a test starts without.
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / ".dvc").mkdir()
+    for folder in (".dvc", "mlruns"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
     return tmp_path
 
 
@@ -103,7 +108,8 @@ def test_a_copy_of_the_checkout_logs_to_the_main_store(
 
 CHILD = """
 import sys
-from dermaflux.tracking import runs
+from dermaflux.errors import InputError
+from dermaflux.tracking import runs, seed_runs
 parent = runs.Parent("key", "vit real", {"arm": "real"}, headline="AUC")
 seed = sys.argv[1]
 name = f"vit real seed {seed}"
@@ -128,6 +134,8 @@ def family(client: MlflowClient) -> tuple[Any, list[Any]]:
 def test_seeds_that_start_at_once_share_a_parent_and_a_killed_one_is_ignored(
     root: Path,
 ) -> None:
+    (root / "mlruns" / "mlflow.db").unlink()  # they create the store together, too
+
     def start(*arguments: str) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         return subprocess.Popen([sys.executable, "-c", CHILD, *arguments], **pipes)  # type: ignore[call-overload,no-any-return]
@@ -208,3 +216,87 @@ def test_a_rewritten_file_is_read_again(root: Path) -> None:
     before = runs.dvc_hash(path.parent)
     path.write_text("two")  # of the same size
     assert runs.dvc_hash(path.parent) != before
+
+
+ALONE = """
+import sys
+from dermaflux import launch
+from dermaflux.errors import InputError
+from dermaflux.tracking import runs, seed_runs
+launch.exit_on_signals()
+with runs.start("generator", sys.argv[1], {}, []) as run:
+    print(run.run_id, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.slow
+def test_runs_of_killed_processes_are_closed_and_live_ones_are_not(root: Path) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", ALONE, name], **pipes)  # type: ignore[call-overload]
+        for name in ("a", "b", "c", "d")
+    ]
+    killed, live, ended, interrupted = (
+        (process, process.stdout.readline().strip()) for process in processes
+    )
+    client = runs.connect()
+
+    def status(of: tuple[subprocess.Popen[str], str]) -> str:
+        return str(client.get_run(of[1]).info.status)
+
+    killed[0].kill()
+    ended[0].send_signal(signal.SIGTERM)
+    interrupted[0].send_signal(signal.SIGINT)
+    for process, _ in (killed, ended, interrupted):
+        process.wait(timeout=60)
+    assert [status(run) for run in (killed, live, ended, interrupted)] == [
+        "RUNNING", "RUNNING", "KILLED", "KILLED",
+    ]  # fmt: skip
+    assert client.get_run(live[1]).data.tags["process.id"] == str(live[0].pid)
+    elsewhere = client.create_run(runs.experiment_id(client, "generator"), run_name="a")
+    with runs.start("generator", "a", {}, []):
+        assert status(killed) == "KILLED"
+    assert status(live) == "RUNNING"
+    assert client.get_run(elsewhere.info.run_id).info.status == "RUNNING"
+    live[0].communicate("\n", timeout=60)
+    assert status(live) == "FINISHED"
+    assert not list(root.glob(".dermaflux/running/*/*.lock"))
+
+
+def test_a_held_store_is_told_with_its_holder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dermaflux.tracking.store._LOCK_SECONDS", 0.5)
+    code = (
+        "import sys\nfrom dermaflux.tracking import store\n"
+        "with store.exclusive(store.tracking_uri(), 'initialise'):\n"
+        "    print('held', flush=True)\n    sys.stdin.readline()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match=rf"mlflow.db cannot be used while process {holder.pid}"):
+        runs.connect()
+    holder.communicate("\n", timeout=60)
+    runs.connect()
+
+
+def test_a_parent_created_twice_on_a_server_is_the_earlier_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = runs.connect()
+    experiment = runs.experiment_id(client, "classifier")
+    parent = runs.Parent("key", "vit real", {})
+    found = seed_runs._parents
+    first: list[str] = []
+
+    def race(*arguments: Any) -> list[str]:
+        if not first:  # another machine creates it just after this one has looked
+            first.append(seed_runs._create(client, experiment, parent))
+            return []
+        return found(*arguments)
+
+    monkeypatch.setattr(seed_runs, "_parents", race)
+    assert seed_runs.adopt(client, experiment, parent, "vit real seed 0") == first[0]
+    assert found(client, experiment, parent) == first

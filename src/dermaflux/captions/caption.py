@@ -44,7 +44,7 @@ def run(params: Params) -> None:
     images = table.metadata(paths.CORPUS, ["image_id", "label", "modality", "sha256"])
     count = -(-len(images) // runtime.shard_images)
     key = _fingerprint(section, runtime.shard_images, images)
-    with checkpoint("caption", key) as saved:
+    with checkpoint("caption", key, output=paths.CAPTIONS) as saved:
         shards = [saved.file(f"{index:06d}.parquet") for index in range(count)]
         _write_missing(section, runtime, images, shards)
         with atomic_folder(paths.CAPTIONS) as partial:

@@ -19,6 +19,7 @@ from dermaflux.captions.text.quality import faults
 from dermaflux.captions.vlm.prompts import training_caption
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import decode_image
+from dermaflux.launch import worker_options
 from dermaflux.params import Caption
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _measuring(
         joblib.delayed(_measured)(triples[start : start + _CHUNK])
         for start in range(0, len(triples), _CHUNK)
     )
-    results = joblib.Parallel(n_jobs=jobs, return_as="generator")(tasks)
+    results = joblib.Parallel(n_jobs=jobs, return_as="generator", **worker_options())(tasks)
     try:
         yield itertools.chain.from_iterable(results)
     finally:

@@ -31,6 +31,7 @@ from dermaflux.metrics import binary, calibration, decision_curve, multiclass
 from dermaflux.params import Params
 from dermaflux.statistics import bootstrap, comparison, subgroups
 from dermaflux.statistics.comparison import Predictions
+from dermaflux.tracking import runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +63,7 @@ def run(params: Params, architecture: str, seed: int) -> None:
             f"{paths.CLASSIFIERS / cell} has no arm {missing!r}; run `dermaflux train "
             f"--architecture {architecture} --seed {seed}`"
         )
+    runs.connect()  # an unreachable store is told before the work, not after it
     scores = _score(cell, arms, params.evaluate.batch)
     members = bootstrap.groups(scores.rows)
     result = comparison.compare(scores.labels, members, scores.arms, params.evaluate)

@@ -18,6 +18,7 @@ from dermaflux.core.images import decode_image
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Params
+from dermaflux.tracking import runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,7 @@ def run(params: Params) -> None:
     models = params.zero_shot.models
     sources = [image_text.find(name, models[name]) for name in params.zero_shot.run]
     rows = _test_rows()
+    runs.connect()  # an unreachable store is told before the work, not after it
     labels = (rows["label"] == CLASSES[1]).to_numpy().astype(int)
     probability = {}
     for source in sources:
@@ -125,7 +127,6 @@ def _write(
 def _log(source: ModelSource, figures: dict[str, Any]) -> None:
     """One MLflow run per model, comparable with those of `evaluate`."""
     from dermaflux.classifiers.logging import mlflow_runs
-    from dermaflux.tracking import runs
 
     parameters = {"architecture": source.name, "arm": "zero_shot", "source": source.source}
     with runs.start(

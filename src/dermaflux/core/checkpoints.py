@@ -12,10 +12,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from dermaflux.core.files import locked, writing
 from dermaflux.paths import project_root
 
 
@@ -73,15 +74,18 @@ def _unfinished(folder: Path) -> bool:
 
 @contextmanager
 def checkpoint(
-    stage: str, key: str, main: bool = True, lasting: bool = False
+    stage: str,
+    key: str,
+    main: bool = True,
+    lasting: bool = False,
+    output: Path | None = None,
 ) -> Iterator[Checkpoint]:
     """Open the checkpoint of `key`; a second process with the same key waits for the first.
 
     Of processes that share one run, only the main one holds the lock; the others read. A new key
     beside unfinished work is told in one sentence, unless checkpoints of the stage are `lasting`.
+    Where another process makes the folder `output`, an `InputError` names it before any work.
     """
-    from filelock import FileLock
-
     folder = project_root() / ".dermaflux" / "checkpoints" / stage / key
     if not main:
         yield Checkpoint(folder)
@@ -92,7 +96,9 @@ def checkpoint(
             "parameters or code; delete that folder if nobody will continue it",
             flush=True,
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        folder.mkdir(exist_ok=True)
+    with (
+        nullcontext() if output is None else writing(output),
+        locked(folder.with_suffix(".lock"), f"{stage}: the same work cannot start"),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
         yield Checkpoint(folder)

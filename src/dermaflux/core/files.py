@@ -1,30 +1,123 @@
-"""Files and folders that appear whole or not at all, and what to say of damaged ones."""
+"""Files and folders that appear whole or not at all, locks, and what to say of damaged files."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shlex
 import shutil
+import socket
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted, redacted
+
+_TELL_SECONDS = 1.0
+_WRITER_SECONDS = 10.0
+"""Most outputs are written in less: two evaluations take turns, a second training is told."""
+
+
+@contextmanager
+def locked(path: Path, busy: str, seconds: float | None = None) -> Iterator[None]:
+    """Hold the lock file `path`, which the system releases when the process ends in any way.
+
+    While another process holds it, one line says so after a second: `busy` (what cannot be done
+    meanwhile), then that process, its host and its start. After `seconds` that sentence is an
+    `InputError`; None waits without limit. A thread that holds the lock takes it again at once.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.absolute(), is_singleton=True)
+    patience = -1.0 if seconds is None else seconds
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=patience if 0 <= patience < _TELL_SECONDS else _TELL_SECONDS)
+        except Timeout:
+            print(f"{busy} while {_holder(path)}; waiting", file=sys.stderr, flush=True)
+            lock.acquire(timeout=patience if patience < 0 else max(0.0, patience - _TELL_SECONDS))
+    except Timeout:
+        raise InputError(
+            f"{busy} while {_holder(path)}; after {seconds:g} s of waiting this process stops: "
+            "start it again when the other one has ended, or stop that one"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        raise InputError(
+            f"the lock file {quoted(str(path))} cannot be used ({error}); make its folder writable"
+        ) from None
+    try:
+        if lock.lock_counter == 1:
+            _holder_file(path).write_text(_myself(), encoding="utf-8")
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            _holder_file(path).unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder_file(path: Path) -> Path:
+    # Not the lock file itself, which some systems let nobody else read while it is locked.
+    return path.with_name(f"{path.name}.holder")
+
+
+def _myself() -> str:
+    command = redacted(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))[:120]
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return f"process {os.getpid()} on {socket.gethostname()} ({command}) holds it since {since}"
+
+
+def _holder(path: Path) -> str:
+    try:
+        text = _holder_file(path).read_text(encoding="utf-8", errors="replace")[:300]
+    except OSError:
+        text = ""
+    return text if text and text.isprintable() else "another process holds it"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing the output `folder`; `InputError` names one that does."""
+    with locked(_output_lock(folder), f"{folder} cannot be written", _WRITER_SECONDS):
+        yield
+
+
+def _output_lock(folder: Path) -> Path:
+    """The lock of an output: in its checkout, or its copy for an experiment, not among outputs.
+
+    Outside a checkout, or where that is read-only, in the system's folder for temporary files.
+    """
+    output = folder.parent.resolve() / folder.name
+    name = f"{hashlib.sha256(os.fsencode(output)).hexdigest()[:32]}.lock"
+    for parent in output.parents:
+        if (parent / ".dvc").is_dir() and os.access(parent, os.W_OK):
+            return parent / ".dermaflux" / "locks" / name
+    owner = os.getuid() if hasattr(os, "getuid") else ""
+    return Path(tempfile.gettempdir()) / f"dermaflux-locks-{owner}" / name
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces `folder` on success and vanishes on failure."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
+    """Yield an empty folder that replaces `folder` on success and vanishes on failure.
+
+    One process at a time: a second one stops with an `InputError` that names the first.
+    """
+    with writing(folder):
+        partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
 
 
 def write_text(path: Path, text: str) -> None:

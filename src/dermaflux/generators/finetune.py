@@ -110,7 +110,7 @@ def finetune(name: str, run: TrainingRun, output: Path) -> None:
         print("no usable image of the split validation: no held-out loss", flush=True)
     training = trainer.prepare(run, images)
     key = _key(name, run, training.identity, images)
-    with checkpoint("finetune", key, processes.main) as saved:
+    with checkpoint("finetune", key, processes.main, output=output) as saved:
         processes.wait()
         curves = training.fit(saved)
         if processes.main:

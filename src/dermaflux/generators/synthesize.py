@@ -95,7 +95,8 @@ def synthesize(
     def make_row(index: int, pixels: Pixels, batch: int) -> dict[str, Any]:
         return _row(images[index], pixels, constants | {"batch": batch})
 
-    with _shared_checkpoint(_key(name, section, sampler, seed, images), processes) as saved:
+    key = _key(name, section, sampler, seed, images)
+    with _shared_checkpoint(key, processes, output) as saved:
         started = time.monotonic()
         resumed = any(shards.shard_file(saved, shard).exists() for shard in pool)
         shards.sample_share(pool, saved, processes, make_batch, make_row, log)
@@ -131,9 +132,9 @@ def _key(
 
 
 @contextlib.contextmanager
-def _shared_checkpoint(key: str, processes: Processes) -> Iterator[Checkpoint]:
+def _shared_checkpoint(key: str, processes: Processes, output: Path) -> Iterator[Checkpoint]:
     """One checkpoint for all processes, opened by the main one; each is known to live in it."""
-    with checkpoints.checkpoint("synthesize", key, processes.main) as saved:
+    with checkpoints.checkpoint("synthesize", key, processes.main, output=output) as saved:
         processes.wait()
         with shards.present(saved, processes):
             processes.wait()

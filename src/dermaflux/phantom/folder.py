@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux.core.files import atomic_folder, write_json, write_text
 from dermaflux.errors import InputError
+from dermaflux.launch import worker_options
 from dermaflux.phantom import archives, challenge, kaggle, recent_challenges
 from dermaflux.phantom.layout import Layout, PlannedImage, table
 from dermaflux.phantom.lesion import ATTRIBUTES, bayes_auc
@@ -168,9 +169,8 @@ def write(folder: Path, jobs: int = -1) -> None:
             path.mkdir(parents=True, exist_ok=True)
         batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
         with progress("phantom images", len(images)) as advance:
-            for count in Parallel(n_jobs=jobs, return_as="generator_unordered")(
-                delayed(_write_images)(partial, batch) for batch in batches
-            ):
+            parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", **worker_options())
+            for count in parallel(delayed(_write_images)(partial, batch) for batch in batches):
                 advance(count)
         for layout in plan.values():
             for name, text in layout.files.items():

@@ -27,7 +27,7 @@ from dermaflux.metrics import calibration
 from dermaflux.params import Params
 from dermaflux.registry import registry
 from dermaflux.registry.model_card import DISCLAIMER
-from dermaflux.tracking import runs
+from dermaflux.tracking import runs, store
 
 TOLERANCE = 1e-4
 """Largest allowed difference of a probability between the file and the network."""
@@ -78,6 +78,7 @@ def run(params: Params, output: Path, cell: str | None) -> None:
     )
 
 
+@store.answering()
 def _source(params: Params, cell: str | None) -> tuple[Path, str, str]:
     """A classifier's folder, name and hash as `train` wrote it."""
     if cell is None:

@@ -13,7 +13,7 @@ from dermaflux.errors import InputError, quoted
 from dermaflux.params import Params
 from dermaflux.registry import registry, serving
 from dermaflux.registry.model_card import DISCLAIMER
-from dermaflux.tracking import runs
+from dermaflux.tracking import runs, store
 
 _BATCH = 64
 
@@ -46,6 +46,7 @@ def _format(row: dict[str, Any]) -> str:
     return text
 
 
+@store.answering()
 def run(params: Params, images: Sequence[Path]) -> None:
     """Print one line per image; every file is checked before the model is loaded."""
     for path in images:

@@ -29,7 +29,7 @@ from dermaflux.registry.candidates import (
     split_hash,
     validation_split,
 )
-from dermaflux.tracking import runs
+from dermaflux.tracking import runs, store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,7 @@ def decide(
         reason = (
             f"{best.name}, the best candidate with validation AUC {best.auc:.4f}, was champion and "
             f"was rolled back ({why}); train another, or give it the alias {registry.CHAMPION!r} "
-            "in `mlflow ui`"
+            "in `make ui`"
         )
         before = auc(champion_predictions(present, split)) if present is not None else None
         return Outcome("kept", reason, before)
@@ -210,6 +210,7 @@ def _act(
     return outcome, present
 
 
+@store.answering()
 def run(params: Params) -> None:
     """Decide, record the reason, and register the candidate as champion or challenger.
 

@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
+from dermaflux.core.files import locked
 from dermaflux.errors import InputError
 from dermaflux.registry.serving import COLUMNS, LesionClassifier
+from dermaflux.tracking import store
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -39,6 +41,7 @@ CHALLENGER = "challenger"
 ROLLED_BACK = "rolled_back"
 """Tag of a version that `dermaflux rollback` took the alias from: its reason."""
 CARD = "MODEL_CARD.md"
+_TURN_SECONDS = 900.0  # a promotion fits a detector and stores the model
 _CHAMPIONS = "champions"
 _DATA = "classifier"  # the classifier folder's name inside every registered model
 _DEPENDENCIES = (
@@ -87,16 +90,15 @@ class RegisteredVersion:
         problem = problem if len(problem) < 200 else f"{problem[:200]}..."
         return InputError(
             f"version {self.version} of {self.name} cannot be loaded ({problem}); restore its "
-            "artefacts, go back with `dermaflux rollback`, or remove its alias in `mlflow ui` and "
+            "artefacts, go back with `dermaflux rollback`, or remove its alias in `make ui` and "
             "run `dermaflux promote`"
         )
 
 
 def lock() -> AbstractContextManager[Any]:
     """Lock to hold while aliases change, so that two workers take turns."""
-    from filelock import FileLock
-
-    return FileLock(paths.project_root() / "mlruns" / ".promote.lock")
+    path = paths.project_root() / ".dermaflux" / "locks" / "promote.lock"
+    return locked(path, "the registry's aliases cannot change", _TURN_SECONDS)
 
 
 def champion(client: MlflowClient, name: str) -> RegisteredVersion | None:
@@ -234,7 +236,8 @@ def register(
         shutil.copytree(folder, data)
         ood.write(detector, data / ood.FILE)
         _write_model(model, data, card, run_id, logged.model_id)
-        client.log_model_artifacts(logged.model_id, str(model))
+        with store.patience():
+            client.log_model_artifacts(logged.model_id, str(model))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     create_model(client, name)
     created = client.create_model_version(

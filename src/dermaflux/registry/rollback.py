@@ -1,7 +1,7 @@
 """Rollback: `dermaflux rollback` returns the alias `champion` to the version that had it before.
 
 Reads and writes only the registry. The version that loses the alias is tagged with the reason, and
-`promote` does not make it champion again; a person can, in `mlflow ui`.
+`promote` does not make it champion again; a person can, in `make ui`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.registry import registry
-from dermaflux.tracking import runs
+from dermaflux.tracking import runs, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+@store.answering()
 def run(params: Params, reason: str) -> None:
     """Go back by one champion; raises `InputError` when there is none to go back to."""
     client = runs.connect()

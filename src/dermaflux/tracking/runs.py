@@ -1,37 +1,42 @@
-"""MLflow: one store for the main checkout and every experiment copied from it.
+"""MLflow: one store for the main checkout and every experiment copied from it; see `store`.
 
-The store is `mlruns/mlflow.db` with artefacts in `mlruns/artifacts`, unless `MLFLOW_TRACKING_URI`
-names another. Each run carries git revision, DVC experiment, parameters, and the DVC hash of every
-input and output, so that an artefact is found by its hash. This module imports without MLflow;
-code that computes takes a `Log` and never sees it.
+Each run carries git revision, DVC experiment, parameters, and the DVC hash of every input and
+output, so that an artefact is found by its hash. This module imports without MLflow; code that
+computes takes a `Log` and never sees it.
+
+A store that does not answer when a process first asks stops it, before work that costs. One that
+fails later stops nothing: what it missed is told in one sentence, and the stage goes on.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from dermaflux.paths import project_root
-from dermaflux.tracking import seed_runs
+from dermaflux.errors import InputError, redacted
+from dermaflux.tracking import running, seed_runs, store
 from dermaflux.tracking.dvc_hash import dvc_hash
+from dermaflux.tracking.run import Run
 from dermaflux.tracking.seed_runs import Parent
+from dermaflux.tracking.store import connect, experiment_id, tracking_uri
+
+__all__ = [
+    "Dataset", "Log", "Parent", "Run", "Silent", "connect", "dvc_hash", "experiment_id", "flat",
+    "git_revision", "start", "tracking_uri", "writer",
+]  # fmt: skip
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput
 
-_FLUSH_SECONDS = 5.0
 _SYSTEM_SECONDS = 10.0
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it the UI mistakes an experiment for one about language models and opens their page."""
 
 
 class Log(Protocol):
@@ -89,47 +94,6 @@ class Dataset:
         return DatasetInput(entity, [InputTag("mlflow.data.context", self.context)])
 
 
-def tracking_uri() -> str:
-    """Address of the store; SQLite in the main checkout unless the environment names another."""
-    default = f"sqlite:///{project_root() / 'mlruns' / 'mlflow.db'}"
-    return os.environ.get("MLFLOW_TRACKING_URI") or default
-
-
-def connect() -> MlflowClient:
-    """A client on the initialised store. Parallel workers wait for the first one to create it."""
-    from filelock import FileLock
-
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    import mlflow
-
-    root = project_root()
-    (root / "mlruns").mkdir(exist_ok=True)
-    mlflow.set_tracking_uri(tracking_uri())
-    # Two processes that migrate one fresh SQLite file at a time break each other.
-    with FileLock(root / "mlruns" / ".initialise.lock"):
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
-    return client
-
-
-def experiment_id(client: MlflowClient, name: str) -> str:
-    """Id of an experiment, created when absent."""
-    from filelock import FileLock
-
-    root = project_root()
-    with FileLock(root / "mlruns" / ".initialise.lock"):
-        experiment = client.get_experiment_by_name(name)
-        if experiment is not None:
-            for key in _KIND.keys() - experiment.tags.keys():
-                client.set_experiment_tag(experiment.experiment_id, key, _KIND[key])
-            return str(experiment.experiment_id)
-        location = None
-        if tracking_uri().startswith("sqlite:"):
-            location = (root / "mlruns" / "artifacts" / name).as_uri()
-        return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
-
-
 def git_revision() -> str:
     """Commit of the working directory, `unknown` outside a repository."""
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
@@ -146,48 +110,6 @@ def writer(client: MlflowClient, experiment: str, path: Path, value: str) -> str
     return str(runs[0].info.run_id) if runs else None
 
 
-class Run:
-    """An open MLflow run. Metrics are sent in batches, at the latest every five seconds."""
-
-    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
-        self.client, self.run_id, self.experiment_id = client, run_id, experiment_id
-        self._pending: list[Any] = []
-        self._sent = time.monotonic()
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers of one step."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._pending += [Metric(name, float(value), now, step) for name, value in values.items()]
-        if len(self._pending) >= 500 or time.monotonic() - self._sent > _FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send the metrics that are pending."""
-        while self._pending:
-            self.client.log_batch(self.run_id, metrics=self._pending[:1000])
-            self._pending = self._pending[1000:]
-        self._sent = time.monotonic()
-
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """Copy a file into the run's artefacts."""
-        self.client.log_artifact(self.run_id, str(path), folder or None)
-
-    def figure(self, figure: Figure, name: str) -> None:
-        """Log a figure as an image file called `name`."""
-        self.client.log_figure(self.run_id, figure, name)
-
-    def tag(self, name: str, value: str) -> None:
-        """Set a tag."""
-        self.client.set_tag(self.run_id, name, value)
-
-    def outputs(self, *paths: Path) -> None:
-        """Tag the run with the DVC hashes of what it wrote, by which `writer` finds it."""
-        for path in paths:
-            self.tag(f"output.{path.as_posix()}", dvc_hash(path))
-
-
 def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested parameters as MLflow's flat names: `{"tiny": {"images": 3}}` -> `tiny.images`."""
     result: dict[str, str] = {}
@@ -195,7 +117,7 @@ def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             result.update(flat(value, f"{prefix}{name}."))
         else:
-            result[f"{prefix}{name}"] = str(value)
+            result[f"{prefix}{name}"] = redacted(str(value))
     return result
 
 
@@ -229,46 +151,89 @@ def start(
     datasets: Sequence[Dataset] = (),
     stage: str | None = None,
 ) -> Iterator[Run]:
-    """Open a run; it ends FINISHED, or FAILED when the block raises.
+    """Open a run; it ends FINISHED, FAILED when the block raises, or KILLED by a signal.
 
     `experiment` is the MLflow experiment (`generator`, `classifier`); `inputs` are tagged with
     their DVC hashes; `stage` is what comes before the name's first slash when None.
     `system_metrics` adds load and memory of the machine over time. A run with a `parent` is its
     child, distinguished from its siblings by the parameter `seed`.
     """
-    client = connect()
-    from mlflow.entities import Param, RunTag  # after `connect` has set what MLflow reads on import
-
+    client, failure = _client()
     tags = {
         "mlflow.runName": name,
         "mlflow.source.git.commit": git_revision(),
         "stage": stage or name.split("/")[0],
+        "process.host": socket.gethostname(),
+        "process.id": str(os.getpid()),
         **{key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_STAGE") if key in os.environ},
         **{f"input.{path.as_posix()}": dvc_hash(path) for path in inputs},
     }
+    run, parent_id = Run(None, "", "", name), None
+    if client is not None:
+        try:
+            run, parent_id = _create(client, experiment, name, parameters, tags, parent, datasets)
+        except Exception as error:  # the store answered a moment ago
+            failure = error
+    if failure is not None:
+        run.fail(failure)
+    status = "KILLED"
+    try:
+        with (
+            running.alive(run.run_id) if run.run_id else nullcontext(),
+            _system_metrics(run.run_id, system_metrics and bool(run.run_id)),
+        ):
+            yield run
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        run.close(status)
+        if parent is not None and parent_id is not None:
+            above = parent_id
+            run.attempt(
+                "the mean over its seeds",
+                lambda client: seed_runs.summarise(client, run.experiment_id, parent, above),
+            )
+
+
+def _client() -> tuple[MlflowClient | None, Exception | None]:
+    """A client, or why there is none now although the store answered this process before."""
+    try:
+        return connect(), None
+    except InputError as error:
+        if not store.has_answered():
+            raise
+        return None, error
+
+
+def _create(
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    parameters: Mapping[str, Any],
+    tags: Mapping[str, str],
+    parent: Parent | None,
+    datasets: Sequence[Dataset],
+) -> tuple[Run, str | None]:
+    """The run with parameters and tags, and the id of its parent."""
+    from mlflow.entities import Param, RunTag
+
+    running.close_killed(client)
     experiment_key = experiment_id(client, experiment)
     parent_id = None
     if parent is not None:
         parent_id = seed_runs.adopt(client, experiment_key, parent, name)
-        tags |= {seed_runs.PARENT: parent_id, **parent.tags}
+        tags = {**tags, seed_runs.PARENT: parent_id, **parent.tags}
     created = client.create_run(experiment_key, run_name=name)
-    run = Run(client, created.info.run_id, experiment_key)
+    run = Run(client, created.info.run_id, experiment_key, name)
     client.log_batch(
         run.run_id,
         params=[Param(key, value) for key, value in flat(parameters).items()],
-        tags=[RunTag(key, value) for key, value in tags.items()],
+        tags=[RunTag(key, redacted(value)) for key, value in tags.items()],
     )
     if datasets:
         entities = [dataset.entity() for dataset in datasets]
         for owner in filter(None, (run.run_id, parent_id)):
             client.log_inputs(owner, datasets=entities)
-    status = "FAILED"
-    try:
-        with _system_metrics(run.run_id, system_metrics):
-            yield run
-        status = "FINISHED"
-    finally:
-        run.flush()
-        client.set_terminated(run.run_id, status)
-        if parent is not None and parent_id is not None:
-            seed_runs.summarise(client, experiment_key, parent, parent_id)
+    return run, parent_id

@@ -1,27 +1,29 @@
 """Parent runs in MLflow: one for all seeds of the same thing, the seeds its children.
 
 The cells of a matrix are separate processes, and queue workers run side by side in copies of the
-checkout. Whichever comes first creates the parent, under a file lock of the main checkout; the
-others find it by the tag `seeds_key`. A parent does nothing itself, so it is never left running: it
-is closed when created, and updated whenever a child ends.
+checkout. Whichever comes first creates the parent, and the others find it by the tag `seeds_key`.
+An SQLite store is locked meanwhile. On a server nothing is locked: of two parents created at once
+the earlier one stays, and a mean is computed again when a child ended meanwhile. A parent does
+nothing itself, so it is never left running: it is closed when created, and updated whenever a
+child ends.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dermaflux.paths import project_root
+from dermaflux.tracking.store import exclusive, sqlite_file, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PARENT = "mlflow.parentRunId"
 _MOST_CHILDREN = 10_000
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -36,33 +38,39 @@ class Parent:
     """The metric whose standard deviation over the seeds is logged beside its mean."""
 
 
-@contextmanager
-def _lock() -> Iterator[None]:
-    from filelock import FileLock
-
-    with FileLock(project_root() / "mlruns" / ".seed_runs.lock"):
-        yield
-
-
 def adopt(client: MlflowClient, experiment_id: str, parent: Parent, child_name: str) -> str:
     """Id of the parent, created when absent.
 
-    A run of the same child that is still open belongs to a killed process whose seed starts again;
-    it is closed as KILLED.
+    An open run of the same child that does not say which process computes it was left by an earlier
+    version of this program; it is closed as KILLED. `running` closes the others.
     """
+    with exclusive(tracking_uri(), "seed_runs"):
+        present = _parents(client, experiment_id, parent)
+        if not present:
+            created = _create(client, experiment_id, parent)
+            present = _parents(client, experiment_id, parent) or [created]
+            if present[0] != created and created in present:
+                client.delete_run(created)
+            return present[0]
+        for child in _children(client, experiment_id, present[0]):
+            if (
+                child.info.status == "RUNNING"
+                and child.info.run_name == child_name
+                and "process.id" not in child.data.tags
+            ):
+                client.set_terminated(child.info.run_id, "KILLED")
+        return present[0]
+
+
+def _parents(client: MlflowClient, experiment_id: str, parent: Parent) -> list[str]:
+    """Ids of the runs with the parent's key, the earliest first."""
     from mlflow.entities import ViewType
 
-    with _lock():
-        parents = client.search_runs(
-            [experiment_id], f"tags.seeds_key = '{parent.key}'", ViewType.ACTIVE_ONLY, 1
-        )
-        if not parents:
-            return _create(client, experiment_id, parent)
-        parent_id = str(parents[0].info.run_id)
-        for child in _children(client, experiment_id, parent_id):
-            if child.info.status == "RUNNING" and child.info.run_name == child_name:
-                client.set_terminated(child.info.run_id, "KILLED")
-        return parent_id
+    found = client.search_runs(
+        [experiment_id], f"tags.seeds_key = '{parent.key}'", ViewType.ACTIVE_ONLY, 100
+    )
+    ordered = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+    return [str(run.info.run_id) for run in ordered]
 
 
 def _create(client: MlflowClient, experiment_id: str, parent: Parent) -> str:
@@ -84,19 +92,35 @@ def summarise(client: MlflowClient, experiment_id: str, parent: Parent, parent_i
     """Means over the latest finished child of each seed; FAILED when a seed's latest one is."""
     from mlflow.entities import Metric
 
-    with _lock():
-        latest: dict[str, Any] = {}
-        for child in _children(client, experiment_id, parent_id):
-            if child.info.status in ("FINISHED", "FAILED"):
-                latest.setdefault(child.data.params.get("seed", ""), child)
-        finished = [child for child in latest.values() if child.info.status == "FINISHED"]
-        now = int(time.time() * 1000)
-        values = means([child.data.metrics for child in finished], parent.headline)
-        client.log_batch(
-            parent_id, metrics=[Metric(name, value, now, 0) for name, value in values.items()]
-        )
-        complete = len(finished) == len(latest)
-        client.set_terminated(parent_id, "FINISHED" if complete else "FAILED", now)
+    with exclusive(tracking_uri(), "seed_runs"):
+        latest = _latest(client, experiment_id, parent_id)
+        for _ in range(_ATTEMPTS):
+            finished = [child for child in latest.values() if child.info.status == "FINISHED"]
+            now = int(time.time() * 1000)
+            values = means([child.data.metrics for child in finished], parent.headline)
+            client.log_batch(
+                parent_id, metrics=[Metric(name, value, now, 0) for name, value in values.items()]
+            )
+            complete = len(finished) == len(latest)
+            client.set_terminated(parent_id, "FINISHED" if complete else "FAILED", now)
+            if sqlite_file(tracking_uri()) is not None:
+                break
+            before, latest = _states(latest), _latest(client, experiment_id, parent_id)
+            if _states(latest) == before:
+                break
+
+
+def _latest(client: MlflowClient, experiment_id: str, parent_id: str) -> dict[str, Any]:
+    """The latest ended child of each seed."""
+    latest: dict[str, Any] = {}
+    for child in _children(client, experiment_id, parent_id):
+        if child.info.status in ("FINISHED", "FAILED"):
+            latest.setdefault(child.data.params.get("seed", ""), child)
+    return latest
+
+
+def _states(children: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    return {seed: (run.info.run_id, run.info.status) for seed, run in children.items()}
 
 
 def means(children: Sequence[Mapping[str, float]], headline: str) -> dict[str, float]:

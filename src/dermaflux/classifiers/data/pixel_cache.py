@@ -21,6 +21,7 @@ import torch
 from dermaflux.core import table
 from dermaflux.core.arrays import Array, Pixels
 from dermaflux.core.decode_ahead import decode_ahead
+from dermaflux.core.files import locked
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import decode_image
 from dermaflux.core.tensor_cache import TensorCache, key, reserve
@@ -89,14 +90,12 @@ def read(folder: Path, split: str, wanted: Mapping[str, str], side: int) -> Cach
     the split lacks, that has other bytes than its sha256 says or that cannot be decoded, and for a
     disk without room.
     """
-    from filelock import FileLock
-
     cache = TensorCache(cache_folder(side))
     keys = [key(_VERSION, digest, side) for digest in wanted.values()]
     pixels = CachedPixels(cache, keys, side)
     if not cache.missing(keys) and not _damaged(cache, keys):
         return pixels
-    with FileLock(cache.folder / ".lock"):
+    with locked(cache.folder / ".lock", "train: the same images cannot be decoded"):
         cache.refresh()
         if not cache.missing(keys) and (damaged := _damaged(cache, keys)):
             print(f"{len(damaged):,} images in {cache.folder} are damaged and decoded again")

@@ -35,6 +35,7 @@ from dermaflux.errors import InputError
 from dermaflux.metrics import calibration
 from dermaflux.params import Arm, Model, Params
 from dermaflux.tracking import runs as tracking
+from dermaflux.tracking import store
 
 _ELSEWHERE = {
     *("architectures", "seeds", "arms", "models", "labels", "minimum_diagnosis_images"),
@@ -87,6 +88,7 @@ class _Cell:
         side = params.train.image_size
         network.configure(model, side)
         weights = pretrained.locate(model)
+        store.ask_server()  # an unreachable one is told before images are decoded
         images = training_set.load(params, seed, gate)
         config = network.configure(model, side, images.classes)
         return cls(params, architecture, seed, model, weights, config, images)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dermaflux.core.code_digest import stage_digest
+from dermaflux.core.files import locked
 from dermaflux.corpus.decoding.decode import CorpusImage, Task, decode_files
 from dermaflux.corpus.decoding.perceptual_hash import SIDE
 from dermaflux.errors import InputError
@@ -147,11 +148,9 @@ def open_cache(tasks: Sequence[Task], map_batches: MapBatches) -> Iterator[Decod
     It stays when the block is interrupted, by a full disk too, so that the next run with the same
     files resumes; of other files, only running stages keep theirs.
     """
-    from filelock import FileLock
-
     folder = project_root() / ".dermaflux" / "checkpoints" / "ingest" / _fingerprint(tasks)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock"), "ingest: the same images cannot be decoded"):
         _remove_others(folder)
         folder.mkdir(exist_ok=True)
         cache = DecodeCache(folder)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 from dermaflux.errors import InputError
+from dermaflux.launch import worker_options
 
 Executor = Literal["loky", "dask", "ray"]
 Task = TypeVar("Task")
@@ -33,7 +34,8 @@ def map_batches(
     with _cluster(executor):
         if executor != "ray":
             # A single worker computes in this process; the results are the same.
-            streamed = Parallel(n_jobs=-1, return_as="generator")
+            options = worker_options() if executor == "loky" else {}
+            streamed = Parallel(n_jobs=-1, return_as="generator", **options)
             yield from streamed(delayed(function)(batch) for batch in batches)
             return
         with Parallel(n_jobs=-1) as parallel:  # Ray's backend returns whole lists only

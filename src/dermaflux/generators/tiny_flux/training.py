@@ -87,7 +87,7 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
     lesions = [draw(index, _STREAM) for index in range(tiny.images + _HELD_OUT)]
     pixels = _render(lesions)
     key = fingerprint(code=stage_digest("backbone"), tiny=tiny.model_dump(), seed=seed)
-    with checkpoint("backbone", key) as saved:
+    with checkpoint("backbone", key, output=folder) as saved:
         vae, mean, std, quality = _autoencoder(tiny, seed, pixels, saved, log)
         captions = [caption(lesion) for lesion in lesions[: tiny.images]]
         flow = pipeline.transformer(seed)
