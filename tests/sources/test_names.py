@@ -118,6 +118,7 @@ def test_a_name_that_fits_twice_or_elsewhere_finds_none(
         (["x.jpg", "a/x.jpg"], ["x", "a/x"], {2: "x.jpg", 3: "a/x.jpg"}),
         (["x.jpg", "a/x.jpg"], ["x"], {2: "x.jpg"}),
         (["IMG.jpg", "img.jpg"], ["img", "IMG"], {2: "img.jpg", 3: "IMG.jpg"}),
+        ([nfd("Ä.jpg"), "ä.jpg"], ["Ä"], {2: nfd("Ä.jpg")}),
         (["3.jpg", "03.jpg"], ["03", "3"], {2: "03.jpg", 3: "3.jpg"}),
         (["101.jpg", "00101.jpg"], ["101.0"], {2: "101.jpg"}),
         (["a/x.jpg", "b/x.png"], ["x.png"], {2: "b/x.png"}),
