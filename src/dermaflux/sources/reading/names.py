@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Container
 from urllib.parse import unquote, urlsplit
@@ -70,7 +71,7 @@ def parts(name: str) -> Parts:
         except ValueError:  # brackets that are no IPv6 address
             return (name,)
         name = unquote(f"{address.netloc}{address.path}")
-    steps = [step.strip() for step in name.replace("\\", "/").split("/")]
+    steps = [sys.intern(step.strip()) for step in name.replace("\\", "/").split("/")]
     return tuple(step for step in steps if step not in ("", ".", ".."))
 
 
