@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -26,6 +27,7 @@ WHOLE_NUMBER = r"(\d+)(?:[.,]0*)?(?:[eE][+-]?0+)?"
 """A whole number as columns of integers or floats have it: 2, 2., 2.0, 2,0 or 2.000e+00."""
 
 
+@lru_cache(maxsize=1 << 10)
 def label_word(text: str) -> str:
     """A label's word as tables and mappings are compared: without case, and numbers by value.
 
