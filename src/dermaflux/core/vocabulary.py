@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from dermaflux.params import Licence, Modality
-from dermaflux.params.fields import WHOLE_NUMBER, Class, Label
+from dermaflux.params.fields import Class, Label
+from dermaflux.params.label_words import WHOLE_NUMBER
 
 CLASSES: tuple[str, ...] = get_args(Class)
 """What a classifier tells apart, negative class first."""

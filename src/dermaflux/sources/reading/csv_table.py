@@ -13,6 +13,7 @@ from pathlib import Path
 from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Record, Source
 from dermaflux.sources.folder import own_source, split_of
+from dermaflux.sources.reading.delimited import shown
 from dermaflux.sources.reading.files import ImageFile, join, walk_images, without_suffix
 from dermaflux.sources.reading.own_values import OwnValues
 from dermaflux.sources.reading.tables import Row, read_csv
@@ -29,7 +30,7 @@ def source(own: OwnDataset) -> Source:
         rows = [
             _with_slashes(row, columns.image) for row in read_csv(root / table, filter(None, names))
         ]
-        values = OwnValues(own, rows, str(root / table))
+        values = OwnValues(own, rows, shown(root / table))
         known = {without_suffix(row.values[columns.image]): row for row in rows}
         images = (_image_file(path, root, known) for path in walk_images(root))
         records = join(images, rows, columns.image, values.facts, own.split, "")

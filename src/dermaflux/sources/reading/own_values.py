@@ -10,7 +10,7 @@ from functools import partial
 from dermaflux.core import vocabulary
 from dermaflux.errors import InputError, quoted
 from dermaflux.params import OwnDataset
-from dermaflux.params.fields import label_word
+from dermaflux.params.label_words import label_word
 from dermaflux.sources.adapter import Facts, Problem
 from dermaflux.sources.folder import labels_of
 from dermaflux.sources.reading.tables import OptionalValues, Row, bad_value, licence_of, stated
