@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from dermaflux.errors import InputError
 from dermaflux.params import load
-from dermaflux.params.fields import label_word
+from dermaflux.params.label_words import label_word
 
 DEMO = Path(__file__).parents[2] / "params.yaml"
 

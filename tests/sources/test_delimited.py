@@ -167,6 +167,15 @@ def test_a_folder_and_an_absent_file_are_one_sentence(tmp_path: Path) -> None:
         read_csv(tmp_path / "t.csv", ("image",))
 
 
+def test_a_hostile_name_moves_no_cursor(tmp_path: Path) -> None:
+    path = tmp_path / "\x1b[2Jt.csv"
+    path.write_text("a\n")
+    with pytest.raises(InputError) as caught:
+        read_csv(path, ("image",))
+    assert str(caught.value).isprintable()
+    assert r"\x1b[2Jt.csv' lacks the column 'image'" in str(caught.value)
+
+
 def test_the_columns_asked_for_take_the_name_that_was_asked(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("IMAGE,Dx,more,,\na.jpg,nv,1,,\nb.jpg\n,,,,\n")

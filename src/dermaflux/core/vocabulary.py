@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from dermaflux.params import Licence, Modality
-from dermaflux.params.fields import WHOLE_NUMBER, Class, Label
+from dermaflux.params.fields import Class, Label
+from dermaflux.params.label_words import WHOLE_NUMBER
 
 CLASSES: tuple[str, ...] = get_args(Class)
 """What a classifier tells apart, negative class first."""
@@ -50,7 +51,7 @@ _NOTHING = re.compile(
 _SPREADSHEET_ERROR = re.compile(r"#[a-z/0]+[!?]|#nv|\\n")  # \N is a database's
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 12)
 def is_placeholder(text: str) -> bool:
     """Whether a cell only says that there is no value.
 
@@ -59,7 +60,8 @@ def is_placeholder(text: str) -> bool:
     (``unknown``, ``n.a.``, ``not available``, ``NONE_IDENTIFIED``) and negative whole numbers, the
     codes of a missing value in columns where nothing is negative. Zero is none: see `identifier`.
     """
-    if len(text) > 60:
+    # Most values of a large table are ids and numbers, which no placeholder looks like.
+    if len(text) > 60 or (text[:1].isalnum() and text[-1:].isdecimal()):
         return False
     lower = text.strip().casefold()
     words = re.sub(r"[\W_]+", " ", lower).strip()
@@ -94,6 +96,7 @@ _PARTS: dict[str, Part] = {
 }
 
 
+@lru_cache(maxsize=1 << 10)
 def part(text: str) -> Part | None:
     """Which published part a split's name means: training or test.
 
@@ -125,6 +128,7 @@ _TYPES = re.compile(rf"{_ONE_TYPE}(?: ?(?:[-/&+]|to|and|or) ?(?:{_TYPE_WORDS}[ .
 _PAIR_CODES = {"12": "I-II", "34": "III-IV", "56": "V-VI"}
 
 
+@lru_cache(maxsize=1 << 10)
 def fitzpatrick(text: str) -> str | None:
     """Fitzpatrick type, or two (Fitzpatrick 1988, Arch Dermatol 124:869), a word of `SKIN_TONES`.
 
@@ -164,6 +168,7 @@ def modality(image_type: str) -> str | None:
     return {"dermoscopic": "dermoscopic", "clinical": "clinical", "tbp tile": "tile"}.get(kind)
 
 
+@lru_cache(maxsize=1 << 10)
 def diagnosis(text: str) -> str | None:
     """A diagnosis in lower case, words apart, the commonest synonyms united; None when none."""
     if is_placeholder(text):

@@ -10,7 +10,6 @@ from dermaflux.params.fields import (
     Count,
     Fraction,
     FractionRange,
-    LabelWords,
     Licence,
     Modality,
     OpenFraction,
@@ -19,6 +18,7 @@ from dermaflux.params.fields import (
     Scale,
     Section,
 )
+from dermaflux.params.label_words import LabelWords
 
 
 class OwnColumns(Section):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dermaflux.errors import quoted
 
@@ -23,45 +23,6 @@ Licence = Literal["CC0", "CC-BY", "CC-BY-NC", "CC-BY-NC-ND", "research-only", "o
 Modality = Literal["dermoscopic", "clinical", "tile"]
 # YAML has no tuples, and strict validation would refuse a list for one.
 FractionRange = Annotated[tuple[Fraction, Fraction], Field(strict=False)]
-
-
-WHOLE_NUMBER = r"(\d+)(?:[.,]0*)?(?:[eE][+-]?0+)?"
-"""A whole number as columns of integers or floats have it: 2, 2., 2.0, 2,0 or 2.000e+00."""
-
-
-def label_word(text: str) -> str:
-    """A label's word as tables and mappings are compared: without case, and numbers by value.
-
-    ``1``, ``01``, ``1.0``, ``TRUE`` and ``yes`` are one word, as are ``0``, ``false`` and ``no``.
-    """
-    word = text.strip().casefold()
-    if match := re.fullmatch(WHOLE_NUMBER, word):
-        return match[1].lstrip("0") or "0"
-    return {"true": "1", "yes": "1", "false": "0", "no": "0"}.get(word, word)
-
-
-def _as_words(labels: Any) -> Any:
-    """Keys that YAML reads as numbers or truth values, as words."""
-    if not isinstance(labels, dict):
-        return labels
-    words: dict[Any, Any] = {}
-    meant: dict[str, tuple[Any, Any]] = {}
-    for key, label in labels.items():
-        if not isinstance(key, str | int | float):
-            raise ValueError(f"labels has the key {quoted(key)}, which is no word; quote it")
-        word = key if isinstance(key, str) else quoted(key).lower()
-        first, other = meant.setdefault(label_word(word), (key, label))
-        if other != label:
-            raise ValueError(
-                f"labels says {quoted(first)}: {quoted(other)} and {quoted(key)}: {quoted(label)}, "
-                "which is one word in a table; keep one of them"
-            )
-        words[word] = label
-    return words
-
-
-LabelWords = Annotated[dict[str, Label], BeforeValidator(_as_words)]
-"""Words of a table or of folders -> the label they mean."""
 
 
 def _without_shell_words(value: str) -> str:

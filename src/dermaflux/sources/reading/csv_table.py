@@ -13,6 +13,7 @@ from pathlib import Path
 from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Record, Source
 from dermaflux.sources.folder import own_source, split_of
+from dermaflux.sources.reading.delimited import shown
 from dermaflux.sources.reading.files import ImageFile, join, walk_images
 from dermaflux.sources.reading.names import without_suffix
 from dermaflux.sources.reading.own_values import OwnValues
@@ -28,7 +29,7 @@ def source(own: OwnDataset) -> Source:
     def read(root: Path) -> Iterator[Record]:
         names = [getattr(columns, name) for name in type(columns).model_fields]
         rows = read_csv(root / table, filter(None, names))
-        values = OwnValues(own, rows, str(root / table))
+        values = OwnValues(own, rows, shown(root / table))
         images = (
             ImageFile(without_suffix(path.relative_to(root).as_posix()), path)
             for path in walk_images(root)

@@ -10,7 +10,7 @@ from functools import partial
 from dermaflux.core import vocabulary
 from dermaflux.errors import InputError, quoted
 from dermaflux.params import OwnDataset
-from dermaflux.params.fields import label_word
+from dermaflux.params.label_words import label_word
 from dermaflux.sources.adapter import Facts, Problem
 from dermaflux.sources.folder import labels_of
 from dermaflux.sources.reading.tables import OptionalValues, Row, bad_value, licence_of, stated
@@ -49,8 +49,10 @@ class OwnValues:
         assert own.columns is not None  # `OwnDataset` requires it beside a CSV file
         self._name, self._columns = own.name, own.columns
         self._labels = {label_word(word): label for word, label in labels_of(own).items()}
-        self._zero = {
-            column: counts_from_zero(row.values[column] for row in rows)
+        self._ids = {
+            column: partial(
+                vocabulary.identifier, zero=counts_from_zero(row.values[column] for row in rows)
+            )
             for column in (own.columns.patient_id, own.columns.lesion_id)
             if column
         }
@@ -76,8 +78,7 @@ class OwnValues:
 
     def _id(self, optional: OptionalValues, row: Row, column: str | None) -> str | None:
         """An id that is unique across datasets."""
-        meaning = partial(vocabulary.identifier, zero=self._zero.get(column or "", False))
-        value = optional.read(row, column, meaning)
+        value = optional.read(row, column, self._ids[column]) if column else None
         return value if not value or _ARCHIVE_ID.fullmatch(value) else f"{self._name}:{value}"
 
     def facts(self, row: Row) -> Facts:

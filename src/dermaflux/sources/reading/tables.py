@@ -62,9 +62,9 @@ def _rows(path: Path, layout: delimited.Layout, columns: list[str]) -> list[Row]
                 if len(line) != width:
                     if any(line[width:]):
                         raise InputError(
-                            f"{path} has {len(line)} values and {width} columns in line "
-                            f"{lines.line_num}; name every column in the header and put quotation "
-                            f"marks round a value that holds {layout.separator!r}"
+                            f"{delimited.shown(path)} has {len(line)} values and {width} columns "
+                            f"in line {lines.line_num}; name every column in the header and put "
+                            f"quotation marks round a value that holds {layout.separator!r}"
                         )
                     line = line[:width] + [""] * (width - len(line))
                 line.append("")  # the value of an absent column
