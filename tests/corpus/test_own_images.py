@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from layouts import kaggle, touch
 from pydantic import ValidationError
 
+from dermaflux.corpus import ingest
+from dermaflux.corpus.shared_folders import once
 from dermaflux.errors import InputError
 from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Record
@@ -101,3 +104,75 @@ def test_mistakes_in_the_parameters_are_one_sentence(tmp_path: Path) -> None:
         OwnDataset(name="clinic", folder="ours", csv="table.csv")
     with pytest.raises(ValidationError, match="pattern"):
         OwnDataset(name="clinic", folder="../elsewhere")
+
+
+DERM7PT = {"csv": "meta.csv", "labels": {"nevus": "benign", "melanoma": "malignant"}}
+
+
+def columns(image: str, **others: str) -> dict[str, str]:
+    return {"image": image, "label": "dx", **others}
+
+
+def test_two_image_columns_of_one_csv_file_give_each_image_once(tmp_path: Path) -> None:
+    """The layout of Derm7pt: a dermoscopic and a clinical photograph of each case."""
+    ours = tmp_path / "ours"
+    touch(ours, "d1.jpg", "d2.jpg", "c1.jpg", "c2.jpg", "both.jpg", "neither.jpg")
+    (ours / "meta.csv").write_text(
+        "derm,clinic,dx,case\nd1,c1,nevus,A\nd2,c2,melanoma,B\nboth,both,nevus,C\n"
+    )
+    own = [
+        OwnDataset.model_validate(
+            {"name": name, "folder": "ours", "columns": columns(name, lesion_id="case"), **DERM7PT}
+        )
+        for name in ("derm", "clinic")
+    ]
+    datasets, _ = discover(tmp_path, [], own)
+    items = once(item for dataset in datasets for item in ingest.read(dataset, tmp_path))
+    found = {
+        item.image_id: (problem.rule if (problem := item.record.facts.problem) else None)
+        for item in items
+    }
+    assert found == {
+        "derm/d1": None,
+        "derm/d2": None,
+        "clinic/c1": None,
+        "clinic/c2": None,
+        "derm/both": None,
+        "clinic/both": "repeated-file",
+        "derm/neither": "no-row",
+    }
+    lesions = {item.image_id: item.record.facts.lesion_id for item in items}
+    assert lesions["derm/d1"] == lesions["clinic/c1"] == "derm:A"
+    assert lesions["derm/d2"] == lesions["clinic/c2"] == "derm:B"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        (
+            {"csv": "a.csv", "columns": columns("file")},
+            {"csv": "./a.csv", "columns": columns("file", patient_id="p")},
+            "by the column 'file' of 'a.csv', so every image would be read twice",
+        ),
+        ({}, {}, "without csv 'two' reads every image"),
+        ({"csv": "a.csv", "columns": columns("file")}, {}, "without csv 'two' reads every image"),
+        ({}, {"csv": "a.csv", "columns": columns("file")}, "without csv 'one' reads every image"),
+        ({"name": "two"}, {"folder": "theirs"}, "two entries of ingest.own are called 'two'"),
+    ],
+)
+def test_two_entries_that_would_read_the_same_images_are_refused(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], problem: str
+) -> None:
+    touch(tmp_path, "ours/benign/1.jpg", "theirs/benign/2.jpg")
+    own = [
+        OwnDataset.model_validate({"name": "one", "folder": "ours", **first}),
+        OwnDataset.model_validate({"name": "two", "folder": "ours", **second}),
+    ]
+    with pytest.raises(InputError, match=re.escape(problem)):
+        discover(tmp_path, [], own)
+
+
+def test_folders_that_no_adapter_reads_lead_to_the_parameter_that_does(tmp_path: Path) -> None:
+    touch(tmp_path, "hospital/benign/1.jpg")
+    with pytest.raises(InputError, match=r"name your own images in ingest\.own .*'hospital'"):
+        discover(tmp_path, [])

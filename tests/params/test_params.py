@@ -117,3 +117,60 @@ def test_synthetic_only_needs_its_own_number() -> None:
         load.parse(raw)
     raw["train"]["arms"] = ["mixture"]
     assert load.parse(raw).synthetic_wanted() == 100
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "data",
+        "caption.imported",
+        "caption.model",
+        "backbone.repository",
+        "finetune.flux_lora.imported",
+        "synthesize.released.folder",
+        "audit.features",
+        "train.models.vit.weights",
+        "zero_shot.models.make",
+    ],
+)
+@pytest.mark.parametrize("value", ["~/lesions", "$HOME/lesions", "${HOME}/lesions"])
+def test_a_path_that_only_a_shell_expands_is_told_in_full(
+    monkeypatch: pytest.MonkeyPatch, path: str, value: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/doe")
+    with pytest.raises(InputError, match=rf"{path}: .*; write '/home/doe/lesions'$"):
+        load.parse(with_value(path, value))
+
+
+@pytest.mark.parametrize("value", ["~nobody-of-that-name/x", "$UNSET_HERE/x", "%USERPROFILE%/x"])
+def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
+    with pytest.raises(InputError, match="data: .*; write its absolute path"):
+        load.parse(with_value("data", value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"backbone.repository": "black-forest-labs/FLUX.1-dev"}, "has no backbone.revision; pin"),
+        (
+            {"synthesize.prompt_source": "held_out", "caption.held_out_fraction": 0.0},
+            "caption.held_out_fraction is 0; raise it",
+        ),
+        (
+            {"synthesize.prompt_source": "label", "train.labels": "diagnosis", "real_fraction": 1},
+            "'label' gives them none",
+        ),
+    ],
+)
+def test_what_parameters_alone_forbid_is_said_when_they_are_read(
+    changes: dict[str, Any], expected: str
+) -> None:
+    raw = shipped()
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        section = raw
+        for name in parents:
+            section = section[name]
+        section[last] = value
+    with pytest.raises(InputError, match=expected):
+        load.parse(raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 from huggingface_hub import DatasetCard
 
 from dermaflux import paths
@@ -53,3 +54,18 @@ def test_text_of_a_dataset_cannot_break_a_table(workspace: Params) -> None:
     report["sources"]["kaggle1"]["title"] = "a | b\n<c> & d"
     rows = cells(data_card.text(workspace, report), "source")
     assert [row[1] for row in rows if row[0] == "kaggle1"] == ["a \\| b <c> & d"]
+
+
+@pytest.mark.parametrize("policy", ["clean", "as_published"])
+def test_a_test_part_drawn_here_is_not_called_a_published_one(
+    workspace: Params, policy: str
+) -> None:
+    report = {**json.loads(paths.INGEST_REPORT.read_text()), "policy": policy}
+    before = data_card.text(workspace, report)
+    sentence = "No kept image is in a published test part, so it was drawn"
+    card = data_card.text(workspace, {**report, "test_drawn": {"sentence": sentence}})
+    assert sentence not in before
+    assert f"- {sentence}." in card
+    published = re.compile("published test parts form the test split|the test images of ISIC 2019")
+    assert published.search(before)
+    assert not published.search(card)

@@ -203,3 +203,33 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     results.run("made-up")
     assert "made-up-n_synthetic-240: not finished, left out" in capsys.readouterr().out
     assert "<code>made-up-n_synthetic-240</code>" in (folder / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [("ignored", False), ("partly in git", False), ("git", True), ("dvc", True), ("inside", True)],
+)
+def test_a_path_that_the_copy_of_a_queued_run_lacks_is_refused(
+    project: Path, place: str, found: bool
+) -> None:
+    """`inside`: the data folder is in git as far as it is not an output of DVC."""
+    (project / "lesions/clinic").mkdir(parents=True)
+    (project / "lesions/clinic/1.jpg").write_text("a picture")
+    if place in ("ignored", "partly in git"):
+        with (project / ".gitignore").open("a") as file:
+            file.write("/lesions\n")
+    if place == "partly in git":
+        (project / "lesions/README").write_text("the images of the clinic")
+        command("git", "add", "--force", "lesions/README")
+    if place in ("dvc", "inside"):
+        dvc("add", "-q", "lesions" if place == "dvc" else "lesions/clinic")
+    params = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(params.replace("data: data ", "data: lesions ", 1))
+    command("git", "add", "--all")
+    command("git", "commit", "-qm", "data")
+    if found:
+        queue.run("made-up", dry=True)
+        return
+    with pytest.raises(InputError, match="nothing is queued: .* data 'lesions' is neither") as told:
+        queue.run("made-up", dry=True)
+    assert str(told.value).endswith(f"set it to {str(project / 'lesions')!r}")

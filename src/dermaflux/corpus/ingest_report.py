@@ -98,14 +98,14 @@ def _example(left: Sequence[Rejection], rules: Sequence[tuple[str, int]]) -> str
 def test_drawn(
     decoded: Sequence[DecodedItem], selection: Selection, fraction: float | None, seed: int
 ) -> dict[str, Any] | None:
-    """What the test part was drawn from and how; None where it is a published one."""
+    """What the test part was drawn from and how, also in words; None where one is published."""
     if not selection.unpublished_test:
         return None
     kept = selection.kept()
     test = [index for index in kept if selection.splits[index] == "test"]
     patients = Counter(decoded[index].item.record.facts.patient_id for index in test)
     labels = Counter(selection.labels[index] for index in test)
-    return {
+    drawn = {
         "fraction": fraction,
         "seed": seed,
         "images": len(test),
@@ -115,6 +115,7 @@ def test_drawn(
         "without_patient": patients[None],
         "sources": dict(Counter(decoded[index].item.dataset.source.name for index in test)),
     }
+    return drawn | {"sentence": _drawn_sentence(drawn)}
 
 
 def outcome(report: Mapping[str, Any]) -> list[str]:
@@ -133,15 +134,15 @@ def outcome(report: Mapping[str, Any]) -> list[str]:
         f"{images['quarantined']:,} left out, each with its reason in {QUARANTINE.as_posix()}"
     ]
     if report["test_drawn"] is not None:
-        lines.append(f"ingest: {drawn_sentence(report['test_drawn'])}")
+        lines.append(f"ingest: {report['test_drawn']['sentence']}")
     return lines
 
 
-def drawn_sentence(drawn: Mapping[str, Any]) -> str:
+def _drawn_sentence(drawn: Mapping[str, Any]) -> str:
     """How the test part was drawn, in one sentence without a full stop."""
     unknown = drawn["without_patient"]
     return (
-        "no kept image is in a published test part, so the test split was drawn here by patient, "
+        "No kept image is in a published test part, so the test split was drawn here by patient, "
         f"lesion and duplicate group (ingest.test_fraction {drawn['fraction']:g}, seed "
         f"{drawn['seed']}): {drawn['images']:,} of {drawn['of']:,} images, {drawn['benign']:,} "
         f"benign and {drawn['malignant']:,} malignant, of {drawn['patients']:,} known patients"

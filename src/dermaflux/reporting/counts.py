@@ -47,6 +47,8 @@ class Corpus:
     """The policy that built the corpus."""
     policies: pd.DataFrame
     """Index scale in pixels; training images by `clean`, by `as_published` and in the `paper`."""
+    test_drawn: str
+    """How the test split was drawn, in a sentence; empty where it is a published one."""
     residue: dict[str, int]
     """Scale -> published images that the paper's count lacks without explanation."""
 
@@ -70,6 +72,7 @@ def corpus() -> Corpus:
         unread={name: dataset["images"] for name, dataset in report["unread"].items()},
         policy=report["policy"],
         policies=_policies(report),
+        test_drawn=(report.get("test_drawn") or {}).get("sentence", ""),
         residue=report["paper"]["residue"],
     )
 

@@ -32,6 +32,7 @@ def text(params: Params, report: dict[str, Any]) -> str:
         licences=report["licences"],
         kept=_kept(report["kept"]),
         policy=report["policy"],
+        test_drawn=report.get("test_drawn"),
         seed=params.seed,
         validation_fraction=params.ingest.validation_fraction,
         minimum_side=params.ingest.minimum_side,
