@@ -122,6 +122,9 @@ def test_scans_of_other_pictures_in_the_file_do_not_count() -> None:
     assert scan_count(picture + picture * 50, 100) == scan_count(picture, 100)
     baseline = encoded(image, "JPEG", exif=b"Exif\0\0" + b"\xff\xda\x00\x02" * 500)
     assert scan_count(baseline + picture * 50, 100) == 1
+    whole = encoded(image, "JPEG")
+    scan = whole[whole.rindex(b"\xff\xda") : -2]  # decoders stop after the first that is complete
+    assert scan_count(whole[:-2] + scan * 200 + b"\xff\xd9", 100) == 1
     assert upright(picture + picture * 50).image.tobytes() == upright(picture).image.tobytes()
     assert scan_count(baseline[:2] + b"\xff\xfe\x00\x02" * 20_000 + baseline[2:], 100) == 101
 

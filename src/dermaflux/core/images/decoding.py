@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import time
@@ -101,13 +100,17 @@ class _TimeLimited(io.BytesIO):
 
 def open_image(content: bytes, limits: Limits = LARGEST) -> ImageFile.ImageFile:
     """An image whose header is read and within the limits; no pixel is decoded yet."""
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+
     # The class of the one format: `Image.open` would try others, and open MPO as another class.
     kind = formats.kind(content)
     scans = scan_count(content, _MAXIMUM_SCANS) if kind == "JPEG" else 1
     if scans > _MAXIMUM_SCANS:
         reason = f"the JPEG has more than {_MAXIMUM_SCANS} scans; save it again"
         raise ImageError("damaged", reason)
-    image = _classes()[kind](_TimeLimited(content, limits))
+    opened = JpegImageFile if kind == "JPEG" else PngImageFile
+    image = opened(_TimeLimited(content, limits))
     size = image.width * image.height
     if size > limits.pixels:
         reason = (
@@ -123,19 +126,6 @@ def open_image(content: bytes, limits: Limits = LARGEST) -> ImageFile.ImageFile:
         )
         raise ImageError("damaged", reason)
     return image
-
-
-@functools.cache
-def _classes() -> dict[str, type[ImageFile.ImageFile]]:
-    from PIL.JpegImagePlugin import JpegImageFile
-    from PIL.PngImagePlugin import PngImageFile
-
-    class Jpeg(JpegImageFile):
-        def _read_dpi_from_exif(self) -> None:
-            # Nobody needs the resolution, and Pillow parses the whole EXIF block for it.
-            pass
-
-    return {"JPEG": Jpeg, "PNG": PngImageFile}
 
 
 def load(image: Image.Image) -> None:

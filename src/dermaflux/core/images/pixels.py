@@ -5,19 +5,26 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from dermaflux.core.images import orientation as metadata
-
 if TYPE_CHECKING:
     from PIL import Image
 
     from dermaflux.core.arrays import Pixels
 
+_ORIENTATION = 0x0112  # EXIF tag
 _DEEP_GREY = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8: 1 is upright, 5 and above swap width and height."""
-    return metadata.orientation(image.info)
+    """EXIF orientation, 1 to 8: 1 is upright, 5 and above swap width and height.
+
+    1, too, where the metadata is damaged or the value is anything but one integer from 1 to 8, as
+    web browsers read it.
+    """
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # parsers of damaged metadata raise anything
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _turned(image: Image.Image) -> Image.Image:
@@ -32,6 +39,7 @@ def _turned(image: Image.Image) -> Image.Image:
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }.get(orientation(image))
+    # `ImageOps.exif_transpose` would write the metadata again, which fails on damaged ones.
     return image if method is None else image.transpose(method)
 
 
