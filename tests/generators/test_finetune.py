@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from dermaflux.training.protocol import FunctionObjective, Step
 from dermaflux.training.state import Settings
 
 
-def test_a_checkpoint_holds_the_adapter_and_never_the_base(here) -> None:
+def test_a_checkpoint_holds_the_adapter_and_never_the_base(here, capsys) -> None:
     class Stop(Silent):
         def metrics(self, values, step):  # type: ignore[no-untyped-def]
             if "loss" in values and step == 3:
@@ -38,6 +39,11 @@ def test_a_checkpoint_holds_the_adapter_and_never_the_base(here) -> None:
     assert facts["images"] == {"128": 7, "256": 2}
     assert (facts["steps"], facts["captions_cut"], facts["ema_decay"]) == (5, 0, 0.5)
     assert set(facts) >= {"validation_loss_128", "prompt_padding", "base_dtype", "backbone"}
+    assert re.fullmatch(
+        r"finetune: LoRA of rank 2 on attention layers, [\d,]+ trainable parameters, base in fp32; "
+        r"5 steps on 9 images, loss \d\S*, validation loss \d\S*; in .*/stopped",
+        capsys.readouterr().out.splitlines()[-1],
+    )
 
 
 def test_only_training_images_of_the_scales_are_taken_half_of_each_class(here) -> None:
