@@ -75,7 +75,7 @@ def _fingerprint(section: Caption, shard_images: int, images: pd.DataFrame) -> s
     digest = hashlib.sha256()
     for row in images.itertuples(index=False):
         digest.update("\0".join(map(str, row)).encode())
-    for file in _files(section.imported):
+    for file in _imported_files(section):
         digest.update(file.read_bytes())
     return fingerprint(
         inputs=digest.hexdigest(),
@@ -85,12 +85,12 @@ def _fingerprint(section: Caption, shard_images: int, images: pd.DataFrame) -> s
     )
 
 
-def _files(imported: str | None) -> list[Path]:
-    if imported is None:
+def _imported_files(section: Caption) -> list[Path]:
+    if section.captioner != "imported" or section.imported is None:
         return []
-    path = Path(imported)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [file for file in files if file.is_file()]
+    from dermaflux.captions.imported.files import caption_files
+
+    return caption_files(Path(section.imported).expanduser())
 
 
 def _write_missing(
@@ -151,11 +151,12 @@ def _imported_texts(section: Caption, images: pd.DataFrame) -> dict[str, str]:
     """Imported captions by image_id; prints what does not match."""
     if section.captioner != "imported":
         return {}
-    from dermaflux.captions import imported
+    from dermaflux.captions.imported.match import read
 
     assert section.imported is not None  # checked by the schema
-    match = imported.read(Path(section.imported), images["image_id"])
-    print(match.summary())
+    match = read(Path(section.imported), images["image_id"])
+    for line in (*match.notes, match.summary()):
+        print(f"caption: {line}")
     return match.captions
 
 
