@@ -54,19 +54,20 @@ def run(params: Params) -> None:
                     writer.add(row)
             writer.close()
             figures = summary.write(partial)
-        _print_summary(figures, shards)
+        _print_summary(section.captioner, figures, shards)
         saved.discard()
 
 
-def _print_summary(figures: dict[str, Any], shards: Sequence[Path]) -> None:
+def _print_summary(captioner: str, figures: dict[str, Any], shards: Sequence[Path]) -> None:
     tokens = 0
     for shard in shards:
         counts = pq.read_table(shard, columns=["prompt_tokens", "completion_tokens"])
         tokens += sum(sum(filter(None, column.to_pylist())) for column in counts.columns)
     faults = ", ".join(f"{name} {count:,}" for name, count in figures["faults"].items() if count)
     print(
-        f"captions: {figures['captions']:,}, held out {figures['held_out']:,}, flagged "
-        f"{figures['flagged']:,}{f' ({faults})' if faults else ''}, tokens {tokens:,}"
+        f"caption: {figures['captions']:,} captions by {captioner}, {figures['flagged']:,} flagged "
+        f"by the quality gate{f' ({faults})' if faults else ''}, {figures['held_out']:,} held out, "
+        f"{tokens:,} tokens, in {paths.CAPTIONS}"
     )
 
 
