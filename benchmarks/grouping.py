@@ -24,9 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from dermaflux.corpus.decoding.perceptual_hash import SIDE
 from dermaflux.corpus.duplicates import search
-from dermaflux.corpus.duplicates.signatures import turned
+from dermaflux.corpus.duplicates.signatures import SIDE, turned
 from dermaflux.corpus.splitting import splits
 
 COUNTS = (50_000, 100_000, 250_000, 508_344)

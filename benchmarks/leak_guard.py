@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dermaflux.corpus.decoding.perceptual_hash import SIDE
 from dermaflux.corpus.duplicates import search
+from dermaflux.corpus.duplicates.signatures import SIDE
 from dermaflux.corpus.duplicates.verify import MINIMUM_CORRELATION
 
 Picture = Image.Image

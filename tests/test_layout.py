@@ -203,4 +203,5 @@ def test_a_checkpoint_key_covers_the_dependencies_of_dvc(stage: str) -> None:
 def test_dvc_yaml_is_one_that_a_person_reads() -> None:
     lines = (ROOT / "dvc.yaml").read_text().splitlines()
     assert len(lines) <= 200
-    assert sum(map(len, STAGE_CODE.values())) <= 60
+    # The 61st: the audit finds copies with the leak guard's matcher.
+    assert sum(map(len, STAGE_CODE.values())) <= 61

@@ -9,36 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_lesions import lesion, row
 from PIL import Image, ImageOps
 
-from dermaflux import paths, phantom
+from dermaflux import paths
 from dermaflux.audit import audit, features
 from dermaflux.core import table
-from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
 from dermaflux.params import load
 from dermaflux.tracking import runs
 
 SIDE = 64
 COPIES = ("re-encoded", "mirrored", "turned")
-
-
-def lesion(index: int, label: str) -> Image.Image:
-    return Image.fromarray(phantom.render(phantom.draw(index, "audit-test", label), SIDE, SIDE))
-
-
-def row(image: Image.Image, image_id: str, label: str, split: str) -> dict:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=90)
-    encoded = file.getvalue()
-    return {
-        "image": {"bytes": encoded, "path": None},
-        "image_id": image_id,
-        "source": image_id.split("/")[0],
-        "label": label,
-        "split": split,
-        "sha256": sha256(encoded),
-    }
 
 
 def copy(image: Image.Image, how: str) -> Image.Image:
@@ -58,14 +40,14 @@ def workspace(tmp_path, monkeypatch):
     for label in ("benign", "malignant"):
         for split, count in (("train", 60), ("validation", 15), ("synthetic", 20)):
             for _ in range(count):
-                image = lesion(number, label)
+                image = lesion(number, label, SIDE)
                 number += 1
                 if split == "synthetic":
                     synthetic.append(row(image, f"synthetic/{number:04d}", label, "train"))
                 else:
                     corpus.append(row(image, f"isic2019/{number:04d}", label, split))
     for index, how in enumerate(COPIES):
-        image = copy(lesion(index, "benign"), how)
+        image = copy(lesion(index, "benign", SIDE), how)
         synthetic.append(row(image, f"synthetic/copy-{how}", "benign", "train"))
     table.write(corpus, paths.CORPUS, 64)
     table.write(synthetic, paths.SYNTHETIC, 64)
@@ -89,6 +71,7 @@ def test_planted_copies_are_rejected_and_nothing_else(workspace) -> None:
         pair = pairs.loc[f"synthetic/copy-{how}"]
         assert pair["nearest_id"] == f"isic2019/{index + 1:04d}"
         assert pair["rejected"]
+        assert pair["reason"] == "copy and too near"
     with Image.open(paths.AUDIT_FIGURES / "nearest.png") as sheet:
         assert sheet.size[0] > 8 * 100
 
@@ -112,7 +95,7 @@ def test_squeezenet_weights_from_a_folder(workspace) -> None:
     torch.manual_seed(0)
     reference = squeezenet1_0(weights=None).eval()
     save_file(reference.state_dict(), "model.safetensors")
-    pixels = np.array(lesion(0, "benign").resize((224, 224)))[None]
+    pixels = np.array(lesion(0, "benign", SIDE).resize((224, 224)))[None]
     extracted = features.extractor(str(workspace))(pixels)
     mean, std = torch.tensor(features._MEAN), torch.tensor(features._STD)
     with torch.no_grad():

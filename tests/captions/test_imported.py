@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dermaflux.captions.imported import DATASETS, read
+from dermaflux.captions.imported.match import DATASETS, read
 from dermaflux.errors import InputError
 from dermaflux.sources.registry import SOURCES
 
@@ -54,7 +54,7 @@ def test_the_schema_is_discovered(shape, tmp_path):
     match = read(file, IMAGES)
     assert match.captions == {FIRST: ONE, SECOND: TWO}
     assert match.images_without == sorted(IMAGES[2:])
-    assert match.captions_without == match.ambiguous == match.repeated == []
+    assert match.captions_without == match.ambiguous == match.notes == []
 
 
 def test_csv_and_json_lines_with_line_breaks_inside_texts(tmp_path):
@@ -71,7 +71,7 @@ def test_csv_and_json_lines_with_line_breaks_inside_texts(tmp_path):
 
 def test_a_folder_of_files_is_matched_per_dataset_and_everything_unmatched_is_counted(tmp_path):
     contents = {
-        "isic2019.json": {"ISIC_0000001": ONE, "ISIC_9999999": TWO, "x/ISIC_0000001.jpg": TWO},
+        "isic2019.json": {"ISIC_0000001": ONE, "ISIC_9999999": TWO, "x/ISIC_0000001.jpg": ONE},
         "pad20.json": {"PAT_1_2_3.png": ONE},
         "mednode.json": {"naevus/12.jpg": ONE, "melanoma_1": TWO},
         "kaggle1.json": {"melanoma_1.jpg": TWO, "train/malignant/melanoma_1.jpg": ONE},
@@ -85,21 +85,20 @@ def test_a_folder_of_files_is_matched_per_dataset_and_everything_unmatched_is_co
     assert match.images_without == sorted([SECOND, IMAGES[4]])
     assert set(match.captions_without) == {"ISIC_9999999", "melanoma_1", "12"}
     assert match.ambiguous == ["melanoma_1.jpg"]
-    assert match.repeated == ["x/ISIC_0000001.jpg"]
-    records = len(match.captions) + 3 + 1 + 1
-    assert records == sum(map(len, contents.values()))
+    records = len(match.captions) + 3 + 1  # and one more that repeats its image's caption
+    assert records + 1 == sum(map(len, contents.values()))
     summary = match.summary()
     assert "4 captions matched; 2 images without a caption" in summary
     assert "ISIC_9999999" in summary
 
 
 BAD = {
-    "a.json": ('{"isic": "not closed"', "a.json cannot be read"),
-    "b.json": ("[1, 2]", "b.json holds a record that is '1'"),
+    "a.json": ('{"isic": "not closed"', "a.json' cannot be read at line 1"),
+    "b.json": ("[1, 2]", "b.json' has at record 1 1; give objects"),
     "c.json": ('{"a": 1, "b": {"c": 2}}', "the keys 'a', 'b'; give a list"),
     "d.json": ('[{"picture": "ISIC_0000001", "n": 3}]', "could be the text.*'picture', 'n'"),
     "e.json": (json.dumps({"photo_77": ONE}), "matches none of the 6 images.*photo_77.*isic2019"),
-    "f.csv": ("", "f.csv holds no records"),
+    "f.csv": ("", "f.csv' holds no records"),
     "g.json": (json.dumps([{"a": "x", "b": ONE}]), "could be the id.*'a', 'b'; rename"),
 }
 

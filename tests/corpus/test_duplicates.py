@@ -8,8 +8,9 @@ from layouts import jpeg, random_image
 from PIL import Image
 from scipy.fft import dctn
 
-from dermaflux.corpus.decoding.perceptual_hash import SIDE, perceptual_hash
+from dermaflux.corpus.decoding.perceptual_hash import perceptual_hash
 from dermaflux.corpus.duplicates import lsh, search, signatures, verify
+from dermaflux.corpus.duplicates.signatures import SIDE
 
 LANCZOS = Image.Resampling.LANCZOS
 T = Image.Transpose

@@ -20,7 +20,8 @@ from dermaflux.errors import InputError
 from dermaflux.progress import progress
 
 Extractor = Callable[[Array], Array]
-"""uint8 (B, S, S, 3) -> float32 (B, D)."""
+"""uint8 (B, S, S, 3) -> (B, D)."""
+_THUMBNAILS, _THUMBNAIL = "thumbnails", 64  # no space to measure distances in
 _LOW_PASS = 32
 _SQUEEZENET = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -29,7 +30,7 @@ _BATCH = 64
 
 def side(space: str) -> int:
     """Side in pixels of the images that a feature space reads."""
-    return _LOW_PASS if space == "pixels" else _SQUEEZENET
+    return {"pixels": _LOW_PASS, _THUMBNAILS: _THUMBNAIL}.get(space, _SQUEEZENET)
 
 
 def symmetries(images: Array) -> Array:
@@ -79,6 +80,23 @@ def _squeezenet(folder: Path) -> Extractor:
     return extract
 
 
+def thumbnails(folder: Path, image_ids: Sequence[str], split: str) -> Array:
+    """Grey thumbnails uint8 (N, 64, 64) of images of a split, in the order of `image_ids`.
+
+    Raises `InputError` when an image is missing.
+    """
+    grey = extract(folder, image_ids, split, _THUMBNAILS, _grey)
+    return grey.reshape(-1, _THUMBNAIL, _THUMBNAIL)
+
+
+def _grey(images: Array) -> Array:
+    """uint8 (B, S, S, 3) -> (B, S * S): luma of ITU-R BT.601, as Pillow rounds it."""
+    from PIL import Image
+
+    grey = [np.asarray(Image.fromarray(image).convert("L")) for image in images]
+    return np.stack(grey).reshape(len(images), -1)
+
+
 def extract(
     folder: Path,
     image_ids: Sequence[str],
@@ -87,7 +105,7 @@ def extract(
     function: Extractor,
     symmetric: bool = False,
 ) -> Array:
-    """Features (N, D) float32 of images of a split, in the order of `image_ids`.
+    """Features (N, D) of images of a split, in the order of `image_ids`.
 
     With `symmetric`, (N, 8, D): of each image's eight symmetries. Raises `InputError` when an image
     is missing.
@@ -106,7 +124,7 @@ def extract(
             of_batch = function(images.reshape(-1, *images.shape[-3:]))
             of_batch = of_batch.reshape(*images.shape[:-3], -1)
             if not done:
-                features = np.empty((len(image_ids), *of_batch.shape[1:]), np.float32)
+                features = np.empty((len(image_ids), *of_batch.shape[1:]), of_batch.dtype)
             features[[index[image_id] for image_id, _ in batch]] = of_batch
             done += len(batch)
             advance(len(batch))

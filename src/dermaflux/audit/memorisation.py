@@ -30,15 +30,30 @@ _SPARE = 3  # candidates beyond `count`, since blocks are computed in float32
 def nearest(
     queries: Array, points: Array, symmetric: Callable[[Array], Array]
 ) -> tuple[Array, Array, Array]:
-    """Row (M,) of the training image nearest to each query, its distance and the ratio above.
+    """Rows (M, k) of the training images nearest to each query, and of the first its distance (M,)
+    and the ratio above (M,). k is `NEIGHBOURS` or the number of training images if smaller.
 
     `queries` (M, 8, D), `points` (N, D) training features; `symmetric(rows)` returns the features
     (K, 8, D) of training images, needed only for those nearest to a query.
     """
-    index, distance = (column[:, 0] for column in neighbours(queries, points, 1))
-    rows, inverse = np.unique(index, return_inverse=True)
+    index, distances = neighbours(queries, points, NEIGHBOURS)
+    rows, inverse = np.unique(index[:, 0], return_inverse=True)
     local = neighbours(symmetric(rows), points, NEIGHBOURS, without=rows)[1]
+    distance = distances[:, 0]
     return index, distance, ratios(distance, local[inverse])
+
+
+def orientations(queries: Array, points: Array, index: Array) -> Array:
+    """Which of its eight symmetries (M, k) brings a query nearest to each of the points `index`.
+
+    `queries` (M, 8, D), `points` (N, D), `index` (M, k) as `nearest` returns it.
+    """
+    return np.stack(
+        [
+            np.square(query[None] - points[rows][:, None]).sum(axis=2).argmin(axis=1)
+            for query, rows in zip(queries, index, strict=True)
+        ]
+    )
 
 
 def ratios(distance: Array, local: Array) -> Array:

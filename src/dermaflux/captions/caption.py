@@ -54,19 +54,20 @@ def run(params: Params) -> None:
                     writer.add(row)
             writer.close()
             figures = summary.write(partial)
-        _print_summary(figures, shards)
+        _print_summary(section.captioner, figures, shards)
         saved.discard()
 
 
-def _print_summary(figures: dict[str, Any], shards: Sequence[Path]) -> None:
+def _print_summary(captioner: str, figures: dict[str, Any], shards: Sequence[Path]) -> None:
     tokens = 0
     for shard in shards:
         counts = pq.read_table(shard, columns=["prompt_tokens", "completion_tokens"])
         tokens += sum(sum(filter(None, column.to_pylist())) for column in counts.columns)
     faults = ", ".join(f"{name} {count:,}" for name, count in figures["faults"].items() if count)
     print(
-        f"captions: {figures['captions']:,}, held out {figures['held_out']:,}, flagged "
-        f"{figures['flagged']:,}{f' ({faults})' if faults else ''}, tokens {tokens:,}"
+        f"caption: {figures['captions']:,} captions by {captioner}, {figures['flagged']:,} flagged "
+        f"by the quality gate{f' ({faults})' if faults else ''}, {figures['held_out']:,} held out, "
+        f"{tokens:,} tokens, in {paths.CAPTIONS}"
     )
 
 
@@ -75,7 +76,7 @@ def _fingerprint(section: Caption, shard_images: int, images: pd.DataFrame) -> s
     digest = hashlib.sha256()
     for row in images.itertuples(index=False):
         digest.update("\0".join(map(str, row)).encode())
-    for file in _files(section.imported):
+    for file in _imported_files(section):
         digest.update(file.read_bytes())
     return fingerprint(
         inputs=digest.hexdigest(),
@@ -85,12 +86,12 @@ def _fingerprint(section: Caption, shard_images: int, images: pd.DataFrame) -> s
     )
 
 
-def _files(imported: str | None) -> list[Path]:
-    if imported is None:
+def _imported_files(section: Caption) -> list[Path]:
+    if section.captioner != "imported" or section.imported is None:
         return []
-    path = Path(imported)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [file for file in files if file.is_file()]
+    from dermaflux.captions.imported.files import caption_files
+
+    return caption_files(Path(section.imported).expanduser())
 
 
 def _write_missing(
@@ -151,11 +152,12 @@ def _imported_texts(section: Caption, images: pd.DataFrame) -> dict[str, str]:
     """Imported captions by image_id; prints what does not match."""
     if section.captioner != "imported":
         return {}
-    from dermaflux.captions import imported
+    from dermaflux.captions.imported.match import read
 
     assert section.imported is not None  # checked by the schema
-    match = imported.read(Path(section.imported), images["image_id"])
-    print(match.summary())
+    match = read(Path(section.imported), images["image_id"])
+    for line in (*match.notes, match.summary()):
+        print(f"caption: {line}")
     return match.captions
 
 

@@ -46,7 +46,7 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
         "generators/{generator}/sampling",
     ),
     "validate_pool": ("core", "validation"),
-    "audit": ("core", "audit"),
+    "audit": ("core", "corpus/duplicates", "audit"),
     "train": (
         "core",
         "training",

@@ -37,7 +37,7 @@ class Caption(Section):
     """Images per forward pass in process."""
     precision: Literal["fp32", "bf16"] = "bf16"
     imported: PathText | None = None
-    """File with captions, for the captioner `imported`."""
+    """File with captions, or a folder of them, for the captioner `imported`."""
     held_out_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of captions that training never sees, for generation from unseen descriptions."""
 

@@ -16,6 +16,10 @@ class Audit(Section):
     memorisation_ratio: OpenFraction = 0.5
     """An image is rejected as memorised when its nearest training image is closer than this ratio
     of the distance that training images keep from each other; see `audit.memorisation`."""
+    duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
+    """An image is rejected as a copy when its fine detail correlates with that of a training image,
+    turned, mirrored, cropped or shifted, at least so much: `ingest.duplicate_correlation` for
+    synthetic images. 0.5 suits photographs; drawings are more alike. See `audit.copies`."""
     features: PathText = "pixels"
     """`pixels`, or a folder with SqueezeNet weights in safetensors."""
 

@@ -25,7 +25,8 @@ from dermaflux.core.images import (
     upright_rgb,
 )
 from dermaflux.corpus.decoding import skin_tone
-from dermaflux.corpus.decoding.perceptual_hash import SIDE, perceptual_hash
+from dermaflux.corpus.decoding.perceptual_hash import perceptual_hash
+from dermaflux.corpus.duplicates.signatures import SIDE
 from dermaflux.sources.adapter import Problem
 from dermaflux.sources.reading.hdf5 import read_member
 

@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import locked
 from dermaflux.corpus.decoding.decode import CorpusImage, Task, decode_files
-from dermaflux.corpus.decoding.perceptual_hash import SIDE
+from dermaflux.corpus.duplicates.signatures import SIDE
 from dermaflux.errors import InputError
 from dermaflux.paths import project_root
 from dermaflux.sources.adapter import Problem

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
 
-SIDE = 64
-"""Side in pixels of the grey thumbnails that are hashed and compared."""
 BITS = 64
 
 

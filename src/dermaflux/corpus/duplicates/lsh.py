@@ -38,16 +38,18 @@ class Candidates:
 
 
 class Index:
-    """Signatures sorted by each of their keys. About 900 bytes per image and 200 MB."""
+    """Signatures sorted by each of their keys. About 900 bytes per image and 200 MB.
 
-    def __init__(self, indexed: Signatures) -> None:
+    Of equal signatures only the first, unless `every`: where the indexed images are looked up
+    themselves, the others still match it, and n equal images make n comparisons, not n^2.
+    """
+
+    def __init__(self, indexed: Signatures, every: bool = False) -> None:
         import numpy as np
 
-        # Of equal signatures only the first: the others still match it when looked up, and n equal
-        # images make n comparisons, not n^2.
         rows = np.ascontiguousarray(indexed.signs)
         _, first = np.unique(rows.view(f"V{rows.shape[1] * 8}"), return_index=True)
-        first.sort()
+        first = np.arange(len(rows)) if every else np.sort(first)
         self.image, self.turn, self.signs = (
             column[first] for column in (indexed.image, indexed.turn, indexed.signs)
         )

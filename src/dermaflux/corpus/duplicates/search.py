@@ -55,8 +55,13 @@ def scores(candidates: Candidates, thumbnails: Callable[[Array], Array]) -> Arra
     return correlations
 
 
-def build_index(count: int, thumbnails: Callable[[Array], Array], workers: int = -1) -> Index:
-    """Index of images 0 to count - 1; `workers` threads, -1 for one per core."""
+def build_index(
+    count: int, thumbnails: Callable[[Array], Array], workers: int = -1, every: bool = False
+) -> Index:
+    """Index of images 0 to count - 1; `workers` threads, -1 for one per core.
+
+    Of images with equal signatures only the first, unless `every`.
+    """
     import numpy as np
     from joblib import Parallel, delayed
 
@@ -67,7 +72,8 @@ def build_index(count: int, thumbnails: Callable[[Array], Array], workers: int =
     tasks = (delayed(block)(first) for first in range(0, count, BLOCK))
     parts = Parallel(n_jobs=workers, prefer="threads")(tasks)
     names = ("image", "window", "turn", "signs", "keys")
-    return Index(Signatures(*(np.concatenate([getattr(p, n) for p in parts]) for n in names)))
+    joined = Signatures(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
+    return Index(joined, every)
 
 
 def copies(

@@ -15,11 +15,11 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING
 
-from dermaflux.corpus.decoding.perceptual_hash import SIDE
-
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
 
+SIDE = 64
+"""Side in pixels of the grey thumbnails that are hashed and compared."""
 FREQUENCIES = 24
 _CUT = (0.025, 0.075)
 # Shares cut off (left, right, top, bottom). A cut of up to 10 % on any side lies within 2.5 % of
@@ -159,19 +159,23 @@ def _strength(coefficients: Array, band: tuple[int, int]) -> Array:
     return strength
 
 
-def signatures(thumbnails: Array, first: int, every_framing: bool) -> Signatures:
+def signatures(
+    thumbnails: Array, first: int, every_framing: bool, every_turn: bool | None = None
+) -> Signatures:
     """Signatures of grey thumbnails uint8 (N, 64, 64), images `first` to `first + N - 1`.
 
     One for each image, in its own orientation, or, with `every_framing`, each one that a copy
-    could have. Images too plain to be compared have none.
+    could have. `every_turn` says the same of orientations alone, and is `every_framing` unless
+    given. Images too plain to be compared have none.
     """
     import numpy as np
 
     parts = []
+    margin = _MARGIN if (every_framing if every_turn is None else every_turn) else 0.0
     for window, c in _coefficients(thumbnails, range(len(WINDOWS) if every_framing else 1)):
         decisive, low = _decisions(c)
         compared = _strength(c, _SIGN_BAND)
-        near = np.abs(decisive) < (_MARGIN if every_framing else 0.0) * low
+        near = np.abs(decisive) < margin * low
         positive = c > _ZERO * compared[:, None]
         for turn in range(8):
             wanted = np.array([turn & 1, turn & 2, turn & 4])[:, None] > 0

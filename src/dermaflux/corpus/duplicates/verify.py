@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from dermaflux.corpus.decoding.perceptual_hash import SIDE
+from dermaflux.corpus.duplicates.signatures import SIDE
 
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array

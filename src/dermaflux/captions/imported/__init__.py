@@ -1,0 +1,1 @@
+"""The `imported` captioner: captions written elsewhere, in whatever format they come."""
