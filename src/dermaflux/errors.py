@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 
 _MAXIMUM_CHARACTERS = 200
+_LONGEST_SENTENCE = 1000
 
 
 class InputError(Exception):
@@ -29,3 +30,18 @@ def quoted(value: object) -> str:
         return f"a value of type {type(value).__name__}"
     half = (_MAXIMUM_CHARACTERS - 3) // 2
     return text if len(text) <= _MAXIMUM_CHARACTERS else f"{text[:half]}...{text[-half:]}"
+
+
+def one_line(text: object, most: int = _LONGEST_SENTENCE) -> str:
+    """Text as one printable line of at most `most` characters, its middle left out.
+
+    Runs of white space become one space, all else that does not print its escape, such as `\\x1b`.
+    """
+    line = " ".join(str(text).split())
+    if len(line) > most:
+        half = (most - 5) // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    if line.isprintable():
+        return line
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return line if len(line) <= most else one_line(line, most)

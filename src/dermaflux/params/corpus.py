@@ -7,47 +7,50 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dermaflux.params.fields import (
-    Count,
+    CountRange,
     Fraction,
     FractionRange,
+    Header,
     Label,
     Licence,
     Modality,
     OpenFraction,
-    Positive,
+    PathText,
     Scale,
     Section,
+    Side,
+    Text,
 )
 
 
 class OwnColumns(Section):
     """Names of the columns in a team's own CSV file; null where it has no such column."""
 
-    image: str
+    image: Header
     """File name, with or without suffix, or path below the folder."""
-    label: str
-    lesion_id: str | None = None
-    patient_id: str | None = None
-    diagnosis: str | None = None
-    skin_tone: str | None = None
+    label: Header
+    lesion_id: Header | None = None
+    patient_id: Header | None = None
+    diagnosis: Header | None = None
+    skin_tone: Header | None = None
     """Fitzpatrick type, I to VI or 1 to 6."""
-    split: str | None = None
+    split: Header | None = None
     """`train` or `test`."""
-    licence: str | None = None
+    licence: Header | None = None
     """A licence such as CC-BY, where images differ."""
 
 
 class OwnDataset(Section):
     """A team's own images: a folder tree, with or without a CSV file."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
     """Prefix of the image ids."""
-    folder: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    folder: Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
     """Name of a folder directly in the data folder."""
-    csv: str | None = None
+    csv: PathText | None = None
     """CSV file in that folder; without it, folder names give the labels."""
     columns: OwnColumns | None = None
-    labels: dict[str, Label] = {}
+    labels: Annotated[dict[Header, Label], Field(max_length=5_000)] = {}
     """What other words for a label mean, such as `naevus: benign`; case does not matter."""
     licence: Licence = "own"
     modality: Modality = "dermoscopic"
@@ -68,32 +71,32 @@ class OwnDataset(Section):
 class Ingest(Section):
     """Downloads to audited table (paper section 2.1)."""
 
-    sources: list[str] = []
+    sources: Annotated[list[Text], Field(max_length=100)] = []
     """Datasets to read; empty means every dataset in the data folder."""
-    own: list[OwnDataset] = []
+    own: Annotated[list[OwnDataset], Field(max_length=1000)] = []
     """A team's own images, read in addition to the published datasets."""
     policy: Literal["clean", "as_published"] = "clean"
     """`as_published` repeats the paper's corpus, `clean` the one below; both are counted."""
-    minimum_side: Annotated[int, Field(ge=1)] = 128
+    minimum_side: Side = 128
     """`clean`: shorter native side in pixels below which an image is quarantined (section 2.1)."""
     indeterminate: Literal["drop", "benign", "malignant"] = "drop"
     """What becomes of diagnoses that are neither, such as actinic keratosis; with `drop`,
     `as_published` keeps them in the corpus as `indeterminate`, where no classifier sees them."""
     duplicates: Literal["drop", "keep"] = "drop"
     """`clean`: one image of each duplicate group; `keep` removes only copies of test images."""
-    licences: list[Licence] = []
+    licences: Annotated[list[Licence], Field(max_length=6)] = []
     """Only images under these licences; empty means all. [CC0, CC-BY] allows commercial use."""
     duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
     """Smallest correlation of fine detail at which two images count as one photograph."""
     validation_fraction: OpenFraction = 0.15
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
-    shard_megabytes: Positive = 64.0
+    shard_megabytes: Annotated[float, Field(ge=0.001, le=100_000.0)] = 64.0
 
 
 class Validate(Section):
     """Limits of the Great Expectations suites."""
 
-    minimum_side: Count = 128
+    minimum_side: Side = 128
     """Smallest published shorter side in pixels."""
     malignant_fraction: dict[Literal["train", "validation", "test"], FractionRange] = {
         "train": (0.01, 0.6),
@@ -101,9 +104,9 @@ class Validate(Section):
         "test": (0.05, 0.7),
     }
     """Smallest and largest share of malignant images per split."""
-    source_malignant_fraction: dict[str, FractionRange] = {}
+    source_malignant_fraction: Annotated[dict[Text, FractionRange], Field(max_length=1000)] = {}
     """The same per dataset, by name, where the corpus holds it: labels read the wrong way round."""
-    caption_characters: Annotated[tuple[Count, Count], Field(strict=False)] = (20, 1200)
+    caption_characters: CountRange = (20, 1200)
     """Shortest and longest caption that is not flagged."""
     caption_fault_fraction: Fraction = 0.02
     """Largest share of captions with any one fault of the quality gate."""

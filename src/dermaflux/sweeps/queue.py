@@ -8,7 +8,6 @@ running or finished on this commit is skipped, so the same command continues an 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from dermaflux import paths
@@ -52,12 +51,10 @@ def run(name: str, dry: bool) -> None:
 
 
 def _raw() -> dict[str, Any]:
-    from ruamel.yaml import YAML
+    from dermaflux.params import load
 
-    from dermaflux.params.load import load
-
-    load()  # raises the InputError of a broken file
-    raw: dict[str, Any] = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))
+    raw = load.read()
+    load.parse(raw)  # raises the InputError of a broken file
     return raw
 
 

@@ -12,28 +12,28 @@ from dermaflux.generators.flux_lora.model.options import (
     Targets,
     TimestepDensity,
 )
-from dermaflux.params.fields import Count, GeneratorSettings, Optimisation, Positive
+from dermaflux.params.fields import Batch, GeneratorSettings, Guidance, Optimisation, Text
 
 
 class Finetune(Optimisation):
     """Rectified-flow LoRA (paper section 2.2)."""
 
-    imported: str | None = None
+    imported: Text | None = None
     """A finished LoRA instead of training: a safetensors file in diffusers' or kohya's names, or a
     hub id such as `StathisGln/DermaFlux`."""
-    imported_revision: str | None = None
+    imported_revision: Text | None = None
     """Commit of that hub repository."""
     targets: Targets = "attention"
     """`attention` is the paper's text, `all-linear` what its released weights hold."""
-    rank: Count = 16
-    alpha: Positive = 16.0
-    batch_tokens: Annotated[int, Field(ge=64)] = 8192
+    rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    alpha: Annotated[float, Field(gt=0.0, le=1e6)] = 16.0
+    batch_tokens: Annotated[int, Field(ge=64, le=10_000_000)] = 8192
     """Image and text tokens of one micro-batch, padding included: what fills the device. An image
     of 128 pixels has 64 tokens, of 256 pixels 256, of 512 pixels 1,024."""
-    micro_batches: Count = 1
+    micro_batches: Batch = 1
     """Micro-batches per optimiser step over all processes, a multiple of their number: results do
     not depend on how many processes share them."""
-    guidance: Annotated[float, Field(ge=0.0)] = 1.0
+    guidance: Guidance = 1.0
     """Guidance fed to the embedding while training. FLUX.1-dev was distilled from a guided teacher
     and takes the guidance as an input; training images are unguided, which is what 1.0 stands for,
     and sampling at 3.5 then asks for the teacher's sharpening on top. Training at 3.5 would teach
@@ -52,8 +52,8 @@ class Finetune(Optimisation):
 class Synthesize(GeneratorSettings):
     """Sampling with the flow ODE (paper section 2.2: 20 steps)."""
 
-    steps: Count = 20
-    guidance: Annotated[float, Field(ge=0.0)] = 3.5
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 20
+    guidance: Guidance = 3.5
     base_dtype: BaseDtype | None = None
     """null: as in training."""
     compile: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dermaflux.params.fields import GeneratorSettings
+from dermaflux.params.fields import GeneratorSettings, PathText
 
 
 class Finetune(GeneratorSettings):
@@ -15,7 +15,7 @@ class Synthesize(GeneratorSettings):
     """Which released images become the pool."""
 
     samples: ClassVar[bool] = False
-    folder: str | None = None
+    folder: PathText | None = None
     """Images in folders called benign and malignant, or a Parquet file."""
 
     def check_chosen(self) -> None:
