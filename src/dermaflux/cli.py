@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from dermaflux.errors import InputError
+from dermaflux.errors import sentence_for
 
 # Read when torch loads. Threads that spin long while they wait make two busy processes on two cores
 # many times slower, as in `dvc queue start -j 2`; threads that sleep at once cost a third of the
@@ -52,6 +52,8 @@ _ROOMS = {
 _SHARED = ("finetune", "synthesize")
 """Stages that several processes can share."""
 _PATIENCE = 10.0
+_INTERRUPTED = 130
+"""Exit status that Typer gives to Control-C: 128 and the number of the signal."""
 _Architecture = Annotated[str, typer.Option(help="A name from train.architectures.")]
 _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
@@ -239,13 +241,23 @@ def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example
 
 
 def main() -> None:
-    """Entry point; an `InputError` becomes one line on stderr and exit status 1."""
+    """Entry point: a fault of input or machine becomes one line on stderr and exit status 1.
+
+    Any other exception is a fault of this program and keeps its traceback.
+    """
     try:
         app()
-    except InputError as error:
+    except Exception as error:
+        sentence = sentence_for(error)
+        if sentence is None:
+            raise
         # All processes of a launch stop for the same reason. The launcher ends the others when the
         # first has gone, so one sentence is printed, or that of the only one with a reason.
         if os.environ.get("RANK", "0") != "0":
             time.sleep(_PATIENCE)
-        print(f"dermaflux: {error}", file=sys.stderr, flush=True)
+        print(f"dermaflux: {sentence}", file=sys.stderr, flush=True)
         sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:
+            print("dermaflux: interrupted", file=sys.stderr, flush=True)
+        raise

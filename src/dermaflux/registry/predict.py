@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, one_line
 from dermaflux.params import Params
 from dermaflux.registry import registry, serving
 from dermaflux.registry.model_card import DISCLAIMER
@@ -21,12 +21,14 @@ _BATCH = 64
 def _read(path: Path) -> bytes:
     """Bytes of a file that decodes as an image. Raises `InputError` for anything else."""
     if not path.is_file():
-        raise InputError(f"{path} is not a file; give the path of a JPEG or PNG image")
+        raise InputError(
+            f"{one_line(path, 300)} is not a file; give the path of a JPEG or PNG image"
+        )
     encoded = path.read_bytes()
     try:
         serving.prepare(encoded, 16)
     except InputError as error:
-        raise InputError(f"{path} holds {error}") from None
+        raise InputError(f"{one_line(path, 300)} holds {error}") from None
     return encoded
 
 
@@ -43,12 +45,12 @@ def run(params: Params, images: Sequence[Path]) -> None:
         _read(path)
     champion = registry.require_champion(runs.connect(), params.promote.model_name)
     model = champion.load()
-    width = max(len(str(path)) for path in images)
+    width = max(len(one_line(path)) for path in images)
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
         rows = model.predict_images([_read(path) for path in batch])
         for path, row in zip(batch, rows, strict=True):
-            print(f"{path!s:<{width}}  {_format(row)}")
+            print(f"{one_line(path):<{width}}  {_format(row)}")
     if not model.has_ood_detector:
         print(
             "Whether these images are skin lesions is unknown: this version was registered without "

@@ -13,7 +13,7 @@ from typing import Any
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, one_line
 from dermaflux.params import Params
 from dermaflux.sweeps import grid, plan, probe
 
@@ -29,7 +29,7 @@ def run(name: str, dry: bool) -> None:
     for run, params in zip(runs, resolved, strict=True):
         if training is not None:
             plan.check_counts(run.name, params, training)
-    print(f"{name}: {definition.description} ({definition.source})")
+    print(one_line(f"{name}: {definition.description} ({definition.source})"))
     _estimate(resolved, counts)
     states = _states()
     waiting = []
