@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dermaflux import launch
-from dermaflux.errors import InputError, redacted
+from dermaflux.errors import redacted, sentence_for
 
 if TYPE_CHECKING:
     from dermaflux.params import Params
@@ -57,6 +57,8 @@ _ROOMS = {
 _SHARED = ("finetune", "synthesize")
 """Stages that several processes can share."""
 _PATIENCE = 10.0
+_INTERRUPTED = 130
+"""Exit status that Typer gives to Control-C: 128 and the number of the signal."""
 _Architecture = Annotated[str, typer.Option(help="A name from train.architectures.")]
 _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
@@ -272,19 +274,26 @@ def _print_redacted(
 
 
 def main() -> None:
-    """Entry point; an `InputError` becomes one line on stderr and exit status 1."""
+    """Entry point: a fault of input or machine becomes one line on stderr and exit status 1.
+
+    Any other exception is a fault of this program and keeps its traceback.
+    """
     launch.exit_on_signals()
     launch.end_with_parent()
     sys.excepthook = _print_redacted
     try:
         app()
     except Exception as error:
-        stopped = launch.out_of_memory(error) or error
-        if not isinstance(stopped, InputError):
+        sentence = sentence_for(launch.out_of_memory(error) or error)
+        if sentence is None:
             raise
         # All processes of a launch stop for the same reason. The launcher ends the others when the
         # first has gone, so one sentence is printed, or that of the only one with a reason.
         if os.environ.get("RANK", "0") != "0":
             time.sleep(_PATIENCE)
-        print(f"dermaflux: {stopped}", file=sys.stderr, flush=True)
+        print(f"dermaflux: {sentence}", file=sys.stderr, flush=True)
         sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:
+            print("dermaflux: interrupted", file=sys.stderr, flush=True)
+        raise

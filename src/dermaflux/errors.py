@@ -1,13 +1,19 @@
-"""The one exception a user's mistake raises, and how its message quotes what it was given."""
+"""The one exception a user's mistake raises, and how messages quote what they were given."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import reprlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import unquote
 
 _MAXIMUM_CHARACTERS = 200
+_LONGEST_SENTENCE = 1000
 _HIDDEN = "***"
 _USER_INFO = re.compile(
     r"(?<=://)(?:[^\s/?#'\"<>]{1,500}"  # user, user:password; the last @ before the path ends it
@@ -85,3 +91,98 @@ def quoted(value: object) -> str:
         return f"a value of type {type(value).__name__}"
     half = (_MAXIMUM_CHARACTERS - 3) // 2
     return text if len(text) <= _MAXIMUM_CHARACTERS else f"{text[:half]}...{text[-half:]}"
+
+
+def one_line(text: object, most: int = _LONGEST_SENTENCE) -> str:
+    """Text as one printable line of at most `most` characters, its middle left out.
+
+    Runs of white space become one space, all else that does not print its escape, such as `\\x1b`.
+    """
+    line = " ".join(str(text).split())
+    if len(line) > most:
+        half = (most - 5) // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    if line.isprintable():
+        return line
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return line if len(line) <= most else one_line(line, most)
+
+
+_FULL = ("no space left on device", "disk quota exceeded", "database or disk is full")
+"""How libraries that raise no `OSError` say so, in lower case."""
+_WRITTEN_BY_STAGES = ("corpus", "captions", "models", "synthetic", "reports")
+_MACHINE = {
+    errno.EACCES: "this user may not read or write it; change its permissions or name another",
+    errno.EPERM: "this user may not change it; change its permissions or name another",
+    errno.EROFS: "its disk is mounted read-only; name another, or mount it for writing",
+    errno.EISDIR: "it is a folder and a file is needed; name a file",
+    errno.ENOTDIR: "a part of the path is a file and a folder is needed; correct the path",
+    errno.ENAMETOOLONG: "a part of the path is longer than its disk can store; shorten it",
+    errno.ELOOP: "its links lead in a circle; remove them",
+    errno.EIO: "its disk cannot read or write it; check the disk",
+    errno.ESTALE: "the network folder with it was lost; mount it again",
+    errno.EFBIG: "its disk stores no file of this size; name another disk",
+    errno.ETXTBSY: "another program uses it; end that",
+    errno.EBUSY: "another program uses it; end that",
+}
+"""What of the machine, and not of this program, stops a stage."""
+
+
+def sentence_for(error: BaseException) -> str | None:
+    """One printable sentence for a failure that lies in the input or the machine; None for ours.
+
+    A full disk is recognised wherever in the chain of exceptions it stands, since libraries wrap
+    it. A file that is missing is the machine's only where a person or a stage names it.
+    """
+    if isinstance(error, InputError):
+        return one_line(error)
+    chain = list(_chain(error))
+    for cause in chain:
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT) or any(
+            words in str(cause)[:5000].lower() for words in _FULL
+        ):
+            return _full_disk(next((_name(part) for part in chain if _name(part)), None))
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "this process may open no further file; raise the limit, such as `ulimit -n 4096`"
+    name = _name(error)
+    if name is None:
+        return None
+    if error.errno == errno.ENOENT and _named_by_a_person(name):
+        return one_line(f"{quoted(name)} does not exist; correct the name")
+    if error.errno == errno.ENOENT and Path(name).parts[:1] in [(x,) for x in _WRITTEN_BY_STAGES]:
+        return one_line(f"{quoted(name)} is missing; run `dvc repro`, whose stages write it")
+    reason = _MACHINE.get(error.errno)
+    return one_line(f"{quoted(name)} cannot be used: {reason}") if reason else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _name(error: BaseException) -> str | None:
+    name = error.filename if isinstance(error, OSError) else None
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) and name else None
+
+
+def _full_disk(name: str | None) -> str:
+    """Writing names no file, so the working directory's disk stands for it."""
+    place = Path(name or ".").absolute()
+    folder = next((part for part in (place, *place.parents) if part.is_dir()), Path("/"))
+    free = shutil.disk_usage(folder).free / 1e9
+    where = f"of {quoted(name)} " if name else ""
+    return one_line(
+        f"the disk {where}is full or its quota is used up ({folder} has {free:,.2f} GB free); free "
+        "some space and run the same command again"
+    )
+
+
+def _named_by_a_person(name: str) -> bool:
+    return any(argument and (name == argument or argument in name) for argument in sys.argv[2:])

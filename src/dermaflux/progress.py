@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from dermaflux.errors import one_line
+
 
 @contextmanager
 def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
@@ -26,16 +28,16 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[..., Non
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.{0 if speed >= 10 else 2}f}/s" if speed else "")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     console = Console()
     with Progress(
         *columns,
         Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[message]}"),
+        TextColumn("{task.fields[message]}", markup=False),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        task = bar.add_task(what, total=total, completed=done, message="")
+        task = bar.add_task(one_line(what, 100), total=total, completed=done, message="")
         yield lambda items, message="": bar.update(task, advance=items, message=message)

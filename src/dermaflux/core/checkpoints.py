@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from dermaflux.core.files import locked, writing
+from dermaflux.core.files import atomic_file, locked, writing
 from dermaflux.paths import project_root
 
 
@@ -37,12 +37,10 @@ class Checkpoint:
         """Replace the saved state (tensors, numbers, strings, nested) in one atomic step."""
         import torch
 
-        partial = self._file.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with atomic_file(self._file) as partial, partial.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(self._file)
 
     def load(self) -> dict[str, Any] | None:
         """The saved state, or None when there is none; only tensors and plain values load."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dermaflux.core.decode_ahead import decode_ahead
-from dermaflux.core.files import atomic_folder
+from dermaflux.core.files import atomic_file, atomic_folder
 from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
 
@@ -140,12 +140,13 @@ def shard_name(split: str, number: int, count: int) -> str:
 
 def write_shard(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write one shard whole or not at all; columns a row lacks are null."""
-    partial = path.with_name(f".{path.name}.partial")
-    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+    with (
+        atomic_file(path) as partial,
+        pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer,
+    ):
         for start in range(0, len(rows), _ROWS_PER_GROUP):
             group = list(rows[start : start + _ROWS_PER_GROUP])
             writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
-    partial.rename(path)
 
 
 def write(

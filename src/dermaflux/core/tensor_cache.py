@@ -168,9 +168,13 @@ class Writer:
         columns[_KEYS] = torch.from_numpy(numbers.copy())
         name = hashlib.sha256(b"".join(keys)).hexdigest()[:32]
         partial = self._folder / f"{name}.{os.uname().nodename}-{os.getpid()}.partial"
-        save_file(columns, partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        try:
+            save_file(columns, partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
         partial.rename(self._folder / f"{name}.safetensors")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from dermaflux.errors import quoted
 from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
 from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
@@ -26,7 +27,15 @@ from dermaflux.params.classifiers import (
     ZeroShot,
 )
 from dermaflux.params.corpus import Ingest, OwnColumns, OwnDataset, Validate
-from dermaflux.params.fields import Licence, Modality, PathText, Scale, Section
+from dermaflux.params.fields import (
+    CountOrZero,
+    Licence,
+    Modality,
+    PathText,
+    Scale,
+    Section,
+    Seed,
+)
 from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
 from dermaflux.params.runtime import Runtime
 
@@ -67,17 +76,17 @@ class Params(Section):
 
     data: PathText = "data"
     """Folder with the datasets in their published layouts."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    n_real: Annotated[int, Field(ge=0, multiple_of=2)]
+    seed: Seed = 0
+    n_real: Annotated[int, Field(ge=0, le=10_000_000, multiple_of=2)]
     """Real training images, half benign and half malignant."""
     real_fraction: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """A share of the training split in its own proportions instead of n_real (VAP-Diffusion,
     Table 3: 0.01, 0.1, 1); every class keeps at least one image."""
-    ratio: Annotated[float, Field(ge=0.0)]
+    ratio: Annotated[float, Field(ge=0.0, le=1000.0)]
     """Synthetic images per real image (paper section 3.2: ratio 1:x)."""
-    n_synthetic: Annotated[int, Field(ge=0)] | None = None
+    n_synthetic: CountOrZero | None = None
     """Synthetic images instead of ratio x n_real; needed when n_real is 0 (the paper's 0:1)."""
-    generator: Annotated[str, AfterValidator(generator_name)] = "flux_lora"
+    generator: Annotated[str, Field(max_length=64), AfterValidator(generator_name)] = "flux_lora"
     """A name from `choices.GENERATORS`: `flux_lora` fine-tunes (or imports) an adapter and samples,
     `released` takes images that others made."""
     ingest: Ingest
@@ -166,7 +175,7 @@ class Params(Section):
         ):
             raise ValueError(
                 f"promote.architecture {self.promote.architecture!r} is not one of "
-                f"train.architectures {self.train.architectures}; name one of them"
+                f"train.architectures {quoted(self.train.architectures)}; name one of them"
             )
         without = [arm for arm in self.train.arms if arm != "mixture"]
         if self.n_real == 0 and self.real_fraction is None and without:

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dermaflux.params.fields import Count, PathText, Section
+from dermaflux.params.fields import Batch, PathText, Section, Text
 
 
 class TokenPrice(Section):
     """Price of a million tokens, in whatever currency."""
 
-    prompt: Annotated[float, Field(ge=0.0)] = 0.0
-    completion: Annotated[float, Field(ge=0.0)] = 0.0
+    prompt: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
+    completion: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
 
 
 VISION_LANGUAGE = ("llama", "visual_attributes")
@@ -27,13 +27,13 @@ class Caption(Section):
     """`llama` uses DermaFlux's prompt, `visual_attributes` VAP-Diffusion's three."""
     model: PathText = "meta-llama/Llama-3.2-11B-Vision-Instruct"
     """Hub id or folder in process; at an endpoint the name its `/models` lists."""
-    revision: str | None = None
+    revision: Text | None = None
     """Commit of the hub repository; at an endpoint only part of the key of cached answers."""
     route: Literal["in_process", "endpoint"] = "in_process"
-    maximum_tokens: Count = 256
+    maximum_tokens: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Length in tokens at which an answer is cut off."""
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
-    batch: Count = 8
+    batch: Batch = 8
     """Images per forward pass in process."""
     precision: Literal["fp32", "bf16"] = "bf16"
     imported: PathText | None = None

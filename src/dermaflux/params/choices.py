@@ -11,6 +11,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from dermaflux.errors import quoted
+
 GENERATORS: Mapping[str, str] = {
     "flux_lora": "dermaflux.generators.flux_lora",
     "released": "dermaflux.generators.released",
@@ -26,10 +28,10 @@ def generator_name(value: str) -> str:
     if value in GENERATORS:
         return value
     if value in _RENAMED:
-        raise ValueError(f"{value!r} is called {_RENAMED[value]!r} now; write that")
+        raise ValueError(f"{quoted(value)} is called {_RENAMED[value]!r} now; write that")
     close = difflib.get_close_matches(value, GENERATORS, n=1)
     hint = f"did you mean {close[0]!r}" if close else f"choose one of {', '.join(GENERATORS)}"
-    raise ValueError(f"{value!r} is not a generator; {hint}")
+    raise ValueError(f"{quoted(value)} is not a generator; {hint}")
 
 
 def generator_schema(name: str, section: str) -> type[Any]:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from dermaflux.errors import quoted
 from dermaflux.params.choices import RECIPES
-from dermaflux.params.fields import Class, Count, OpenFraction, PathText, Positive, Section
+from dermaflux.params.fields import (
+    Batch,
+    Class,
+    Count,
+    EachOnce,
+    LearningRate,
+    Name,
+    OpenFraction,
+    Options,
+    PathText,
+    Section,
+    Seed,
+    Text,
+)
 
 
 class Audit(Section):
@@ -40,39 +54,39 @@ LEARNED: tuple[Arm, ...] = ("real", *ENLARGED)
 class Model(Section):
     """A timm model and how it is trained."""
 
-    name: str
+    name: Text
     """timm model name."""
     pretrained: bool = False
     """Start from the published weights of the hub, or from `weights`."""
     weights: PathText | None = None
     """A file of pretrained weights in safetensors with timm's names, instead of the hub's."""
-    learning_rate: Positive
-    options: dict[str, Any] = {}
+    learning_rate: LearningRate
+    options: Options = {}
     """Keyword arguments of `timm.create_model`."""
 
 
 class Train(Section):
     """Classifiers on controlled mixtures (paper section 3)."""
 
-    architectures: Annotated[list[str], Field(min_length=1)]
+    architectures: Annotated[list[Name], Field(min_length=1, max_length=100), EachOnce]
     """Names of `models` to train; the DVC matrix runs over these and `seeds`."""
-    seeds: Annotated[list[int], Field(min_length=1)]
-    arms: list[Arm] = ["real", "mixture"]
-    recipe: str = "supervised"
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), EachOnce]
+    arms: Annotated[list[Arm], Field(min_length=1, max_length=5), EachOnce] = ["real", "mixture"]
+    recipe: Annotated[str, Field(max_length=64)] = "supervised"
     """What a network learns from its images: a name of `choices.RECIPES`."""
     labels: Literal["malignancy", "diagnosis"] = "malignancy"
     """`diagnosis` trains on the table's diagnoses instead of benign against malignant (the
     multi-class setting of VAP-Diffusion, Table 3); it needs `real_fraction`."""
     minimum_diagnosis_images: Count = 10
     """A diagnosis with fewer images in the training split is not a class."""
-    models: dict[str, Model]
-    image_size: Annotated[int, Field(ge=16)] = 224
-    epochs: Count = 40
-    batch: Count = 32
+    models: Annotated[dict[Name, Model], Field(max_length=100)]
+    image_size: Annotated[int, Field(ge=16, le=2048)] = 224
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 40
+    batch: Batch = 32
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """The paper names none; AdamW is what its architectures are fine-tuned with elsewhere."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.05
+    warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`shuffled` shows each image once an epoch (the draw of n_real is balanced already);
     `balanced` shows each class equally often, images of rare classes more than once."""
@@ -90,7 +104,7 @@ class Train(Section):
     @classmethod
     def _known_recipe(cls, name: str) -> str:
         if name not in RECIPES:
-            raise ValueError(f"there is no recipe {name!r}; name one of {', '.join(RECIPES)}")
+            raise ValueError(f"there is no recipe {quoted(name)}; name one of {', '.join(RECIPES)}")
         return name
 
     @model_validator(mode="after")
@@ -102,28 +116,27 @@ class Train(Section):
         for model in self.models.values():
             if model.weights is not None and not model.pretrained:
                 raise ValueError(
-                    f"weights {model.weights!r} of {model.name} would not be used; set pretrained "
-                    "to true or weights to null"
+                    f"weights {quoted(model.weights)} of {quoted(model.name)} would not be used; "
+                    "set pretrained to true or weights to null"
                 )
-        for values in (self.architectures, self.seeds, self.arms):
-            if len(set(values)) != len(values):
-                raise ValueError(f"{values} names one entry twice; name each once")
         return self
 
 
 class ZeroShot(Section):
     """Classifiers that saw none of our images (paper section 3.3, Table 3 and Figure 5)."""
 
-    run: list[str] = []
+    run: Annotated[list[Name], Field(max_length=100), EachOnce] = []
     """Names of `models` to score on the test split."""
-    classes: dict[Class, list[str]]
+    classes: Annotated[
+        dict[Class, Annotated[list[Text], Field(min_length=1, max_length=100)]], Field(max_length=2)
+    ]
     """The wording of each class; several phrasings are averaged."""
-    templates: Annotated[list[str], Field(min_length=1)]
+    templates: Annotated[list[Text], Field(min_length=1, max_length=100)]
     """Sentences with `{c}` for the class; their text features are averaged."""
-    models: dict[str, PathText] = {}
+    models: Annotated[dict[Name, PathText], Field(max_length=100)] = {}
     """Image-text models that open_clip opens: `hf-hub:owner/name`, optionally with `@revision`, or
     a folder with open_clip's files."""
-    batch: Count = 64
+    batch: Batch = 64
 
     @model_validator(mode="after")
     def _models_exist(self) -> ZeroShot:
@@ -137,7 +150,7 @@ class ZeroShot(Section):
         for template in self.templates:
             if "{c}" not in template:
                 raise ValueError(
-                    f"zero_shot template {template!r} lacks {{c}}; put the class there"
+                    f"zero_shot template {quoted(template)} lacks {{c}}; put the class there"
                 )
         return self
 
@@ -145,25 +158,25 @@ class ZeroShot(Section):
 class Evaluate(Section):
     """Figures on the held-out test split."""
 
-    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    bootstrap_samples: Annotated[int, Field(ge=100, le=50_000)] = 1000
     confidence: OpenFraction = 0.95
-    specificities: list[OpenFraction] = [0.9, 0.95]
+    specificities: Annotated[list[OpenFraction], Field(max_length=20), EachOnce] = [0.9, 0.95]
     """Specificities at which sensitivity is reported."""
-    sensitivities: list[OpenFraction] = [0.9, 0.95]
+    sensitivities: Annotated[list[OpenFraction], Field(max_length=20), EachOnce] = [0.9, 0.95]
     """Sensitivities at which specificity is reported."""
     minimum_group: Count = 10
     """A figure of a group needs this many lesions of every class it rests on (images of one lesion
     count once); with fewer the report says so."""
-    batch: Count = 128
+    batch: Batch = 128
 
 
 class Promote(Section):
     """MLflow registry."""
 
-    architecture: str = "vit"
+    architecture: Name = "vit"
     """Only cells of this architecture are candidates."""
-    model_name: str = "lesion-vit"
-    bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+    model_name: Name = "lesion-vit"
+    bootstrap_samples: Annotated[int, Field(ge=100, le=50_000)] = 2000
     confidence: OpenFraction = 0.95
     specificity: OpenFraction = 0.9
     """The specificity at which the candidate's sensitivity must not be worse."""

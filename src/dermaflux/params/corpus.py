@@ -7,16 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dermaflux.params.fields import (
-    Count,
+    CountRange,
     Fraction,
     FractionRange,
+    Header,
     Licence,
     Modality,
     OpenFraction,
     PathText,
-    Positive,
     Scale,
     Section,
+    Side,
+    Text,
 )
 from dermaflux.params.label_words import LabelWords
 
@@ -24,26 +26,26 @@ from dermaflux.params.label_words import LabelWords
 class OwnColumns(Section):
     """Names of the columns in a team's own CSV file; null where it has no such column."""
 
-    image: str
+    image: Header
     """File name, with or without suffix, or path below the folder."""
-    label: str
-    lesion_id: str | None = None
-    patient_id: str | None = None
-    diagnosis: str | None = None
-    skin_tone: str | None = None
+    label: Header
+    lesion_id: Header | None = None
+    patient_id: Header | None = None
+    diagnosis: Header | None = None
+    skin_tone: Header | None = None
     """Fitzpatrick type or pair of types: II, 2, FST2, I-II, 12."""
-    split: str | None = None
+    split: Header | None = None
     """`train`, `validation` (which counts as training) or `test`."""
-    licence: str | None = None
+    licence: Header | None = None
     """A licence such as CC-BY, where images differ."""
 
 
 class OwnDataset(Section):
     """A team's own images: a folder tree, with or without a CSV file."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
     """Prefix of the image ids."""
-    folder: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    folder: Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
     """Name of a folder directly in the data folder."""
     csv: PathText | None = None
     """CSV file in that folder; without it, folder names give the labels."""
@@ -70,20 +72,20 @@ class OwnDataset(Section):
 class Ingest(Section):
     """Downloads to audited table (paper section 2.1)."""
 
-    sources: list[str] = []
+    sources: Annotated[list[Text], Field(max_length=100)] = []
     """Datasets to read; empty means every dataset in the data folder."""
-    own: list[OwnDataset] = []
+    own: Annotated[list[OwnDataset], Field(max_length=1000)] = []
     """A team's own images, read in addition to the published datasets."""
     policy: Literal["clean", "as_published"] = "clean"
     """`as_published` repeats the paper's corpus, `clean` the one below; both are counted."""
-    minimum_side: Annotated[int, Field(ge=1)] = 128
+    minimum_side: Side = 128
     """`clean`: shorter native side in pixels below which an image is quarantined (section 2.1)."""
     indeterminate: Literal["drop", "benign", "malignant"] = "drop"
     """What becomes of diagnoses that are neither, such as actinic keratosis; with `drop`,
     `as_published` keeps them in the corpus as `indeterminate`, where no classifier sees them."""
     duplicates: Literal["drop", "keep"] = "drop"
     """`clean`: one image of each duplicate group; `keep` removes only copies of test images."""
-    licences: list[Licence] = []
+    licences: Annotated[list[Licence], Field(max_length=6)] = []
     """Only images under these licences; empty means all. [CC0, CC-BY] allows commercial use."""
     duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
     """Smallest correlation of fine detail at which two images count as one photograph."""
@@ -94,13 +96,13 @@ class Ingest(Section):
     validation_fraction: OpenFraction = 0.15
     """The same for the validation part, of the groups that hold no test image."""
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
-    shard_megabytes: Positive = 64.0
+    shard_megabytes: Annotated[float, Field(ge=0.001, le=100_000.0)] = 64.0
 
 
 class Validate(Section):
     """Limits of the Great Expectations suites."""
 
-    minimum_side: Count = 128
+    minimum_side: Side = 128
     """Smallest published shorter side in pixels."""
     malignant_fraction: dict[Literal["train", "validation", "test"], FractionRange] = {
         "train": (0.0005, 0.9),
@@ -109,10 +111,10 @@ class Validate(Section):
     }
     """Smallest and largest share of malignant images per split, each widened by three standard
     errors of the images there are; every split must hold both classes, whatever the limits."""
-    source_malignant_fraction: dict[str, FractionRange] = {}
+    source_malignant_fraction: Annotated[dict[Text, FractionRange], Field(max_length=1000)] = {}
     """The same per dataset, by name, where the corpus holds it: labels read the wrong way round.
     A few images of a dataset may have another share by chance, which the widening allows for."""
-    caption_characters: Annotated[tuple[Count, Count], Field(strict=False)] = (20, 1200)
+    caption_characters: CountRange = (20, 1200)
     """Shortest and longest caption that is not flagged."""
     caption_fault_fraction: Fraction = 0.02
     """Largest share of captions with any one fault of the quality gate."""

@@ -13,24 +13,35 @@ from pydantic import Field, create_model
 
 from dermaflux.errors import quoted
 from dermaflux.params.choices import GENERATORS, generator_schema
-from dermaflux.params.fields import Count, GeneratorSettings, PathText, Positive, Scale, Section
+from dermaflux.params.fields import (
+    Batch,
+    Count,
+    CountOrZero,
+    EachOnce,
+    GeneratorSettings,
+    LearningRate,
+    PathText,
+    Scale,
+    Section,
+    Text,
+)
 
 
 class Tiny(Section):
     """Training of the few-million-parameter FluxPipeline that stands in for FLUX.1-dev."""
 
-    images: Count = 1200
+    images: Annotated[int, Field(ge=1, le=1_000_000)] = 1200
     """Rendered lesions, drawn from a stream the corpus does not use."""
     autoencoder_steps: Count = 700
-    autoencoder_batch: Count = 8
-    autoencoder_learning_rate: Positive = 2e-3
-    autoencoder_crop: Annotated[int, Field(ge=32, multiple_of=8)] = 64
-    """Side of the training crops in pixels."""
-    minimum_psnr: Positive = 27.0
+    autoencoder_batch: Batch = 8
+    autoencoder_learning_rate: LearningRate = 2e-3
+    autoencoder_crop: Annotated[int, Field(ge=32, le=128, multiple_of=8)] = 64
+    """Side of the training crops in pixels; the rendered lesions have 128."""
+    minimum_psnr: Annotated[float, Field(gt=0.0, le=100.0)] = 27.0
     """Reconstruction quality in dB below which the flow is not trained."""
     flow_steps: Count = 1000
-    flow_batch: Count = 16
-    flow_learning_rate: Positive = 1e-3
+    flow_batch: Batch = 16
+    flow_learning_rate: LearningRate = 1e-3
 
 
 class Backbone(Section):
@@ -38,7 +49,7 @@ class Backbone(Section):
 
     repository: PathText = "tiny"
     """`tiny` (trained here), a hub id such as `black-forest-labs/FLUX.1-dev`, or a folder."""
-    revision: str | None = None
+    revision: Text | None = None
     """Commit of the hub repository; needed for a hub id, so that a run can be repeated."""
     tiny: Tiny = Tiny()
 
@@ -74,11 +85,11 @@ class _GeneratorSections(Section):
 class FinetuneShared(_GeneratorSections):
     """The stage `finetune`: which images train the generator, and how it is judged on others."""
 
-    scales: list[Scale] = [128, 256, 512]
+    scales: Annotated[list[Scale], Field(min_length=1, max_length=3), EachOnce] = [128, 256, 512]
     """Training scales in pixels; images of other scales are left out and counted."""
-    maximum_images: Annotated[int, Field(ge=0)] = 0
+    maximum_images: CountOrZero = 0
     """Training images taken, class-balanced; 0 means all."""
-    validation_images: Annotated[int, Field(ge=0)] = 64
+    validation_images: CountOrZero = 64
     """Images of the validation split for the held-out loss; 0 switches it off."""
     validation_steps: Count = 200
     """Steps between two held-out losses, which validation_loss.csv lists."""
@@ -87,11 +98,11 @@ class FinetuneShared(_GeneratorSections):
 class SynthesizeShared(_GeneratorSections):
     """The stage `synthesize`: the synthetic pool."""
 
-    images: Annotated[int, Field(ge=2, multiple_of=2)] = 600
+    images: Annotated[int, Field(ge=2, le=10_000_000, multiple_of=2)] = 600
     """Size of the synthetic pool, half benign and half malignant."""
     scale: Scale = 128
     """Side in pixels of every image."""
-    batch: Count = 16
+    batch: Batch = 16
     """Images sampled together."""
     shard_images: Count = 500
     """Images per Parquet shard; processes share the work shard by shard."""

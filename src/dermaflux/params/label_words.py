@@ -6,10 +6,10 @@ import re
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from dermaflux.errors import quoted
-from dermaflux.params.fields import Label
+from dermaflux.params.fields import Header, Label
 
 WHOLE_NUMBER = r"(\d+)(?:[.,]0*)?(?:[eE][+-]?0+)?"
 """A whole number as columns of integers or floats have it: 2, 2., 2.0, 2,0 or 2.000e+00."""
@@ -47,5 +47,5 @@ def _as_words(labels: Any) -> Any:
     return words
 
 
-LabelWords = Annotated[dict[str, Label], BeforeValidator(_as_words)]
+LabelWords = Annotated[dict[Header, Label], Field(max_length=5_000), BeforeValidator(_as_words)]
 """Words of a table or of folders -> the label they mean."""

@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.errors import InputError, one_line, quoted
+from dermaflux.params import Params, yaml_file
 
 MOVED = {
     "accelerate": "runtime.accelerate",
@@ -51,21 +51,20 @@ MOVED = {
 
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check a parameter file; raise `InputError` when it is not valid."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    return parse(read(path), str(path))
 
+
+def read(path: Path = Path("params.yaml")) -> dict[str, Any]:
+    """The parameters as the file has them, unchecked; raise `InputError` where it holds none."""
     try:
-        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        raw = yaml_file.read(path)
     except FileNotFoundError:
         raise InputError(
             f"there is no parameter file {path}; run the command in the repository root"
         ) from None
-    except YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"{path} is not valid YAML ({problem}); correct that line") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path} holds no parameters; copy one from profiles/")
-    return parse(raw, str(path))
+    return raw
 
 
 def parse(raw: dict[str, Any], name: str = "params.yaml") -> Params:
@@ -73,7 +72,7 @@ def parse(raw: dict[str, Any], name: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"{name}: {_sentence(error.errors()[0])}") from None
+        raise InputError(one_line(f"{name}: {_sentence(error.errors()[0])}")) from None
 
 
 def _fields_at(location: tuple[Any, ...]) -> list[str]:
@@ -92,18 +91,26 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
 
 
 def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    where = ".".join(_part(part) for part in error["loc"])
     if error["type"] == "extra_forbidden" and where in MOVED:
         return f"parameter {where!r} is called {MOVED[where]!r} now; move it there"
     if error["type"] == "extra_forbidden":
         known = _fields_at(error["loc"][:-1])
-        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}" if close else f"known here are {', '.join(known)}"
-        return f"unknown parameter {where!r}; {hint}"
+        close = difflib.get_close_matches(str(error["loc"][-1])[:100], known, n=1)
+        hint = f"did you mean {quoted(close[0])}" if close else f"known here are {', '.join(known)}"
+        return f"unknown parameter {quoted(where)}; {hint}"
     if error["type"] == "missing":
         return f"parameter {where!r} is missing; add it (profiles/paper.yaml shows every section)"
+    if error["type"] == "invalid_key":
+        return f"the key {where} is not text; put it in quotes"
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{where + ': ' if where else ''}{message}"
     limit = message.removeprefix("Input ")
-    return f"{where} is {error['input']!r} but {limit[0].lower()}{limit[1:]}; correct that value"
+    value = quoted(error["input"])
+    return f"{where or 'it'} is {value} but {limit[0].lower()}{limit[1:]}; correct that value"
+
+
+def _part(part: object) -> str:
+    """A key or an index of a location; keys of a file may be anything."""
+    return str(part) if str(part).isprintable() and len(str(part)) <= 100 else quoted(part)

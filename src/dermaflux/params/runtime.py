@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from dermaflux.errors import one_line, quoted
 from dermaflux.params.captions import TokenPrice
-from dermaflux.params.fields import Count, Positive, Section
+from dermaflux.params.fields import Count, Section, Text
+
+
+def _address(url: str) -> str:
+    """The address; raises `ValueError` for one that no connection can be opened to."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        if not host or parts.port == 0:
+            raise ValueError("it names no host or the port 0")
+    except ValueError as error:
+        raise ValueError(
+            f"{quoted(url)} is no address of a server ({one_line(error, 200)}); write one such as "
+            "http://127.0.0.1:8000/v1"
+        ) from None
+    return url
 
 
 class CaptionRuntime(Section):
     """How `caption` reaches a model at an endpoint, and how often it saves its work."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$")] = "http://127.0.0.1:8000/v1"
+    endpoint: Annotated[
+        str,
+        Field(pattern=r"^https?://[^\s?#@\\]+$", max_length=1000),
+        AfterValidator(_address),
+    ] = "http://127.0.0.1:8000/v1"
     """Address of an OpenAI-compatible server, up to and including `/v1`; never holds a key."""
-    api_key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "OPENAI_API_KEY"
+    api_key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)] = (
+        "OPENAI_API_KEY"
+    )
     """Name of the environment variable with the API key; a server without keys needs none."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
     """Requests in flight."""
-    timeout_seconds: Positive = 120.0
+    timeout_seconds: Annotated[float, Field(ge=0.001, le=86_400.0)] = 120.0
     """Time for one answer."""
     retries: Annotated[int, Field(ge=0, le=20)] = 6
     """Further attempts after 429, 5xx, a timeout or a cut connection."""
-    token_budget: Count | None = None
+    token_budget: Annotated[int, Field(ge=1, le=10**15)] | None = None
     """Prompt and completion tokens one run may spend; paid answers are stored."""
     price_per_million_tokens: TokenPrice = TokenPrice()
     """For `dermaflux caption --estimate`."""
@@ -48,7 +71,7 @@ class FinetuneRuntime(Section):
 class Runtime(Section):
     """Speed, memory, progress and addresses."""
 
-    accelerate: str | None = None
+    accelerate: Text | None = None
     """Arguments of `accelerate launch` for `finetune` and `synthesize`, such as
     `--num_processes 8`."""
     executor: Literal["loky", "dask", "ray"] = "loky"

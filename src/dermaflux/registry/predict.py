@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dermaflux.errors import InputError, quoted
+from dermaflux.errors import InputError, one_line
 from dermaflux.params import Params
 from dermaflux.registry import registry, serving
 from dermaflux.registry.model_card import DISCLAIMER
@@ -21,22 +21,19 @@ _BATCH = 64
 def _read(path: Path) -> bytes:
     """Bytes of a file that decodes as an image. Raises `InputError` for anything else."""
     if not path.is_file():
-        raise InputError(f"{_shown(path)} is not a file; give the path of a JPEG or PNG image")
+        raise InputError(
+            f"{one_line(path, 300)} is not a file; give the path of a JPEG or PNG image"
+        )
     try:
         encoded = path.read_bytes()
         serving.prepare(encoded, 16)
     except InputError as error:
-        raise InputError(f"{_shown(path)} holds {error}") from None
+        raise InputError(f"{one_line(path, 300)} holds {error}") from None
     except OSError as error:
         raise InputError(
-            f"{_shown(path)} cannot be read ({error.strerror}); check its permissions"
+            f"{one_line(path, 300)} cannot be read ({error.strerror}); check its permissions"
         ) from None
     return encoded
-
-
-def _shown(path: Path) -> str:
-    """The path, or its escapes where printing it would control the terminal."""
-    return str(path) if str(path).isprintable() else quoted(str(path))
 
 
 def _format(row: dict[str, Any]) -> str:
@@ -53,12 +50,12 @@ def run(params: Params, images: Sequence[Path]) -> None:
         _read(path)
     champion = registry.require_champion(runs.connect(), params.promote.model_name)
     model = champion.load()
-    width = max(len(_shown(path)) for path in images)
+    width = max(len(one_line(path)) for path in images)
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
         rows = model.predict_images([_read(path) for path in batch])
         for path, row in zip(batch, rows, strict=True):
-            print(f"{_shown(path):<{width}}  {_format(row)}")
+            print(f"{one_line(path):<{width}}  {_format(row)}")
     if not model.has_ood_detector:
         print(
             "Whether these images are skin lesions is unknown: this version was registered without "

@@ -8,6 +8,7 @@ written as on DVC's command line: `train.seeds: [0, 1]`.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, one_line, quoted
+from dermaflux.params import yaml_file
 
 FOLDER = Path("grids")
 _OLD_FOLDER = Path("experiments")
@@ -23,8 +25,13 @@ Overrides = dict[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+_MOST_RUNS = 10_000
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000
+    )
 
 
 class Block(_Part):
@@ -90,12 +97,14 @@ def names() -> list[str]:
 
 def load(name: str) -> Grid:
     """Read `grids/<name>.yaml`; raise `InputError` when it is absent or not a grid."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{quoted(name)} cannot name a grid; write NAME of a file {FOLDER}/NAME.yaml, such as "
+            f"{', '.join(names()) or 'ratios'}"
+        )
     path = FOLDER / f"{name}.yaml"
     try:
-        return Grid.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
+        return Grid.model_validate(yaml_file.read(path))
     except FileNotFoundError:
         old = _OLD_FOLDER / path.name
         if old.is_file():
@@ -106,13 +115,10 @@ def load(name: str) -> Grid:
         raise InputError(
             f"there is no {path} (grids here: {known}); name one of them or write it"
         ) from None
-    except YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"{path} is not valid YAML ({problem}); correct that line") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        problem = first["msg"].removeprefix("Value error, ")
+        where = one_line(".".join(str(part) for part in first["loc"]), 200)
+        problem = one_line(first["msg"].removeprefix("Value error, "), 500)
         raise InputError(
             f"{path}: {where + ': ' if where else ''}{problem}; docs/grids.md shows a grid"
         ) from None
@@ -121,6 +127,12 @@ def load(name: str) -> Grid:
 def runs(name: str, grid: Grid) -> list[Run]:
     """All runs of a grid in the order of its file; raise `InputError` when two names are equal."""
     expanded: list[Run] = []
+    count = sum(math.prod(map(len, block.vary.values())) for block in grid.runs)
+    if count > _MOST_RUNS:
+        raise InputError(
+            f"{FOLDER / name}.yaml stands for {count:,} runs of at most {_MOST_RUNS:,}; vary fewer "
+            "parameters"
+        )
     for block in grid.runs:
         for values in itertools.product(*block.vary.values()):
             varied = dict(zip(block.vary, values, strict=True))
@@ -128,8 +140,8 @@ def runs(name: str, grid: Grid) -> list[Run]:
             run = Run("-".join(filter(None, parts)), {**grid.set_, **block.set_, **varied}, varied)
             if not _NAME.fullmatch(run.name):
                 raise InputError(
-                    f"{run.name!r} cannot name an experiment; use letters, digits, - and . in the "
-                    f"values that {FOLDER / name}.yaml varies"
+                    f"{quoted(run.name)} cannot name an experiment; use letters, digits, - and . "
+                    f"in the values that {FOLDER / name}.yaml varies"
                 )
             if any(run.name == other.name for other in expanded):
                 raise InputError(
@@ -159,7 +171,8 @@ def with_overrides(raw: dict[str, Any], overrides: Overrides) -> dict[str, Any]:
             below = section.get(parent, {})
             if not isinstance(below, dict):
                 raise InputError(
-                    f"{key!r} is not a parameter: {parent!r} is a value; correct the key"
+                    f"{quoted(key)} is not a parameter: {quoted(parent)} is a value; correct "
+                    "the key"
                 )
             section[parent] = dict(below)
             section = section[parent]

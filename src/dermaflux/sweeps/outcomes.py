@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.errors import InputError
-from dermaflux.params import Params, load
+from dermaflux.params import Params, load, yaml_file
 from dermaflux.sweeps.dvc_experiments import Files
 from dermaflux.sweeps.grid import Run
 
@@ -59,11 +59,10 @@ def read(run: Run, revision: str) -> Experiment:
     Raises `InputError` when a file is missing or when cells were tested on different images.
     """
     import numpy as np
-    from ruamel.yaml import YAML
 
     files = Files(revision)
-    raw = YAML(typ="safe").load(files.text("params.yaml"))
-    params = load.parse(raw, f"params.yaml of experiment {run.name}")
+    name = f"params.yaml of experiment {run.name}"
+    params = load.parse(yaml_file.parse(files.text("params.yaml"), name), name)
     metrics: dict[Arm, list[dict[str, Any]]] = {}
     scores: dict[Arm, list[Any]] = {}
     first: pd.DataFrame | None = None
@@ -91,7 +90,7 @@ def read(run: Run, revision: str) -> Experiment:
         list(first["image_id"]),
         (first["label"] == "malignant").to_numpy(),
         _zero_shot(files, params, first),
-        _pool(YAML(typ="safe").load(files.text("dvc.lock"))),
+        _pool(yaml_file.parse(files.text("dvc.lock"), f"dvc.lock of experiment {run.name}")),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError, quoted
+from dermaflux.errors import InputError, one_line, quoted
 from dermaflux.params import Params
 from dermaflux.sweeps import grid, plan, probe
 
@@ -32,7 +32,7 @@ def run(name: str, dry: bool) -> None:
     for run, params in zip(runs, resolved, strict=True):
         if training is not None:
             plan.check_counts(run.name, params, training)
-    print(f"{name}: {definition.description} ({definition.source})")
+    print(one_line(f"{name}: {definition.description} ({definition.source})"))
     _estimate(resolved, counts)
     states = _states()
     waiting = []
@@ -54,12 +54,10 @@ def run(name: str, dry: bool) -> None:
 
 
 def _raw() -> dict[str, Any]:
-    from ruamel.yaml import YAML
+    from dermaflux.params import load
 
-    from dermaflux.params.load import load
-
-    load()  # raises the InputError of a broken file
-    raw: dict[str, Any] = YAML(typ="safe").load(Path("params.yaml").read_text(encoding="utf-8"))
+    raw = load.read()
+    load.parse(raw)  # raises the InputError of a broken file
     return raw
 
 

@@ -13,11 +13,12 @@ from dermaflux.generators.flux_lora.model.options import (
     TimestepDensity,
 )
 from dermaflux.params.fields import (
-    Count,
+    Batch,
     GeneratorSettings,
+    Guidance,
     Optimisation,
     PathText,
-    Positive,
+    Text,
 )
 
 
@@ -32,19 +33,19 @@ class Finetune(Optimisation):
     imported: PathText | None = None
     """A finished LoRA instead of training: a safetensors file of any common program, a folder with
     one, or a hub id such as `StathisGln/DermaFlux`."""
-    imported_revision: str | None = None
+    imported_revision: Text | None = None
     """Commit of that hub repository."""
     targets: Targets = "attention"
     """`attention` is the paper's text, `all-linear` what its released weights hold."""
-    rank: Count = 16
-    alpha: Positive = 16.0
-    batch_tokens: Annotated[int, Field(ge=64)] = 8192
+    rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    alpha: Annotated[float, Field(gt=0.0, le=1e6)] = 16.0
+    batch_tokens: Annotated[int, Field(ge=64, le=10_000_000)] = 8192
     """Image and text tokens of one micro-batch, padding included: what fills the device. An image
     of 128 pixels has 64 tokens, of 256 pixels 256, of 512 pixels 1,024."""
-    micro_batches: Count = 1
+    micro_batches: Batch = 1
     """Micro-batches per optimiser step over all processes, a multiple of their number: results do
     not depend on how many processes share them."""
-    guidance: Annotated[float, Field(ge=0.0)] = 1.0
+    guidance: Guidance = 1.0
     """Guidance fed to the embedding while training. FLUX.1-dev was distilled from a guided teacher
     and takes the guidance as an input; training images are unguided, which is what 1.0 stands for,
     and sampling at 3.5 then asks for the teacher's sharpening on top. Training at 3.5 would teach
@@ -70,8 +71,8 @@ class Synthesize(GeneratorSettings):
     less_memory: ClassVar[str] = (
         "lower synthesize.batch, or set synthesize.flux_lora.base_dtype to bf16, fp8 or nf4"
     )
-    steps: Count = 20
-    guidance: Annotated[float, Field(ge=0.0)] = 3.5
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 20
+    guidance: Guidance = 3.5
     base_dtype: BaseDtype | None = None
     """null: as in training."""
     compile: bool = False
