@@ -123,6 +123,12 @@ def test_a_name_that_fits_twice_or_elsewhere_finds_none(
         (["101.jpg", "00101.jpg"], ["101.0"], {2: "101.jpg"}),
         (["a/x.jpg", "b/x.png"], ["x.png"], {2: "b/x.png"}),
         (["x.jpg", "x.png"], ["x.png"], {2: "x.png"}),
+        # A camera's other formats beside its JPEG take nothing from it.
+        (["x.HEIC", "x.jpg"], ["x"], {2: "x.jpg"}),
+        (["x.cr2", "x.jpg", "x.dng"], ["x.jpg"], {2: "x.jpg"}),
+        (["d/x.avif", "d/x.mpo"], ["x"], {2: "d/x.mpo"}),
+        (["d/X.dcm", "d/X.png"], ["x"], {2: "d/X.png"}),
+        (["x.heic"], ["x"], {2: "x.heic"}),
         # The longest common end decides.
         (["a/p1/i.jpg", "b/p2/i.jpg"], ["/c/p2/i", "/c/p1/i"], {3: "a/p1/i.jpg", 2: "b/p2/i.jpg"}),
         (["malignant/1.jpg"], ["/d/benign/1.jpg", "/d/malignant/1.jpg"], {3: "malignant/1.jpg"}),

@@ -171,4 +171,11 @@ def test_every_image_is_counted_and_nothing_else(tmp_path: Path) -> None:
     records = list(dataset.source.read(dataset.root))
     assert Counter(record.facts.label for record in records) == {"benign": 21}
     assert len({record.original_id for record in records}) == 21
+    touch(root, "malignant/x.HEIC", "malignant/x.jp2", "malignant/x.jpg")
+    beside = [r for r in dataset.source.read(dataset.root) if r.facts.label == "malignant"]
+    assert {r.original_id: Path(r.path or "").suffix for r in beside} == {
+        "malignant/x": ".jpg",
+        "malignant/x.HEIC": ".HEIC",
+        "malignant/x.jp2": ".jp2",
+    }
     assert "benign/1.2.840.10008" in {record.original_id for record in records}

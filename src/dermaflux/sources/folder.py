@@ -15,8 +15,7 @@ from pathlib import Path
 from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Facts, Problem, Record, Source, Split
 from dermaflux.sources.folder_words import FolderWords
-from dermaflux.sources.reading.files import walk_images
-from dermaflux.sources.reading.names import without_suffix
+from dermaflux.sources.reading.files import own_names, walk_images
 
 LABELS = {"benign": "benign", "malignant": "malignant", "indeterminate": "indeterminate"}
 
@@ -38,13 +37,12 @@ def source(own: OwnDataset) -> Source:
     label_of = cache(words.label_of)  # a folder holds many images
 
     def read(root: Path) -> Iterator[Record]:
-        for path in walk_images(root):
-            relative = path.relative_to(root)
-            folders = relative.parts[:-1]
+        relative = (path.relative_to(root) for path in walk_images(root))
+        for original, path in own_names(relative):
+            folders = path.parts[:-1]
             label = label_of(folders)
             facts = Facts(problem=label) if isinstance(label, Problem) else Facts(label=label)
-            original = without_suffix(relative.as_posix())
-            yield Record(original, path, None, split_of(folders, own.split), facts)
+            yield Record(original, root / path, None, split_of(folders, own.split), facts)
 
     return own_source(own, read)
 

@@ -19,6 +19,7 @@ from dermaflux.sources.reading.matching import Clash, match
 from dermaflux.sources.reading.names import (
     COMMON_SUFFIXES,
     IMAGE_SUFFIXES,
+    READABLE_SUFFIXES,
     is_rounded,
     row_name,
     suffix_of,
@@ -133,6 +134,20 @@ def by_stem(paths: Iterable[Path]) -> Iterator[ImageFile]:
     return (ImageFile(without_suffix(path.name), path) for path in paths)
 
 
+def own_names(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """Paths without their suffix, as text; of several with one name, JPEG and PNG have it.
+
+    Files of other formats beside these keep their suffix, so that they take no image's name.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for path in paths:
+        by_name.setdefault(without_suffix(path.as_posix()), []).append(path)
+    for name, same in by_name.items():
+        for path in same:
+            alone = len(same) == 1 or suffix_of(path.name) in READABLE_SUFFIXES
+            yield (name if alone else path.as_posix()), path
+
+
 def join(
     images: Iterable[ImageFile],
     rows: Iterable[Row],
@@ -166,7 +181,7 @@ def join(
     for index, image in enumerate(listed):
         name = matches.rows[index]
         if name is None:
-            problem = clashes_of_files.get(index, _NO_ROW)
+            problem = clashes_of_files.get(index, _SPARE if index in matches.spare else _NO_ROW)
             yield Record(image.name, image.path, None, split, Facts(problem=problem), image.member)
             continue
         first = by_name[name][0]
@@ -192,6 +207,11 @@ def join(
 
 
 _NO_ROW = Problem("no-row", "no row of the CSV names this image; add the row or remove the image")
+
+
+_SPARE = Problem(
+    "no-row", "the row of its name means another file of that name; rename or remove one of them"
+)
 
 
 def _agreed(rows: Sequence[Row], interpret: Callable[[Row], Facts]) -> Facts:

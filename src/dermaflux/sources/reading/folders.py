@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dermaflux.sources.adapter import Facts, Record, Split
-from dermaflux.sources.reading.files import has_images, image_files, is_leftover_folder
-from dermaflux.sources.reading.names import without_suffix
+from dermaflux.sources.reading.files import has_images, image_files, is_leftover_folder, own_names
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -61,6 +60,6 @@ def class_folders(root: Path, labels: Mapping[str, str], split: Split) -> Iterat
                 lambda at, name=following: (at / name).is_dir() if name else has_images(at),  # type: ignore[misc]
                 only_its_name=True,
             )
-        for path in image_files(inner):
-            original = f"{folder}/{without_suffix(path.name)}"
+        for name, path in own_names(image_files(inner)):
+            original = f"{folder}/{os.path.basename(name)}"
             yield Record(original, path, None, split, Facts(label=label))

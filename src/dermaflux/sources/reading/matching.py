@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TypeVar
 
-from dermaflux.sources.reading.names import READINGS, Parts, Reading, composed, parts, plain
+from dermaflux.sources.reading.names import (
+    READABLE_SUFFIXES,
+    READINGS,
+    Parts,
+    Reading,
+    composed,
+    parts,
+    plain,
+)
 
 _Key = TypeVar("_Key")
 
@@ -36,6 +44,8 @@ class Matches:
     rewritten: set[int] = field(default_factory=set)
     """Files whose row writes their name differently or puts it in other folders."""
     clashes: list[Clash] = field(default_factory=list)
+    spare: set[int] = field(default_factory=set)
+    """Files without a row, because the row of their name has a file that fits it better."""
 
 
 def match(files: Sequence[str], rows: Mapping[str, str], suffix: Callable[[int], str]) -> Matches:
@@ -47,29 +57,32 @@ def match(files: Sequence[str], rows: Mapping[str, str], suffix: Callable[[int],
     common end first and at each length the strictest of `READINGS` first. Linear in the names.
     """
     matches = Matches([name if name in rows else None for name in files])
-    _keep_named_suffix(matches.rows, rows, suffix)
+    _keep_best(matches, rows, suffix)
     taken = set(matches.rows)
     _Search(files, rows, suffix, matches).run(
-        [index for index, name in enumerate(matches.rows) if name is None],
+        [i for i, name in enumerate(matches.rows) if name is None and i not in matches.spare],
         [name for name in rows if name and name not in taken],
     )
     return matches
 
 
-def _keep_named_suffix(
-    found: list[str | None], rows: Mapping[str, str], suffix: Callable[[int], str]
-) -> None:
-    """Of ``x.jpg`` and ``x.png``, leave only the one whose suffix the row gives."""
-    counts = Counter(found)
+def _best(files: list[int], row_suffix: str, suffix: Callable[[int], str]) -> list[int]:
+    """Of ``x.jpg``, ``x.png`` and ``x.dcm``, those whose suffix a row gives, else the readable."""
+    same = [index for index in files if row_suffix and suffix(index) == row_suffix]
+    return same or [index for index in files if suffix(index) in READABLE_SUFFIXES] or files
+
+
+def _keep_best(matches: Matches, rows: Mapping[str, str], suffix: Callable[[int], str]) -> None:
+    """Of several files with one name and row, leave those that fit the row best."""
+    counts = Counter(matches.rows)
     several: dict[str, list[int]] = {}
-    for index, name in enumerate(found):
+    for index, name in enumerate(matches.rows):
         if name is not None and counts[name] > 1:
             several.setdefault(name, []).append(index)
     for name, indices in several.items():
-        if any(suffix(index) == rows[name] for index in indices):
-            for index in indices:
-                if suffix(index) != rows[name]:
-                    found[index] = None
+        for index in set(indices).difference(_best(indices, rows[name], suffix)):
+            matches.rows[index] = None
+            matches.spare.add(index)
 
 
 class _Search:
@@ -122,8 +135,8 @@ class _Search:
     ) -> None:
         """Match one row and one file whose last `length` parts read alike, or note the clash."""
         if len(rows) == 1 and len(files) > 1:
-            same = [index for index in files if self._suffix(index) == self._rows[rows[0]]]
-            files = same if len(same) == 1 else files
+            best = _best(files, self._rows[rows[0]], self._suffix)
+            files = best if len(best) == 1 else files
         if len(rows) == len(files) == 1:
             row, file = left_rows[rows[0]], left_files[files[0]]
             if len(row) > length and not self._is_other_root(row, file, length, read):

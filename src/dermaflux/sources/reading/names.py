@@ -18,6 +18,9 @@ COMMON_SUFFIXES = frozenset(
 )
 """Lower-case suffixes that nobody uses as a part of a name."""
 
+READABLE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png"))
+"""Lower-case suffixes of JPEG and PNG. Cameras and scanners store other formats beside these."""
+
 _OTHER_SUFFIXES = (
     "jif pjpeg pjp apng dib heic heics heif heifs hif avif avifs dcm dicom dic jp2 j2k jpf jpx jpm "
     "j2c jpc jxl psd svg eps tga pcx ppm pgm pbm pnm ico raw cr2 cr3 crw nef nrw arw srf sr2 dng "
