@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from decoded_items import decoded_item
-from ingested import quarantined, settings
+from ingested import DEFAULTS, quarantined, settings
 from layouts import kaggle, random_image, save
+from typer.testing import CliRunner
 
 from dermaflux import conditions, paths
+from dermaflux.cli import app
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.corpus import ingest
@@ -239,3 +241,15 @@ def test_what_later_stages_refuse_is_known_from_the_counts(
     assert re.search(expected, sentences[0]), sentences
     with pytest.raises(InputError, match="finetune would be in vain: "):
         conditions.require(parse(raw), "finetune")
+
+
+@pytest.mark.parametrize("command", ["caption", "finetune"])
+def test_what_costs_does_not_begin_in_vain(
+    small_corpus: list[dict[str, Any]], command: str
+) -> None:
+    table.write(small_corpus, paths.CORPUS, 64)
+    text = DEFAULTS.read_text()
+    Path("params.yaml").write_text(text.replace("captioner: measured", "captioner: llama"))
+    outcome = CliRunner().invoke(app, [command])
+    assert isinstance(outcome.exception, InputError), outcome.output
+    assert str(outcome.exception).startswith(f"{command} would be in vain: n_real 240 needs 120 ")

@@ -237,6 +237,22 @@ def test_balance_of_a_source_is_checked_where_the_corpus_holds_it(params):
     assert "more fail" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("images", "malignant", "passes"),
+    [(10, 7, True), (10, 10, False), (10, 0, False), (1000, 640, True), (1000, 700, False)],
+)
+def test_few_images_may_have_another_share_by_chance_but_both_classes(
+    params, images, malignant, passes
+):
+    """Three standard errors of a share of 0.6 are 0.46 among 10 images, 0.046 among 1,000."""
+    limits = {"validation": (0.02, 0.6)}
+    section = params.validate_.model_copy(update={"malignant_fraction": limits})
+    frame = pd.DataFrame({"split": ["validation"] * images})
+    (check,) = corpus_suite.label_balances(params.model_copy(update={"validate_": section}), frame)
+    low, high = check.arguments["min_value"], check.arguments["max_value"]
+    assert (low <= malignant / images <= high) is passes
+
+
 def test_licences_asked_for_are_the_only_ones(params):
     _write(*_tables())
     ingest = params.ingest.model_copy(update={"licences": ["CC0", "CC-BY"]})
