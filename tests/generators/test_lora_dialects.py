@@ -188,6 +188,7 @@ def test_storage_in_other_floats_is_read(
     tensors = {QKV[0] + A: down, QKV[0] + B: up, f"{QKV[0]}.alpha": torch.tensor(4)}
     layer = _read(tmp_path / "a.safetensors", tensors).layers[QKV[0]]
     assert layer.alpha == 4
+    assert bool(layer.product().any())  # torch multiplies no matrices in float8
     for ours, theirs in ((layer.down, down), (layer.up, up)):
         torch.testing.assert_close(ours.double(), theirs.double(), rtol=tolerance, atol=tolerance)
 
@@ -334,6 +335,17 @@ def test_zero_changes_of_norms_and_biases_do_no_harm(tmp_path: Path) -> None:
     assert list(_read(tmp_path / "a.safetensors", PLAIN | extra).layers) == [QKV[0]]
 
 
+def test_large_factors_whose_product_is_small_are_read(tmp_path: Path) -> None:
+    down, up = torch.zeros(2, W), torch.zeros(W, 2)
+    down[0], up[:, 1] = 6e4, 6e4  # every product of a row and a column is zero
+    assert (
+        not _read(tmp_path / "a.safetensors", {QKV[0] + A: down, QKV[0] + B: up})
+        .layers[QKV[0]]
+        .product()
+        .any()
+    )
+
+
 def _header(content: str, length: int | None = None) -> bytes:
     return struct.pack("<Q", len(content) if length is None else length) + content.encode()
 
@@ -358,6 +370,7 @@ DAMAGED = {
     "cut": (_header("{" + _ENTRY + "}") + b"\0", "cut short: 3 of"),
     "wrong size": (_header("{" + _ENTRY.replace("[1,1]", "[5,1]") + "}") + b"\0" * 4, "cannot be"),
     "wrong type": (_header('{"x": 3, "__metadata__": {}}'), "cannot be read"),
+    "offset": (_header('{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,"a"]}}'), "cannot"),
     "number": (
         _header('{"x":{"dtype":"F32","shape":[1],"data_offsets":["a",4]}}') + b"\0" * 4,
         "cannot",
