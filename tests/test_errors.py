@@ -53,3 +53,11 @@ def test_what_is_no_secret_stays() -> None:
         "sqlite:////data/mlruns/mlflow.db",
     ):
         assert redacted(text) == text
+
+
+def test_a_traceback_holds_no_password(capsys: pytest.CaptureFixture[str]) -> None:
+    from dermaflux.cli import _print_redacted
+
+    error = ValueError("cannot parse http://me:s3cret-word@host")
+    _print_redacted(ValueError, error, None)
+    assert capsys.readouterr().err == "ValueError: cannot parse http://***@host\n"

@@ -133,7 +133,9 @@ def test_artefacts_that_stayed_behind_are_read_where_they_are(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "content", [b"no database at all " * 100, b"SQLite format 3\0" + b"\0" * 84]
+    "content",
+    [b"no database at all " * 100, b"SQLite format 3\0" + b"\0" * 84],
+    ids=["other file", "damaged"],
 )
 def test_a_damaged_database_is_one_sentence(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

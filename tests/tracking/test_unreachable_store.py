@@ -89,6 +89,7 @@ PAGE = b"<html><body>" + SECRET.encode() + b"x" * 5000 + b"</body></html>"
         (b"SSH-2.0-OpenSSH_9.2\r\n", "cannot be used"),
         (b"", "cannot be used"),
     ],
+    ids=["hangs", "401", "403", "404", "500", "503", "web page", "other protocol", "cut"],
 )
 def test_a_server_of_another_kind_is_one_sentence(
     content: bytes | None, message: str, root: Path, monkeypatch: pytest.MonkeyPatch,
