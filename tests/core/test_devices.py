@@ -102,6 +102,7 @@ def test_every_stage_says_what_to_lower(
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(f"dermaflux.{module}.run", run)
+    monkeypatch.setattr("dermaflux.conditions.require", lambda *_: None)  # there is no corpus
     monkeypatch.setattr(sys, "argv", ["dermaflux", command, *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -130,7 +131,7 @@ def test_what_to_lower_exists() -> None:
 FILL = """
 import resource, sys
 import torch
-from dermaflux import cli
+from dermaflux import cli, conditions
 from dermaflux.generators import finetune
 
 def run(params):
@@ -146,6 +147,7 @@ def run(params):
                 raise
 
 finetune.run = run
+conditions.require = lambda *_: None  # there is no corpus
 sys.argv = ["dermaflux", "finetune"]
 cli.main()
 """

@@ -207,7 +207,7 @@ def test_published_scale_and_buckets(workspace: Path) -> None:
 REASONS = {
     "damaged": "download it again|convert or replace it",
     "duplicate": "it shows the same image as {other}, which is kept",
-    "format": "the file is GIF; convert it to JPEG or PNG",
+    "format": "the file is GIF; convert it to PNG, for example with `magick photo.gif photo.png`",
     "indeterminate": "actinic keratosis is neither .*; ingest.indeterminate decides",
     "label-conflict": "copies of one image carry two labels: .*{id} is (benign|malignant)",
     "no-meaning": "class UNK is neither benign nor malignant",

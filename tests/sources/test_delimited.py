@@ -115,7 +115,10 @@ def parquet_file() -> bytes:
             "an Excel workbook, not CSV text; export",
         ),
         (parquet_file(), "a Parquet file, not CSV text; export it as CSV"),
-        (gzip.compress(b"image,dx\na,nv\n", mtime=0), "compressed with gzip, not CSV text; unpack it"),
+        (
+            gzip.compress(b"image,dx\na,nv\n", mtime=0),
+            "compressed with gzip, not CSV text; unpack it",
+        ),
         (b'[{"image": "a", "dx": "nv"}]', "a JSON file, not CSV text; export it as CSV"),
         (b'{"image": {"0": "a"}}', "a JSON file, not CSV text"),
         (b"<!DOCTYPE html><html><title>Log in</title>", "an HTML or XML page, not CSV text; downl"),

@@ -11,7 +11,7 @@ import pytest
 from layouts import CLASSES, one_hot, touch
 
 from dermaflux.params import OwnDataset
-from dermaflux.sources.discovery import discover
+from dermaflux.sources.discovery import NO_ADAPTER, discover
 from dermaflux.sources.reading.files import walk_images
 
 MILK = ["AKIEC", "BCC", "BEN_OTH", "BKL", "DF", "INF", "MAL_OTH", "MEL", "NV", "SCCKA", "VASC"]
@@ -127,7 +127,7 @@ def test_two_folders_that_could_be_a_dataset_are_left_and_told(tmp_path: Path) -
     assert [(part.name, part.images) for part in unread] == [("backup", 8), ("more", 1)]
     _, unread = discover(tmp_path, ["mednode"])
     assert [(p.name, p.images, p.reason) for p in unread] == [
-        ("backup", 8, "no adapter reads it"),
+        ("backup", 8, NO_ADAPTER),
         ("more", 5, "ingest.sources leaves it out"),
     ]
 
