@@ -125,6 +125,10 @@ def test_every_form_of_an_image_gets_the_same_answer(here: Path, tmp_path: Path)
     assert answers["probability"].between(0, 1).all()
     for single in (path, encoded, pixels, pixels[None]):
         assert dermaflux.predict(single).equals(answers[:1])
+    cut_out = Image.open(path).convert("RGBA")
+    cut_out.putalpha(Image.linear_gradient("L").resize(cut_out.size))
+    cut_out.save(tmp_path / "cut.png")
+    assert dermaflux.predict([tmp_path / "cut.png", cut_out])["probability"].nunique() == 1
     damaged = dermaflux.predict([b"not an image", encoded])
     assert "not a whole image" in damaged["problem"][0]
     assert damaged["probability"][1] == answers["probability"][0]

@@ -197,7 +197,8 @@ def _encoded(image: object) -> bytes:
         return image
     if isinstance(image, str | Path):
         if not Path(image).is_file():
-            raise InputError(f"{quoted(str(image))} is not a file; give the path of a JPEG or PNG")
+            name = str(image) if str(image).isprintable() else quoted(str(image))
+            raise InputError(f"{name} is not a file; give the path of a JPEG or PNG image")
         return Path(image).read_bytes()
     if isinstance(image, Image.Image):
         try:

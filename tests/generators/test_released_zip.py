@@ -52,7 +52,7 @@ def test_a_zip_is_the_same_pool_as_its_folder(tmp_path: Path) -> None:
     for name, content in GOOD.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    extra = {"__MACOSX/benign/._1.png": b"x", "benign/.DS_Store": b"x", "README.md": b"x"}
+    extra = {"__MACOSX/benign/1.png": b"x", "benign/.DS_Store": b"x", "README.md": b"x"}
     archive = zipped(tmp_path / "released.ZIP", {**dict(reversed(GOOD.items())), **extra})
     pd.testing.assert_frame_equal(pool(archive, tmp_path / "a"), pool(folder, tmp_path / "b"))
     assert [path.name for path in tmp_path.glob("*.png")] == []
@@ -73,6 +73,7 @@ def test_names_of_members_lead_nowhere(tmp_path: Path) -> None:
     images, refused, count = files.listing(zipped(tmp_path / "odd.zip", odd))
     assert (len(images), refused, count) == (6, [], 6)
     assert not any(part in ("..", "") for image in images for part in image.name.split("/"))
+    assert "C:/pool/benign/2.png" in {image.name for image in images}
     assert set(tmp_path.parent.rglob("*")) - before == {tmp_path / "odd.zip"}
     assert len(pool(tmp_path / "odd.zip", tmp_path / "pool")) == 6
 
