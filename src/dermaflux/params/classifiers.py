@@ -41,7 +41,7 @@ class Model(Section):
     """A timm model and how it is trained."""
 
     name: str
-    """timm model name."""
+    """A name that timm resolves; see `classifiers.model.timm_names`."""
     pretrained: bool = False
     """Start from the published weights of the hub, or from `weights`."""
     weights: str | None = None

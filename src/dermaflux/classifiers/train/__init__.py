@@ -85,7 +85,7 @@ class _Cell:
                 f"({', '.join(sorted(params.train.models))}); name one of them"
             )
         side = params.train.image_size
-        network.configure(model, side)
+        network.check(network.configure(model, side))
         weights = pretrained.locate(model)
         images = training_set.load(params, seed, gate)
         config = network.configure(model, side, images.classes)
