@@ -60,8 +60,10 @@ def run(**changes) -> dict:
     return json.loads(paths.AUDIT_REPORT.read_text())
 
 
-def test_planted_copies_are_rejected_and_nothing_else(workspace) -> None:
+def test_planted_copies_are_rejected_and_nothing_else(workspace, capsys) -> None:
     report = run()
+    said = "audit: 3 of 43 synthetic images rejected (0 copies, 0 too near, 3 both), KID "
+    assert said in capsys.readouterr().out
     assert report["rejected"] == sorted(f"synthetic/copy-{how}" for how in COPIES)
     assert report["memorised_count"] == 3
     assert report["images"] == 43

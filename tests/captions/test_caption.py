@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from loopback import GOOD, reply, serving
@@ -25,6 +26,7 @@ from dermaflux.captions.vlm.captioner import RETRY_INSTRUCTION
 from dermaflux.core import table
 from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
+from dermaflux.generators.data.images import captioned
 from dermaflux.params import Params, TokenPrice
 from dermaflux.params.load import load, parse
 from dermaflux.phantom import draw, render
@@ -322,3 +324,17 @@ def test_a_key_that_moved_to_runtime_names_its_new_place(key):
     raw["caption"][key] = raw["runtime"]["caption"].pop(key)
     with pytest.raises(InputError, match=rf"'caption.{key}'.*'runtime.caption.{key}'"):
         parse(raw)
+
+
+def test_the_stage_says_what_it_made_and_a_second_caption_is_refused_later(corpus, capsys):
+    caption.run(_params("measured"))
+    held_out = sum(row["held_out"] for row in _rows())
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"caption: {IMAGES} captions by measured, 0 flagged by the quality gate, {held_out} held "
+        "out, 0 tokens, in captions"
+    )
+    (shard,) = table.shards(paths.CAPTIONS)
+    written = pq.read_table(shard)
+    pq.write_table(pa.concat_tables([written, written.slice(0, 1)]), shard)
+    with pytest.raises(InputError, match="more than one caption for 1 images such as 'phantom/"):
+        captioned(paths.CORPUS, paths.CAPTIONS)

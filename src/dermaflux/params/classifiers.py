@@ -55,7 +55,7 @@ class Model(Section):
     """A timm model and how it is trained."""
 
     name: Text
-    """timm model name."""
+    """A name that timm resolves; see `classifiers.model.timm_names`."""
     pretrained: bool = False
     """Start from the published weights of the hub, or from `weights`."""
     weights: PathText | None = None

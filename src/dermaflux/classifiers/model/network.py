@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import textwrap
 from contextlib import closing
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from dermaflux.classifiers.data.subset import column
-from dermaflux.classifiers.model import pretrained
+from dermaflux.classifiers.model import pretrained, timm_names
 from dermaflux.core.arrays import Array
 from dermaflux.core.decode_ahead import decode_ahead
 from dermaflux.core.devices import automatic_device
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.params import Model
 
 if TYPE_CHECKING:
@@ -35,33 +34,39 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.5
 """Training sets are balanced, so 0.5 is the equal-prior decision (the paper's accuracy)."""
+_OURS = frozenset(
+    ("num_classes", "in_chans", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+    + ("pretrained_model_args", "checkpoint_path", "cache_dir", "model_name", "device", "dtype")
+    + ("features_only", "out_indices", "scriptable", "exportable", "no_jit")
+)
+"""Arguments of `timm.create_model` that are not options: one row of logits per RGB image, with the
+weights that `pretrained` and `weights` name."""
 _BATCHES_AHEAD = 2  # read while the device computes
 
 
 def configure(model: Model, image_size: int, classes: Sequence[str] = CLASSES) -> dict[str, Any]:
     """Settings from which `build` makes a model and `probabilities` prepares images.
 
-    Raises `InputError` for a name that timm does not know and for image sizes that disagree.
+    Raises `InputError` for a name that timm does not know, for options that are not the model's to
+    choose, and for image sizes that disagree.
     """
-    import timm
-
-    try:
-        published = timm.models.get_pretrained_cfg(model.name)
-    except RuntimeError:
-        published = None
-    if not timm.is_model(model.name) or published is None:
-        near = ", ".join(get_close_matches(model.name, timm.list_models())) or "resnet18"
+    named = timm_names.resolve(model.name)
+    taken = sorted(_OURS.intersection(model.options))
+    if taken:
         raise InputError(
-            f"timm has no model {model.name!r}; use a name of timm.list_models(), such as {near}"
+            f"options of {quoted(model.name)} has {quoted(taken[0])}, which follows from other "
+            "parameters; remove it"
         )
-    options = dict(model.options)
+    built = {k: value for k, value in named.options.items() if k not in (*_OURS, "img_size")}
+    options = {**built, **model.options}
+    published = named.published
     if published.fixed_input_size and options.setdefault("img_size", image_size) != image_size:
         raise InputError(
-            f"options.img_size {options['img_size']} of {model.name} differs from "
+            f"options.img_size {quoted(options['img_size'])} of {quoted(model.name)} differs from "
             f"train.image_size {image_size}; leave img_size out"
         )
     return {
-        "name": model.name,
+        "name": named.name,
         "options": options,
         "image_size": image_size,
         "mean": list(published.mean),
@@ -84,29 +89,69 @@ def build(config: dict[str, Any], weights: Path | None = None) -> nn.Module:
     """
     import timm
 
-    outputs = 1 if binary(config["classes"]) else len(config["classes"])
     extra = pretrained.overlay(weights, config["name"]) if weights else {}
     try:
         model: nn.Module = timm.create_model(
-            config["name"], num_classes=outputs, **config["options"], **extra
+            config["name"], num_classes=_outputs(config), **config["options"], **extra
         )
-    except (TypeError, ValueError, AssertionError) as error:
-        problem = " ".join(str(error).split())
-        raise InputError(
-            f"timm cannot build {config['name']} with options {config['options']} ({problem}); "
-            "correct train.models"
-        ) from None
-    except RuntimeError as error:
-        if weights is None:
-            raise
+    except Exception as error:  # whatever an option made timm's constructors do
         problem = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        if weights is not None and isinstance(error, RuntimeError):
+            raise InputError(
+                f"weights {weights} do not fit {config['name']} ({problem}); give those of "
+                "exactly that model and leave out options that change its size"
+            ) from None
+        if not config["options"] and weights is not None:
+            raise
         raise InputError(
-            f"weights {weights} do not fit {config['name']} ({problem}); give those of "
-            "exactly that model and leave out options that change its size"
+            f"timm cannot build {config['name']} with options {quoted(config['options'])} "
+            f"({problem or type(error).__name__}); correct train.models"
         ) from None
     if weights is not None:
         pretrained.check(model, weights, config["name"])
     return model
+
+
+def _outputs(config: dict[str, Any]) -> int:
+    return 1 if binary(config["classes"]) else len(config["classes"])
+
+
+def check(config: dict[str, Any]) -> None:
+    """Raise `InputError` unless the model gives a row of logits for each image of its size.
+
+    Shapes alone are computed where timm can do so, which takes a second and no memory.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                shape = _shape(build(config), config["image_size"])
+        except Exception:  # not every model can be built without memory
+            shape = _shape_in_memory(config)
+    if shape != (2, _outputs(config)):
+        raise InputError(
+            f"{config['name']} with options {quoted(config['options'])} gives outputs of shape "
+            f"{quoted(shape)} for 2 images and not a row of {_outputs(config)} each; correct "
+            "train.models"
+        )
+
+
+def _shape_in_memory(config: dict[str, Any]) -> tuple[int, ...] | None:
+    model = build(config)
+    try:
+        return _shape(model, config["image_size"])
+    except Exception as error:  # whatever a size that does not fit makes layers raise
+        problem = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
+        raise InputError(
+            f"{config['name']} with options {quoted(config['options'])} cannot read images of "
+            f"{config['image_size']} pixels ({problem}); change train.image_size or correct "
+            "train.models"
+        ) from None
+
+
+def _shape(model: nn.Module, side: int) -> tuple[int, ...] | None:
+    with torch.inference_mode():
+        output = model.eval()(torch.zeros(2, 3, side, side))
+    return tuple(output.shape) if isinstance(output, Tensor) else None
 
 
 def freeze(model: nn.Module) -> None:

@@ -10,14 +10,14 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dermaflux.classifiers.model import timm_names
+from dermaflux.classifiers.model.timm_names import WEIGHTS
 from dermaflux.core import hub
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.params import Model
 
 if TYPE_CHECKING:
     from torch import nn
-
-_FILE = "model.safetensors"  # of every timm repository of the hub
 
 
 def locate(model: Model) -> Path | None:
@@ -31,7 +31,7 @@ def locate(model: Model) -> Path | None:
         path = Path(model.weights)
         if not path.is_file():
             raise InputError(
-                f"weights {path} of {model.name} is not a file; name a {_FILE} of that model"
+                f"weights {path} of {model.name} is not a file; name a {WEIGHTS} of that model"
             )
     else:
         path = _fetched(model)
@@ -48,21 +48,28 @@ def digest(path: Path | None) -> str | None:
 
 
 def _fetched(model: Model) -> Path:
-    import timm
     from huggingface_hub import hf_hub_download
 
-    published = timm.models.get_pretrained_cfg(model.name)
-    if not published.hf_hub_id:
+    named = timm_names.resolve(model.name)
+    if named.folder is not None:
+        path = named.folder / WEIGHTS
+        if not path.is_file():
+            raise InputError(
+                f"model {quoted(model.name)} has no {WEIGHTS} in its folder; put it there, set "
+                "pretrained to false, or name a file in weights"
+            )
+        return path
+    if named.repository is None:
         raise InputError(
             f"timm names no weights on the hub for {model.name}; add the tag of some, such as "
             "resnext50_32x4d.tv_in1k, set pretrained to false, or name a file in weights"
         )
     instead = (
-        f"download {_FILE} of https://huggingface.co/{published.hf_hub_id} where there is a "
+        f"download {WEIGHTS} of https://huggingface.co/{named.repository} where there is a "
         "network, and name that file in weights of the model in train.models"
     )
-    with hub.opening("pretrained weights", published.hf_hub_id, None, "file", instead):
-        return Path(hf_hub_download(published.hf_hub_id, _FILE))
+    with hub.opening("pretrained weights", named.repository, named.revision, "file", instead):
+        return Path(hf_hub_download(named.repository, WEIGHTS, revision=named.revision))
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -75,7 +82,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"weights {path} are not a safetensors file ({error}); give a {_FILE} from timm"
+            f"weights {path} are not a safetensors file ({error}); give a {WEIGHTS} from timm"
         ) from None
 
 
@@ -97,7 +104,7 @@ def check(network: nn.Module, path: Path, name: str) -> None:
     if missing:
         raise InputError(
             f"weights {path} lack {len(missing)} of {len(wanted)} tensors of {name}, such as "
-            f"{missing[0]}; give a {_FILE} of exactly that model, with timm's names"
+            f"{missing[0]}; give a {WEIGHTS} of exactly that model, with timm's names"
         )
 
 

@@ -86,7 +86,7 @@ class _Cell:
                 f"({', '.join(sorted(params.train.models))}); name one of them"
             )
         side = params.train.image_size
-        network.configure(model, side)
+        network.check(network.configure(model, side))
         weights = pretrained.locate(model)
         store.ask_server()  # an unreachable one is told before images are decoded
         images = training_set.load(params, seed, gate)

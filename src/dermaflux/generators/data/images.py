@@ -15,7 +15,7 @@ from dermaflux.captions.text.quality import UNUSABLE
 from dermaflux.core import table
 from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,10 +98,16 @@ def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFram
     """Benign and malignant rows of a split with captions, sorted by image_id.
 
     Columns image_id, sha256, label, scale, split, source, caption, flags, held_out. Raises
-    `InputError` when an image has no caption.
+    `InputError` when an image has no caption or several.
     """
     rows = _rows(corpus, split)
     texts = table.metadata(captions, ["image_id", "caption", "flags", "held_out"])
+    repeated = texts["image_id"][texts["image_id"].duplicated()]
+    if len(repeated):
+        raise InputError(
+            f"{captions} has more than one caption for {len(repeated)} images such as "
+            f"{quoted(repeated.iloc[0])}; delete it and run the stage `caption`"
+        )
     joined = rows.merge(texts, on="image_id", how="left", validate="one_to_one")
     missing = joined["caption"].isna()
     if missing.any():
