@@ -6,7 +6,6 @@ of one. Writes nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 
 from dermaflux.core import hub
 from dermaflux.core.devices import automatic_device
+from dermaflux.core.files import read_json
 from dermaflux.core.hashing import folder_digest
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model.options import BaseDtype
@@ -59,7 +59,7 @@ class BackboneReference:
 def reference(folder: Path) -> BackboneReference:
     """Resolve `models/backbone/`; raise `InputError` when it holds no backbone."""
     if (folder / PIN).exists():
-        pin = json.loads((folder / PIN).read_text(encoding="utf-8"))
+        pin = read_json(folder / PIN, "the stage backbone", "repository", "revision")
         source, revision = pin["repository"], pin["revision"]
         licence = "FLUX.1-dev non-commercial" if "FLUX.1-dev" in source else f"see {source}"
         if revision is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.core.arrays import Pixels
+from dermaflux.core.files import read_json
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model import lora, pipeline
 from dermaflux.generators.flux_lora.model.options import BaseDtype
@@ -52,7 +52,7 @@ class FluxLora:
         if not facts_file.exists():
             raise _absent(models)
         weights = self.weights_id(models)
-        facts = json.loads(facts_file.read_text(encoding="utf-8"))
+        facts = read_json(facts_file, "the stage finetune", "backbone")
         origin = pipeline.reference(models.backbone)
         if facts["backbone"] != origin.identity:
             raise InputError(
