@@ -145,7 +145,7 @@ def test_an_interrupted_command_ends_with_130_and_one_line(tmp_path: Path) -> No
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not (tmp_path / "data").exists() and time.monotonic() < deadline:
+    while not (tmp_path / ".data.partial").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, text = process.communicate(timeout=60)

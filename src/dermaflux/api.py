@@ -37,17 +37,23 @@ def open_corpus(folder: str | Path = paths.CORPUS, split: str | None = None) -> 
         columns are those of `dermaflux.core.table.COLUMNS`.
 
     Raises:
-        InputError: the split is unknown, or the folder has no shards of it.
+        InputError: the split is unknown, or the folder has no shards of it, or edited ones.
     """
     from dermaflux.core import table
 
     if split not in (None, *table.SPLITS):
-        raise InputError(f"split is {split!r}; choose one of {', '.join(table.SPLITS)}, or None")
-    shards = [str(path) for path in table.shards(Path(folder), split)]
+        raise InputError(
+            f"split is {quoted(split)}; choose one of {', '.join(table.SPLITS)}, or None"
+        )
+    shards = table.shards(Path(folder), split)
+    for path in shards:
+        table.check_shard(path)
 
     import datasets
 
-    return datasets.load_dataset("parquet", data_files=shards, split="train")
+    return datasets.load_dataset(
+        "parquet", data_files=[str(path) for path in shards], split="train"
+    )
 
 
 class ImageSampler:

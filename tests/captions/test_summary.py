@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dermaflux.captions.caption import SCHEMA
 from dermaflux.captions.text import lengths, summary
+from dermaflux.core import table
 from dermaflux.generators.tiny_flux.vocabulary import t5_tokenizer
 
 DESCRIPTIONS = (
@@ -54,9 +54,7 @@ def test_figures_are_written_beside_the_table_and_count_its_flags(tmp_path):
         }
         for number in range(42)
     ]  # fmt: skip
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema=SCHEMA), tmp_path / "captions-00000-of-00001.parquet"
-    )
+    table.write_shard(rows, tmp_path / table.shard_name("captions", 0, 1), SCHEMA)
     figures = summary.write(tmp_path)
     assert json.loads((tmp_path / summary.FILE).read_text()) == figures
     assert (figures["captions"], figures["flagged"], figures["held_out"]) == (42, 2, 1)

@@ -56,7 +56,7 @@ def add(path: Path) -> None:
         ("training/ema.py", append, {"train", "finetune"}),
         ("training/ema.py", rename, {"train", "finetune"}),
         ("training/ema.py", add, {"train", "finetune"}),
-        ("core/table.py", append, {"train", "finetune", "report"}),
+        ("core/table/reading.py", append, {"train", "finetune", "report"}),
         ("reporting/report.py", append, {"report"}),
         ("sweeps/probe.py", append, set()),
         ("tracking/runs.py", append, set()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,35 @@ def test_links_and_damage_in_a_zip_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "damaged.zip").write_bytes(zipped({"a.jpg": b"x" * 100})[:60])
     with pytest.raises(InputError, match="is damaged"):
         transfer.unpack(tmp_path / "damaged.zip", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "\u00e4" * 140 + ".jpg", "y" * 300 + "/a.jpg"])
+def test_a_name_that_no_disk_stores_is_refused_before_anything_is_unpacked(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "long.zip").write_bytes(zipped({"fine.jpg": b"x", name: b"y"}))
+    with pytest.raises(InputError, match=r"long.zip holds a file with the name .* 255") as caught:
+        transfer.unpack(tmp_path / "long.zip", tmp_path / "into")
+    assert len(str(caught.value)) < 600
+    assert not (tmp_path / "into").exists()
+    (tmp_path / "into").mkdir()
+    longest = "z" * 251 + ".jpg"
+    (tmp_path / "longest.zip").write_bytes(zipped({longest: b"x"}))
+    transfer.unpack(tmp_path / "longest.zip", tmp_path / "into")
+    assert [path.name for path in (tmp_path / "into").iterdir()] == [longest]
+
+
+@pytest.mark.parametrize("at", range(0, 130, 7))
+def test_a_zip_file_with_other_bytes_anywhere_is_one_sentence_or_unpacked(
+    at: int, tmp_path: Path
+) -> None:
+    content = bytearray(zipped({"a.jpg": b"x" * 100}))
+    content[at : at + 3] = b"\xff\x00\xff"
+    (tmp_path / "a.zip").write_bytes(content)
+    (tmp_path / "into").mkdir()
+    with contextlib.suppress(InputError):
+        transfer.unpack(tmp_path / "a.zip", tmp_path / "into")
+    assert not list((tmp_path / "into").rglob("*.part"))
 
 
 def test_unpacking_replaces_nothing(tmp_path: Path) -> None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dermaflux import paths
@@ -98,7 +96,7 @@ def _write_missing(
     section: Caption, runtime: CaptionRuntime, images: pd.DataFrame, shards: Sequence[Path]
 ) -> None:
     """Write every shard that does not exist yet; each appears whole."""
-    missing = [index for index, shard in enumerate(shards) if not shard.exists()]
+    missing = [index for index, shard in enumerate(shards) if not table.is_whole(shard)]
     if not missing:
         return
     size = runtime.shard_images
@@ -185,8 +183,4 @@ def _print_progress(done: int, total: int, rate: float, tokens: int) -> None:
 
 
 def _write_shard(rows: Sequence[Row], shard: Path) -> None:
-    partial = shard.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.rename(shard)
+    table.write_shard(rows, shard, SCHEMA)

@@ -24,7 +24,7 @@ from dermaflux.classifiers.logging import evaluation_log
 from dermaflux.classifiers.model import network
 from dermaflux.core import table
 from dermaflux.core.arrays import Array
-from dermaflux.core.files import atomic_folder, write_json
+from dermaflux.core.files import atomic_folder, read_csv, write_json
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.metrics import binary, calibration, decision_curve, multiclass
@@ -129,9 +129,8 @@ def _counts(scores: CellScores) -> dict[str, Any]:
 
 def _validation(folder: Path, classes: tuple[str, ...]) -> dict[str, float]:
     """The figure the arm's epoch was selected by, from its validation predictions."""
-    import pandas as pd
-
-    rows = pd.read_csv(folder / "validation.csv", dtype={"label": str})
+    numbers = ["probability"] if classes == CLASSES else list(classes)
+    rows = read_csv(folder / "validation.csv", network.WRITER, numbers, ["label"])
     labels = rows["label"].map({name: number for number, name in enumerate(classes)}).to_numpy()
     if classes == CLASSES:
         return {"validation_auc": binary.auc(labels, rows["probability"].to_numpy())}

@@ -11,13 +11,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermaflux.core.files import atomic_file, locked, writing
+from dermaflux.errors import one_line
 from dermaflux.paths import project_root
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
 
 
 def fingerprint(**parts: Any) -> str:
@@ -42,14 +47,56 @@ class Checkpoint:
             file.flush()
             os.fsync(file.fileno())
 
-    def load(self) -> dict[str, Any] | None:
-        """The saved state, or None when there is none; only tensors and plain values load."""
+    def load(self, *needed: str) -> dict[str, Any] | None:
+        """The saved state, or None when there is none; only tensors and plain values load.
+
+        A file that is no such state, or lacks one of the keys `needed`, is told of and removed, as
+        if it had never been written: a stage that cannot read its checkpoint starts over.
+        """
         import torch
 
         if not self._file.exists():
             return None
-        state: dict[str, Any] = torch.load(self._file, weights_only=True, map_location="cpu")
+        try:
+            state: dict[str, Any] = torch.load(self._file, weights_only=True, map_location="cpu")
+            for key in needed:
+                _ = state[key]
+        except OSError:
+            raise
+        except Exception as error:  # of torch, pickle and zipfile, a dozen kinds
+            self.reject(error)
+            return None
         return state
+
+    def fits(
+        self,
+        stored: Mapping[str, Tensor],
+        own: Mapping[str, Tensor],
+        optimiser: Optimizer,
+        its_state: dict[str, Any],
+    ) -> bool:
+        """Whether stored weights have the names and shapes of `own`; else they are rejected.
+
+        Then the optimiser has its stored state, too. No weight is changed.
+        """
+        try:
+            for name, tensor in own.items():
+                if stored[name].shape != tensor.shape:
+                    raise ValueError(f"{name} has another shape")
+            optimiser.load_state_dict(its_state)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            self.reject(f"it is not of this model, see {error}")
+            return False
+        return True
+
+    def reject(self, problem: object) -> None:
+        """Remove a state that cannot be continued from, and say so."""
+        print(
+            f"{one_line(self._file)} is damaged ({one_line(problem, 200)}) and removed; this work "
+            "starts over",
+            flush=True,
+        )
+        self._file.unlink(missing_ok=True)
 
     def part(self, name: str) -> Checkpoint:
         """A separate state for one part of the work; discarded with the whole."""

@@ -9,7 +9,6 @@ disk changes a byte of the output.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dermaflux import paths
 from dermaflux.core import table
-from dermaflux.core.files import write_json, write_text
+from dermaflux.core.files import read_json, reading, write_json, write_text
 from dermaflux.core.vocabulary import LABELS
 from dermaflux.corpus import ingest_report, require
 from dermaflux.corpus.decoding.decode import Rule, Task
@@ -156,7 +155,8 @@ def _bayes_auc(data: Path) -> float | None:
     phantom = data / "phantom.json"
     if not phantom.is_file():
         return None
-    return float(json.loads(phantom.read_text(encoding="utf-8"))["bayes_auc"])
+    with reading(phantom, "`dermaflux phantom`"):
+        return float(read_json(phantom, "`dermaflux phantom`", "bayes_auc")["bayes_auc"])
 
 
 def _print_names(items: Sequence[Item], passed_over: Counter[str]) -> None:

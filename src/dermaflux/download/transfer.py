@@ -7,18 +7,23 @@ only and replaces nothing. Both leave a file under its name only when it is whol
 from __future__ import annotations
 
 import http.client
+import lzma
 import shutil
 import stat
+import struct
 import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, one_line, quoted
 from dermaflux.progress import progress
 
 _CHUNK = 1 << 20
+_UNPACKING = ".unpacking.part"
+_LONGEST_NAME = 255  # bytes
 _TRIES = 6  # in a row that bring no byte
 _SECONDS = 60.0  # to wait for a response
 _MISSING = (401, 403, 404, 410)
@@ -124,8 +129,14 @@ def unpack(archive: Path, folder: Path) -> None:
                 for member, target in zip(members, targets, strict=True):
                     _extract(zip_file, member, target)
                     advance(1)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise InputError(f"{archive} is damaged ({error}); delete it and download again") from None
+    except (
+        *(zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError),
+        *(zlib.error, lzma.LZMAError, struct.error),
+    ) as error:
+        # A RuntimeError stands for a member with a password.
+        raise InputError(
+            f"{archive} is damaged ({one_line(error, 200)}); delete it and download again"
+        ) from None
 
 
 def _wanted(member: zipfile.ZipInfo) -> bool:
@@ -133,13 +144,20 @@ def _wanted(member: zipfile.ZipInfo) -> bool:
 
 
 def _target_inside(folder: Path, member: zipfile.ZipInfo, archive: Path) -> Path:
+    longest = max(member.filename.split("/"), key=lambda part: len(part.encode()))
+    if len(longest.encode()) > _LONGEST_NAME:
+        raise InputError(
+            f"{archive} holds a file with the name {quoted(longest)} of {len(longest.encode())} "
+            f"bytes, and a disk stores at most {_LONGEST_NAME}; unpack it by hand under a shorter "
+            "name"
+        )
     root = folder.resolve()
     target = (root / member.filename).resolve()
     link = stat.S_ISLNK(member.external_attr >> 16)
     if link or root not in target.parents:
         what = "is a link" if link else f"lies outside {folder}"
         raise InputError(
-            f"{archive} holds {member.filename!r}, which {what}; do not trust this file and "
+            f"{archive} holds {quoted(member.filename)}, which {what}; do not trust this file and "
             "download it again from its publisher"
         )
     return target
@@ -158,12 +176,16 @@ def _extract(zip_file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -
     if target.exists():
         if target.stat().st_size != member.file_size:
             raise InputError(
-                f"{target} has {target.stat().st_size:,} bytes but {member.filename} of the "
+                f"{one_line(target)} has {target.stat().st_size:,} bytes but that file of the "
                 f"download has {member.file_size:,}; move one of them away"
             )
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.part")
-    with zip_file.open(member) as packed, partial.open("wb") as file:
-        shutil.copyfileobj(packed, file, _CHUNK)
+    partial = target.with_name(_UNPACKING)  # whose name is short, however long that of the file
+    try:
+        with zip_file.open(member) as packed, partial.open("wb") as file:
+            shutil.copyfileobj(packed, file, _CHUNK)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     partial.rename(target)

@@ -14,6 +14,7 @@ import numpy as np
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.arrays import Pixels
+from dermaflux.core.files import reading
 from dermaflux.core.images import decode_image, encode_png
 from dermaflux.errors import InputError
 from dermaflux.generators import registry
@@ -68,7 +69,9 @@ def sample_again(
             f"{weights[:12]}; check out the revision that made it (`dvc checkout`)"
         )
     members = match if alone else rows[rows["batch"] == row["batch"]].sort_values("image_id")
-    sampler = generator.open(models, json.loads(row["sampler_settings"]))
+    with reading(synthetic, "the stage synthesize"):
+        settings = json.loads(row["sampler_settings"])
+    sampler = generator.open(models, settings)
     images = sampler([_condition(member) for member in members.to_dict("records")])
     index = members["image_id"].tolist().index(image_id)
     stored = np.asarray(decode_image(dict(table.images(synthetic, [image_id]))[image_id]))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.checkpoints import fingerprint
+from dermaflux.core.files import damaged, read_csv
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import LEARNED, Arm, Params
@@ -48,20 +49,13 @@ def predictions(folder: Path) -> pd.DataFrame:
 
     Raises `InputError` when the file is missing or is not such a table.
     """
-    import pandas as pd
-
     path = folder / "validation.csv"
-    if not path.is_file():
-        raise InputError(f"{path} is missing; run `dvc repro train`, or `dvc pull`")
-    try:
-        rows = pd.read_csv(path, dtype={"image_id": str, "label": str}).set_index("image_id")
-        rows["malignant"] = rows["label"].isin(["malignant", "1"])
-        return rows[["malignant", "probability"]].sort_index()
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a table of image_id, label and probability ({error}); run "
-            "`dvc repro train`"
-        ) from None
+    stage = "`dvc repro train`, or `dvc pull`"
+    rows = read_csv(path, stage, ("probability",), ("image_id", "label")).set_index("image_id")
+    if rows.index.has_duplicates:
+        raise damaged(path, "an image occurs twice", stage)
+    rows["malignant"] = rows["label"].isin(["malignant", "1"])
+    return rows[["malignant", "probability"]].sort_index()
 
 
 def auc(rows: pd.DataFrame) -> float:

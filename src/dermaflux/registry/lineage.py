@@ -6,7 +6,6 @@ nothing.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,5 +136,6 @@ def _pixels(split: str, side: int) -> np.ndarray[Any, Any]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return content
+    from dermaflux.classifiers.model import network
+
+    return network.read_config(folder)

@@ -13,7 +13,7 @@ arrays, apart from `find`, `read` and `write`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import nn
 
 from dermaflux.classifiers.model import network
 from dermaflux.core.arrays import Array
+from dermaflux.core.files import read_tensors, reading
 
 FILE = "ood.safetensors"
 _FORMER_FILE = "familiarity.safetensors"  # of versions registered before FILE had its name
@@ -175,10 +176,14 @@ def write(detector: OODDetector, path: Path) -> None:
 
 
 def read(path: Path) -> OODDetector:
-    """A detector stored by `write`; raises what safetensors raises for a damaged file."""
-    from safetensors.numpy import load_file
+    """A detector stored by `write`; raises `InputError` for a damaged file."""
+    stage = "`dvc repro promote`"
+    arrays = {name: tensor.numpy() for name, tensor in read_tensors(path, stage).items()}
+    with reading(path, stage):
+        return _detector(arrays)
 
-    arrays = load_file(path)
+
+def _detector(arrays: Mapping[str, Array]) -> OODDetector:
     return OODDetector(
         means=tuple(arrays[f"mean.{view}"] for view in range(_VIEWS)),
         precisions=tuple(arrays[f"precision.{view}"] for view in range(_VIEWS)),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
+from dermaflux.core.files import read_csv
 from dermaflux.params import Params
 from dermaflux.params.arms import TITLES
 from dermaflux.reporting import classifier_plots, effect_table, results
@@ -125,7 +126,6 @@ def _curves(
     cells: Sequence[Cell], kind: str, arms: Sequence[str]
 ) -> dict[str, dict[str, list[pd.DataFrame]]]:
     """Architecture -> arm -> one table per seed, of the files that exist."""
-    import pandas as pd
 
     curves: dict[str, dict[str, list[pd.DataFrame]]] = {}
     for cell in cells:
@@ -133,7 +133,7 @@ def _curves(
             path = paths.EVALUATIONS / cell.name / kind / f"{arm}.csv"
             if arm in arms and path.is_file():
                 by_arm = curves.setdefault(cell.architecture, {})
-                by_arm.setdefault(arm, []).append(pd.read_csv(path))
+                by_arm.setdefault(arm, []).append(read_csv(path, "the stage evaluate"))
     return curves
 
 
@@ -166,7 +166,7 @@ def _groups(cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
     for cell in cells:
         path = paths.EVALUATIONS / cell.name / "groups.csv"
         if path.is_file():
-            rows = pd.read_csv(path, dtype={"group": str, "note": str})
+            rows = read_csv(path, "the stage evaluate", texts=("group", "note", "arm"))
             rows = rows[rows["arm"].isin(MAIN)]
             by_architecture.setdefault(cell.architecture, []).append(rows)
     tables = {}

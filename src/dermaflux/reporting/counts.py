@@ -5,14 +5,13 @@ Reads reports/ingest.json, reports/quarantine.csv and the labels of synthetic/; 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.files import read_csv, read_json, reading
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,11 +54,14 @@ class Corpus:
 
 def corpus() -> Corpus:
     """Read what `ingest` counted; raise `InputError` when it has not run."""
+    report = read_json(paths.INGEST_REPORT, "`dvc repro ingest`")
+    with reading(paths.INGEST_REPORT, "`dvc repro ingest`"):
+        return _corpus(report)
+
+
+def _corpus(report: dict[str, Any]) -> Corpus:
     import pandas as pd
 
-    if not paths.INGEST_REPORT.is_file():
-        raise InputError(f"{paths.INGEST_REPORT} is missing; run `dvc repro ingest`")
-    report = json.loads(paths.INGEST_REPORT.read_text(encoding="utf-8"))
     sources = {
         source: {name: figures[name] for name in _FLOW} | _kept(report["kept"], source)
         for source, figures in report["sources"].items()
@@ -95,9 +97,12 @@ def _kept(kept: dict[str, Any], source: str) -> dict[str, int]:
 
 
 def _rules(counts: dict[str, int]) -> list[Rule]:
-    import pandas as pd
-
-    rows = pd.read_csv(paths.QUARANTINE, dtype=str, keep_default_na=False)
+    rows = read_csv(
+        paths.QUARANTINE,
+        "`dvc repro ingest`",
+        texts=("rule", "reason"),
+        keep_default_na=False,
+    )
     examples = rows.groupby("rule")["reason"].first()
     order = sorted(counts, key=lambda name: (-counts[name], name))
     return [Rule(name, counts[name], str(examples.get(name, ""))) for name in order]

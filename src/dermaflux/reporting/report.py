@@ -8,13 +8,12 @@ hash of their outputs.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from dermaflux import paths
-from dermaflux.core import table
+from dermaflux.core import files, table
 from dermaflux.core.files import write_text
 from dermaflux.params import Params
 from dermaflux.params.arms import COLOURS, TITLES
@@ -43,7 +42,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """A report of an earlier stage, empty when that stage has not run."""
     if not path.is_file():
         return {}
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = files.read_json(path, "`dvc repro`")
+    if not isinstance(content, dict):
+        raise files.damaged(path, f"it holds a {type(content).__name__}", "`dvc repro`")
     return content
 
 
@@ -78,8 +79,10 @@ def _training() -> dict[str, Any]:
     path, held_out = paths.GENERATOR / "loss.csv", paths.GENERATOR / "validation_loss.csv"
     if not path.is_file():
         return {"facts": facts, "held_out": []}
-    rows = pd.read_csv(path)
-    checks = pd.read_csv(held_out) if held_out.is_file() else pd.DataFrame()
+    rows = files.read_csv(path, "the stage finetune", ("step", "loss"))
+    checks = pd.DataFrame()
+    if held_out.is_file():
+        checks = files.read_csv(held_out, "the stage finetune", ("step", "validation_loss"))
     points = (
         (checks["step"].to_list(), checks["validation_loss"].to_list()) if len(checks) else ([], [])
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.files import read_csv, reading
 from dermaflux.params import LEARNED, Params
 from dermaflux.reporting.plots import FAINT, axes, svg
 from dermaflux.statistics.evaluations import Cell
@@ -55,14 +56,16 @@ def _best(params: Params, cells: Sequence[Cell]) -> tuple[Cell, str] | None:
 
 
 def _compare(cell: Cell, arm: str, names: Sequence[str]) -> dict[str, Any]:
-    import pandas as pd
     from sklearn.metrics import roc_curve
 
-    from dermaflux.statistics import bootstrap, delong, effects
+    from dermaflux.statistics import bootstrap, delong, effects, seed_means
 
-    predicted = pd.read_csv(paths.EVALUATIONS / cell.name / "predictions.csv").set_index("image_id")
-    scored = pd.read_csv(paths.ZERO_SHOT / "predictions.csv").set_index("image_id")
-    scored = scored.loc[predicted.index]
+    predicted = seed_means.read(cell.name)
+    scored = read_csv(
+        paths.ZERO_SHOT / "predictions.csv", "the stage zero_shot", names, ("image_id", "label")
+    ).set_index("image_id")
+    with reading(paths.ZERO_SHOT / "predictions.csv", "the stage zero_shot"):
+        scored = scored.loc[predicted.index]
     columns = ["image_id", "source", "lesion_id", "duplicate_group"]
     rows = table.metadata(paths.CORPUS, columns, "test").set_index("image_id").loc[predicted.index]
     groups = bootstrap.groups(rows.reset_index())

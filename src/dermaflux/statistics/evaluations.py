@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from dermaflux import paths
+from dermaflux.core.files import damaged, read_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 
@@ -56,12 +56,12 @@ def load(params: Params) -> list[Cell]:
     for architecture in params.train.architectures:
         for seed in params.train.seeds:
             path = paths.EVALUATIONS / f"{paths.cell(architecture, seed)}.json"
-            if not path.is_file():
-                raise InputError(f"{path} is missing; run `dvc repro evaluate`")
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, "`dvc repro evaluate`", "test")
             missing = [arm for arm in params.train.arms if arm not in content]
             if missing:
                 raise InputError(f"{path} has no arm {missing[0]!r}; run `dvc repro evaluate`")
+            if not all(isinstance(content[key], dict) for key in ("test", *params.train.arms)):
+                raise damaged(path, "its arms hold no figures", "`dvc repro evaluate`")
             arms: dict[str, dict[str, Any]] = {arm: content[arm] for arm in params.train.arms}
             cells.append(Cell(architecture, seed, arms, content["test"]))
     return cells

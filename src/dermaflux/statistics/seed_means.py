@@ -16,6 +16,7 @@ import numpy as np
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.arrays import Array
+from dermaflux.core.files import read_csv, reading
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.statistics import bootstrap, comparison, effects
@@ -55,12 +56,14 @@ Means = Mapping[tuple[str, str], Mapping[str, SeedMean]]
 
 def read(cell: str) -> pd.DataFrame:
     """Test predictions of a cell, by image_id. Raises `InputError` when they are missing."""
-    import pandas as pd
-
     path = paths.EVALUATIONS / cell / "predictions.csv"
-    if not path.is_file():
-        raise InputError(f"{path} is missing; run `dvc repro evaluate`, or `dvc pull`")
-    return pd.read_csv(path, dtype={"image_id": str, "label": str}).set_index("image_id")
+    stage = "`dvc repro evaluate`, or `dvc pull`"
+    rows = read_csv(path, stage, texts=("image_id", "label")).set_index("image_id")
+    with reading(path, stage):
+        scores = rows.drop(columns="label").astype(float)
+        if rows.index.has_duplicates or scores.isna().any(axis=None) or rows["label"].isna().any():
+            raise ValueError("an image occurs twice, or a cell is empty")
+    return rows
 
 
 def predictions(

@@ -29,6 +29,18 @@ def size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def whole(path: Path, length: int) -> bool:
+    """Whether the first `length` bytes of a curve are there and are rows."""
+    if size(path) < length:
+        return False
+    with path.open("rb") as file:
+        lines = file.read(length).splitlines()
+    try:
+        return all(isinstance(json.loads(line), dict) for line in lines)
+    except ValueError:
+        return False
+
+
 class CurveFile:
     """Rows of numbers in a file of JSON lines, read back as the same floats."""
 

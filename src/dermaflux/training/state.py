@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dermaflux.training.curves import CurveFile, Curves, size
+from dermaflux.training.curves import CurveFile, Curves, whole
 from dermaflux.training.ema import MovingAverage
 
 if TYPE_CHECKING:
@@ -119,13 +119,13 @@ class TrainingState:
 
         All processes decide alike: the main one only cuts a file to the size that all ask for.
         """
-        state = self._saved.load()
+        state = self._saved.load("phase", "step", "weights", "optimiser", "average", "curves")
         sizes: Mapping[str, int] = {}
         if state is not None and state["phase"] == self.name:
             sizes = state["curves"]
-        short = [name for name in sizes if size(self._path(name)) < sizes[name]]
-        if state is not None and sizes and not short:
-            self._restore(state)
+        short = [name for name in sizes if not whole(self._path(name), sizes[name])]
+        if state is not None and sizes and not short and not self._restored(state):
+            sizes = {}
         elif short and self._files:
             print(
                 f"{self._path(short[0])} has lost rows that its checkpoint counts on; {self.name} "
@@ -134,14 +134,18 @@ class TrainingState:
         for name, file in self._files.items():
             file.truncate(0 if short else sizes.get(name, 0))
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
+    def _restored(self, state: Mapping[str, Any]) -> bool:
+        """Whether the state is one of these weights; then it is theirs, else it is removed."""
+        for part in ("weights", *(["average"] if self.average is not None else [])):
+            if not self._saved.fits(state[part], self.weights, self.optimiser, state["optimiser"]):
+                return False
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(state["weights"][name])
-        self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load(state["average"])
         self.step = state["step"]
+        return True
 
     def _path(self, curve: str) -> Path:
         return self._saved.file(f"{curve}.jsonl")

@@ -7,7 +7,6 @@ The suites of the synthetic pool and of the training mixture call `check`.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.core import table
-from dermaflux.core.files import atomic_folder, write_json
+from dermaflux.core.files import atomic_folder, read_json, write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.validation import caption_suite, corpus_suite, data_docs
@@ -93,10 +92,7 @@ def failures(suite: str, frame: pd.DataFrame, checks: Sequence[Check]) -> list[d
 
 def _metadata(folder: Path) -> pd.DataFrame:
     """Every column but the pixels, also of a table whose columns are not those of its contract."""
-    import pyarrow.parquet as pq
-
-    names = pq.read_schema(table.shards(folder)[0]).names
-    return table.metadata(folder, [name for name in names if name != "image"])
+    return table.metadata(folder, [name for name in table.columns(folder) if name != "image"])
 
 
 def _context() -> EphemeralDataContext:
@@ -245,9 +241,7 @@ def _observed(corpus: pd.DataFrame, captions: pd.DataFrame) -> dict[str, Any]:
 def _caption_figures(folder: Path) -> dict[str, Any]:
     """Figures that the stage `caption` wrote about its table: faults, lengths, agreement."""
     file = folder / "figures.json"
-    if not file.is_file():
-        return {}
-    return {"captions": json.loads(file.read_text(encoding="utf-8"))}
+    return {"captions": read_json(file, "the stage caption", "captions")} if file.is_file() else {}
 
 
 def _sentence(failed: Sequence[dict[str, Any]]) -> str:

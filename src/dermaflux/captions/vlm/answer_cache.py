@@ -26,6 +26,8 @@ _TABLE = (
     "prompt_tokens INTEGER, completion_tokens INTEGER, finish TEXT) WITHOUT ROWID"
 )
 
+_COLUMNS = ["key", "model", "text", "prompt_tokens", "completion_tokens", "finish"]
+
 
 def default_file() -> Path:
     """The cache of this checkout; queued experiments share it."""
@@ -41,13 +43,7 @@ class AnswerCache:
         self._model = model
         self._lock = threading.Lock()
         # Responses arrive on the network thread; the lock serialises both.
-        self._database = sqlite3.connect(
-            file, timeout=60, isolation_level=None, check_same_thread=False
-        )
-        # A write-ahead log: a commit does not wait for the disk, and kill -9 loses nothing.
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.execute(_TABLE)
+        self._database = _open(file)
         self.tokens = 0
         """Prompt and completion tokens of the responses this object has added."""
 
@@ -100,6 +96,44 @@ class AnswerCache:
         """Close the file."""
         with self._lock:
             self._database.close()
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    """The database; one that is damaged is kept under another name, since its rows were paid."""
+    try:
+        return _connection(file)
+    except sqlite3.OperationalError:
+        raise  # locked, or a full disk: the file is whole
+    except sqlite3.DatabaseError as error:
+        kept = file.with_name(f"{file.name}.damaged")
+        print(
+            f"{file} is damaged ({error}); it is kept as {kept.name}, from which sqlite3's "
+            "`.recover` may save answers, and captions are asked for again",
+            flush=True,
+        )
+        file.rename(kept)
+        for beside in ("-wal", "-shm"):
+            file.with_name(file.name + beside).unlink(missing_ok=True)
+        return _connection(file)
+
+
+def _connection(file: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(file, timeout=60, isolation_level=None, check_same_thread=False)
+    try:
+        # A write-ahead log: a commit does not wait for the disk, and kill -9 loses nothing.
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute(_TABLE)
+        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(" ".join(found.split()))
+        columns = [row[1] for row in database.execute("PRAGMA table_info(answers)")]
+        if columns != _COLUMNS:
+            raise sqlite3.DatabaseError(f"it has the columns {', '.join(columns)}")
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
 
 
 class CachedVLM:

@@ -7,7 +7,6 @@ a draw or lets it pass.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from dermaflux import paths
 from dermaflux.classifiers.data import diagnoses, samples, subset
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.core import table
+from dermaflux.core.files import read_json, reading
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED, Params
@@ -137,9 +137,8 @@ def _has_classes(pool: pd.DataFrame, classes: Sequence[str]) -> None:
 
 def _rejected() -> list[str]:
     """image_ids that the audit found to be memorised."""
-    try:
-        report = json.loads(paths.AUDIT_REPORT.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"there is no {paths.AUDIT_REPORT}; run `dermaflux audit`") from None
-    rejected: list[str] = report["rejected"]
-    return rejected
+    report = read_json(paths.AUDIT_REPORT, "`dermaflux audit`", "rejected")
+    with reading(paths.AUDIT_REPORT, "`dermaflux audit`"):
+        if not all(isinstance(name, str) for name in report["rejected"]):
+            raise ValueError("rejected is no list of image ids")
+        return list(report["rejected"])

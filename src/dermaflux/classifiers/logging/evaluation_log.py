@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +40,9 @@ def log(
     """
     cell = paths.cell(architecture, seed)
     folder = paths.CLASSIFIERS / cell / arm
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    from dermaflux.classifiers.model import network
+
+    config = network.read_config(folder)
     parameters = mlflow_runs.arm_parameters(params, architecture, seed, arm, config["n_real"])
     parent = mlflow_runs.parent(params, parameters, "evaluate")
     name = mlflow_runs.name(parameters)

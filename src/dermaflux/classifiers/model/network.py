@@ -8,7 +8,6 @@ here trains.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from contextlib import closing
 from pathlib import Path
@@ -23,6 +22,7 @@ from dermaflux.classifiers.model import pretrained, timm_names
 from dermaflux.core.arrays import Array
 from dermaflux.core.decode_ahead import decode_ahead
 from dermaflux.core.devices import automatic_device
+from dermaflux.core.files import damaged, read_json, read_tensors, reading
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, quoted
 from dermaflux.params import Model
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from dermaflux.classifiers.data.samples import Images
 
+WRITER = "`dermaflux train` or `dvc pull`"
 THRESHOLD = 0.5
 """Training sets are balanced, so 0.5 is the equal-prior decision (the paper's accuracy)."""
 _OURS = frozenset(
@@ -216,21 +217,30 @@ def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a classifier folder; raises `InputError` when it is absent or damaged."""
+    path = folder / "config.json"
+    config: dict[str, Any] = read_json(path, WRITER)
+    kinds = {"name": str, "options": dict, "image_size": int, "mean": list, "std": list}
+    with reading(path, WRITER):
+        for name, kind in kinds.items():
+            if not isinstance(config[name], kind):
+                raise ValueError(f"its {name} is {quoted(config[name])}")
+    return config
+
+
 def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The classifier that `train` wrote, on the GPU when there is one, ready for `probabilities`.
 
     Raises `InputError` when the folder is not a classifier's.
     """
-    from safetensors.torch import load_file
-
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights = load_file(folder / "model.safetensors")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} lacks {Path(str(error.filename or 'model.safetensors')).name}; "
-            "run `dermaflux train` or `dvc pull`"
-        ) from None
+    config = read_config(folder)
+    weights = read_tensors(folder / "model.safetensors", WRITER)
     model = build(config)
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        raise damaged(
+            folder / "model.safetensors", f"its weights are not those of {config['name']}", WRITER
+        ) from None
     return model.to(automatic_device()).to(memory_format=torch.channels_last).eval(), config

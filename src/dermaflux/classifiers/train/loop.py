@@ -83,13 +83,22 @@ def fit(
     if shown is None:
         shown = np.arange(len(training.labels))
     running = _Training(recipe, model, settings, training, seed, shown, start)
-    return _result(running.run(validation, saved.load(), saved, log))
+    state = saved.load("network", "optimizer", "history", "best")
+    if state is not None and not saved.fits(
+        state["network"], running.net.state_dict(), running.optimizer, state["optimizer"]
+    ):
+        state = None
+    return _result(running.run(validation, state, saved, log))
 
 
 def recall(saved: Checkpoint) -> TrainingResult | None:
     """The result of a training that ended, or None."""
     state = saved.load()
-    return _result(state) if state is not None and "result" in state else None
+    try:
+        return _result(state) if state is not None and "result" in state else None
+    except (KeyError, TypeError, AttributeError) as error:
+        saved.reject(f"a result without {error}")
+        return None
 
 
 def _result(state: dict[str, Any]) -> TrainingResult:
@@ -141,7 +150,6 @@ class _Training:
         best: dict[str, Any] = {}
         if state is not None:
             self.net.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
             history, best = state["history"], state["best"]
             print(f"continues after epoch {len(history)} of {self.settings.epochs}", flush=True)
             for row in history:

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import locked
+from dermaflux.core.hashing import sha256
 from dermaflux.corpus.decoding.decode import CorpusImage, Task, decode_files
 from dermaflux.corpus.duplicates.signatures import SIDE
 from dermaflux.errors import InputError
@@ -69,13 +70,18 @@ class DecodeCache:
         whole = []
         for line in lines:
             # A killed process leaves half a line; a lost disk cache may leave lines without bytes.
-            if not line.endswith(b"\n") or json.loads(line)["size"] > size_on_disk:
+            try:
+                batch = json.loads(line)
+                kinds = [Problem if "rule" in entry else CachedImage for entry in batch["entries"]]
+                entries = [
+                    kind(**entry) for kind, entry in zip(kinds, batch["entries"], strict=True)
+                ]
+                if not line.endswith(b"\n") or not self._size <= batch["size"] <= size_on_disk:
+                    break
+            except (ValueError, TypeError, KeyError, RecursionError):
                 break
-            batch = json.loads(line)
             self._size = batch["size"]
-            for entry in batch["entries"]:
-                kind = Problem if "rule" in entry else CachedImage
-                self.entries.append(kind(**entry))
+            self.entries += entries
             whole.append(line)
         partial = self._index.with_suffix(".partial")
         partial.write_bytes(b"".join(whole))
@@ -112,8 +118,14 @@ class DecodeCache:
         self.entries += entries
 
     def encoded(self, image: CachedImage) -> bytes:
-        """JPEG bytes of an image."""
-        return os.pread(self._file.fileno(), image.size, image.offset)
+        """JPEG bytes of an image; raises `InputError` for others than were decoded."""
+        content = os.pread(self._file.fileno(), image.size, image.offset)
+        if sha256(content) != image.sha256:
+            raise InputError(
+                f"{self._file.name} does not keep what is written to it; run `dermaflux ingest` "
+                "again, which decodes all files anew, and check that disk"
+            )
+        return content
 
     def thumbnails(self, images: Sequence[CachedImage]) -> Array:
         """Grey thumbnails, uint8 (N, 64, 64)."""

@@ -61,7 +61,7 @@ def sample_share(
     from filelock import FileLock
 
     share = [shards[number] for number in processes.share(len(shards))]
-    unfinished = [shard for shard in share if not shard_file(saved, shard).exists()]
+    unfinished = [shard for shard in share if not table.is_whole(shard_file(saved, shard))]
     images = sum(len(shard.members) for shard in share)
     done = images - sum(len(shard.members) for shard in unfinished)
     started, before = time.monotonic(), done
@@ -97,8 +97,8 @@ def _finish(
     for batch in shard.batches:
         part = saved.part(f"batch-{batch.number:06d}")
         parts.append(part)
-        state = part.load()
-        if state is None:
+        state = part.load("images")
+        if state is None or len(state["images"]) != len(batch.members):
             began = time.perf_counter()
             images = make_batch(batch)
             part.save({"images": torch.from_numpy(images)})

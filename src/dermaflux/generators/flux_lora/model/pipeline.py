@@ -73,7 +73,7 @@ def reference(folder: Path) -> BackboneReference:
 
 
 def _pinned(file: Path) -> tuple[str, str | None]:
-    pin = read_json(file, "backbone")
+    pin = read_json(file, "the stage backbone")
     source = pin.get("repository") if isinstance(pin, dict) else None
     revision = pin.get("revision") if isinstance(pin, dict) else None
     if not isinstance(source, str) or not isinstance(revision, str | None):

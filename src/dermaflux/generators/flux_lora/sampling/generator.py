@@ -57,9 +57,7 @@ class FluxLora:
         if not facts_file.exists():
             raise _absent(models)
         weights = self.weights_id(models)
-        facts = read_json(facts_file, "finetune")
-        if not isinstance(facts, dict) or "backbone" not in facts:
-            raise damaged(facts_file, "it does not name the backbone", "finetune")
+        facts = read_json(facts_file, "the stage finetune", "backbone")
         _check_weights(models.generator / lora.WEIGHTS)
         origin = pipeline.reference(models.backbone)
         if facts["backbone"] != origin.identity:
