@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from dermaflux import launch
 from dermaflux.errors import InputError
 
 # Read when torch loads. Threads that spin long while they wait make two busy processes on two cores
@@ -58,7 +59,6 @@ _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
 def _stage(room: str, name: str) -> Callable[[], None]:
     def command() -> None:
-        from dermaflux import launch
         from dermaflux.params.load import load
 
         params = load()
@@ -243,8 +243,6 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from dermaflux import launch
-
         stopped = launch.out_of_memory(error) or error
         if not isinstance(stopped, InputError):
             raise
