@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from dermaflux.core.devices import causes, memory_shortage
 from dermaflux.errors import InputError
 
 _LAUNCHED = "ACCELERATE_MIXED_PRECISION"
@@ -158,13 +159,15 @@ def _explain_kill(stage: str, statuses: Sequence[int]) -> None:
 
 def out_of_memory(error: BaseException) -> InputError | None:
     """The sentence for an error of the running command whose reason is a lack of memory."""
-    from dermaflux.core.devices import causes, memory_shortage
-
-    shortage = memory_shortage(error)
-    if shortage is None or (isinstance(error, InputError) and "memory" in str(error)):
-        return None
+    try:
+        shortage = memory_shortage(error)
+        if shortage is None or (isinstance(error, InputError) and "memory" in str(error)):
+            return None
+    except MemoryError:  # not even enough is left to look
+        error.__traceback__ = shortage = None
     for cause in causes(error):
         cause.with_traceback(None)  # its frames hold what filled the memory
+    shortage = shortage or memory_shortage(error) or "this machine's memory is full"
     from dermaflux.params.memory import advice
 
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "dermaflux")
