@@ -21,6 +21,7 @@ from dermaflux.core.vocabulary import CLASSES
 from dermaflux.corpus import ingest
 from dermaflux.corpus.splitting import policies
 from dermaflux.generators.data import images as training_images
+from dermaflux.params import Audit
 from dermaflux.sources import paper_counts
 from dermaflux.sources.discovery import SOURCES
 from dermaflux.sources.published import isic2019
@@ -158,6 +159,6 @@ def test_indeterminate_images_are_no_reference_of_the_audit(known: Path, tmp_pat
         )
     ]
     table.write(pool, tmp_path / "pool", 64)
-    _, pairs = audit.examine(paths.CORPUS, tmp_path / "pool", "pixels", 0.5)
+    _, pairs = audit.examine(paths.CORPUS, tmp_path / "pool", Audit())
     assert len(pairs) == len(rows)
     assert set(pairs.loc[pairs["image_id"] != pairs["nearest_id"], "image_id"]) == unclear
