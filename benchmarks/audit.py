@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from leak_guard import LANCZOS, TRANSFORMS, Picture, photographs, thumbnail
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from dermaflux.audit import copies, features, memorisation
 from dermaflux.core.arrays import Array
@@ -33,8 +33,27 @@ def shifted(image: Picture, share: float) -> Picture:
     )
 
 
+def noisy(image: Picture) -> Picture:
+    """With Gaussian noise of 8 grey levels."""
+    values = np.asarray(image) + np.random.default_rng(0).normal(0, 8, (*image.size[::-1], 3))
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def written_over(image: Picture) -> Picture:
+    """With a white plate and a text on it, over 9 % of the image."""
+    width, height = image.size
+    result = image.copy()
+    draw = ImageDraw.Draw(result)
+    draw.rectangle((0, 0.85 * height, 0.6 * width, height), "white")
+    draw.text((2, 0.86 * height), "SAMPLE 12", "black")
+    return result
+
+
 CHANGES = {
     **TRANSFORMS,
+    "noise": lambda image, _: noisy(image),
+    "blur of 1/64": lambda image, _: image.filter(ImageFilter.GaussianBlur(image.width / 64)),
+    "text": lambda image, _: written_over(image),
     "brightness x 1.2": lambda image, _: image.point(lambda value: 1.2 * value),
     **{
         f"shifted by {share:.0%}": lambda image, _, share=share: shifted(image, share)

@@ -80,6 +80,10 @@ FORMATS: dict[str, tuple[str, str | bytes]] = {
         turns("images", ("role", "content"), "user", "assistant", "messages"))),
     "chat, image in the question": ("c.jsonl", lines([chat(*x, True) for x in TEXTS.items()])),
     "chat, image in metadata": ("c.jsonl", lines([chat(*x, False) for x in TEXTS.items()])),
+    "Qwen, image in the question": ("c.json", json.dumps([
+        {"id": "identity_0", "conversations": [
+            {"from": "user", "value": f"Picture 1: <img>data/{n}.jpg</img>\nDescribe it."},
+            {"from": "assistant", "value": t}]} for n, t in TEXTS.items()])),
     "batch answers": ("c.jsonl", lines([batch_answer(*x) for x in TEXTS.items()])),
     "COCO": ("captions_train.json", json.dumps(coco())),
     "Hugging Face": ("metadata.jsonl", lines(
@@ -138,7 +142,7 @@ def test_a_text_per_image_beside_a_table_of_labels(tmp_path, suffix) -> None:
         path.write_text(f"{content}\n")
     (tmp_path / "10_lesion" / "a" / "IMG_000.jpg").write_bytes(b"\xff\xd8")
     (tmp_path / "__MACOSX").mkdir()
-    (tmp_path / "__MACOSX" / "._IMG_000.txt").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "__MACOSX" / "IMG_000.txt").write_text("Not a caption.")
     (tmp_path / "README.txt").write_text("These are captions.\nImages are elsewhere.\n")
     if suffix != ".json":
         (tmp_path / "labels.csv").write_text("image,label\nIMG_000,benign\nIMG_001,malignant\n")

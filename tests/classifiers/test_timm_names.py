@@ -114,9 +114,9 @@ def test_bad_options_are_one_sentence(kind) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_a_size_that_the_model_cannot_read_is_said_before_training() -> None:
+def test_a_size_that_the_model_cannot_read_is_said_and_draws_no_random_number() -> None:
+    state = torch.random.get_rng_state()
     with pytest.raises(InputError, match="cannot read images of 64 pixels.*train.image_size"):
         network.check(configure(model("efficientformer_l1"), 64))
-    state = torch.random.get_rng_state()
     network.check(configure(model(VIT["name"], options=VIT["options"]), 64))
     assert torch.equal(torch.random.get_rng_state(), state)

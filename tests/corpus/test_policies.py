@@ -21,7 +21,7 @@ from dermaflux.core.vocabulary import CLASSES
 from dermaflux.corpus import ingest
 from dermaflux.corpus.splitting import policies
 from dermaflux.generators.data import images as training_images
-from dermaflux.params.classifiers import Audit
+from dermaflux.params import Audit
 from dermaflux.sources import paper_counts
 from dermaflux.sources.discovery import SOURCES
 from dermaflux.sources.published import isic2019

@@ -19,8 +19,7 @@ from dermaflux.errors import InputError
 from dermaflux.generators import reproduce
 from dermaflux.generators.protocol import Models
 from dermaflux.generators.released.sampling import collect
-from dermaflux.params import Synthesize
-from dermaflux.params.classifiers import Audit
+from dermaflux.params import Audit, Synthesize
 
 SECTION = Synthesize(images=6, scale=128, shard_images=4)
 
