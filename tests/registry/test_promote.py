@@ -160,7 +160,7 @@ def test_candidates_are_ordered_by_auc_then_name(unpromoted: Params) -> None:
     assert [candidate.arm for candidate in ranked] == ["mixture", "real"]
     assert ranked[0].auc == ranked[1].auc
     (tied / "validation.csv").write_text("image_id,label\n")
-    with pytest.raises(InputError, match=r"not a table of image_id, label and probability"):
+    with pytest.raises(InputError, match=r"validation\.csv is damaged \(it has no 'probability'\)"):
         candidates.candidates(params)
     (tied / "validation.csv").unlink()
     with pytest.raises(InputError, match=r"validation\.csv is missing"):

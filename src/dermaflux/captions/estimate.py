@@ -6,6 +6,7 @@ Reads the metadata of corpus/ and the cache of answers; prints. Run with
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,8 @@ def estimate(section: Caption, images: pd.DataFrame, cache: AnswerCache | None) 
 
 def run(params: Params, rate: float) -> None:
     """Print the estimate at `rate` requests per second."""
+    if not math.isfinite(rate):
+        raise InputError(f"--rate is {rate}; give the requests per second as a number, such as 10")
     section = params.caption
     images = table.metadata(paths.CORPUS, ["label", "modality", "scale", "sha256"])
     cache = _open_cache(section)

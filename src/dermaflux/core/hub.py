@@ -5,11 +5,10 @@ Reads and writes nothing.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, one_line
 
 
 @contextmanager
@@ -26,7 +25,11 @@ def opening(
 
     try:
         yield
-    except (OSError, ValueError, ImportError, SafetensorError, errors.HfHubHTTPError) as error:
+    except (
+        *(OSError, ValueError, ImportError, SafetensorError, errors.HfHubHTTPError),
+        # Of loaders that meet a JSON file of another content.
+        *(KeyError, TypeError, AttributeError, IndexError, RecursionError),
+    ) as error:
         kinds = {type(cause) for cause in _causes(error)}
         if errors.GatedRepoError in kinds:
             reason = (
@@ -41,8 +44,7 @@ def opening(
                 "run `hf auth login`"
             )
         else:
-            first = str(error).split(". ")[0]
-            summary = textwrap.shorten(first, 200, placeholder=" ...")
+            summary = one_line(str(error).split(". ")[0], 200)
             reason = f"cannot be opened ({summary}); {instead}"
         raise InputError(f"{parameter} {repository} {reason}") from None
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
+from dermaflux.core.files import reading
 from dermaflux.errors import InputError
 from dermaflux.params import Params, load, yaml_file
 from dermaflux.sweeps.dvc_experiments import Files
@@ -69,7 +71,11 @@ def read(run: Run, revision: str) -> Experiment:
     for architecture in params.train.architectures:
         for seed in params.train.seeds:
             cell = paths.cell(architecture, seed)
-            content = json.loads(files.text(f"{paths.EVALUATIONS / cell}.json"))
+            file = paths.EVALUATIONS / f"{cell}.json"
+            with reading(file, f"experiment {run.name} again"):
+                content = json.loads(files.text(str(file)))
+                for arm in params.train.arms:
+                    _ = content[arm]
             rows = _predictions(files, str(paths.EVALUATIONS / cell / "predictions.csv"))
             first = rows if first is None else first
             if list(first["image_id"]) != list(rows["image_id"]):
@@ -111,5 +117,7 @@ def _zero_shot(files: Files, params: Params, test_rows: pd.DataFrame) -> dict[st
 def _predictions(files: Files, path: str) -> pd.DataFrame:
     import pandas as pd
 
-    with files.open(path) as file:
-        return pd.read_csv(file)
+    with files.open(path) as file, reading(Path(path), "the experiment again"):
+        rows = pd.read_csv(file)
+        _ = rows["image_id"], rows["label"]
+        return rows

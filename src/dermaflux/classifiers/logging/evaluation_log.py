@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dermaflux import paths
 from dermaflux.classifiers.logging import mlflow_runs, mlflow_view, plots
 from dermaflux.core.arrays import Array
-from dermaflux.core.files import write_json
+from dermaflux.core.files import read_json, write_json
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.metrics import calibration
 from dermaflux.params import Params
@@ -42,7 +42,7 @@ def log(
     folder = paths.CLASSIFIERS / cell / arm
     from dermaflux.classifiers.model import network
 
-    config = network.read_config(folder)
+    config = read_json(folder / "config.json", network.WRITER, "n_real")
     parameters = mlflow_runs.arm_parameters(params, architecture, seed, arm, config["n_real"])
     parent = mlflow_runs.parent(params, parameters, "evaluate")
     name = mlflow_runs.name(parameters)

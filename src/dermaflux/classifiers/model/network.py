@@ -234,8 +234,8 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
     Raises `InputError` when the folder is not a classifier's.
     """
-    config = read_config(folder)
     weights = read_tensors(folder / "model.safetensors", WRITER)
+    config = read_config(folder)
     model = build(config)
     try:
         model.load_state_dict(weights)
