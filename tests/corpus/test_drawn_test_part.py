@@ -150,7 +150,9 @@ def test_the_last_lines_say_what_was_drawn(
     ]
     assert (told["fraction"], told["seed"], told["sources"]) == (0.2, 0, {"clinic": len(test)})
     assert "the test split was drawn here by patient, lesion and duplicate group" in printed
-    assert f"seed 0): {len(test)} of 24 images" in printed
+    assert f"seed 0): {len(test)} of 24 images ({len(test) / 24:.1%})" in printed
+    strays = abs(len(test) / 24 / 0.2 - 1) > 0.25
+    assert ("few groups stray from that share" in printed) == strays
 
 
 def test_without_a_fraction_nothing_is_decoded(

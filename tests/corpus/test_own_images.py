@@ -102,8 +102,15 @@ def test_mistakes_in_the_parameters_are_one_sentence(tmp_path: Path) -> None:
         discover(tmp_path, ["other"], [OwnDataset(name="clinic", folder="kaggle2")])
     with pytest.raises(ValidationError, match="only one of csv and columns"):
         OwnDataset(name="clinic", folder="ours", csv="table.csv")
-    with pytest.raises(ValidationError, match="pattern"):
-        OwnDataset(name="clinic", folder="../elsewhere")
+    for path in ("../elsewhere", "hospital/2019", "C:\\lesions", "..", "/"):
+        with pytest.raises(ValidationError, match="is no name of a folder directly in the data"):
+            OwnDataset(name="clinic", folder=path)
+    assert OwnDataset(name="clinic", folder="./ours/").folder == "ours"
+    (tmp_path / "Hospital").mkdir()
+    with pytest.raises(InputError, match="correct the name .folders there: 'Hospital', 'kaggle2'"):
+        discover(tmp_path, [], [OwnDataset(name="clinic", folder="hospital")])
+    with pytest.raises(InputError, match="'Kaggle-2', which may mean 'kaggle2'; known"):
+        discover(tmp_path, ["Kaggle-2"])
 
 
 DERM7PT = {"csv": "meta.csv", "labels": {"nevus": "benign", "melanoma": "malignant"}}

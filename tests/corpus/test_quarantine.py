@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +21,9 @@ from dermaflux.core import table
 from dermaflux.corpus import ingest
 from dermaflux.corpus.decoding import decode
 from dermaflux.corpus.decoding.decode import CorpusImage, Rule
+from dermaflux.errors import sentence_for
 from dermaflux.sources.adapter import Problem
+from dermaflux.sources.reading.files import walk_images
 from dermaflux.sources.reading.tables import read_csv
 
 RULE = Rule(None, 95)
@@ -90,6 +95,32 @@ def test_a_file_without_permission_is_named(folder: Path) -> None:
     path.chmod(0)
     ingest.run(settings())
     assert quarantined()["kaggle2/train/Benign/locked.jpg"]["rule"] == "unreadable"
+
+
+def test_a_folder_without_permission_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(path: str, real: Any = os.scandir) -> Any:  # root may list every folder
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    (tmp_path / "locked").mkdir()
+    assert list(walk_images(tmp_path / "absent")) == []
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError) as caught:
+        list(walk_images(tmp_path))
+    assert "locked' cannot be used: this user may not read" in str(sentence_for(caught.value))
+
+
+def test_names_that_are_no_text_are_left_out_by_their_bytes(folder: Path) -> None:
+    save(random_image(713), folder / "7.jpg")
+    (folder / "7.jpg").rename(os.fsdecode(bytes(folder) + b"/b\xf6se.jpg"))  # of a Latin-1 archive
+    other = os.fsdecode(bytes(folder.parents[2]) + b"/and\xe8re/1.jpg")
+    save(random_image(714), Path(other))
+    ingest.run(settings())
+    assert quarantined()["kaggle2/train/Benign/b\\udcf6se.jpg"]["rule"] == "file-name"
+    assert list(json.loads(paths.INGEST_REPORT.read_text())["unread"]) == ["and\udce8re"]
 
 
 def test_rows_and_images_without_each_other_and_names_used_twice(folder: Path) -> None:

@@ -167,6 +167,8 @@ def test_what_does_not_match_is_said_with_both_sides(tmp_path: Path) -> None:
         "1 name in t.csv matched an image whose name is written differently, such as '3' and "
         "'003.jpg'"
     )
+    alike = clinic(tmp_path / "alike", [nfd("ä.jpg")], ["ä.jpg"])
+    assert (rewritten_example(alike) or "").endswith("look alike and differ in their Unicode form")
     whole = clinic(tmp_path / "whole", ["a.jpg"], ["a"])
     assert (unmatched_example(whole), rewritten_example(whole)) == (None, None)
 

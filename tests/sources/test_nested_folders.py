@@ -113,6 +113,23 @@ def test_every_dataset_is_read_through_folders_in_folders(name: str, tmp_path: P
         assert read(data, name) == plain, wrapper
 
 
+def test_renamed_folders_and_the_competition_of_isic2020(tmp_path: Path) -> None:
+    rows = "image_name,patient_id,target\na,P,0\nb,P,1\n"
+    touch(tmp_path / "siim", "jpeg/train/a.jpg", "jpeg/train/b.jpg", "jpeg/test/c.jpg")
+    (tmp_path / "siim/train.csv").write_text(rows)
+    touch(tmp_path / "MED-NODE", "melanoma/1.jpg", "naevus/1.jpg")
+    touch(tmp_path / "lost+found", "1.jpg")
+    datasets, unread = discover(tmp_path, [])
+    assert {d.source.name: d.root.name for d in datasets} == {
+        "mednode": "MED-NODE",
+        "isic2020": "siim",
+    }
+    assert unread == []
+    for dataset in datasets:
+        labels = [record.facts.label for record in dataset.source.read(dataset.root)]
+        assert sorted(map(str, labels)) == ["benign", "malignant"]
+
+
 def test_two_folders_that_could_be_a_dataset_are_left_and_told(tmp_path: Path) -> None:
     build(tmp_path / "mednode", "mednode")
     build(tmp_path / "backup/first", "kaggle2")

@@ -74,6 +74,10 @@ def test_a_placeholder_is_null_counted_and_costs_no_image(tmp_path: Path, column
         ("0 0 0 0.0 NA", "null null null null null"),
         ("101 101.0 101.00 IP_0000001 p101", "101 101 101 IP_0000001 p101"),
         ("-1 007 007.0 1 -999", "null 007 007 1 null"),
+        # One patient as several people type it, under the first spelling; never two as one.
+        ("p01 P01 P02 P1", "P01 P01 P02 P1"),
+        ("7 007 7.0 70", "007 007 007 70"),
+        ("M\u00fcller MU\u0308LLER Muller", "MU\u0308LLER MU\u0308LLER Muller"),
     ],
 )
 def test_ids_of_one_patient_are_one_id(tmp_path: Path, values: str, ids: str) -> None:
@@ -120,7 +124,13 @@ def test_a_column_of_folds_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zero", [0, 0.0, "0", "0.0", False, "FALSE"])
-@pytest.mark.parametrize("values", ["0 1", "0.0 1.0", "False True", "FALSE TRUE", "00 01"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        *("0 1", "0.0 1.0", "False True", "FALSE TRUE", "00 01", "0,0 1,0"),
+        *("no yes", "FALSCH WAHR", "nein ja", "FAUX VRAI", "FALSO VERDADERO", "non oui"),
+    ],
+)
 def test_labels_in_numbers(tmp_path: Path, zero: object, values: str) -> None:
     one = {False: True, "FALSE": "TRUE", "0": "1", "0.0": "1.0"}.get(str(zero), True)
     records = read(tmp_path, "dx", values.split(), {zero: "benign", one: "malignant"})
@@ -133,7 +143,8 @@ def test_words_that_the_mapping_lacks_are_listed_at_once(tmp_path: Path) -> None
         read(tmp_path, "dx", words)
     assert str(caught.value) == (
         f"{tmp_path}/ours/t.csv: ingest.own 'clinic' knows no word of the column 'dx': 'nv' 3, "
-        "'mel' 2, 'bcc' 1; say what each means, such as labels: {'nv': benign}"
+        "'mel' 2, 'bcc' 1; say in labels whether each is benign, malignant or indeterminate, such "
+        "as labels: {'nv': ..., 'mel': ...}"
     )
     # Where some are known, the others are left out and counted, and nothing becomes a default.
     facts = [record.facts for record in read(tmp_path, "dx", words, {"NV": "benign"})]

@@ -92,8 +92,13 @@ _PARTS: dict[str, Part] = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "trainvalid"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation"), "train"),
     **dict.fromkeys(("dev", "devel", "development", "tune", "tuning"), "train"),
-    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("trainings", "validierung", "validierungs", "entrenamiento"), "train"),
+    **dict.fromkeys(("validación", "validação", "entraînement", "treino"), "train"),
+    **dict.fromkeys(("test", "testing", "tst", "holdout", "heldout", "teste", "prueba"), "test"),
 }
+_PART_NOUN = re.compile(
+    r"(data|sub)?(sets?|split|part|partition|data|daten|datensatz|images?|imgs?|bilder)$"
+)
 
 
 @lru_cache(maxsize=1 << 10)
@@ -103,8 +108,8 @@ def part(text: str) -> Part | None:
     A validation part belongs to training, from which validation is drawn anew. Names that others
     use for either, such as evaluation, give None.
     """
-    word = re.sub(r"[\W_]+", "", text.casefold())
-    return _PARTS.get(word) or _PARTS.get(re.sub(r"(data|sub)?(set|split|part|data)$", "", word))
+    word = re.sub(r"[\W_]+", "", unicodedata.normalize("NFC", text).casefold())
+    return _PARTS.get(word) or _PARTS.get(_PART_NOUN.sub("", word))
 
 
 @lru_cache(maxsize=1 << 10)

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.files import read_json, reading, write_json, write_text
-from dermaflux.core.vocabulary import LABELS
 from dermaflux.corpus import ingest_report, require
 from dermaflux.corpus.decoding.decode import Rule, Task
 from dermaflux.corpus.decoding.decode_cache import DecodeCache, open_cache
 from dermaflux.corpus.decoding.map_batches import map_batches
 from dermaflux.corpus.duplicates import search
+from dermaflux.corpus.screening import screen
 from dermaflux.corpus.shared_folders import once
 from dermaflux.corpus.splitting import policies
 from dermaflux.corpus.splitting.records import DecodedItem, Item, Rejection
@@ -32,7 +32,7 @@ from dermaflux.corpus.splitting.selection import Selection, select
 from dermaflux.errors import InputError, quoted
 from dermaflux.sources import paper_counts
 from dermaflux.sources.adapter import Facts, Problem, Record
-from dermaflux.sources.discovery import DVC_CACHE, Dataset, discover
+from dermaflux.sources.discovery import Dataset, discover
 from dermaflux.sources.reading.files import walk_images
 from dermaflux.sources.reading.names import without_suffix
 from dermaflux.sources.reading.unmatched import (
@@ -60,7 +60,7 @@ def run(params: Params) -> None:
         once(item for dataset in datasets for item in read(dataset, data, passed_over)),
         key=lambda item: (item.image_id, item.location),
     )
-    for line in ingest_report.unread_lines(items):
+    for line in ingest_report.unread_lines(items) + ingest_report.test_folder_lines(items):
         print(line)
     _print_names(items, passed_over)
     usable, rejections = screen(items, settings.licences)
@@ -190,41 +190,6 @@ def read(dataset: Dataset, data: Path, passed_over: Counter[str] | None = None) 
                 name = without_suffix(path.relative_to(dataset.root).as_posix())
                 record = Record(name, path, None, "train", Facts(problem=problem))
                 yield Item(dataset, record, path.relative_to(data).as_posix())
-
-
-def screen(items: Sequence[Item], licences: Sequence[str]) -> tuple[list[Item], list[Rejection]]:
-    """Images with a label, and all other items; of equal ids the first location stays."""
-    usable: list[Item] = []
-    rejections: list[Rejection] = []
-    seen: dict[str, str] = {}
-    for item in items:
-        problem = item.record.facts.problem
-        if problem is None and item.image_id in seen:
-            first = seen[item.image_id]
-            problem = Problem("repeated-id", f"{first} has the same name; rename one of the files")
-        if problem is None and item.record.facts.label not in LABELS:
-            problem = Problem("no-label", "nothing says whether it is benign; add its label")
-        if problem is None and licences and item.licence not in licences:
-            reason = f"its licence {item.licence} is not among ingest.licences; add it there"
-            problem = Problem("licence", reason)
-        if problem is None and _leads_outside(item):
-            reason = "it is a link out of the dataset's folder; copy the file into it"
-            problem = Problem("outside-folder", reason)
-        if problem is not None:
-            rejections.append(Rejection(item, "source", problem))
-            continue
-        seen[item.image_id] = item.location
-        usable.append(item)
-    return usable, rejections
-
-
-def _leads_outside(item: Item) -> bool:
-    """Whether the file is a link to something that the hash of the data folder does not cover."""
-    path, root = str(item.record.path), os.path.realpath(item.dataset.root)
-    if not os.path.islink(path):
-        return False
-    target = os.path.realpath(path)
-    return not target.startswith(root + os.sep) and DVC_CACHE not in target
 
 
 def _task(item: Item, settings: Ingest) -> Task:

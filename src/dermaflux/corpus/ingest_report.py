@@ -21,6 +21,7 @@ from dermaflux.corpus.splitting.splits import LEAK_COLUMNS
 from dermaflux.errors import quoted
 from dermaflux.paths import QUARANTINE
 from dermaflux.sources.discovery import Dataset
+from dermaflux.sources.folder_parts import test_folder
 from dermaflux.sources.reading.own_values import listed
 
 _LISTED = 20  # values of a column that nothing knows, commonest first
@@ -57,6 +58,7 @@ def leaks_csv(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 _RULES = 3  # named in a line
+_STRAYS = 0.25  # of the share asked for
 
 
 def per_dataset(
@@ -140,13 +142,20 @@ def outcome(report: Mapping[str, Any]) -> list[str]:
 
 def _drawn_sentence(drawn: Mapping[str, Any]) -> str:
     """How the test part was drawn, in one sentence without a full stop."""
-    unknown = drawn["without_patient"]
+    unknown, share = drawn["without_patient"], drawn["images"] / max(drawn["of"], 1)
+    patients = f"of {drawn['patients']:,} known patients" if drawn["patients"] else ""
+    joint = " and " if patients and unknown else ""
+    without = f"{unknown:,} images without a patient id" if unknown else ""
+    without = without if patients or not unknown else "none with a patient id"
+    # A hash decides for each group on its own, which is what lets new images move no old ones.
+    strays = drawn["fraction"] and abs(share / drawn["fraction"] - 1) > _STRAYS
     return (
         "No kept image is in a published test part, so the test split was drawn here by patient, "
         f"lesion and duplicate group (ingest.test_fraction {drawn['fraction']:g}, seed "
-        f"{drawn['seed']}): {drawn['images']:,} of {drawn['of']:,} images, {drawn['benign']:,} "
-        f"benign and {drawn['malignant']:,} malignant, of {drawn['patients']:,} known patients"
-        + (f" and {unknown:,} images without a patient id" if unknown else "")
+        f"{drawn['seed']}): {drawn['images']:,} of {drawn['of']:,} images ({share:.1%}), "
+        f"{drawn['benign']:,} benign and {drawn['malignant']:,} malignant, "
+        f"{patients}{joint}{without}"
+        + (", since a hash draws each group and few groups stray from that share" if strays else "")
     )
 
 
@@ -213,6 +222,21 @@ def unread_lines(items: Sequence[Item]) -> list[str]:
         f"{rows[source]} rows: {listed(values)}"
         for source, columns in _unread_values(items).items()
         for column, values in columns.items()
+    ]
+
+
+def test_folder_lines(items: Sequence[Item]) -> list[str]:
+    """One sentence per own dataset whose folders make test images by more than the word test."""
+    counts: dict[str, Counter[str]] = {}
+    for item in items:
+        record, dataset = item.record, item.dataset
+        if record.path and record.split == "test" and not dataset.source.markers:
+            name = test_folder(record.path.relative_to(dataset.root).parts[:-1])
+            if name and record.facts.split is None and name.casefold() != "test":
+                counts.setdefault(dataset.source.name, Counter())[name] += 1
+    return [
+        f"{source}: test images by the name of a folder: {listed(names)}"
+        for source, names in counts.items()
     ]
 
 

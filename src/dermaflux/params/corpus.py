@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from dermaflux.errors import quoted
 from dermaflux.params.fields import (
     CountRange,
     Fraction,
@@ -40,12 +42,25 @@ class OwnColumns(Section):
     """A licence such as CC-BY, where images differ."""
 
 
+def _top_folder(folder: Any) -> Any:
+    """A folder's name, without a slash behind it; refused when it is a path."""
+    if not isinstance(folder, str):
+        return folder
+    name = folder.rstrip("/\\").removeprefix("./")
+    if not name or name in (".", "..") or re.search(r"[/\\]", name):
+        raise ValueError(
+            f"{quoted(folder)} is no name of a folder directly in the data folder; write only that "
+            "name, since images are read at any depth below it, or set data to the folder around it"
+        )
+    return name
+
+
 class OwnDataset(Section):
     """A team's own images: a folder tree, with or without a CSV file."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
     """Prefix of the image ids."""
-    folder: Annotated[str, Field(pattern=r"^[^/\\]+$", max_length=255)]
+    folder: Annotated[str, Field(max_length=255), BeforeValidator(_top_folder)]
     """Name of a folder directly in the data folder."""
     csv: PathText | None = None
     """CSV file in that folder; without it, folder names give the labels."""

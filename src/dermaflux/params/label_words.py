@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -14,17 +15,26 @@ from dermaflux.params.fields import Header, Label
 WHOLE_NUMBER = r"(\d+)(?:[.,]0*)?(?:[eE][+-]?0+)?"
 """A whole number as columns of integers or floats have it: 2, 2., 2.0, 2,0 or 2.000e+00."""
 
+_TRUTH_VALUES = {
+    **dict.fromkeys(("true", "yes", "wahr", "ja", "vrai", "oui", "verdadero", "sí"), "1"),
+    **dict.fromkeys(("verdadeiro", "sim", "vero", "waar"), "1"),
+    **dict.fromkeys(("false", "no", "falsch", "nein", "faux", "non", "falso", "não"), "0"),
+    **dict.fromkeys(("onwaar", "nee"), "0"),
+}
+"""Truth values of spreadsheets and of people, in the languages in which Excel is common."""
+
 
 @lru_cache(maxsize=1 << 10)
 def label_word(text: str) -> str:
     """A label's word as tables and mappings are compared: without case, and numbers by value.
 
-    ``1``, ``01``, ``1.0``, ``TRUE`` and ``yes`` are one word, as are ``0``, ``false`` and ``no``.
+    ``1``, ``01``, ``1.0``, ``TRUE`` and ``yes`` are one word, as are ``0``, ``false`` and ``no``;
+    so are ``WAHR``, ``VRAI`` or ``oui``, since Excel writes truth values in the user's language.
     """
-    word = text.strip().casefold()
+    word = unicodedata.normalize("NFC", text).strip().casefold()
     if match := re.fullmatch(WHOLE_NUMBER, word):
         return match[1].lstrip("0") or "0"
-    return {"true": "1", "yes": "1", "false": "0", "no": "0"}.get(word, word)
+    return _TRUTH_VALUES.get(word, word)
 
 
 def _as_words(labels: Any) -> Any:

@@ -6,6 +6,7 @@ Reads folder listings only.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from dermaflux.params import OwnDataset
 from dermaflux.sources import folder
 from dermaflux.sources.adapter import Source
 from dermaflux.sources.reading import csv_table
-from dermaflux.sources.reading.files import image_files, is_image, walk_images
+from dermaflux.sources.reading.files import image_files, is_image, is_leftover_folder, walk_images
 from dermaflux.sources.reading.folders import subfolders
 from dermaflux.sources.registry import SOURCES
 
@@ -72,19 +73,29 @@ def _locate(data: Path, children: Sequence[Path], source: Source) -> Dataset | N
             markers = ", ".join(source.markers + source.shared_markers)
             raise InputError(
                 f"{named} holds none of {markers}; unpack {source.title} there as published "
-                f"({source.url})"
+                f"({source.url}), or remove that folder"
             )
         return Dataset(source, named, (named,))
     if _matches(source, data):
         present = set(os.listdir(data))
         claimed = tuple(data / name for name in source.claims if name in present)
         return Dataset(source, data, claimed)
-    roots = [child for child in children if child.name not in SOURCES and _matches(source, child)]
+    roots = [
+        child
+        for child in children
+        if child.name not in SOURCES
+        and _matches(source, child, named=_bare(child.name) == source.name)
+    ]
     if len(roots) > 1:
         raise InputError(
             f"{roots[0]} and {roots[1]} both look like {source.title}; keep one of them"
         )
     return Dataset(source, roots[0], (roots[0],)) if roots else None
+
+
+def _bare(name: str) -> str:
+    """A name's letters and digits: ``PAD-UFES-20`` and ``padufes20`` are one dataset."""
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def _wrapped(folders: Iterable[Path], source: Source, named: bool = False) -> Dataset | None:
@@ -118,6 +129,7 @@ def _own_datasets(data: Path, children: Sequence[Path], own: Sequence[OwnDataset
             raise InputError(
                 f"ingest.own {entry.name!r} names the folder {quoted(str(root))}, which does not "
                 "exist; copy the images there or correct the name"
+                + _folders(children, entry.folder)
             )
         if entry.name in SOURCES:
             raise InputError(
@@ -224,8 +236,13 @@ def discover(
     for name in wanted:
         if name not in known_names:
             known = ", ".join(known_names)
-            raise InputError(f"ingest.sources names {name!r}; known datasets are {known}")
+            same = [other for other in known_names if _bare(other) == _bare(name)]
+            hint = f", which may mean {same[0]!r}" if same else ""
+            raise InputError(f"ingest.sources names {name!r}{hint}; known datasets are {known}")
     children = sorted(child for child in data.iterdir() if child.is_dir())
+    named = [data / entry.folder for entry in own]
+    # A disk's lost+found may not even be listed.
+    children = [c for c in children if c in named or not is_leftover_folder(c.name)]
     own_datasets = _own_datasets(data, children, own)
     others = [child for child in children if all(child != d.root for d in own_datasets)]
     datasets = _all_located(data, others) + own_datasets
@@ -247,8 +264,9 @@ def discover(
     return chosen, _unread(data, children, datasets, chosen)
 
 
-def _folders(children: Sequence[Path]) -> str:
+def _folders(children: Sequence[Path], like: str = "") -> str:
     """The folders that an entry of `ingest.own` could name, as an addition to a sentence."""
+    children = sorted(children, key=lambda child: _bare(child.name) != _bare(like))
     names = ", ".join(quoted(child.name) for child in children[:3])
     return f" (folders there: {names}{' and others' if len(children) > 3 else ''})" if names else ""
 

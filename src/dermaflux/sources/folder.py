@@ -2,8 +2,8 @@
 
 Reads images at any depth. The innermost folder that says benign or malignant (in any case, also as
 a part such as ``Skin_Malignant``) gives the label, never the file name, and none where folders
-disagree or cast doubt on it (see `folder_words`); below a folder called ``test``, images belong to
-the test part.
+disagree or cast doubt on it (see `folder_words`); below a folder called ``test``, in any of the
+ways of `folder_parts`, images belong to the test part. Masks beside the photographs are left out.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from functools import cache
 from pathlib import Path
 
 from dermaflux.params import OwnDataset
-from dermaflux.sources.adapter import Facts, Problem, Record, Source, Split
+from dermaflux.sources.adapter import Facts, Problem, Record, Source
+from dermaflux.sources.folder_parts import mask, part_of
 from dermaflux.sources.folder_words import FolderWords
 from dermaflux.sources.reading.files import own_names, walk_images
+from dermaflux.sources.reading.names import without_suffix
 
 LABELS = {"benign": "benign", "malignant": "malignant", "indeterminate": "indeterminate"}
 
@@ -23,11 +25,6 @@ LABELS = {"benign": "benign", "malignant": "malignant", "indeterminate": "indete
 def labels_of(own: OwnDataset) -> dict[str, str]:
     """Lower-case words and the labels they mean."""
     return LABELS | {word.lower(): label for word, label in own.labels.items()}
-
-
-def split_of(folders: tuple[str, ...], default: Split) -> Split:
-    """`test` below a folder of that name."""
-    return "test" if any(folder.lower() == "test" for folder in folders) else default
 
 
 def source(own: OwnDataset) -> Source:
@@ -40,9 +37,13 @@ def source(own: OwnDataset) -> Source:
         relative = (path.relative_to(root) for path in walk_images(root))
         for original, path in own_names(relative):
             folders = path.parts[:-1]
-            label = label_of(folders)
-            facts = Facts(problem=label) if isinstance(label, Problem) else Facts(label=label)
-            yield Record(original, root / path, None, split_of(folders, own.split), facts)
+            label, part = label_of(folders), part_of(folders, own.split)
+            problem = mask(folders, without_suffix(path.name))
+            for said in (label, part):
+                problem = problem or (said if isinstance(said, Problem) else None)
+            facts = Facts(None if isinstance(label, Problem) else label, problem=problem)
+            split = own.split if isinstance(part, Problem) else part
+            yield Record(original, root / path, None, split, facts)
 
     return own_source(own, read)
 

@@ -44,7 +44,7 @@ DOUBTS = (
 )
 """Words that turn or weaken what stands beside them, in the languages of published datasets."""
 
-_PLAIN = _set(
+PLAIN = _set(
     "a all and at by for from in is of on the to with class classes label labels category group "
     "type kind folder dir set subset part split fold batch series train training val valid "
     "validation dev test testing holdout image images img imgs pic pics picture pictures photo "
@@ -214,7 +214,7 @@ class FolderWords:
             longer |= {label for part, label in self._long.items() if part in word and not known}
         doubtful = bool(longer) or any(word in _UNCERTAINTIES for word in words)
         if any(word in _NEGATIONS for word in words):
-            doubtful = doubtful or all(word in DOUBTS or word in _PLAIN for word in words)
+            doubtful = doubtful or all(word in DOUBTS or word in PLAIN for word in words)
         if same or doubtful:
             return _Unclear(frozenset(same | longer), doubtful, False, words)
         return None
@@ -239,7 +239,7 @@ def _leaves(word: str, labels: frozenset[str]) -> bool:
     """Whether a word leaves the labels beside it as they are."""
     if word in DOUBTS:
         return False
-    if word in _PLAIN or any(character.isdecimal() for character in word):
+    if word in PLAIN or any(character.isdecimal() for character in word):
         return True
     return all(word in _CONSISTENT.get(label, ()) for label in labels)
 

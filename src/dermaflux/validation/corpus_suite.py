@@ -149,7 +149,8 @@ def checks(params: Params, corpus: pd.DataFrame) -> list[Check]:
         ),
         Check(
             "split vocabulary",
-            f"the splits are {', '.join(table.SPLITS)}, and none is empty",
+            f"the splits are {', '.join(table.SPLITS)}, and none is empty; ingest draws a "
+            "test part where ingest.test_fraction is set",
             "ExpectColumnDistinctValuesToEqualSet",
             {"column": "split", "value_set": list(table.SPLITS)},
         ),

@@ -201,6 +201,7 @@ def _failure(suite: str, result: ExpectationValidationResult) -> dict[str, Any]:
     details, config = result.result, _config(result)
     rows = details.get("partial_unexpected_index_list") or []
     mismatched = details.get("details", {}).get("mismatched", {})
+    missing = ", ".join(f"no {value}" for value in details.get("partial_missing_list") or ())
     return {
         "suite": suite,
         "name": config.meta["name"],
@@ -210,7 +211,7 @@ def _failure(suite: str, result: ExpectationValidationResult) -> dict[str, Any]:
         "of": details.get("element_count"),
         "examples": sorted({str(row["image_id"]) for row in rows if "image_id" in row}),
         "values": [str(value) for value in details.get("partial_unexpected_list", [])],
-        "observed": mismatched if mismatched else details.get("observed_value"),
+        "observed": mismatched or missing or details.get("observed_value"),
         # An expectation on an absent column cannot be evaluated at all.
         "evaluated": bool(details),
     }
@@ -256,7 +257,8 @@ def _sentence(failed: Sequence[dict[str, Any]]) -> str:
     elif not first["evaluated"]:
         outcome = "could not be evaluated, because a column it needs is missing"
     else:
-        outcome = f"fails, with {first['observed']} observed"
+        observed = "no such row" if first["observed"] is None else first["observed"]
+        outcome = f"fails, with {observed} observed"
     others = f" ({len(failed) - 1} more fail)" if len(failed) > 1 else ""
     return (
         f"expectation {first['name']!r} of the {first['suite']} suite, that "

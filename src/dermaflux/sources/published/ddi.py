@@ -15,14 +15,14 @@ from dermaflux.core import vocabulary
 from dermaflux.sources.adapter import Counts, Facts, Record, Source
 from dermaflux.sources.reading.files import by_stem, has_images, image_files, join
 from dermaflux.sources.reading.folders import unwrapped
-from dermaflux.sources.reading.tables import BOOLEANS, OptionalValues, Row, bad_value, read_csv
+from dermaflux.sources.reading.tables import OptionalValues, Row, bad_value, read_csv, truth_value
 
 _FOLDER = "ddidiversedermatologyimages"
 _TABLE = "ddi_metadata.csv"
 
 
 def _facts(row: Row) -> Facts:
-    flag = BOOLEANS.get(row.values["malignant"].lower())
+    flag = truth_value(row.values["malignant"])
     if flag is None:
         return Facts(problem=bad_value(row, "malignant", "it must be True or False"))
     optional = OptionalValues()

@@ -1,7 +1,8 @@
 """ISIC 2020 challenge (SIIM-ISIC): its test labels are hidden, so only the training part is read.
 
 Reads ``train/*.jpg``, ``ISIC_2020_Training_GroundTruth_v2.csv`` (with lesion ids) or the older
-``ISIC_2020_Training_GroundTruth.csv``, and ``ISIC_2020_Training_Duplicates.csv``.
+``ISIC_2020_Training_GroundTruth.csv``, and ``ISIC_2020_Training_Duplicates.csv``; of Kaggle's copy
+``jpeg/train/*.jpg`` and ``train.csv``.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from dermaflux.sources.reading.files import by_stem, join
 from dermaflux.sources.reading.folders import nested_image_files
 from dermaflux.sources.reading.names import row_name
 from dermaflux.sources.reading.tables import (
-    BOOLEANS,
     OptionalValues,
     Row,
     bad_value,
     read_csv,
     stated,
+    truth_value,
 )
 
 _TRUTH = "ISIC_2020_Training_GroundTruth.csv"
 _TRUTH_V2 = "ISIC_2020_Training_GroundTruth_v2.csv"
 _ZIP = "ISIC_2020_Training_JPEG"  # "Extract all" of Windows keeps the zip file's name
+_KAGGLE, _KAGGLE_IMAGES = "train.csv", "jpeg/train"  # siim-isic-melanoma-classification
 _DUPLICATES = "ISIC_2020_Training_Duplicates.csv"
 
 
 def _facts(row: Row) -> Facts:
     target = row.values["target"]
-    flag = BOOLEANS.get(target.lower())
+    flag = truth_value(target)
     if flag is None:
         return Facts(problem=bad_value(row, "target", "it must be 0 or 1"))
     label = "malignant" if flag else "benign"
@@ -52,12 +54,13 @@ def _facts(row: Row) -> Facts:
 
 def read(root: Path) -> Iterator[Record]:
     """Records of the training part, from the newer ground truth where both are there."""
-    newer = root / _TRUTH_V2
-    truth = newer if newer.is_file() else root / _TRUTH
+    names = (_TRUTH_V2, _TRUTH, _KAGGLE)
+    truth = next((root / name for name in names if (root / name).is_file()), root / _TRUTH)
     optional = ("lesion_id", "benign_malignant", "diagnosis")
     rows = read_csv(truth, ("image_name", "patient_id", "target"), optional)
-    images = by_stem(nested_image_files(root / "train") or nested_image_files(root / _ZIP))
-    yield from join(images, rows, "image_name", _facts, "train")
+    folders = ("train", _ZIP, _KAGGLE_IMAGES)
+    images = next(filter(None, (nested_image_files(root / name) for name in folders)), [])
+    yield from join(by_stem(images), rows, "image_name", _facts, "train")
 
 
 def pairs(root: Path) -> list[tuple[str, str]]:
@@ -78,8 +81,8 @@ SOURCE = Source(
     citation="Rotemberg et al. 2021 (10.1038/s41597-021-00815-z)",
     url="https://challenge.isic-archive.com/data/#2020",
     published_scale=512,
-    markers=(_TRUTH, _TRUTH_V2),
-    claims=("train", _ZIP, _TRUTH, _TRUTH_V2, _DUPLICATES),
+    markers=(_TRUTH, _TRUTH_V2, _KAGGLE_IMAGES),
+    claims=("train", _ZIP, "jpeg", _TRUTH, _TRUTH_V2, _KAGGLE, _DUPLICATES),
     read=read,
     pairs=pairs,
     counts={"train": Counts(33_126, 32_542, 584)},

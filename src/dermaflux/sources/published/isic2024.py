@@ -18,13 +18,13 @@ from dermaflux.sources.reading.files import ImageFile, by_stem, has_images, imag
 from dermaflux.sources.reading.folders import nested_image_files, unwrapped
 from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import (
-    BOOLEANS,
     OptionalValues,
     Row,
     bad_value,
     licence_of,
     read_csv,
     stated,
+    truth_value,
 )
 
 _KAGGLE = "train-metadata.csv"
@@ -36,7 +36,7 @@ _ABOUT = ("patient_id", "lesion_id", "copyright_license", "iddx_1", "iddx_full")
 
 def _facts(row: Row, target: str, about: Row) -> Facts:
     """Facts of a tile: `row` holds its target, `about` the columns `_ABOUT`, often the same row."""
-    flag = BOOLEANS.get(row.values[target].lower())
+    flag = truth_value(row.values[target])
     if flag is None:
         return Facts(problem=bad_value(row, target, "it must be 0 or 1"))
     verdict, problem = stated(about, "iddx_1").lower(), None

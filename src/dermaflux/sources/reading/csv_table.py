@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.params import OwnDataset
-from dermaflux.sources.adapter import Record, Source
-from dermaflux.sources.folder import own_source, split_of
+from dermaflux.sources.adapter import Problem, Record, Source
+from dermaflux.sources.folder import own_source
+from dermaflux.sources.folder_parts import part_of
 from dermaflux.sources.reading.delimited import shown
 from dermaflux.sources.reading.files import ImageFile, join, walk_images
 from dermaflux.sources.reading.names import without_suffix
@@ -37,7 +38,12 @@ def source(own: OwnDataset) -> Source:
         records = join(images, rows, columns.image, values.facts, own.split, "")
         for record in records:
             folders = record.path.relative_to(root).parts[:-1] if record.path else ()
-            split = record.facts.split or split_of(folders, own.split)
-            yield replace(record, split=split)
+            split = record.facts.split or part_of(folders, own.split)
+            if isinstance(split, Problem):
+                problem = record.facts.problem or split
+                facts = replace(record.facts, problem=problem)
+                yield replace(record, facts=facts, split=own.split)
+            else:
+                yield replace(record, split=split)
 
     return own_source(own, read)

@@ -89,13 +89,19 @@ def is_leftover_folder(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFTOVER_FOLDERS
 
 
+def _raise(error: OSError) -> None:
+    # A folder that this user may not open would be passed over, with all of its images.
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 def walk_images(folder: Path, passed_over: Counter[str] | None = None) -> Iterator[Path]:
     """Image files at any depth, in a fixed order.
 
     `passed_over` receives what is no image of anybody: how many files by a word such as ``._*``,
-    ``Thumbs.db`` or ``__MACOSX/``.
+    ``Thumbs.db`` or ``__MACOSX/``. Raises `OSError` when a folder cannot be listed.
     """
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_raise):
         for name in [name for name in folders if is_leftover_folder(name)]:
             folders.remove(name)
             if passed_over is not None:

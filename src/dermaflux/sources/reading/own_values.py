@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -32,11 +33,36 @@ def counts_from_zero(ids: Iterable[str]) -> bool:
     return single_digit and all(value.isdecimal() for value in known)
 
 
+def one_spelling(ids: Iterable[str]) -> dict[str, str]:
+    """Ids of a column -> one spelling of each, where they differ as people type them.
+
+    ``P01``, ``p01`` and ``P 01`` are one patient, as are ``007`` and ``7``, and two Unicode forms
+    of a name. Two patients taken for one cost nothing; one taken for two hides a leak.
+    """
+    spellings: dict[str, str] = {}
+    known = sorted({value for value in map(_identifier, ids) if value})
+    return {value: spellings.setdefault(_id_key(value), value) for value in known}
+
+
+def _identifier(text: str) -> str | None:
+    return vocabulary.identifier(text, zero=True)
+
+
+def _id_key(value: str) -> str:
+    key = "".join(unicodedata.normalize("NFC", value).casefold().split())
+    return (key.lstrip("0") or "0") if key.isdecimal() else key
+
+
 def listed(words: Counter[str]) -> str:
     """Words and how often they occur, as a sentence names them."""
     named = [f"{quoted(word)} {count}" for word, count in words.most_common(_LISTED)]
     more = len(words) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def _example(labels: Counter[str]) -> str:
+    """Two words as `labels` would hold them; what they mean is for the reader to say."""
+    return ", ".join(f"{quoted(word)}: ..." for word, _ in labels.most_common(2))
 
 
 class OwnValues:
@@ -56,12 +82,15 @@ class OwnValues:
             for column in (own.columns.patient_id, own.columns.lesion_id)
             if column
         }
+        self._spellings = {
+            column: one_spelling(row.values[column] for row in rows) for column in self._ids
+        }
         labels = Counter(text for row in rows if (text := self._label_text(row)))
         if labels and not any(label_word(text) in self._labels for text in labels):
             raise InputError(
                 f"{file}: ingest.own {own.name!r} knows no word of the column "
-                f"{quoted(own.columns.label)}: {listed(labels)}; say what each means, such as "
-                f"labels: {{{quoted(next(iter(labels)))}: benign}}"
+                f"{quoted(own.columns.label)}: {listed(labels)}; say in labels whether each is "
+                f"benign, malignant or indeterminate, such as labels: {{{_example(labels)}}}"
             )
         column = own.columns.split
         parts = Counter(text for row in rows if column and (text := stated(row, column)))
@@ -79,6 +108,7 @@ class OwnValues:
     def _id(self, optional: OptionalValues, row: Row, column: str | None) -> str | None:
         """An id that is unique across datasets."""
         value = optional.read(row, column, self._ids[column]) if column else None
+        value = self._spellings[column].get(value, value) if column and value else value
         return value if not value or _ARCHIVE_ID.fullmatch(value) else f"{self._name}:{value}"
 
     def facts(self, row: Row) -> Facts:

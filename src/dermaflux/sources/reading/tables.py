@@ -12,11 +12,9 @@ from typing import TypeVar
 
 from dermaflux.core import vocabulary
 from dermaflux.errors import InputError, quoted
+from dermaflux.params.label_words import label_word
 from dermaflux.sources.adapter import Problem
 from dermaflux.sources.reading import delimited
-
-BOOLEANS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
-"""Lower-case spellings of a truth value: integers, floats, Python's and a spreadsheet's words."""
 
 T = TypeVar("T")
 
@@ -61,10 +59,12 @@ def _rows(path: Path, layout: delimited.Layout, columns: list[str]) -> list[Row]
                     continue
                 if len(line) != width:
                     if any(line[width:]):
+                        r_export = " (in R: row.names = FALSE)" if len(line) == width + 1 else ""
                         raise InputError(
                             f"{delimited.shown(path)} has {len(line)} values and {width} columns "
-                            f"in line {lines.line_num}; name every column in the header and put "
-                            f"quotation marks round a value that holds {layout.separator!r}"
+                            f"in line {lines.line_num}; name every column in the header{r_export} "
+                            "and put quotation marks round a value that holds "
+                            f"{layout.separator!r}"
                         )
                     line = line[:width] + [""] * (width - len(line))
                 line.append("")  # the value of an absent column
@@ -98,6 +98,11 @@ class OptionalValues:
         return value
 
 
+def truth_value(text: str) -> bool | None:
+    """A truth value as integers, floats, Python and spreadsheets write it; None for others."""
+    return {"0": False, "1": True}.get(label_word(text))
+
+
 def stated(row: Row, column: str) -> str:
     """The text of a cell; empty where it is a placeholder."""
     text = row.values[column]
@@ -129,7 +134,7 @@ def one_hot(row: Row, classes: Iterable[str]) -> str | Problem:
     """The class whose column is 1 (``1``, ``1.0``); a `Problem` unless exactly one is."""
     chosen = []
     for name in classes:
-        flag = BOOLEANS.get(row.values[name].lower())
+        flag = truth_value(row.values[name])
         if flag is None:
             return bad_value(row, name, "it must be 0 or 1")
         if flag:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from dermaflux.errors import quoted
 from dermaflux.sources.adapter import Record
+from dermaflux.sources.reading.names import composed
 
 _WITHOUT_ROW = ("no-row", "outside-layout")
 
@@ -46,9 +47,12 @@ def rewritten_example(records: Iterable[Record]) -> str | None:
     if not different:
         return None
     first = different[0]
+    named, file = str(first.named), _file(first)
+    alike = named != file and composed(named) == composed(file)
     return (
         f"{_count(len(different), 'name')} in {_table(first)} matched an image whose name is "
-        f"written differently, such as {quoted(first.named)} and {quoted(_file(first))}"
+        f"written differently, such as {quoted(named)} and {quoted(file)}"
+        + (", which look alike and differ in their Unicode form" if alike else "")
     )
 
 
