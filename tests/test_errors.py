@@ -1,3 +1,6 @@
+import re
+from urllib.parse import quote
+
 import pytest
 
 from dermaflux.errors import InputError, quoted, redacted
@@ -43,8 +46,31 @@ def test_no_message_holds_a_password_or_key(text: str, monkeypatch: pytest.Monke
     assert redacted(redacted(text)) == redacted(text)
 
 
-def test_what_is_no_secret_stays() -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(f"http://me:ab{sign}cd@host:5000" for sign in " \t\"'<>@/?#\\%ü"),
+        *("me:ab12cd@host", "//me:ab12cd@host", "http:/me:ab12cd@host", "http//me:ab12cd@host"),
+        *("http:me:ab12cd@host", "http://me:80/ab12cd@host", "'http://me:ab cd@host'"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "https_proxy"])
+def test_a_badly_written_address_of_the_environment_is_hidden(
+    address: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, address)
+    value = address.strip("'")
+    sent = quote(value, "/?#:@")
+    for text in (redacted(f"{value}: refused"), str(InputError(quoted(value))), redacted(sent)):
+        assert "***@host" in text
+        assert not re.search("ab.*cd", text.removesuffix("refused")), text
+
+
+def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("A_URI", "sqlite:///C:/Users/me@corp/x.db"), ("B_URL", "http://me@host")):
+        monkeypatch.setenv(name, value)
     for text in (
+        "C:/Users/me",
         "models:/lesion-vit@champion",
         "git+https://example.org/a/b@main",
         "http://127.0.0.1:5000/experiments/3?search=x@y",

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 _MAXIMUM_CHARACTERS = 200
 _LONGEST_SENTENCE = 1000
@@ -27,6 +27,12 @@ _NAMED_SECRET = re.compile(
 _AUTHORIZATION = re.compile(
     r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:basic|bearer)\s+)[^\s'\"]+"
 )
+_ADDRESS_VARIABLE = re.compile(r"(?i)(?:^|_)(?:URI|URL|DSN|PROXY)$")
+_ADDRESS_USER_INFO = re.compile(
+    r"(?s)[\s'\"]*(?!sqlite|file:)(?:[A-Za-z][\w+.-]*:?//?|[A-Za-z][\w+.-]*:(?=[^@]*:)|/*)(.+)@"
+)
+"""Of a variable that is an address as a whole: also with a blank or a quote in the password, and
+where the scheme or a part of `://` was forgotten."""
 _SECRET_VARIABLE = re.compile(r"(?:^|_)(?:PASSWORD|TOKEN|SECRET|KEY)$")
 _SHORTEST_SECRET = 6  # characters: a shorter value would also be found inside ordinary words
 
@@ -39,7 +45,7 @@ def redacted(text: str) -> str:
     end in PASSWORD, TOKEN, SECRET or KEY, and passwords in addresses such as MLFLOW_TRACKING_URI.
     """
     for secret in _secrets():
-        text = text.replace(secret, _HIDDEN)
+        text = text.replace(secret, f"{_HIDDEN}@" if secret[-1] == "@" else _HIDDEN)
     text = _USER_INFO.sub(f"{_HIDDEN}@", text)
     text = _NAMED_SECRET.sub(rf"\1\2{_HIDDEN}", text)
     return _AUTHORIZATION.sub(rf"\1{_HIDDEN}", text)
@@ -51,10 +57,26 @@ def _secrets() -> list[str]:
     for name, value in os.environ.items():
         if _SECRET_VARIABLE.search(name):
             found.add(value)
-        for user_info in _USER_INFO.findall(value) if "@" in value else ():
-            _, _, password = user_info.removesuffix("@").partition(":")
+        for user_info in _user_infos(name, value) if "@" in value else ():
+            _, _, password = user_info.partition(":")
             found |= {password, unquote(password)}
-    return sorted((text for text in found if len(text) >= _SHORTEST_SECRET), key=len, reverse=True)
+            if password:  # with its @ also a password too short to be looked for by itself
+                found.add(f"{user_info}@")
+    long = {text for text in found if len(text) >= _SHORTEST_SECRET}
+    # As `quoted`, a library that mends an address and `one_line` write them.
+    long |= {
+        form
+        for text in long
+        for form in (repr(text)[1:-1], quote(text, "/?#:@"), " ".join(text.split()))
+    }
+    return sorted(long, key=len, reverse=True)
+
+
+def _user_infos(name: str, value: str) -> Iterator[str]:
+    for found in _USER_INFO.findall(value):
+        yield found.removesuffix("@")
+    if _ADDRESS_VARIABLE.search(name) and (whole := _ADDRESS_USER_INFO.match(value)):
+        yield whole[1]
 
 
 class InputError(Exception):
