@@ -191,6 +191,7 @@ def test_an_exact_name_comes_before_one_in_another_case(tmp_path) -> None:
     assert match.ambiguous == ["IMg"]
 
 
+ROUND = "The lesion, 5 mm, is round."
 LONG = "The mole is round, smooth and brown."
 BAD = {
     "a column too many": ("c.csv", f"image,label,caption\nIMG_000,benign,{LONG}\n",
@@ -215,6 +216,12 @@ BAD = {
     "Excel": ("c.xlsx", "PK", r"\(\.parquet\).*: export it as CSV"),
     "archive": ("c.zip", "PK", "unpack it and name its folder"),
     "no Parquet": ("c.parquet", "PAR1", "no readable Parquet file"),
+    "number": ("c.json", json.dumps([{"image": "IMG_000", "caption": 5},
+                                     {"image": "IMG_001", "caption": LONG}]), "at record 1 5 as"),
+    "object": ("c.json", json.dumps([{"image": "IMG_000", "caption": LONG},
+                                     {"image": "IMG_001", "caption": {"en": LONG}}]), "record 2"),
+    "half a character": ("c.json", '{"IMG_000": "A mole \\ud800 here."}', "half a character"),
+    "endless text": ("c.csv", f'image,caption\nIMG_000,"{LONG * 4_000}', "more than 131,072 char"),
     "other images": ("c.json", json.dumps({"photo\n1": LONG}), r"like 'photo\\n1', the corpus's"),
 }  # fmt: skip
 
@@ -240,3 +247,30 @@ def test_a_table_of_pandas(tmp_path: Path) -> None:
     frame = pd.DataFrame({"image": list(TEXTS), "caption": list(TEXTS.values())})
     frame.to_csv(tmp_path / "c.csv")
     assert read(tmp_path / "c.csv", IMAGES).captions == CAPTIONS
+
+
+UNUSUAL = {
+    "caption first": ("c.csv", 'caption,image\nThe lesion, 5 mm, is round.,IMG_000\n'),
+    "nameless columns": ("c.csv", "image,caption,,\nIMG_000,The lesion, 5 mm, is round.\n"),
+    "names that change": ("c.jsonl", lines([{"image_id": "IMG_001", "caption": "Another lesion."},
+                                            {"file_name": "IMG_000.jpg", "text": ROUND}])),
+    "pandas": ("c.json", pd.DataFrame({"image": ["IMG_000"], "caption": [ROUND]}).to_json()),
+    "pandas, split": ("c.json", json.dumps({"columns": ["image", "caption"], "index": [0],
+                                            "data": [["IMG_000", ROUND]]})),
+    "datasets": ("c.json", json.dumps({"image_id": ["IMG_000"], "caption": [ROUND]})),
+    "COCO with texts as numbers": ("c.json", json.dumps({
+        "images": [{"id": 7, "file_name": "IMG_000.jpg"}],
+        "annotations": [{"image_id": "7", "caption": ROUND}]})),
+    "COCO without its image": ("c.json", json.dumps({
+        "images": [{"id": 1, "file_name": "IMG_000.jpg"}],
+        "annotations": [{"image_id": 1, "caption": ROUND}, {"image_id": 7, "caption": "No."}]})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_tables_keep_every_word_at_its_image(kind, tmp_path) -> None:
+    name, content = UNUSUAL[kind]
+    (tmp_path / name).write_text(content)
+    captions = read(tmp_path / name, IMAGES).captions
+    assert captions["own/a/IMG_000"] == ROUND
+    assert "own/b/007" not in captions

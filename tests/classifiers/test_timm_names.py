@@ -23,6 +23,7 @@ NAMES = {
     "tv_resnet50": "resnet50.tv_in1k",
     "hf-hub:timm/resnet18.a1_in1k": "resnet18.a1_in1k",
     "hf_hub:timm/resnet18.a1_in1k@main": "resnet18.a1_in1k",
+    "https://huggingface.co/timm/resnet18.a1_in1k/": "resnet18.a1_in1k",
     "timm/vit_tiny_patch16_224.augreg_in21k": "vit_tiny_patch16_224.augreg_in21k",
 }
 
@@ -67,9 +68,14 @@ def test_a_folder_that_timm_saved(tmp_path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"no model.safetensors in its folder"):
         pretrained.locate(described)
-    (folder / "config.json").write_text('{"architecture": ["resnet18"]')
-    with pytest.raises(InputError, match="config.json of model .* is none of timm's"):
-        configure(described, toy.SIDE)
+    for damaged in (
+        '{"architecture": ["resnet18"]',
+        '{"architecture": "resnet18", "pretrained_cfg": {"mean": "x"}}',
+        '{"architecture": "resnet18", "pretrained_cfg": {"std": [1, NaN, 1]}}',
+    ):
+        (folder / "config.json").write_text(damaged)
+        with pytest.raises(InputError, match="config.json of model .* is none of timm's"):
+            configure(described, toy.SIDE)
 
 
 UNKNOWN = {
@@ -80,7 +86,6 @@ UNKNOWN = {
     "microsoft/resnet-50/x": "timm has no model",
     "hf-hub:someone/model": "someone/model cannot be opened .* name its folder as local-dir:FOLD",
     "local-dir:/nowhere": "names a folder without config.json",
-    "bad\nname": r"'bad\\nname'",
 }
 
 

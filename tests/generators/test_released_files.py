@@ -44,7 +44,8 @@ DENIED = (
     "|benign-looking/1.png|malignant-free/1.png|benign_or_malignant/1.png|benign vs malignant/1.png"
     "|benign_flux.png|kein_malignant_3.png|benign_melanoma/1.png|malignant nevus/1.png"
     "|malignant/excluded/1.png|not/malignant/1.png|malignant/premalignant_1.png"
-    "|malignant/not_malignant_1.png|-malignant/1.png|zzz_malignant/1.png"
+    "|malignant/false_positives/1.png|malignant/negatives/1.png|swapped labels/benign/1.png"
+    "|mislabeled/benign/1.png|malignant/not_malignant_1.png|-malignant/1.png|zzz_malignant/1.png"
 )
 
 

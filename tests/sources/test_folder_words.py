@@ -66,7 +66,8 @@ def said(path: str) -> str:
             # A folder that turns what another one says.
             "|malignant/excluded|melanoma/negative|malignant/ruled out|malignant/not|melanoma/no/7"
             "|malignant/uncertain cases|malignant/nonmalignant|malignant/benign1|suspected/melanoma"
-            "|malignant/false positive|no_melanoma/melanoma|malignant/pre-malignant",
+            "|malignant/false positive|malignant/false_positives|false negatives/malignant"
+            "|malignant/negatives|swapped_labels/malignant|malignant/misclassified|no_melanoma/melanoma|malignant/pre-malignant",
         ),
     ],
 )

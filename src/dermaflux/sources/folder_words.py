@@ -23,13 +23,13 @@ def _set(words: str) -> frozenset[str]:
 
 
 _NEGATIONS = _set(
-    "no non not none never without negative neg false nicht kein keine ohne sin ningun "
+    "no non not none never without negative negatives neg false nicht kein keine ohne sin ningun "
     "ninguna sans pas aucun senza nessun sem nenhum geen zonder ikke uden utan bez nie"
 )
 _UNCERTAINTIES = _set(
     "excluded rule ruled suspected suspicious suspicion uncertain unsure unclear doubtful doubt "
-    "questionable equivocal borderline misdiagnosed mislabeled mislabelled unconfirmed "
-    "unverified verdacht"
+    "questionable equivocal borderline misdiagnosed mislabeled mislabelled misclassified swapped "
+    "unconfirmed unverified verdacht"
 )
 _LISTS = _set("or vs versus other rest")
 DOUBTS = (
@@ -53,8 +53,9 @@ PLAIN = _set(
     "cutaneous dermal derm dermatology dermoscopy dermoscopic dermatoscopy dermatoscopic clinical "
     "macro macroscopic close closeup tile tiles crop crops cropped resized original originals raw "
     "new old final clean copy confirmed proven verified biopsied histology histopathology dx "
-    "diagnosis diagnosed positive pos yes true only real male female left right face head neck "
-    "scalp trunk back chest abdomen arm arms hand hands leg legs foot feet upper lower site"
+    "diagnosis diagnosed positive positives pos yes true only real male female left right face "
+    "head neck scalp trunk back chest abdomen arm arms hand hands leg legs foot feet upper lower "
+    "site"
 )
 """Words that leave a label as it is."""
 

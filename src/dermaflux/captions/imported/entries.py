@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,3 +62,17 @@ def one_line(value: Any) -> str:
     if isinstance(value, list):
         value = " ".join(part for part in value if isinstance(part, str))
     return " ".join(value.split()) if isinstance(value, str) else ""
+
+
+def lost_in(value: Any) -> str | None:
+    """What of a caption is no text that `one_line` keeps and a table can store; None for nothing.
+
+    No value at all, null or NaN, is an empty caption.
+    """
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, str):
+            if re.search("[\ud800-\udfff]", part):  # JSON can write them, UTF-8 can not
+                return f"half a character ({quoted(part)})"
+        elif not (part is None or (isinstance(part, float) and math.isnan(part))):
+            return quoted(part)
+    return None

@@ -40,6 +40,11 @@ def is_field_name(name: str) -> bool:
     return _plain(name) in _IDS or any(_plain(name) in group for group in _TEXTS)
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a column of that name is an image's by its name alone."""
+    return _plain(name) in _IDS
+
+
 def text_field_of(names: Sequence[str]) -> str | None:
     """The first of some names that means a caption in any file."""
     return next((name for name in names if _plain(name) in (*_TEXTS[0], *_TEXTS[1])), None)
@@ -63,6 +68,18 @@ def image_and_text(entries: Sequence[Entry], file: Path, names: Names) -> tuple[
             f"{_list(texts)}; rename the right one to {TEXT!r}"
         )
     return identity, texts[0]
+
+
+def own_fields(entry: Entry, identity: str, text: str, names: Names) -> tuple[str, str]:
+    """The names of both fields in one entry, which may call them otherwise than most do."""
+    if entry.misfit is not None:  # a torn row of a table, whose fields are not what they are called
+        return identity, text
+    if identity not in entry.fields:
+        found = _id_field([entry], list(entry.fields), names)
+        identity = found if found is not None else identity
+    if text not in entry.fields:
+        text = text_field_of(list(entry.fields)) or text
+    return identity, text
 
 
 def _id_field(sample: Sequence[Entry], fields: Sequence[str], names: Names) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dermaflux.captions.imported.columns import columns_as_records
 from dermaflux.captions.imported.conversations import flat, is_conversation
 from dermaflux.captions.imported.entries import WHOLE_FILE, Entry, NoCaptionsError
 from dermaflux.captions.imported.fields import ID, TEXT, text_field_of
@@ -105,6 +106,9 @@ def _of_object(value: dict[str, Any], file: Path) -> list[Entry]:
         return [Entry(WHOLE_FILE, flat(value))]
     if values and all(isinstance(text, str) for text in values):
         return _keyed(value, lambda text: {TEXT: text})
+    records = columns_as_records(value)
+    if records is not None:
+        return _of_value(records, file)
     if values and all(isinstance(fields, dict) for fields in values):
         return _keyed(value, flat)
     lists = [part for part in values if isinstance(part, list) and part]
@@ -127,12 +131,14 @@ def _keyed(value: Mapping[str, Any], fields: Any) -> list[Entry]:
 def _coco(value: Mapping[str, Any], file: Path) -> list[Entry]:
     """Annotations of COCO's layout, each with the file name of its image."""
     images = {
-        image.get("id"): image.get("file_name") for image in value["images"] if _has_id(image)
+        str(image["id"]): image.get("file_name") for image in value["images"] if _has_id(image)
     }
     entries = []
     for number, record in enumerate(value["annotations"], 1):
         entry = _entry(record, file, f"annotation {number}")
-        name = images.get(entry.fields.get(ID))
+        number_in_file = str(entry.fields.get(ID))
+        # The number of no image must not be taken for an image of the corpus that is called so.
+        name = images.get(number_in_file, f"image {number_in_file} of no file_name")
         entries.append(Entry(entry.where, {**entry.fields, ID: name} if name else entry.fields))
     return entries
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dermaflux.captions.imported.entries import Entry, NoCaptionsError, one_line
-from dermaflux.captions.imported.fields import ID, TEXT, image_and_text, image_name
+from dermaflux.captions.imported.entries import Entry, NoCaptionsError, lost_in, one_line
+from dermaflux.captions.imported.fields import ID, TEXT, image_and_text, image_name, own_fields
 from dermaflux.captions.imported.files import SIDECARS, caption_files, entries
 from dermaflux.captions.imported.names import Names
 from dermaflux.errors import InputError, quoted
@@ -109,11 +109,13 @@ def _add_file(
         match.notes.append(f"captions file {quoted(str(file))} is not UTF-8: read as {encoding}")
     identity, text = _image_and_text(found, file, names)
     for entry in found:
-        name = image_name(entry.fields.get(identity))
+        its_identity, its_text = own_fields(entry, identity, text, names)
+        name = image_name(entry.fields.get(its_identity))
         image_id, ambiguous = names.find(name)
         _check_row(entry, file, image_id)
-        caption = one_line(entry.fields.get(text))
-        where = f"{entry.where} of {quoted(file.name)}"
+        _check_text(entry, its_text, file)
+        caption = one_line(entry.fields.get(its_text))
+        where = f"{entry.where} of {quoted(_below(root, file))}"
         if image_id is None:
             unmatched = match.ambiguous if ambiguous else match.captions_without
             unmatched.append(name or f"{where}, which names none")
@@ -130,6 +132,21 @@ def _image_and_text(found: list[Entry], file: Path, names: Names) -> tuple[str, 
     if all(entry.fields.keys() == {ID, TEXT} for entry in found):
         return ID, TEXT
     return image_and_text(found, file, names)
+
+
+def _below(root: Path, file: Path) -> str:
+    """The path of a file in the folder that was named; several may have one name."""
+    return file.name if file == root else file.relative_to(root).as_posix()
+
+
+def _check_text(entry: Entry, text: str, file: Path) -> None:
+    """Raise `InputError` for a caption of which `one_line` would lose words."""
+    lost = lost_in(entry.fields.get(text))
+    if lost is not None:
+        raise InputError(
+            f"captions file {quoted(str(file))} has at {entry.where} {lost} as its {quoted(text)}; "
+            "give one text, or a list of texts"
+        )
 
 
 def _check_row(entry: Entry, file: Path, image_id: str | None) -> None:

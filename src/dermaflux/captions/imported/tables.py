@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dermaflux.captions.imported.entries import Entry
-from dermaflux.captions.imported.fields import ID, TEXT, is_field_name
+from dermaflux.captions.imported.fields import ID, TEXT, is_field_name, is_image_name
 from dermaflux.captions.imported.names import Names
 from dermaflux.errors import InputError, quoted
 
@@ -33,6 +33,8 @@ def table_entries(content: str, file: Path, names: Names) -> list[Entry]:
     delimiter = delimiter or _delimiter(lines[first], file, names)
     rows = _rows(lines, first, delimiter, file)
     _, _, header = next(rows)
+    while header and not header[-1]:  # as in rows: a word below no name would be lost
+        header.pop()
     start = first
     if any(names.find(cell)[0] for cell in header) and not any(map(is_field_name, header)):
         if len(header) != len(_HEADERLESS):
@@ -77,6 +79,12 @@ def _rows(
         except StopIteration:
             return
         except csv.Error as error:
+            if "field limit" in str(error):
+                raise InputError(
+                    f"captions file {quoted(str(file))} has at line {start + 1} a text of more "
+                    f"than {csv.field_size_limit():,} characters, as after a double quote that is "
+                    "never closed; close it or shorten the text"
+                ) from None
             raise InputError(
                 f"captions file {quoted(str(file))} cannot be read at line {start + 1} ({error}); "
                 "enclose texts in double quotes, and double those inside them"
@@ -108,8 +116,11 @@ def _entry(
     while len(cells) > len(header) and not cells[-1]:  # spreadsheets add empty fields
         cells.pop()
     if len(cells) > len(header) == 2 and raw is not None and '"' not in raw:
-        # The first field is the image, so whatever follows the first delimiter is its caption.
-        cells = [part.strip() for part in raw.split(delimiter, 1)]
+        # One field is the image, and whatever is before or after it is its caption.
+        image_last = is_image_name(header[1]) and not is_image_name(header[0])
+        raw = raw.rstrip().rstrip(delimiter)
+        halves = raw.rsplit(delimiter, 1) if image_last else raw.split(delimiter, 1)
+        cells = [part.strip() for part in halves]
     fits = len(cells) == len(header)
     fields = {
         name or f"column {number}": cell

@@ -1,9 +1,9 @@
 """What a model's name means to timm: its registry's name, its normalisation, where weights lie.
 
 Names are those of `timm.list_models(pretrained=True)` with or without a tag, names that timm has
-renamed, repositories of the hub (`hf-hub:timm/resnet18.a1_in1k`, `timm/resnet18.a1_in1k`), and
-folders that timm saved (`local-dir:PATH`). Only a repository that is not timm's own needs the hub
-to be understood.
+renamed, repositories of the hub (`hf-hub:timm/resnet18.a1_in1k`, `timm/resnet18.a1_in1k`, the
+address of its page), and folders that timm saved (`local-dir:PATH`). Only a repository that is not
+timm's own needs the hub to be understood.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dermaflux.errors import InputError, quoted
 WEIGHTS = "model.safetensors"
 """File of the weights in every repository and folder of timm's."""
 _CONFIG = "config.json"
-_HUB = ("hf-hub:", "hf_hub:")
+_HUB = ("hf-hub:", "hf_hub:", "https://huggingface.co/", "huggingface.co/", "https://hf.co/")
 _LOCAL = "local-dir:"
 _OWNER = "timm/"
 _CLOSEST = 3
@@ -51,7 +52,7 @@ def resolve(name: str) -> Named:
     name = name.strip()
     for prefix in _HUB:
         if name.lower().startswith(prefix):
-            return _repository(name[len(prefix) :], name)
+            return _repository(name[len(prefix) :].rstrip("/"), name)
     if name.lower().startswith(_LOCAL):
         return _folder(Path(name[len(_LOCAL) :]).expanduser(), name)
     if name.startswith(_OWNER):
@@ -119,6 +120,9 @@ def _saved(path: Path, given: str) -> Named:
         values = {key: value for key, value in described.items() if key in known}
         published = PretrainedCfg(**{**values, "architecture": name})
         usable = is_model(name) and isinstance(options, dict)
+        for key in ("mean", "std"):
+            if not _is_colour(getattr(published, key)):
+                raise ValueError(f"{key} is not three numbers")
     except (ValueError, RecursionError, KeyError, AttributeError, TypeError, OSError) as error:
         raise InputError(
             f"{_CONFIG} of model {quoted(given)} is none of timm's ({quoted(str(error))}); name a "
@@ -127,6 +131,15 @@ def _saved(path: Path, given: str) -> Named:
     if not usable:
         raise _unknown(str(name))
     return Named(name, published, options)
+
+
+def _is_colour(value: Any) -> bool:
+    """Whether a value of JSON, or timm's own default, is one finite number per colour."""
+    numbers = value if isinstance(value, list | tuple) else ()
+    return len(numbers) == 3 and all(
+        isinstance(one, int | float) and not isinstance(one, bool) and isfinite(one)
+        for one in numbers
+    )
 
 
 def _unknown(name: str) -> InputError:

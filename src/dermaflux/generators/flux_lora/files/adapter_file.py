@@ -9,9 +9,7 @@ pickle is never opened. `adapter_bytes` writes.
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +19,15 @@ import torch
 
 from dermaflux.core.files import damaged
 from dermaflux.errors import InputError, quoted
-from dermaflux.generators.flux_lora.files import kohya_naming, layer_names, other_files
+from dermaflux.generators.flux_lora.files import (
+    kohya_naming,
+    layer_names,
+    other_files,
+    peft_description,
+)
 from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
 from dermaflux.generators.flux_lora.files.layer_names import Layer
+from dermaflux.generators.flux_lora.files.peft_description import LARGEST
 from dermaflux.generators.flux_lora.model import lora, weights_file
 from dermaflux.generators.flux_lora.model.weights_file import (
     FLOATS,
@@ -32,14 +36,6 @@ from dermaflux.generators.flux_lora.model.weights_file import (
     Header,
     UnreadableError,
 )
-
-PEFT_CONFIG = "adapter_config.json"
-"""File in which peft keeps it, beside the weights."""
-PEFT_WEIGHTS = "adapter_model.safetensors"
-LARGEST = 65504.0
-"""Of half precision: a larger factor, product or alpha overflows in the programs that use one."""
-_PREFIX = "transformer."
-_PEFT_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -98,14 +94,9 @@ def read(path: Path, stage: str | None = None) -> AdapterFile:
         header = weights_file.read_header(path)
         metadata = header.json(lora.METADATA_KEY)
         contents = _contents(header)
-        config = _config(path, header)
+        config = peft_description.described(path, header)
         layers = _layers(path, header, contents, config)
-        ups = [
-            name
-            for name in contents.text_encoders
-            if (layer_names.split(name) or "")[1:] == ("up",)
-        ]
-        applied = any(bool(tensor.any()) for _, tensor in weights_file.read_tensors(path, ups))
+        applied = _changes_text_encoders(path, contents.text_encoders)
     except UnreadableError as error:
         if stage is not None:
             raise damaged(path, error.clause, stage) from None
@@ -116,6 +107,15 @@ def read(path: Path, stage: str | None = None) -> AdapterFile:
         layer_names.naming(sorted(contents.pairs)),
         len(contents.text_encoders) if applied else 0,
     )
+
+
+def _changes_text_encoders(path: Path, tensors: list[str]) -> bool:
+    """Whether tensors of text encoders do anything; low-rank matrices with B = 0 do not."""
+    roles = {name: (layer_names.split(name) or (name, "other"))[1] for name in tensors}
+    if any(role in ("change", "other") for role in roles.values()):  # of LoKr, LoHa, DoRA, ...
+        return True
+    ups = [name for name, role in roles.items() if role == "up"]
+    return any(bool(tensor.any()) for _, tensor in weights_file.read_tensors(path, ups))
 
 
 def _contents(header: Header) -> _Contents:
@@ -155,7 +155,7 @@ def _refusals(
             yield other_files.embedder(shape[1])
     yield other_files.adapter_kind([*unknown, *contents.pairs])
     if unknown:
-        yield other_files.foreign(unknown)
+        yield other_files.foreign(unknown, beside=bool(contents.pairs))
     yield other_files.declared(header.metadata)
 
 
@@ -200,26 +200,6 @@ def _check_shapes(name: str, pair: _Pair, header: Header) -> None:
             raise UnreadableError(f"has no single number in {quoted(pair.alpha)}")
 
 
-def _config(path: Path, header: Header) -> dict[str, Any] | None:
-    """peft's description of the adapter, from the header or the file beside it; None without."""
-    config = header.json(lora.DIFFUSERS_CONFIG)
-    if config is not None:
-        if not isinstance(config, dict):
-            raise UnreadableError(f"has metadata {lora.DIFFUSERS_CONFIG} that describe no adapter")
-        return {name.removeprefix(_PREFIX): value for name, value in config.items()}
-    beside = path.with_name(PEFT_CONFIG)
-    of_peft = any(name.startswith(_PEFT_PREFIX) for name in header.tensors)
-    if not (of_peft or path.name == PEFT_WEIGHTS) or not beside.is_file():
-        return None
-    try:
-        config = json.loads(beside.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError):
-        config = None
-    if not isinstance(config, dict):
-        raise UnreadableError(f"has an {PEFT_CONFIG} beside it that is not valid JSON")
-    return config
-
-
 def _layers(
     path: Path, header: Header, contents: _Contents, config: dict[str, Any] | None
 ) -> dict[str, LoraLayer]:
@@ -236,9 +216,9 @@ def _layers(
         tensors = dict(weights_file.read_tensors(path, names))
         down, up = tensors[pair.down], tensors[pair.up]
         if pair.alpha:
-            alpha = _positive(float(tensors[pair.alpha].reshape(())), name)
+            alpha = peft_description.positive(float(tensors[pair.alpha].reshape(())), name)
         else:
-            alpha = _alpha_of(config, name, pair.place, down.shape[0])
+            alpha = peft_description.alpha_of(config, name, pair.place, down.shape[0])
         layer = LoraLayer(down, up, alpha)
         _check_size(name, layer)
         for part, one in kohya_naming.parts(name, pair.place, layer).items():
@@ -272,29 +252,3 @@ def _check_size(name: str, layer: LoraLayer) -> None:
             f"precision ends at {LARGEST:,.0f}",
             "give a LoRA whose training did not diverge",
         )
-
-
-def _alpha_of(config: dict[str, Any] | None, name: str, place: Layer, rank: int) -> float:
-    """A layer's alpha by peft's description; without one it is the rank, a scale of 1."""
-    if config is None:
-        return float(rank)
-    from peft.utils.other import get_pattern_key
-
-    plain = place.parts[0] if len(place.parts) == 1 else name.removeprefix(_PEFT_PREFIX)
-    patterns = config.get("alpha_pattern") or {}
-    try:
-        alpha = patterns.get(get_pattern_key(list(patterns), plain), config.get("lora_alpha", rank))
-    except (AttributeError, TypeError, re.error):
-        raise UnreadableError("has a description of its alphas that cannot be read") from None
-    return _positive(alpha, name) * (math.sqrt(rank) if config.get("use_rslora") else 1.0)
-
-
-def _positive(alpha: Any, name: str) -> float:
-    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
-    if not number or not 0 < alpha <= LARGEST:
-        raise UnreadableError(
-            f"has the alpha {quoted(alpha)} for the layer {quoted(name)}, which is not between 0 "
-            f"and {LARGEST:,.0f}",
-            "give a LoRA with a positive alpha",
-        )
-    return float(alpha)

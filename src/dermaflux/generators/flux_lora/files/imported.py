@@ -17,7 +17,12 @@ from torch import nn
 
 from dermaflux.core import hub
 from dermaflux.errors import InputError, quoted
-from dermaflux.generators.flux_lora.files import adapter_bytes, adapter_file, other_files
+from dermaflux.generators.flux_lora.files import (
+    adapter_bytes,
+    adapter_file,
+    other_files,
+    peft_description,
+)
 from dermaflux.generators.flux_lora.files.kohya_naming import LoraLayer
 from dermaflux.generators.flux_lora.model import lora, pipeline
 from dermaflux.generators.flux_lora.settings import Finetune
@@ -40,6 +45,11 @@ def write(settings: Finetune, backbone: Path, folder: Path, log: Log) -> Facts:
     adapter = adapter_file.read(path)
     transformer = pipeline.on_meta(backbone)["transformer"]
     _check_fit(adapter.layers, transformer, name, pipeline.reference(backbone).name)
+    if not any(bool(layer.up.any() and layer.down.any()) for layer in adapter.layers.values()):
+        raise InputError(
+            f"{_KEY} {quoted(name)} holds matrices of zeros, as before the first step of training, "
+            "and would change nothing; give a later step of that training"
+        )
     # Files of an earlier version call it text_policy.
     padding = adapter.metadata.get("prompt_padding") or adapter.metadata.get("text_policy")
     trained_with = padding or ("pad512" if name == AUTHORS else None)
@@ -107,15 +117,15 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str]:
     with hub.opening(_KEY, name, revision, "file", instead):
         listed = [] if name in _FILES else list_repo_files(name, revision=revision)
         file = _FILES.get(name) or _only(name, listed)
-        if adapter_file.PEFT_CONFIG in listed:  # peft keeps alpha in it
-            hf_hub_download(name, adapter_file.PEFT_CONFIG, revision=revision)
+        if peft_description.PEFT_CONFIG in listed:  # peft keeps alpha in it
+            hf_hub_download(name, peft_description.PEFT_CONFIG, revision=revision)
         return Path(hf_hub_download(name, file, revision=revision)), f"{name}@{revision}/{file}"
 
 
 def _only(name: str, files: list[str]) -> str:
     """The weights among the files of a folder or repository."""
     weights = [file for file in files if file.endswith(".safetensors")]
-    for usual in (lora.WEIGHTS, adapter_file.PEFT_WEIGHTS):
+    for usual in (lora.WEIGHTS, peft_description.PEFT_WEIGHTS):
         if usual in weights:
             return usual
     if len(weights) != 1:

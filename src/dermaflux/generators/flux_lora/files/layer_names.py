@@ -56,7 +56,7 @@ _XLABS = {
 }
 _XLABS_SINGLE = {"qkv_lora": SINGLE["linear1"][:3], "proj_lora": SINGLE["linear2"]}
 _WRAPPERS = re.compile(r"\._orig_mod\b|\._fsdp_wrapped_module\b|\._checkpoint_wrapped_module\b")
-_PREFIX = r"(?:(?:lora|unet|transformer|lycoris|base|model|diffusion|module|dit|flux)_)*"
+_PREFIX = r"(?:(?:lora|unet|transformer|lycoris|base|model|diffusion|module|dit|flux|net|pipe)_)*"
 _BLOCK = re.compile(
     _PREFIX + r"(double_blocks|single_blocks|single_transformer_blocks|transformer_blocks)"
     r"_(\d{1,4})_(processor_|attn_processor_)?(\w+)"
@@ -70,6 +70,8 @@ _ADAPTER = r"(?:\.(?!weight$)\w+)?"  # peft's name of the adapter, where it was 
 _ENDINGS: tuple[tuple[Role, re.Pattern[str]], ...] = (
     ("down", re.compile(rf"\.lora_(?:down|A){_ADAPTER}\.weight$")),
     ("up", re.compile(rf"\.lora_(?:up|B){_ADAPTER}\.weight$")),
+    ("down", re.compile(r"\.lora_(?:down|A)$")),
+    ("up", re.compile(r"\.lora_(?:up|B)$")),
     ("down", re.compile(r"(?:\.lora|\.lora_linear_layer)?\.down\.weight$")),
     ("up", re.compile(r"(?:\.lora|\.lora_linear_layer)?\.up\.weight$")),
     ("alpha", re.compile(r"\.(?:alpha|lora_alpha|network_alpha)$")),

@@ -25,6 +25,7 @@ _ADAPTERS = (
     (r"vera_lambda", "a VeRA, whose matrices are shared and random"),
     (r"lora_embedding_[AB]", "a LoRA of an embedding layer"),
     (r"\.lora_E\b|ranknum", "an AdaLoRA, which has a third factor"),
+    (r"\.scalar$", "one of LyCORIS with a trained factor per layer"),
     (r"\.w_norm$|\.b_norm$|\.set_weight$", "one that also replaces norms"),
     (r"(?:lora_B|lora_up)(?:\.\w+)?\.bias$", "a LoRA with biases"),
     (
@@ -44,6 +45,9 @@ _OTHERS = (
      "an embedding of textual inversion"),
 )  # fmt: skip
 _UNET = re.compile(r"(?:down|up|input|output)_blocks?_|mid_block_|middle_block_")
+_DIFFSYNTH = re.compile(
+    r"(?:^|_)blocks_\d+_(?:attn_[ab]_to_(?:qkv|out)|ff_[ab]_\d|norm1_[ab]_linear)"
+)
 _CROSS_ATTENTION = re.compile(r"attn2_to_[kv]$")
 _TEXT_WIDTHS = {
     768: "Stable Diffusion 1.5",
@@ -69,7 +73,8 @@ _MODELS = (
     (r"transformer_blocks_\d+_attn[12]_|caption_projection|adaln_single|scale_shift_table",
      "LTX-Video, CogVideoX, PixArt or Sana"),
     (r"blocks_\d+_(?:self_attn|cross_attn|ffn|attn[12])_", "Wan"),
-    (r"blocks_\d+_(?:attn|mlp)_|encoder_layers?_\d+_", "a vision transformer"),
+    (r"(?<!transformer_)(?<!single_)(?<!double_)blocks_\d+_(?:attn|mlp)_|encoder_layers?_\d+_",
+     "a vision transformer"),
 )  # fmt: skip
 """By the names of layers, dots as underscores."""
 _METADATA_KEYS = ("modelspec.architecture", "ss_base_model_version", "base_model", "ss_base_model")
@@ -129,15 +134,21 @@ def declared(metadata: Mapping[str, str]) -> str | None:
     return None
 
 
-def foreign(unknown: Mapping[str, Entry]) -> str:
-    """What the file is, by tensors that belong to no LoRA layer of FLUX.1, and what to do."""
+def foreign(unknown: Mapping[str, Entry], *, beside: bool = False) -> str:
+    """What the file is, by tensors that belong to no LoRA layer of FLUX.1, and what to do.
+
+    `beside`: whether it holds such layers, too.
+    """
     for pattern, what in _OTHERS:
         if any(re.search(pattern, name) for name in unknown):
-            return f"{what}; {_GIVE.replace('one', 'a LoRA', 1)}"
+            what = f"a LoRA with {what} beside it" if beside else what
+            return f"{what}; {_GIVE.replace('one', 'a LoRA alone,' if beside else 'a LoRA', 1)}"
     layers = {}
     for name, entry in unknown.items():
         found = layer_names.split(name)
         layers[(found[0] if found else name).replace(".", "_")] = (entry, found and found[1])
+    if any(_DIFFSYNTH.search(name) for name in layers):
+        return "a LoRA of FLUX.1 in DiffSynth's own names; save it in those of ComfyUI or diffusers"
     if any(_UNET.search(name) for name in layers):
         widths = {
             entry.shape[1]
@@ -149,6 +160,8 @@ def foreign(unknown: Mapping[str, Entry]) -> str:
     for pattern, model in _MODELS:
         if any(re.search(pattern, name) for name in layers):
             return f"a LoRA for {model}; {_GIVE}"
+    if beside:
+        return f"a LoRA that also holds {quoted(min(unknown))}, which no plain LoRA has; {_PLAIN}"
     if not any(found for _, found in layers.values()):
         return (
             f"no LoRA: it holds {quoted(min(unknown))}, a weight of a whole model; give a LoRA, or "

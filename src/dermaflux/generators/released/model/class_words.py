@@ -29,7 +29,7 @@ _PLAIN = _set(
     "lesion lesions skin mole moles tumor tumors tumour tumours cancer derm dermatology dermoscopy "
     "dermoscopic clinical synthetic synth generated fake artificial gen generator output outputs "
     "pool released seed step steps epoch scale px final new nevus nevi naevus naevi melanoma "
-    "melanomas keratosis carcinoma"
+    "melanomas keratosis carcinoma positive positives labels"
 )
 """Words that leave a class as it is."""
 _CONTRARY = {
@@ -40,7 +40,7 @@ _DENIALS = _set(
     "no non not none never without negative false nicht kein keine ohne sin sans pas senza sem "
     "geen zonder excluded excluding except rule ruled suspected suspicious suspicion uncertain "
     "unsure unclear unlabelled unlabeled doubtful questionable equivocal borderline wrong rejected "
-    "discarded"
+    "discarded negatives misclassified mislabeled mislabelled misdiagnosed swapped"
 )
 """Words that turn or weaken a class, also as the name of a folder in or around it."""
 _DOUBTS = _DENIALS | _set(
