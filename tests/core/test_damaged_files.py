@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -253,6 +254,37 @@ def test_an_edited_row_is_found_wherever_the_column_is_read(
         table.metadata(paths.CORPUS)
     assert expected in str(caught.value)
     assert "run that stage again" in str(caught.value)
+
+
+TWO = ("train-00000-of-00002.parquet", "train-00001-of-00002.parquet")
+MIXES: dict[str, tuple[Callable[[], object], str]] = {
+    "test as training": (
+        lambda: shutil.copy(TEST, SHARD), "holds rows of split 'test', so it was copied",
+    ),
+    "test beside training": (
+        lambda: (SHARD.rename(SHARD.with_name(TWO[0])), TEST.rename(TEST.with_name(TWO[1]))),
+        "holds rows of split 'test', so it was copied",
+    ),
+    "one of two": (lambda: SHARD.rename(SHARD.with_name(TWO[0])), "holds 1 files train-"),
+    "of two runs": (lambda: shutil.copy(SHARD, SHARD.with_name(TWO[1])), "holds 2 files train-"),
+    "a copy": (
+        lambda: shutil.copy(SHARD, SHARD.with_name("train-\x1b[2J.parquet")), r"train-\x1b[2J.parq",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_a_shard_too_many_or_too_few_is_found(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mix: str
+) -> None:
+    monkeypatch.chdir(shutil.copytree(whole, tmp_path / "x"))
+    SHARD.with_name("._train-00000-of-00001.parquet").write_bytes(b"of a Mac")
+    table.metadata(paths.CORPUS, ["label"], "train")
+    mixed, expected = MIXES[mix]
+    mixed()
+    with pytest.raises(InputError, match=re.escape(expected)) as caught:
+        table.metadata(paths.CORPUS, ["label"], "train")
+    assert "stage ingest" in str(caught.value)
 
 
 def test_a_replaced_picture_is_found_where_its_bytes_are_read(
