@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import one_of_each
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import toy_corpus
+from one_of_each import CELL, FOLDER, SHARD, TEST, cells
 from safetensors.torch import save_file
 
 from dermaflux import paths
@@ -26,7 +28,7 @@ from dermaflux.classifiers.data import training_set
 from dermaflux.classifiers.model import network
 from dermaflux.core import table
 from dermaflux.core.checkpoints import Checkpoint
-from dermaflux.core.files import read_csv, write_json
+from dermaflux.core.files import read_csv
 from dermaflux.core.table import seal
 from dermaflux.core.tensor_cache import TensorCache
 from dermaflux.errors import InputError
@@ -34,60 +36,20 @@ from dermaflux.generators.flux_lora.model import pipeline
 from dermaflux.generators.pool import shards as pool
 from dermaflux.registry import candidates, ood
 from dermaflux.reporting import counts, report
-from dermaflux.statistics import evaluations, seed_means
+from dermaflux.statistics import seed_means
 from dermaflux.training.state import Settings, TrainingState
 from dermaflux.validation import validate
-
-CELL = "vit-0"
-FOLDER = paths.CLASSIFIERS / CELL / "real"
-ROWS = pd.DataFrame({"image_id": ["a", "b", "c"], "label": ["benign", "malignant", "benign"]})
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one good file of every kind."""
-    root = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        few = [*toy_corpus.rows("train", "toy", 4, 4, 0), *toy_corpus.rows("test", "toy", 2, 2, 1)]
-        table.write(few, paths.CORPUS, 64)
-        table.write(toy_corpus.rows("train", "synthetic", 3, 3, 5), paths.SYNTHETIC, 64)
-        paths.CAPTIONS.mkdir()
-        texts = [{"image_id": row["image_id"], "caption": "x", "label": "benign"} for row in few]
-        schema = pa.schema([(name, pa.string()) for name in texts[0]])
-        table.write_shard(texts, paths.CAPTIONS / table.shard_name("captions", 0, 1), schema)
-        write_json(paths.CAPTIONS / "figures.json", {"captions": 12})
-        write_json(paths.AUDIT_REPORT, {"rejected": ["synthetic/train-0000"]})
-        write_json(paths.INGEST_REPORT, {"images": {}, "sources": {}})
-        write_json(paths.PROMOTE_REPORT, {"decision": "promoted", "reason": "better"})
-        arms = {arm: {"auc": 0.5} for arm in ("real", "mixture")}
-        write_json(paths.EVALUATIONS / f"{CELL}.json", {**arms, "test": {}})
-        (paths.EVALUATIONS / CELL).mkdir()
-        ROWS.assign(real=0.5).to_csv(paths.EVALUATIONS / CELL / "predictions.csv", index=False)
-        config = network.configure(toy_corpus.parameters().train.models["vit"], toy_corpus.SIDE)
-        write_json(FOLDER / "config.json", config)
-        network.save_weights(network.build(config).state_dict(), FOLDER / "model.safetensors")
-        ROWS.assign(probability=0.5).to_csv(FOLDER / "validation.csv", index=False)
-        views = tuple(np.eye(2) for _ in range(2))
-        ood.write(ood.OODDetector(views, views, (1.0, 1.0), 0.5), Path("ood.safetensors"))
-        write_json(paths.BACKBONE / pipeline.PIN, {"repository": "a/b", "revision": "c"})
-        (paths.GENERATOR).mkdir(parents=True)
-        (paths.GENERATOR / "loss.csv").write_text("step,loss\n1,0.5\n2,0.4\n")
-    return root
+    return one_of_each.build(tmp_path_factory.mktemp("whole"))
 
 
 def every_image() -> list[str]:
     return [image_id for image_id, _ in table.images(paths.CORPUS)]
 
 
-def cells() -> Any:
-    params = toy_corpus.parameters()
-    train = params.train.model_copy(update={"architectures": ["vit"]})
-    return evaluations.load(params.model_copy(update={"train": train}))
-
-
-SHARD = Path("corpus/train-00000-of-00001.parquet")
-TEST = Path("corpus/test-00000-of-00001.parquet")
 READERS: dict[str, tuple[str, Callable[[], object], str]] = {
     "corpus": (str(SHARD), lambda: table.metadata(paths.CORPUS), "ingest"),
     "images": (str(SHARD), every_image, "ingest"),

@@ -115,7 +115,7 @@ def test_decoded_images_are_resized_only_where_their_size_differs(tmp_path: Path
 
 def test_a_single_shard_has_the_schema_and_nulls_where_a_row_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "train-00000-of-00001.parquet"
-    table.write_shard(list(rows(205)), path)
+    table.write_shard([row | {"split": "train"} for row in rows(205)], path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     file = pq.ParquetFile(path)
     assert file.schema_arrow.equals(table.SCHEMA)

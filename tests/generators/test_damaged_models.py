@@ -58,10 +58,23 @@ def test_a_damaged_backbone_is_told_in_one_sentence(
             assert kind not in ("cut", "empty", "of another kind") or str(name) in sentence
 
 
+@pytest.mark.parametrize("part", pipeline.PARTS)
+def test_weights_of_another_part_are_no_reason_to_draw_some(
+    part: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    backbone = shutil.copytree(workspace.backbone, tmp_path / "backbone")
+    pipeline.load(backbone, "fp32", CPU)
+    other = "vae" if part != "vae" else "transformer"
+    source = next((backbone / other).glob("*.safetensors"))
+    shutil.copy(source, next((backbone / part).glob("*.safetensors")))
+    with pytest.raises(InputError, match=f"{part} is damaged .its weights lack .* run backbone"):
+        pipeline.load(backbone, "fp32", CPU)
+
+
 def test_a_pin_that_names_nothing(tmp_path: Path) -> None:
     for content in ("", "[]", "{}", '{"repository": 3, "revision": null}', "[" * 100_000):
         (tmp_path / pipeline.PIN).write_text(content)
-        with pytest.raises(InputError, match="pin.json is damaged .* run backbone"):
+        with pytest.raises(InputError, match="pin.json is damaged .* run .*backbone"):
             pipeline.reference(tmp_path)
 
 
@@ -75,10 +88,10 @@ def test_a_damaged_adapter_is_told_before_the_backbone_is_loaded(
     for name in (lora.WEIGHTS, FACTS):
         whole = (folder / name).read_bytes()
         _damage(folder / name, kind)
-        with pytest.raises(InputError, match=f"{name} is damaged .* run finetune, which"):
+        with pytest.raises(InputError, match=f"{name} is damaged .* run .*finetune, which"):
             GENERATOR.open(workspace.models(folder), settings)
         if name == lora.WEIGHTS:
-            with pytest.raises(InputError, match=f"{name} is damaged .* run finetune, which"):
+            with pytest.raises(InputError, match=f"{name} is damaged .* run .*finetune, which"):
                 exported.export(tmp_path / "a.safetensors", "kohya", "fp32", folder)
         (folder / name).write_bytes(whole)
 

@@ -24,7 +24,7 @@ from dermaflux.classifiers.logging import evaluation_log
 from dermaflux.classifiers.model import network
 from dermaflux.core import table
 from dermaflux.core.arrays import Array
-from dermaflux.core.files import atomic_folder, read_csv, write_json
+from dermaflux.core.files import atomic_folder, damaged, read_csv, write_json
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.metrics import binary, calibration, decision_curve, multiclass
@@ -131,7 +131,11 @@ def _validation(folder: Path, classes: tuple[str, ...]) -> dict[str, float]:
     """The figure the arm's epoch was selected by, from its validation predictions."""
     numbers = ["probability"] if classes == CLASSES else list(classes)
     rows = read_csv(folder / "validation.csv", network.WRITER, numbers, ["label"])
-    labels = rows["label"].map({name: number for number, name in enumerate(classes)}).to_numpy()
+    numbered = rows["label"].map({name: number for number, name in enumerate(classes)})
+    if numbered.isna().any() or numbered.nunique() < 2:
+        problem = "it holds other labels than those of the classifier, or only one"
+        raise damaged(folder / "validation.csv", problem, network.WRITER)
+    labels = numbered.to_numpy()
     if classes == CLASSES:
         return {"validation_auc": binary.auc(labels, rows["probability"].to_numpy())}
     return {"validation_mauc": multiclass.mauc(labels, rows[list(classes)].to_numpy())}

@@ -196,12 +196,14 @@ def read_csv(
     stage: str,
     numbers: Sequence[str] = (),
     texts: Sequence[str] = (),
+    may_be_empty: bool = False,
     **options: Any,
 ) -> pd.DataFrame:
     """A table of comma-separated values that `stage` wrote, with `texts` read as text.
 
     Raises `InputError` when the file is absent or damaged, lacks one of the columns, or when a
-    column of `numbers` holds anything but finite numbers; `options` are those of pandas.
+    column of `numbers` holds anything but finite numbers, or no row where that may not be;
+    `options` are those of pandas.
     """
     import numpy as np
     import pandas as pd
@@ -214,6 +216,8 @@ def read_csv(
         rows: pd.DataFrame = pd.read_csv(path, dtype=dtypes, **options)
         for name in (*numbers, *texts):
             _ = rows[name]
+        if numbers and rows.empty and not may_be_empty:
+            raise ValueError("it has no rows")
         for name in numbers:
             if not np.isfinite(rows[name].to_numpy(dtype=float)).all():
                 raise ValueError(f"column {name} holds a value that is no finite number")

@@ -122,6 +122,14 @@ def _main_effect(effects: Sequence[effect_table.Row], architecture: str) -> effe
     )
 
 
+_DRAWN = {
+    "roc": ("fpr", "tpr"),
+    "reliability": ("probability", "observed", "images", "low", "high"),
+    "decision": ("threshold", "model", "treat_all", "treat_none"),
+}
+"""Kind of curve -> the columns that it is drawn from."""
+
+
 def _curves(
     cells: Sequence[Cell], kind: str, arms: Sequence[str]
 ) -> dict[str, dict[str, list[pd.DataFrame]]]:
@@ -133,7 +141,8 @@ def _curves(
             path = paths.EVALUATIONS / cell.name / kind / f"{arm}.csv"
             if arm in arms and path.is_file():
                 by_arm = curves.setdefault(cell.architecture, {})
-                by_arm.setdefault(arm, []).append(read_csv(path, "the stage evaluate"))
+                rows = read_csv(path, "the stage evaluate", _DRAWN[kind])
+                by_arm.setdefault(arm, []).append(rows)
     return curves
 
 

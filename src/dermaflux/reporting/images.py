@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermaflux.core import table
+from dermaflux.core.files import reading
 from dermaflux.core.hashing import rank
 from dermaflux.core.images import decode_image
 
@@ -35,7 +36,8 @@ def file_uri(path: Path, width: int = 1100) -> str | None:
     if not path.is_file():
         return None
     content = path.read_bytes()
-    image = decode_image(content)
+    with reading(path, "`dvc repro`"):
+        image = decode_image(content)
     if image.width <= width and len(content) < _MAXIMUM_BYTES:
         return data_uri(content, path.suffix)
     if image.width > width:

@@ -51,7 +51,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def bayes_auc() -> float | None:
     """The best AUC that any classifier can reach; known for the phantom corpus only."""
     value = read_json(paths.INGEST_REPORT).get("bayes_auc")
-    return None if value is None else float(value)
+    with files.reading(paths.INGEST_REPORT, "`dvc repro ingest`"):
+        return None if value is None else float(value)
 
 
 def _images(params: Params, rejected: set[str]) -> dict[str, Any]:
@@ -82,7 +83,9 @@ def _training() -> dict[str, Any]:
     rows = files.read_csv(path, "the stage finetune", ("step", "loss"))
     checks = pd.DataFrame()
     if held_out.is_file():
-        checks = files.read_csv(held_out, "the stage finetune", ("step", "validation_loss"))
+        checks = files.read_csv(
+            held_out, "the stage finetune", ("step", "validation_loss"), may_be_empty=True
+        )
     points = (
         (checks["step"].to_list(), checks["validation_loss"].to_list()) if len(checks) else ([], [])
     )

@@ -114,8 +114,14 @@ def means(params: Params, cells: Sequence[Cell]) -> Means:
                 f"{cell.name} was evaluated on {len(rows)} images and {cells[0].name} on "
                 f"{len(first)}, and they are not the same; run `dvc repro evaluate`"
             )
+        if len(rows) != cell.test.get("images", len(rows)):
+            raise InputError(
+                f"{cell.name} has predictions for {len(rows)} test images, but its figures are of "
+                f"{cell.test['images']}; run `dvc repro evaluate`"
+            )
         for arm, figures in cell.arms.items():
-            labels, of_arm = predictions(rows, arm, figures)
+            with reading(paths.EVALUATIONS / f"{cell.name}.json", "`dvc repro evaluate`"):
+                labels, of_arm = predictions(rows, arm, figures)
             if weights is None:
                 members = lesions(list(rows.index))
                 count = params.evaluate.bootstrap_samples

@@ -18,7 +18,7 @@ from dermaflux.classifiers.data.samples import Samples
 from dermaflux.core import table
 from dermaflux.core.files import read_json, reading
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.params import ENLARGED, Params
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def load(params: Params, seed: int, gate: Gate) -> CellImages:
     if any(added.values()) and "mixture" in arms:
         rejected = _rejected()
         pool = table.metadata(paths.SYNTHETIC, _COLUMNS, "train")
+        _require_same_pool(pool, rejected)
         _has_classes(pool, classes)
         synthetic = subset.draw_synthetic(pool, rejected, added, seed)
     gate(params, real, synthetic, rejected)
@@ -132,6 +133,16 @@ def _has_classes(pool: pd.DataFrame, classes: Sequence[str]) -> None:
             f"{len(pool)} in {paths.SYNTHETIC} has one; leave mixture out of train.arms, or set "
             "synthesize.prompt_source to captions, whose images take the diagnosis of the image "
             "described"
+        )
+
+
+def _require_same_pool(pool: pd.DataFrame, rejected: Sequence[str]) -> None:
+    """Refuse an audit of another pool: its memorised images would be trained on here."""
+    unknown = sorted(set(rejected) - set(pool["image_id"]))
+    if unknown:
+        raise InputError(
+            f"{paths.AUDIT_REPORT} rejects the image {quoted(unknown[0])}, which {paths.SYNTHETIC} "
+            "does not hold, so it is of another pool; run `dermaflux audit`"
         )
 
 

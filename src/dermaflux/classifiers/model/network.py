@@ -8,6 +8,7 @@ here trains.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from contextlib import closing
 from pathlib import Path
@@ -226,7 +227,27 @@ def read_config(folder: Path) -> dict[str, Any]:
         for name, kind in kinds.items():
             if not isinstance(config[name], kind):
                 raise ValueError(f"its {name} is {quoted(config[name])}")
+        classes, temperature = config["classes"], config.get("temperature", 1.0)
+        limits = {
+            "image_size": config["options"].get("img_size", config["image_size"])
+            == config["image_size"]
+            > 0,
+            "mean": _finite(config["mean"], 3),
+            "std": _finite(config["std"], 3) and min(config["std"]) > 0,
+            "temperature": _finite([temperature], 1) and temperature > 0,
+            "classes": isinstance(classes, list) and len(set(classes)) == len(classes) > 1,
+            "threshold": not binary(classes) or _finite([config["threshold"]], 1),
+        }
+        for name, holds in limits.items():
+            if not holds:
+                raise ValueError(f"its {name} is {quoted(config.get(name))}")
     return config
+
+
+def _finite(values: list[Any], count: int) -> bool:
+    return len(values) == count and all(
+        isinstance(value, int | float) and math.isfinite(value) for value in values
+    )
 
 
 def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -243,4 +264,7 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise damaged(
             folder / "model.safetensors", f"its weights are not those of {config['name']}", WRITER
         ) from None
+    if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
+        problem = "it holds a weight that is no finite number"
+        raise damaged(folder / "model.safetensors", problem, WRITER)
     return model.to(automatic_device()).to(memory_format=torch.channels_last).eval(), config

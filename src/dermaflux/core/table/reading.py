@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,27 +16,51 @@ from dermaflux.core.files import damaged
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import decode_image
 from dermaflux.core.table import seal
-from dermaflux.core.table.schema import METADATA
-from dermaflux.errors import InputError, quoted
+from dermaflux.core.table.schema import METADATA, SPLITS
+from dermaflux.errors import InputError, one_line, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from dermaflux.core.arrays import Pixels
 
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
 _STAGES = {"corpus": "ingest", "captions": "caption", "synthetic": "synthesize"}
 
 
 def shards(folder: Path, split: str | None = None) -> list[Path]:
     """Parquet shards of a table folder, or of one split of it, in reading order.
 
-    Raises `InputError` when there are none.
+    Raises `InputError` when there are none, when some are missing, or for a file that is none.
     """
     paths = sorted(folder.glob(f"{split or ''}*.parquet"))
+    paths = [path for path in paths if not path.name.startswith(".")]
     if not paths:
         which = f" of split {split}" if split else ""
         raise InputError(f"{folder} holds no Parquet shards{which}; run the stage that writes it")
+    _check_names(paths)
     return paths
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    """Raise `InputError` unless these are all shards of their tables: each name says how many."""
+    tables: dict[str, list[tuple[int, int]]] = {}
+    for path in paths:
+        name = _SHARD.fullmatch(path.name)
+        if name is None:
+            raise InputError(
+                f"{one_line(path)} is no shard that the stage {_stage(path)} wrote, whose names "
+                "are like train-00000-of-00001.parquet; move it out of that folder"
+            )
+        tables.setdefault(name[1], []).append((int(name[2]), int(name[3])))
+    for table, found in tables.items():
+        total = found[0][1]
+        if found != [(number, total) for number in range(total)]:
+            raise InputError(
+                f"{paths[0].parent} holds {len(found)} files {one_line(table)}-*.parquet, not "
+                f"number 0 to {total - 1} of {total} as their names say: one is missing or of "
+                f"another run; run the stage {_stage(paths[0])} again"
+            )
 
 
 def metadata(
@@ -56,8 +81,22 @@ def metadata(
                 )
             rows = pq.read_table(path, columns=list(columns))
             _check_seal(path, rows)
+            _check_split(path)
             tables.append(rows)
     return pa.concat_tables(tables).to_pandas()
+
+
+def _check_split(path: Path) -> None:
+    """Raise `InputError` for a whole shard of one split that has the name of another."""
+    named = path.name.split("-")[0]
+    if named not in SPLITS or "split" not in pq.read_schema(path).names:
+        return
+    for split in pq.read_table(path, columns=["split"])["split"].unique().to_pylist():
+        if split != named:
+            raise InputError(
+                f"{path} holds rows of split {quoted(split)}, so it was copied or renamed after "
+                f"the stage {_stage(path)} wrote it; run that stage again"
+            )
 
 
 def columns(folder: Path) -> list[str]:

@@ -140,6 +140,30 @@ def _damage(folder: Path) -> tuple[Path | None, str | None]:
     return None, None
 
 
+def _require_all_weights(origin: BackboneReference, name: str, part: torch.nn.Module) -> None:
+    """Raise `InputError` where files in a folder lack a parameter: loaders draw it at random."""
+    folder = Path(origin.source) / name
+    stored = {
+        key.rsplit("model.", 1)[-1]  # a prefix that some versions write and others do not
+        for file in folder.glob("*.safetensors")
+        for key in weights_file.read_header(file).tensors
+    }
+    if not stored:
+        return  # on the hub, or of another format
+    names: dict[int, list[str]] = {}  # what is shared has several names and is stored under one
+    for key, parameter in part.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(key.rsplit("model.", 1)[-1])
+    absent = next((keys[0] for keys in names.values() if stored.isdisjoint(keys)), None)
+    if absent is not None:
+        problem = f"its weights lack {absent}"
+        if origin.name == TINY:
+            raise damaged(folder, problem, "backbone")
+        raise InputError(
+            f"backbone.repository {quoted(origin.source)} cannot be opened ({name}: {problem}); "
+            "save it anew with diffusers, or download it again"
+        )
+
+
 def load(
     folder: Path,
     base_dtype: BaseDtype,
@@ -171,6 +195,7 @@ def load(
     for name in PARTS:
         part = getattr(pipe, name)
         if part is not None:
+            _require_all_weights(origin, name, part)
             part.requires_grad_(False).eval()
     if base_dtype in ("fp8", "nf4"):
         quantize(pipe, base_dtype, device)
