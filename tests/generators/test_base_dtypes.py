@@ -230,7 +230,8 @@ def test_what_the_hub_refuses_is_one_sentence_that_names_the_fix(tmp_path: Path)
     )  # fmt: skip
     server.shutdown()
     assert done.returncode == 0, done.stderr
-    gated, old, gone = done.stdout.splitlines()
+    lines = done.stdout.splitlines()
+    gated, old, gone = (line for line in lines if not line.startswith("backbone: "))
     assert "accept its licence on https://huggingface.co/gated/FLUX.1-dev" in gated
     assert f"old/FLUX.1-dev has no revision {'a' * 40}" in old
     assert "neither a folder nor a repository" in gone
