@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from urllib.parse import quote
 
 import pytest
@@ -81,9 +83,25 @@ def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         assert redacted(text) == text
 
 
-def test_a_traceback_holds_no_password(capsys: pytest.CaptureFixture[str]) -> None:
-    from dermaflux.cli import _print_redacted
+_FAULT = """
+import sys
+from dermaflux import cli
+from dermaflux.sources import overview
 
-    error = ValueError("cannot parse http://me:s3cret-word@host")
-    _print_redacted(ValueError, error, None)
-    assert capsys.readouterr().err == "ValueError: cannot parse http://***@host\n"
+def run(check):
+    raise RuntimeError("cannot parse http://me:s3cret-word@host")
+
+overview.run = run
+sys.argv = ["dermaflux", "sources"]
+cli.main()
+"""
+
+
+def test_a_traceback_of_the_command_line_holds_no_password() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULT], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-1] == "RuntimeError: cannot parse http://***@host"
+    assert "s3cret" not in done.stderr

@@ -108,6 +108,14 @@ def test_faults_of_the_program_keep_their_traceback(error: Exception) -> None:
     assert sentence_for(error) is None
 
 
+def test_an_argument_names_a_file_or_its_folder_and_no_part_of_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["dermaflux", "train", "--seed", "1", "photos"])
+    assert sentence_for(raised(errno.ENOENT, "/ours/vit-1/state.pt")) is None
+    assert "does not exist" in str(sentence_for(raised(errno.ENOENT, "photos/a.jpg")))
+
+
 def test_one_line_keeps_both_ends_and_no_control_characters() -> None:
     assert one_line("a\n\tb") == "a b"
     assert one_line("\x00" * 500, 100).isprintable()

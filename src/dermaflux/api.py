@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from dermaflux import paths
-from dermaflux.errors import InputError, quoted
+from dermaflux.errors import InputError, one_line, quoted
 from dermaflux.params import Params
 from dermaflux.params.load import load, parse
 
@@ -203,7 +203,7 @@ def _encoded(image: object) -> bytes:
         return image
     if isinstance(image, str | Path):
         if not Path(image).is_file():
-            name = str(image) if str(image).isprintable() else quoted(str(image))
+            name = one_line(image, 300)
             raise InputError(f"{name} is not a file; give the path of a JPEG or PNG image")
         return Path(image).read_bytes()
     if isinstance(image, Image.Image):

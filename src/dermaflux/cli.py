@@ -9,18 +9,15 @@ import importlib
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dermaflux import launch
 from dermaflux.errors import redacted, sentence_for
-
-if TYPE_CHECKING:
-    from dermaflux.params import Params
 
 # Read when torch loads. Threads that spin long while they wait make two busy processes on two cores
 # many times slower, as in `dvc queue start -j 2`; threads that sleep at once cost a third of the
@@ -69,8 +66,6 @@ def _stage(room: str, name: str) -> Callable[[], None]:
 
         params = load()
         accelerate = params.runtime.accelerate
-        if name == "finetune" and not launch.launched():
-            _require_before_training(params)
         if name in _SHARED and accelerate and not launch.launched():
             sys.exit(launch.launch(accelerate, name))
         importlib.import_module(f"dermaflux.{room}.{name}").run(params)
@@ -80,14 +75,6 @@ def _stage(room: str, name: str) -> Callable[[], None]:
             conditions.warn(params)
 
     return command
-
-
-def _require_before_training(params: Params) -> None:
-    from dermaflux import conditions
-    from dermaflux.generators import registry
-
-    if registry.trainer(params.generator).trains(params.finetune.settings(params.generator)):
-        conditions.require(params, "finetune")
 
 
 for _name, (_room, _help) in _ROOMS.items():
@@ -115,7 +102,7 @@ def caption(
         return
     params = load()
     if params.caption.captioner in VISION_LANGUAGE:
-        conditions.require(params, "caption")
+        conditions.require_balance(params)
     caption.run(params)
 
 
@@ -263,30 +250,21 @@ def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example
     write(folder)
 
 
-def _print_redacted(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """An error of the program itself: its traceback, without passwords."""
-    import traceback
-
-    text = "".join(traceback.format_exception(kind, error, trace))
-    print(redacted(text), file=sys.stderr, end="", flush=True)
-
-
 def main() -> None:
     """Entry point: a fault of input or machine becomes one line on stderr and exit status 1.
 
-    Any other exception is a fault of this program and keeps its traceback.
+    Any other exception is a fault of this program and keeps its traceback, without passwords.
     """
     launch.exit_on_signals()
     launch.end_with_parent()
-    sys.excepthook = _print_redacted
     try:
         app()
     except Exception as error:
         sentence = sentence_for(launch.out_of_memory(error) or error)
         if sentence is None:
-            raise
+            # Typer sets an exception hook of its own, which would print passwords.
+            print(redacted(traceback.format_exc()), file=sys.stderr, end="", flush=True)
+            sys.exit(1)
         # All processes of a launch stop for the same reason. The launcher ends the others when the
         # first has gone, so one sentence is printed, or that of the only one with a reason.
         if os.environ.get("RANK", "0") != "0":

@@ -1,21 +1,21 @@
-"""What later stages would refuse, found as soon as `ingest` has counted the corpus.
+"""What later stages would refuse, known as soon as `ingest` has counted the corpus.
 
-Each condition is defined where it must hold, and asked here with the counts alone: `ingest` prints
-what is not met; `caption` by a model and the training of `finetune`, which cost hours or money,
-refuse to begin. Reads the metadata of corpus/; writes nothing and decides no byte of any output,
-so the stages that ask need not depend on the parameters that are read here.
+Each condition is defined where it must hold and is checked here with the counts alone. `ingest`
+prints what is not met. Captions that cost money are not begun for a corpus that `validate` would
+refuse, since another corpus needs other captions; what other parameters would mend loses no work.
+Reads the metadata of corpus/; writes nothing and decides no byte of any output, so the stages that
+call this need not depend on the parameters that are read here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError, quoted
+from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,19 +33,16 @@ def warn(params: Params) -> None:
         print(f"warning: a later stage will stop: {sentence}", flush=True)
 
 
-def require(params: Params, stage: str) -> None:
-    """Raise `InputError` with the first sentence that is not met, before `stage` costs anything."""
-    for sentence in unmet(params):
-        raise InputError(f"{stage} would be in vain: {sentence}")
+def require_balance(params: Params) -> None:
+    """Raise `InputError` where `validate` would refuse the corpus for its label balance."""
+    for sentence in _balance(params, table.metadata(paths.CORPUS, _COLUMNS)):
+        raise InputError(f"caption does not start, since validate would stop: {sentence}")
 
 
 def unmet(params: Params) -> Iterator[str]:
     """A sentence for each condition of a later stage that corpus and parameters do not meet."""
     corpus = table.metadata(paths.CORPUS, _COLUMNS)
-    empty = list(_classes_of_splits(corpus))
-    yield from empty
-    if not empty:
-        yield from _balances(params, corpus)
+    yield from _balance(params, corpus)
     training = corpus[corpus["split"] == "train"]
     checks: list[Callable[[], object]] = [
         lambda: _generator(params, training),
@@ -58,6 +55,11 @@ def unmet(params: Params) -> Iterator[str]:
             check()
         except InputError as error:
             yield str(error)
+
+
+def _balance(params: Params, corpus: pd.DataFrame) -> Iterator[str]:
+    empty = list(_classes_of_splits(corpus))
+    yield from empty or _shares(params, corpus)
 
 
 def _classes_of_splits(corpus: pd.DataFrame) -> Iterator[str]:
@@ -77,7 +79,7 @@ def _classes_of_splits(corpus: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def _balances(params: Params, corpus: pd.DataFrame) -> Iterator[str]:
+def _shares(params: Params, corpus: pd.DataFrame) -> Iterator[str]:
     """Label balances of `validate`."""
     from dermaflux.validation.corpus_suite import label_balances
 
@@ -86,8 +88,8 @@ def _balances(params: Params, corpus: pd.DataFrame) -> Iterator[str]:
         share = float((corpus.loc[corpus[column] == part, "label"] == "malignant").mean())
         if not check.arguments["min_value"] <= share <= check.arguments["max_value"]:
             yield (
-                f"{share:.1%} of the {part} images are malignant and {check.description}; correct "
-                "the data or the limits in the section validate"
+                f"{share:.1%} of the {part} images are malignant but validate requires that "
+                f"{check.description}; correct the data or the limits in the section validate"
             )
 
 
@@ -98,9 +100,11 @@ def _generator(params: Params, training: pd.DataFrame) -> None:
 
     if registry.trainer(params.generator).trains(params.finetune.settings(params.generator)):
         check_scales(training, params.finetune.scales)
-    for name, value in params.input_paths().items():
-        if name.endswith(".folder") and not Path(value).exists():
-            raise InputError(f"{name} {quoted(value)} does not exist; correct it")
+    try:
+        for section in (params.finetune, params.synthesize):
+            section.settings(params.generator).check_inputs()
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def _audit(params: Params, training: pd.DataFrame) -> None:

@@ -158,7 +158,7 @@ def sentence_for(error: BaseException) -> str | None:
     """
     if isinstance(error, InputError):
         return one_line(error)
-    chain = list(_chain(error))
+    chain = list(causes(error))
     for cause in chain:
         number = cause.errno if isinstance(cause, OSError) else None
         if number in (errno.ENOSPC, errno.EDQUOT) or any(
@@ -180,7 +180,8 @@ def sentence_for(error: BaseException) -> str | None:
     return one_line(f"{quoted(name)} cannot be used: {reason}") if reason else None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and, one after the other, those that led to it: libraries wrap what tells most."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -207,4 +208,6 @@ def _full_disk(name: str | None) -> str:
 
 
 def _named_by_a_person(name: str) -> bool:
-    return any(argument and (name == argument or argument in name) for argument in sys.argv[2:])
+    path = Path(name).absolute()
+    named = {Path(argument).absolute() for argument in sys.argv[2:] if argument}
+    return not named.isdisjoint((path, *path.parents))

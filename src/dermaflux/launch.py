@@ -26,8 +26,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from dermaflux.core.devices import causes, memory_shortage
-from dermaflux.errors import InputError
+from dermaflux.core.devices import memory_shortage
+from dermaflux.errors import InputError, causes
 
 _LAUNCHED = "ACCELERATE_MIXED_PRECISION"
 """Set by `accelerate launch` in every process it starts."""

@@ -41,12 +41,7 @@ def _params(captioner: str, route: str = "in_process", tokens: int = 256, **runt
     section = type(params.caption).model_validate(params.caption.model_dump() | changes)
     speed = params.runtime.caption
     speed = type(speed).model_validate(speed.model_dump() | runtime)
-    # The command refuses to pay for captions of a corpus that is too small for the training.
-    update: dict[str, Any] = {
-        "n_real": 4,
-        "caption": section,
-        "runtime": params.runtime.model_copy(update={"caption": speed}),
-    }
+    update = {"caption": section, "runtime": params.runtime.model_copy(update={"caption": speed})}
     return params.model_copy(update=update)
 
 

@@ -127,3 +127,20 @@ def test_unfinished_work_of_another_key_is_told_and_finished_work_is_not(
         saved.discard()
     with checkpoint("finetune", "again"):
         assert not capsys.readouterr().out
+
+
+def test_a_state_of_another_model_changes_nothing_and_is_removed() -> None:
+    model = torch.nn.Linear(3, 2)
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters())
+    average = weights | {"bias": torch.zeros(5)}
+    with checkpoint("train", "foreign") as saved:
+        for wrong in (average, weights | {"more": torch.zeros(1)}, {"bias": weights["bias"]}):
+            saved.save({"weights": weights})
+            assert not saved.fits(weights, weights, wrong)
+            assert saved.load() is None
+        saved.save({"weights": weights})
+        assert not saved.load_optimizer(optimizer, {"state": {}, "param_groups": []})
+        assert saved.load() is None
+        assert saved.fits(weights, weights, weights)
+        assert saved.load_optimizer(optimizer, optimizer.state_dict())

@@ -102,7 +102,6 @@ def test_every_stage_says_what_to_lower(
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(f"dermaflux.{module}.run", run)
-    monkeypatch.setattr("dermaflux.conditions.require", lambda *_: None)  # there is no corpus
     monkeypatch.setattr(sys, "argv", ["dermaflux", command, *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -131,7 +130,7 @@ def test_what_to_lower_exists() -> None:
 FILL = """
 import resource, sys
 import torch
-from dermaflux import cli, conditions
+from dermaflux import cli
 from dermaflux.generators import finetune
 
 def run(params):
@@ -147,7 +146,6 @@ def run(params):
                 raise
 
 finetune.run = run
-conditions.require = lambda *_: None  # there is no corpus
 sys.argv = ["dermaflux", "finetune"]
 cli.main()
 """

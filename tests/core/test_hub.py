@@ -61,8 +61,8 @@ def test_the_reason_is_found_below_what_a_loader_wraps_around_it(
 
 
 def test_other_errors_pass_and_a_missing_folder_does_not(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), opening("name", "x", None, "folder", "mend it"):
-        raise RuntimeError("x")
+    with pytest.raises(KeyError), opening("name", "x", None, "folder", "mend it"):
+        raise KeyError("x")
     with (
         pytest.raises(InputError, match=r"^name x cannot be opened .*missing.*; mend it$"),
         opening("name", "x", None, "folder", "mend it"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from layouts import jpeg, random_image
 from PIL import Image, features
 
-from dermaflux.core.images import ImageError, upright
+from dermaflux.core.images import ImageError, formats, upright
 
 
 def saved(form: str, mode: str = "RGB", **options: object) -> bytes:
@@ -154,3 +154,25 @@ def test_a_format_only_pillow_knows_is_not_tried(monkeypatch: pytest.MonkeyPatch
         refusal(saved(form))
     assert tried == []
     assert upright(saved("PNG")).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("head", "image"),
+    [
+        (jpeg(random_image(1)), True),
+        (b"\x89PNG\r\n\x1a\n", True),
+        (media(b"msf1", b"msf1"), True),
+        (media(b"crx ", b"isom"), True),
+        (b"\xff\x0a\x00\x10", True),
+        (b"FUJIFILMCCD-RAW 0201", True),
+        (bytes(128) + b"DICM", True),
+        (b"BM" + bytes(12) + b"\x28\0\0\0", True),
+        (media(b"isom", b"mp42"), False),
+        (b"RIFF\x24\0\0\0WAVEfmt ", False),
+        (b"PK\x03\x04", False),
+        (b"BMI,age\n22,41\n", False),
+        (b"", False),
+    ],
+)
+def test_a_file_without_suffix_is_an_image_by_its_first_bytes(head: bytes, image: bool) -> None:
+    assert formats.is_image(head[:256]) == image

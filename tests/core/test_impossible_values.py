@@ -78,7 +78,7 @@ VALUES: dict[str, tuple[Callable[[], object], Callable[[], object], str]] = {
             ("temperature", "x"), ("threshold", None), ("classes", ["a", "a"]), ("classes", []),
         )
     },
-    "weights": (no_number, lambda: network.load(FOLDER), "model.safetensors .*no finite number"),
+    "weights": (no_number, lambda: network.load(FOLDER), "model.safetensors .*not finite"),
     "one class": (
         lambda: lines(VALIDATION, lambda line: None if "malignant" in line else line),
         rank, "validation.csv is damaged .it holds other labels",

@@ -98,6 +98,16 @@ def test_links_and_damage_in_a_zip_file_are_refused(tmp_path: Path) -> None:
         transfer.unpack(tmp_path / "damaged.zip", tmp_path)
 
 
+def test_a_zip_file_with_a_password_is_not_called_damaged(tmp_path: Path) -> None:
+    content = bytearray(zipped({"a.jpg": b"x" * 100}))
+    for header in (b"PK\x03\x04", b"PK\x01\x02"):  # the flag "encrypted" of both headers
+        content[content.index(header) + (6 if header[2] == 3 else 8)] |= 1
+    (tmp_path / "locked.zip").write_bytes(content)
+    (tmp_path / "into").mkdir()
+    with pytest.raises(InputError, match=r"cannot be unpacked here .*; unpack it by hand"):
+        transfer.unpack(tmp_path / "locked.zip", tmp_path / "into")
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "a/" + "\u00e4" * 140 + ".jpg", "y" * 300 + "/a.jpg"])
 def test_a_name_that_no_disk_stores_is_refused_before_anything_is_unpacked(
     name: str, tmp_path: Path

@@ -147,15 +147,6 @@ def assert_same(folder: Path, reference: Path) -> None:
         torch.testing.assert_close(weight, wanted[name], rtol=1e-4, atol=1e-6)
 
 
-_UNCONDITIONAL = """
-import sys
-from dermaflux import cli, conditions
-conditions.require = lambda *_: None  # the corpus of nine images would do for no classifier
-sys.argv = ["dermaflux", "finetune"]
-cli.main()
-"""
-
-
 @pytest.mark.slow
 def test_two_processes_by_parameter_reproduce_one(
     here: Workspace, one_process: Path, monkeypatch: pytest.MonkeyPatch
@@ -172,7 +163,7 @@ def test_two_processes_by_parameter_reproduce_one(
     raw["runtime"] |= {"finetune": RUNTIME.model_dump(), "accelerate": "--num_processes 2"}
     with (root / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(raw, file)
-    code, output = run(root, "-c", _UNCONDITIONAL)
+    code, output = run(root, "-m", "dermaflux", "finetune")
     assert code == 0, output
     assert_same(root / "models" / "generator", one_process)
     shown = [line for line in output.splitlines() if line.startswith("finetune 5/5: loss")]

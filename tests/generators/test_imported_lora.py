@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from drawn_adapter import awakened_backbone, draw_generator
+from kohya_layers import separate
 from small_generator import LORA, Workspace
 
 from dermaflux import paths
@@ -105,7 +106,7 @@ def test_a_layer_fused_from_one_matrix_imports_with_the_same_product(
         for name, size in sizes.items()
     }
     file = tmp_path / "authors.safetensors"
-    file.write_bytes(adapter_bytes.kohya_bytes(kohya_naming.separate(fused), {}, torch.bfloat16))
+    file.write_bytes(adapter_bytes.kohya_bytes(separate(fused), {}, torch.bfloat16))
     settings = LORA.model_copy(update={"imported": str(file)})
     imported.write(settings, workspace.backbone, tmp_path, Silent())
     again = kohya_naming.fused(adapter_file.read(tmp_path / lora.WEIGHTS).layers)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kohya_layers import separate
 from safetensors.torch import load_file
 
 from dermaflux.generators.flux_lora.files import adapter_bytes, adapter_file, kohya_naming
@@ -70,7 +71,7 @@ def test_a_fused_layer_adds_what_its_parts_add_stacked() -> None:
         assert whole.alpha / whole.rank == 1.5
         stacked = torch.cat([layers[member].product() for member in members])
         torch.testing.assert_close(whole.product(), stacked)
-    assert _equal(kohya_naming.separate(fused), layers)
+    assert _equal(separate(fused), layers)
 
 
 def test_parts_that_share_their_down_matrix_fuse_at_their_own_rank() -> None:
@@ -82,7 +83,7 @@ def test_parts_that_share_their_down_matrix_fuse_at_their_own_rank() -> None:
     torch.testing.assert_close(
         whole.product(), torch.cat([layers[name].product() for name in names])
     )
-    assert _equal(kohya_naming.separate({"lora_unet_double_blocks_0_img_attn_qkv": whole}), layers)
+    assert _equal(separate({"lora_unet_double_blocks_0_img_attn_qkv": whole}), layers)
 
 
 def test_absent_parts_and_unequal_scales_keep_every_product() -> None:
@@ -93,7 +94,7 @@ def test_absent_parts_and_unequal_scales_keep_every_product() -> None:
     zeros = torch.zeros(8, 8)
     wanted = torch.cat([query.product(), zeros, value.product(), zeros.repeat(4, 1)])
     torch.testing.assert_close(whole.product(), wanted)
-    again = kohya_naming.separate(fused)
+    again = separate(fused)
     assert again.keys() == layers.keys()
     for name, layer in layers.items():
         torch.testing.assert_close(again[name].product(), layer.product())

@@ -151,7 +151,10 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"backbone.repository": "black-forest-labs/FLUX.1-dev"}, "has no backbone.revision; pin"),
+        (
+            {"backbone.repository": "black-forest-labs/FLUX.1-dev"},
+            "has no backbone.revision; correct the path, or pin",
+        ),
         (
             {"synthesize.prompt_source": "held_out", "caption.held_out_fraction": 0.0},
             "caption.held_out_fraction is 0; raise it",
@@ -163,7 +166,7 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
     ],
 )
 def test_what_parameters_alone_forbid_is_said_when_they_are_read(
-    changes: dict[str, Any], expected: str
+    tmp_path: Path, changes: dict[str, Any], expected: str
 ) -> None:
     raw = shipped()
     for path, value in changes.items():
@@ -172,5 +175,7 @@ def test_what_parameters_alone_forbid_is_said_when_they_are_read(
         for name in parents:
             section = section[name]
         section[last] = value
+    file = tmp_path / "params.yaml"
+    YAML().dump(raw, file)
     with pytest.raises(InputError, match=expected):
-        load.parse(raw)
+        load.load(file)

@@ -176,7 +176,7 @@ def test_a_hostile_name_moves_no_cursor(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read_csv(path, ("image",))
     assert str(caught.value).isprintable()
-    assert r"\x1b[2Jt.csv' lacks the column 'image'" in str(caught.value)
+    assert r"\x1b[2Jt.csv lacks the column 'image'" in str(caught.value)
 
 
 def test_the_columns_asked_for_take_the_name_that_was_asked(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import rule, touch
 
+from dermaflux.core.file_names import plain
 from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Facts, Record
 from dermaflux.sources.reading import csv_table
 from dermaflux.sources.reading.files import ImageFile, join
-from dermaflux.sources.reading.names import plain
 from dermaflux.sources.reading.tables import Row
 from dermaflux.sources.reading.unmatched import rewritten_example, unmatched_example
 

@@ -21,7 +21,7 @@ from dermaflux.tracking.runs import Silent
 from dermaflux.training.curves import Curves
 from dermaflux.training.fit import Event, fit
 from dermaflux.training.protocol import FunctionObjective, Step
-from dermaflux.training.state import Settings
+from dermaflux.training.state import Settings, TrainingState
 
 SETTINGS = Settings(
     steps=30, learning_rate=0.1, warmup_steps=3, maximum_gradient_norm=1.0, checkpoint_steps=7,
@@ -250,3 +250,23 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(
     with pytest.raises(InputError, match="gradient of step 1 has norm inf on images isic/7"):
         fit("test", FunctionObjective({"w": weight}, parts), SETTINGS, saved, Silent())
     assert float(weight.detach()) == 0.0
+
+
+def test_a_stored_average_of_another_model_starts_the_training_over(saved: Checkpoint) -> None:
+    weights = {"weight": torch.nn.Parameter(torch.tensor([3.0, -2.0]))}
+    settings = replace(SETTINGS, ema_decay=0.8)
+    first = TrainingState("test", weights, settings, saved, True)
+    weights["weight"].grad = torch.ones(2)
+    first.update(0.1)
+    first.append("training", {"step": 1.0})
+    first.save()
+    first.close()
+    state = saved.load()
+    assert state is not None
+    saved.save(state | {"average": {"weight": torch.zeros(5)}})
+    again = TrainingState("test", weights, settings, saved, True)
+    again.load()
+    assert again.step == 0
+    assert not again.optimiser.state
+    assert again.curves().training == []
+    again.close()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from dermaflux.params import Audit
 
+_RULES = ("too near", "copy")
 _REASONS = np.array(["", "too near", "copy", "copy and too near"], dtype=object)
 _COLUMNS = ("image_id", "label")
 _MINIMUM = 4  # images of a class, for two halves of two
@@ -68,10 +69,10 @@ def examine(corpus: Path, synthetic: Path, settings: Audit) -> tuple[dict[str, A
     training = _rows(corpus, "train")
     generated = _rows(synthetic, "train")
     validation = _rows(corpus, "validation")
-    function = features.extractor(settings.features)
+    function, pixels = features.extractor(settings.features), features.side(settings.features)
 
     def extract(folder: Path, ids: Sequence[str], split: str, symmetric: bool) -> Array:
-        return features.extract(folder, ids, split, settings.features, function, symmetric)
+        return features.extract(folder, ids, split, pixels, function, symmetric)
 
     ids = training["image_id"].to_numpy()
     points = extract(corpus, list(ids), "train", False)
@@ -98,7 +99,7 @@ def examine(corpus: Path, synthetic: Path, settings: Audit) -> tuple[dict[str, A
     rules.insert(0, "nearest_id", ids[near[:, 0]])
     rules.insert(3, "original_id", np.where(original >= 0, ids[original], None))
     count = len(generated)
-    pairs = pd.concat([generated, rules[:count]], axis=1)
+    pairs = pd.concat([generated, rules[:count].drop(columns=list(_RULES))], axis=1)
     report = {
         "rejected": list(pairs.loc[pairs["rejected"], "image_id"]),
         "images": count,
@@ -124,6 +125,7 @@ def _rules(settings: Audit, distance: Array, ratio: Array, correlation: Array) -
             "correlation": correlation,
             "reason": _REASONS[too_near + 2 * copied],
             "rejected": too_near | copied,
+            **dict(zip(_RULES, (too_near, copied), strict=True)),
         }
     )
 
@@ -136,8 +138,7 @@ def _held_out(rules: pd.DataFrame) -> dict[str, Any]:
     photographs of which nobody knows.
     """
     found = {
-        "too near": rules["reason"].isin(_REASONS[[1, 3]]),
-        "copy": rules["reason"].isin(_REASONS[[2, 3]]),
+        **{name: rules[name] for name in _RULES},
         "either": rules["rejected"],
     }
     return {

@@ -16,12 +16,12 @@ import numpy as np
 
 from dermaflux.core.arrays import Array
 from dermaflux.core.devices import automatic_device
+from dermaflux.corpus.duplicates.signatures import SIDE
 from dermaflux.errors import InputError
 from dermaflux.progress import progress
 
 Extractor = Callable[[Array], Array]
 """uint8 (B, S, S, 3) -> (B, D)."""
-_THUMBNAILS, _THUMBNAIL = "thumbnails", 64  # no space to measure distances in
 _LOW_PASS = 32
 _SQUEEZENET = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -30,7 +30,7 @@ _BATCH = 64
 
 def side(space: str) -> int:
     """Side in pixels of the images that a feature space reads."""
-    return {"pixels": _LOW_PASS, _THUMBNAILS: _THUMBNAIL}.get(space, _SQUEEZENET)
+    return _LOW_PASS if space == "pixels" else _SQUEEZENET
 
 
 def symmetries(images: Array) -> Array:
@@ -85,8 +85,7 @@ def thumbnails(folder: Path, image_ids: Sequence[str], split: str) -> Array:
 
     Raises `InputError` when an image is missing.
     """
-    grey = extract(folder, image_ids, split, _THUMBNAILS, _grey)
-    return grey.reshape(-1, _THUMBNAIL, _THUMBNAIL)
+    return extract(folder, image_ids, split, SIDE, _grey).reshape(-1, SIDE, SIDE)
 
 
 def _grey(images: Array) -> Array:
@@ -101,11 +100,11 @@ def extract(
     folder: Path,
     image_ids: Sequence[str],
     split: str,
-    space: str,
+    side: int,
     function: Extractor,
     symmetric: bool = False,
 ) -> Array:
-    """Features (N, D) of images of a split, in the order of `image_ids`.
+    """Features (N, D) of images of a split, in the order of `image_ids`, read at `side` pixels.
 
     With `symmetric`, (N, 8, D): of each image's eight symmetries. Raises `InputError` when an image
     is missing.
@@ -115,7 +114,7 @@ def extract(
     index = {image_id: row for row, image_id in enumerate(image_ids)}
     features: Array = np.empty((0, 8, 1) if symmetric else (0, 1), np.float32)
     done = 0
-    stream = table.decoded(folder, image_ids, split, side(space))
+    stream = table.decoded(folder, image_ids, split, side)
     with progress(f"audit.{folder.name}", len(image_ids)) as advance:
         while batch := list(islice(stream, _BATCH)):
             images = np.stack([pixels for _, pixels in batch])

@@ -89,7 +89,7 @@ def _imported_files(section: Caption) -> list[Path]:
         return []
     from dermaflux.captions.imported.files import caption_files
 
-    return caption_files(Path(section.imported).expanduser())
+    return caption_files(Path(section.imported))
 
 
 def _write_missing(

@@ -50,8 +50,8 @@ class Checkpoint:
     def load(self, *needed: str) -> dict[str, Any] | None:
         """The saved state, or None when there is none; only tensors and plain values load.
 
-        A file that is no such state, or lacks one of the keys `needed`, is told of and removed, as
-        if it had never been written: a stage that cannot read its checkpoint starts over.
+        A file that is not such a state, or lacks one of the keys `needed`, is reported and removed,
+        as if it had never been written: a stage that cannot read its checkpoint starts over.
         """
         import torch
 
@@ -68,24 +68,26 @@ class Checkpoint:
             return None
         return state
 
-    def fits(
-        self,
-        stored: Mapping[str, Tensor],
-        own: Mapping[str, Tensor],
-        optimiser: Optimizer,
-        its_state: dict[str, Any],
-    ) -> bool:
-        """Whether stored weights have the names and shapes of `own`; else they are rejected.
-
-        Then the optimiser has its stored state, too. No weight is changed.
-        """
+    def fits(self, model: Mapping[str, Tensor], *stored: Mapping[str, Tensor]) -> bool:
+        """Whether all stored weights have the model's names and shapes; else reject the state."""
         try:
-            for name, tensor in own.items():
-                if stored[name].shape != tensor.shape:
-                    raise ValueError(f"{name} has another shape")
-            optimiser.load_state_dict(its_state)
+            for weights in stored:
+                if weights.keys() != model.keys():
+                    raise ValueError("it has other weights")
+                for name, tensor in model.items():
+                    if weights[name].shape != tensor.shape:
+                        raise ValueError(f"{name} has another shape")
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            self.reject(f"it is not of this model, see {error}")
+            self.reject(f"it does not match this model: {error}")
+            return False
+        return True
+
+    def load_optimizer(self, optimizer: Optimizer, stored: dict[str, Any]) -> bool:
+        """Give an optimiser its stored state; False, and reject the state, if it does not fit."""
+        try:
+            optimizer.load_state_dict(stored)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            self.reject(f"it does not match this optimiser: {error}")
             return False
         return True
 
@@ -128,7 +130,7 @@ def checkpoint(
     """Open the checkpoint of `key`; a second process with the same key waits for the first.
 
     Of processes that share one run, only the main one holds the lock; the others read. A new key
-    beside unfinished work is told in one sentence, unless checkpoints of the stage are `lasting`.
+    beside unfinished work is reported, unless checkpoints of the stage are `lasting`.
     Where another process makes the folder `output`, an `InputError` names it before any work.
     """
     folder = project_root() / ".dermaflux" / "checkpoints" / stage / key

@@ -6,10 +6,9 @@ import errno
 import functools
 import os
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dermaflux.errors import InputError, quoted
+from dermaflux.errors import InputError, causes, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +47,8 @@ def automatic_device() -> torch.device:
     if named is not None and not present.get(named, False):
         there = ", ".join(name for name, found in present.items() if found)
         raise InputError(
-            f"{VARIABLE} is {quoted(named)}, which is no device of this machine; unset it or give "
-            f"one of {there}"
+            f"{VARIABLE} is {quoted(named)}, which this machine does not have; unset it or set it "
+            f"to one of {there}"
         )
     if named is None and present["mps"] and not present["cuda"]:
         _say_unused_mps()
@@ -60,8 +59,8 @@ def automatic_device() -> torch.device:
 def _say_unused_mps() -> None:
     if os.environ.get("RANK", "0") == "0":
         print(
-            "computes on the CPU: this project has not been run on Apple's GPU (MPS); "
-            f"{VARIABLE}=mps tries it",
+            "computing on the CPU: this project has not been run on Apple's GPU (MPS); set "
+            f"{VARIABLE}=mps to try it",
             flush=True,
         )
 
@@ -82,13 +81,3 @@ def memory_shortage(error: BaseException) -> str | None:
             detail = ", ".join(_DETAIL.findall(text))
             return f"{where} is full" + (f" ({detail})" if detail else "")
     return None
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and, one after the other, those that led to it."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -74,7 +74,7 @@ def _holder_file(path: Path) -> Path:
 def _myself() -> str:
     command = redacted(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))[:120]
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return f"process {os.getpid()} on {socket.gethostname()} ({command}) holds it since {since}"
+    return f"process {os.getpid()} on {socket.gethostname()} ({command}) has held it since {since}"
 
 
 def _holder(path: Path) -> str:
@@ -177,15 +177,15 @@ def reading(path: Path, stage: str) -> Iterator[None]:
         raise damaged(path, error, stage) from None
 
 
-def read_json(path: Path, stage: str, *needed: str) -> Any:
-    """Content of a JSON file that `stage` wrote; with `needed`, an object that has these keys.
+def read_json(path: Path, stage: str, *needed: str) -> dict[str, Any]:
+    """The JSON object in a file that `stage` wrote, which has the keys `needed`.
 
     Raises `InputError` when the file is absent, damaged or something else.
     """
     with reading(path, stage):
         content = json.loads(path.read_text(encoding="utf-8"))
-        if needed and not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__} and no object")
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, not an object")
         for key in needed:
             _ = content[key]
         return content
@@ -197,13 +197,15 @@ def read_csv(
     numbers: Sequence[str] = (),
     texts: Sequence[str] = (),
     may_be_empty: bool = False,
+    index: str | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """A table of comma-separated values that `stage` wrote, with `texts` read as text.
 
     Raises `InputError` when the file is absent or damaged, lacks one of the columns, or when a
     column of `numbers` holds anything but finite numbers, or no row where that may not be;
-    `options` are those of pandas.
+    `options` are those of pandas. With `index`, rows are found by that column, and a value that
+    occurs twice is an error, too.
     """
     import numpy as np
     import pandas as pd
@@ -220,7 +222,11 @@ def read_csv(
             raise ValueError("it has no rows")
         for name in numbers:
             if not np.isfinite(rows[name].to_numpy(dtype=float)).all():
-                raise ValueError(f"column {name} holds a value that is no finite number")
+                raise ValueError(f"column {name} holds a value that is not finite")
+        if index is not None:
+            rows = rows.set_index(index)
+            if rows.index.has_duplicates:
+                raise ValueError(f"a value of {index} occurs twice")
         return rows
 
 

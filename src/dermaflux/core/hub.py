@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dermaflux.errors import InputError, one_line
+from dermaflux.errors import InputError, causes, one_line
 
 
 @contextmanager
@@ -25,12 +25,9 @@ def opening(
 
     try:
         yield
-    except (
-        *(OSError, ValueError, ImportError, SafetensorError, errors.HfHubHTTPError),
-        # Of loaders that meet a JSON file of another content.
-        *(KeyError, TypeError, AttributeError, IndexError, RecursionError),
-    ) as error:
-        kinds = {type(cause) for cause in _causes(error)}
+    except (OSError, ValueError, ImportError, SafetensorError, errors.HfHubHTTPError) as error:
+        # The loaders wrap the hub client's exceptions, and only those tell gated from missing.
+        kinds = {type(cause) for cause in causes(error)}
         if errors.GatedRepoError in kinds:
             reason = (
                 f"is gated; accept its licence on https://huggingface.co/{repository} and run "
@@ -47,11 +44,3 @@ def opening(
             summary = one_line(str(error).split(". ")[0], 200)
             reason = f"cannot be opened ({summary}); {instead}"
         raise InputError(f"{parameter} {repository} {reason}") from None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    # The loaders wrap the hub client's exceptions, and only those distinguish gated from missing.
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -180,3 +180,29 @@ def diagnosis(text: str) -> str | None:
         return None
     words = re.sub(r"[\s_-]+", " ", text.strip().lower())
     return _SYNONYMS.get(words, words)
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# Words in names of folders and files, in the languages of published datasets.
+NEGATIONS = _set(
+    "no non not none never without negative negatives neg false nicht kein keine ohne sin ningun "
+    "ninguna sans pas aucun senza nessun sem nenhum geen zonder ikke uden utan bez nie"
+)
+UNCERTAINTIES = _set(
+    "excluded rule ruled suspected suspicious suspicion uncertain unsure unclear doubtful doubt "
+    "questionable equivocal borderline misdiagnosed mislabeled mislabelled misclassified swapped "
+    "unconfirmed unverified verdacht"
+)
+DOUBTS = (
+    NEGATIONS
+    | UNCERTAINTIES
+    | _set(
+        "or vs versus other rest excluding exclude except out free absent suspect possible "
+        "possibly probable probably potential potentially presumed likely unlikely unlike like "
+        "mimic mimics mimicking simulator simulators pre post pro anti un ex former history wrong 0"
+    )
+)
+"""Words that turn or weaken what stands beside them."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.file_names import without_suffix
 from dermaflux.core.files import read_json, reading, write_json, write_text
 from dermaflux.corpus import ingest_report, require
 from dermaflux.corpus.decoding.decode import Rule, Task
@@ -34,7 +35,6 @@ from dermaflux.sources import paper_counts
 from dermaflux.sources.adapter import Facts, Problem, Record
 from dermaflux.sources.discovery import Dataset, discover
 from dermaflux.sources.reading.files import walk_images
-from dermaflux.sources.reading.names import without_suffix
 from dermaflux.sources.reading.unmatched import (
     passed_over_sentence,
     rewritten_example,

@@ -18,7 +18,7 @@ from dermaflux.core.vocabulary import CLASSES
 from dermaflux.corpus.splitting.records import DecodedItem, Item, Rejection
 from dermaflux.corpus.splitting.selection import Selection
 from dermaflux.corpus.splitting.splits import LEAK_COLUMNS
-from dermaflux.errors import quoted
+from dermaflux.errors import one_line, quoted
 from dermaflux.paths import QUARANTINE
 from dermaflux.sources.discovery import Dataset
 from dermaflux.sources.folder_parts import test_folder
@@ -94,7 +94,7 @@ def _example(left: Sequence[Rejection], rules: Sequence[tuple[str, int]]) -> str
     if not rules:
         return "; its folder holds no image"
     first = next(rejection for rejection in left if rejection.problem.rule == rules[0][0])
-    return f", such as {quoted(first.item.location)}: {quoted(first.problem.reason)[1:-1]}"
+    return f", such as {quoted(first.item.location)}: {one_line(first.problem.reason, 200)}"
 
 
 def test_drawn(
@@ -143,18 +143,17 @@ def outcome(report: Mapping[str, Any]) -> list[str]:
 def _drawn_sentence(drawn: Mapping[str, Any]) -> str:
     """How the test part was drawn, in one sentence without a full stop."""
     unknown, share = drawn["without_patient"], drawn["images"] / max(drawn["of"], 1)
-    patients = f"of {drawn['patients']:,} known patients" if drawn["patients"] else ""
-    joint = " and " if patients and unknown else ""
-    without = f"{unknown:,} images without a patient id" if unknown else ""
-    without = without if patients or not unknown else "none with a patient id"
+    known = [f"{drawn['patients']:,} known patients"] * bool(drawn["patients"])
+    known += [f"{unknown:,} images without a patient id"] * bool(unknown)
+    origin = f", from {' and '.join(known)}" if known else ""
     # A hash decides for each group on its own, which is what lets new images move no old ones.
-    strays = drawn["fraction"] and abs(share / drawn["fraction"] - 1) > _STRAYS
+    strays = abs(share / drawn["fraction"] - 1) > _STRAYS
     return (
         "No kept image is in a published test part, so the test split was drawn here by patient, "
         f"lesion and duplicate group (ingest.test_fraction {drawn['fraction']:g}, seed "
         f"{drawn['seed']}): {drawn['images']:,} of {drawn['of']:,} images ({share:.1%}), "
-        f"{drawn['benign']:,} benign and {drawn['malignant']:,} malignant, "
-        f"{patients}{joint}{without}"
+        f"{drawn['benign']:,} benign and {drawn['malignant']:,} malignant"
+        + origin
         + (", since a hash draws each group and few groups stray from that share" if strays else "")
     )
 

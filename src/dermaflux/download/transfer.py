@@ -27,6 +27,8 @@ _LONGEST_NAME = 255  # bytes
 _TRIES = 6  # in a row that bring no byte
 _SECONDS = 60.0  # to wait for a response
 _MISSING = (401, 403, 404, 410)
+_DAMAGED = (*(zipfile.BadZipFile, EOFError, ValueError, zlib.error, lzma.LZMAError, struct.error),)
+"""What reading a damaged zip archive raises."""
 
 
 def fetch(url: str, target: Path, work: Path, pause: float = 1.0) -> None:
@@ -129,11 +131,11 @@ def unpack(archive: Path, folder: Path) -> None:
                 for member, target in zip(members, targets, strict=True):
                     _extract(zip_file, member, target)
                     advance(1)
-    except (
-        *(zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError),
-        *(zlib.error, lzma.LZMAError, struct.error),
-    ) as error:
-        # A RuntimeError stands for a member with a password.
+    except RuntimeError as error:  # a password, or a compression method that Python lacks
+        raise InputError(
+            f"{archive} cannot be unpacked here ({one_line(error, 200)}); unpack it by hand"
+        ) from None
+    except _DAMAGED as error:
         raise InputError(
             f"{archive} is damaged ({one_line(error, 200)}); delete it and download again"
         ) from None

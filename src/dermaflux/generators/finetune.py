@@ -136,11 +136,11 @@ def _made(
     output: Path,
 ) -> str:
     """The line that ends the stage."""
-    losses = {"loss": training, "validation loss": events}
+    losses = {"loss": training, "validation_loss": events}
     last = [
-        f", {name} {rows[-1][name.replace(' ', '_')]:.4g}"
+        f", {name.replace('_', ' ')} {rows[-1][name]:.4g}"
         for name, rows in losses.items()
-        if rows and name.replace(" ", "_") in rows[-1]
+        if rows and name in rows[-1]
     ]
     what = str(facts["summary"]).split(". ")[0]
     steps = f"{facts['steps']:,} steps on {images:,} images"

@@ -98,7 +98,8 @@ def synthesize(
     key = _key(name, section, sampler, seed, images)
     with _shared_checkpoint(key, processes, output) as saved:
         started = time.monotonic()
-        resumed = any(shards.shard_file(saved, shard).exists() for shard in pool)
+        resumed = any(saved.file(".").glob("batch-*"))
+        resumed |= any(shards.shard_file(saved, shard).exists() for shard in pool)
         shards.sample_share(pool, saved, processes, make_batch, make_row, log)
         if processes.main:
             shards.wait(pool, saved, processes)

@@ -130,6 +130,10 @@ class Params(Section):
                 "mixture out of train.arms"
             )
 
+    def samples(self) -> bool:
+        """Whether the generator draws images from a backbone; one that collects images does not."""
+        return self.synthesize.settings(self.generator).samples
+
     def input_paths(self) -> dict[str, str]:
         """Parameter -> path, or name where a path may stand, of what this run reads from outside.
 
@@ -140,13 +144,14 @@ class Params(Section):
             paths["caption.imported"] = self.caption.imported
         elif self.caption.captioner in VISION_LANGUAGE and self.caption.route == "in_process":
             paths["caption.model"] = self.caption.model
-        if self.generator != "released":
+        if self.samples():
             paths["backbone.repository"] = self.backbone.repository
         for name, section in (("finetune", self.finetune), ("synthesize", self.synthesize)):
             for key, value in section.settings(self.generator).input_paths().items():
                 paths[f"{name}.{self.generator}.{key}"] = value
         for name in self.train.architectures:
             paths[f"train.models.{name}.weights"] = self.train.models[name].weights
+            paths[f"train.models.{name}.name"] = self.train.models[name].local_folder()
         for name in self.zero_shot.run:
             paths[f"zero_shot.models.{name}"] = self.zero_shot.models[name]
         return {name: path for name, path in paths.items() if path is not None}
@@ -163,7 +168,6 @@ class Params(Section):
         for section in (self.finetune, self.synthesize):
             section.settings(self.generator).check_chosen()
         self._prompts_exist()
-        self.backbone.check_pinned()
         if self.train.labels == "diagnosis" and self.real_fraction is None:
             raise ValueError(
                 "train.labels 'diagnosis' has classes too rare for a balanced n_real; set "

@@ -64,6 +64,11 @@ class Model(Section):
     options: Options = {}
     """Keyword arguments of `timm.create_model`."""
 
+    def local_folder(self) -> str | None:
+        """The folder that a name such as `local-dir:FOLDER` gives; None for other names."""
+        kind, _, folder = self.name.strip().partition(":")
+        return folder if kind.lower() == "local-dir" else None
+
 
 class Train(Section):
     """Classifiers on controlled mixtures (paper section 3)."""

@@ -107,8 +107,8 @@ def _plain(options: dict[str, Any]) -> dict[str, Any]:
                 )
         elif value is not None:
             raise ValueError(
-                f"the option {quoted(value)} is no text, number, truth value, list or mapping; "
-                "write one of these"
+                f"the option {quoted(value)} is not text, a number, true or false, a list or a "
+                "mapping; write one of these"
             )
     return options
 
@@ -174,6 +174,9 @@ class GeneratorSettings(Section):
     def input_paths(self) -> dict[str, str | None]:
         """Parameter -> path of what is read from outside, or a name where a path may stand."""
         return {}
+
+    def check_inputs(self) -> None:
+        """Raise `ValueError` when what is read from outside is not there."""
 
 
 class Optimisation(GeneratorSettings):

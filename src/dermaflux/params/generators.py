@@ -58,8 +58,9 @@ class Backbone(Section):
         local = self.repository == "tiny" or Path(self.repository).is_dir()
         if self.revision is None and not local:
             raise ValueError(
-                f"backbone.repository {quoted(self.repository)} has no backbone.revision; pin the "
-                "commit to use, as its page on the hub shows it under Files"
+                f"backbone.repository {quoted(self.repository)} is not a folder here and, as a hub "
+                "repository, has no backbone.revision; correct the path, or pin the commit to use, "
+                "as its page on the hub shows it under Files"
             )
 
 

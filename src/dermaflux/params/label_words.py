@@ -45,7 +45,9 @@ def _as_words(labels: Any) -> Any:
     meant: dict[str, tuple[Any, Any]] = {}
     for key, label in labels.items():
         if not isinstance(key, str | int | float):
-            raise ValueError(f"labels has the key {quoted(key)}, which is no word; quote it")
+            raise ValueError(
+                f"labels has the key {quoted(key)}, which is not text; put it in quotes"
+            )
         word = key if isinstance(key, str) else quoted(key).lower()
         first, other = meant.setdefault(label_word(word), (key, label))
         if other != label:

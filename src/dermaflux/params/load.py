@@ -50,8 +50,17 @@ MOVED = {
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check a parameter file; raise `InputError` when it is not valid."""
-    return parse(read(path), str(path))
+    """Read and check a parameter file; raise `InputError` when it is not valid.
+
+    Unlike `parse`, also for a backbone that is neither a folder here nor a hub id with a revision.
+    """
+    params = parse(read(path), str(path))
+    if params.samples():
+        try:
+            params.backbone.check_pinned()
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from None
+    return params
 
 
 def read(path: Path = Path("params.yaml")) -> dict[str, Any]:
@@ -91,7 +100,7 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
 
 
 def _sentence(error: Any) -> str:
-    where = ".".join(_part(part) for part in error["loc"])
+    where = ".".join(one_line(part, 100) for part in error["loc"])
     if error["type"] == "extra_forbidden" and where in MOVED:
         return f"parameter {where!r} is called {MOVED[where]!r} now; move it there"
     if error["type"] == "extra_forbidden":
@@ -109,8 +118,3 @@ def _sentence(error: Any) -> str:
     limit = message.removeprefix("Input ")
     value = quoted(error["input"])
     return f"{where or 'it'} is {value} but {limit[0].lower()}{limit[1:]}; correct that value"
-
-
-def _part(part: object) -> str:
-    """A key or an index of a location; keys of a file may be anything."""
-    return str(part) if str(part).isprintable() and len(str(part)) <= 100 else quoted(part)

@@ -21,8 +21,8 @@ def _address(url: str) -> str:
             raise ValueError("it names no host or the port 0")
     except ValueError as error:
         raise ValueError(
-            f"{quoted(url)} is no address of a server ({one_line(error, 200)}); write one such as "
-            "http://127.0.0.1:8000/v1"
+            f"{quoted(url)} is not a valid server address ({one_line(error, 200)}); write one such "
+            "as http://127.0.0.1:8000/v1"
         ) from None
     return url
 

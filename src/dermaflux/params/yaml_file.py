@@ -38,7 +38,7 @@ def parse(text: str, name: str) -> Any:
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         # Of what a value stands for: a 13th month, a number of 5,000 digits.
         raise InputError(
-            f"{name} holds a value that is no number or date ({one_line(error, 200)}); correct it, "
+            f"{name} holds an invalid number or date ({one_line(error, 200)}); correct it, "
             "or put it in quotes"
         ) from None
 
@@ -56,7 +56,7 @@ def _text(path: Path) -> str:
     if len(content) > _LARGEST_FILE:
         raise InputError(
             f"{path} has more than {_LARGEST_FILE:,} bytes, too many for a file of parameters; "
-            "write it anew from a file in profiles/ or grids/"
+            "start again from a file in profiles/ or grids/"
         )
     try:
         return content.decode("utf-8-sig")
@@ -111,7 +111,7 @@ def _refuse_explosive(name: str, text: str) -> None:
             what = f"nested over {_DEEPEST} deep" if len(opened) > _DEEPEST else "too large"
             raise InputError(
                 f"{name}, line {line}: the document is {what} (it may stand for at most "
-                f"{_MOST_VALUES:,} values, aliases written out); write it anew from a file in "
+                f"{_MOST_VALUES:,} values, aliases written out); start again from a file in "
                 "profiles/ or grids/"
             )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.checkpoints import fingerprint
-from dermaflux.core.files import damaged, read_csv
+from dermaflux.core.files import read_csv
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import LEARNED, Arm, Params
@@ -51,9 +51,7 @@ def predictions(folder: Path) -> pd.DataFrame:
     """
     path = folder / "validation.csv"
     stage = "`dvc repro train`, or `dvc pull`"
-    rows = read_csv(path, stage, ("probability",), ("image_id", "label")).set_index("image_id")
-    if rows.index.has_duplicates:
-        raise damaged(path, "an image occurs twice", stage)
+    rows = read_csv(path, stage, ("probability",), ("image_id", "label"), index="image_id")
     rows["malignant"] = rows["label"].isin(["malignant", "1"])
     return rows[["malignant", "probability"]].sort_index()
 

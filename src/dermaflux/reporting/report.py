@@ -42,10 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A report of an earlier stage, empty when that stage has not run."""
     if not path.is_file():
         return {}
-    content: dict[str, Any] = files.read_json(path, "`dvc repro`")
-    if not isinstance(content, dict):
-        raise files.damaged(path, f"it holds a {type(content).__name__}", "`dvc repro`")
-    return content
+    return files.read_json(path, "`dvc repro`")
 
 
 def bayes_auc() -> float | None:

@@ -61,10 +61,9 @@ def _compare(cell: Cell, arm: str, names: Sequence[str]) -> dict[str, Any]:
     from dermaflux.statistics import bootstrap, delong, effects, seed_means
 
     predicted = seed_means.read(cell.name)
-    scored = read_csv(
-        paths.ZERO_SHOT / "predictions.csv", "the stage zero_shot", names, ("image_id", "label")
-    ).set_index("image_id")
-    with reading(paths.ZERO_SHOT / "predictions.csv", "the stage zero_shot"):
+    path, stage = paths.ZERO_SHOT / "predictions.csv", "the stage zero_shot"
+    scored = read_csv(path, stage, names, ("image_id", "label"), index="image_id")
+    with reading(path, stage):
         scored = scored.loc[predicted.index]
     columns = ["image_id", "source", "lesion_id", "duplicate_group"]
     rows = table.metadata(paths.CORPUS, columns, "test").set_index("image_id").loc[predicted.index]

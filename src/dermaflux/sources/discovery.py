@@ -6,11 +6,11 @@ Reads folder listings only.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dermaflux.core.file_names import letters_and_digits
 from dermaflux.errors import InputError, quoted
 from dermaflux.params import OwnDataset
 from dermaflux.sources import folder
@@ -84,18 +84,13 @@ def _locate(data: Path, children: Sequence[Path], source: Source) -> Dataset | N
         child
         for child in children
         if child.name not in SOURCES
-        and _matches(source, child, named=_bare(child.name) == source.name)
+        and _matches(source, child, named=letters_and_digits(child.name) == source.name)
     ]
     if len(roots) > 1:
         raise InputError(
             f"{roots[0]} and {roots[1]} both look like {source.title}; keep one of them"
         )
     return Dataset(source, roots[0], (roots[0],)) if roots else None
-
-
-def _bare(name: str) -> str:
-    """A name's letters and digits: ``PAD-UFES-20`` and ``padufes20`` are one dataset."""
-    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 def _wrapped(folders: Iterable[Path], source: Source, named: bool = False) -> Dataset | None:
@@ -236,7 +231,11 @@ def discover(
     for name in wanted:
         if name not in known_names:
             known = ", ".join(known_names)
-            same = [other for other in known_names if _bare(other) == _bare(name)]
+            same = [
+                other
+                for other in known_names
+                if letters_and_digits(other) == letters_and_digits(name)
+            ]
             hint = f", which may mean {same[0]!r}" if same else ""
             raise InputError(f"ingest.sources names {name!r}{hint}; known datasets are {known}")
     children = sorted(child for child in data.iterdir() if child.is_dir())
@@ -266,7 +265,9 @@ def discover(
 
 def _folders(children: Sequence[Path], like: str = "") -> str:
     """The folders that an entry of `ingest.own` could name, as an addition to a sentence."""
-    children = sorted(children, key=lambda child: _bare(child.name) != _bare(like))
+    children = sorted(
+        children, key=lambda child: letters_and_digits(child.name) != letters_and_digits(like)
+    )
     names = ", ".join(quoted(child.name) for child in children[:3])
     return f" (folders there: {names}{' and others' if len(children) > 3 else ''})" if names else ""
 

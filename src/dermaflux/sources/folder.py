@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+from dermaflux.core.file_names import without_suffix
 from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Facts, Problem, Record, Source
 from dermaflux.sources.folder_parts import mask, part_of
 from dermaflux.sources.folder_words import FolderWords
 from dermaflux.sources.reading.files import own_names, walk_images
-from dermaflux.sources.reading.names import without_suffix
 
 LABELS = {"benign": "benign", "malignant": "malignant", "indeterminate": "indeterminate"}
 

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from dermaflux.core import vocabulary
+from dermaflux.core.vocabulary import DOUBTS
 from dermaflux.errors import quoted
 from dermaflux.sources.adapter import Problem, Split
-from dermaflux.sources.folder_words import DOUBTS, PLAIN
+from dermaflux.sources.folder_words import PLAIN
 
 _WORD = re.compile(r"[^\W\d_]+")
 _EITHER = frozenset(("eval", "evaluation", "evaluating"))

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dermaflux.core.vocabulary import DOUBTS, NEGATIONS, UNCERTAINTIES
 from dermaflux.errors import quoted
 from dermaflux.sources.adapter import Problem
 
@@ -22,28 +23,7 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_NEGATIONS = _set(
-    "no non not none never without negative negatives neg false nicht kein keine ohne sin ningun "
-    "ninguna sans pas aucun senza nessun sem nenhum geen zonder ikke uden utan bez nie"
-)
-_UNCERTAINTIES = _set(
-    "excluded rule ruled suspected suspicious suspicion uncertain unsure unclear doubtful doubt "
-    "questionable equivocal borderline misdiagnosed mislabeled mislabelled misclassified swapped "
-    "unconfirmed unverified verdacht"
-)
 _LISTS = _set("or vs versus other rest")
-DOUBTS = (
-    _NEGATIONS
-    | _UNCERTAINTIES
-    | _LISTS
-    | _set(
-        "excluding exclude except out free absent suspect possible possibly probable "
-        "probably potential potentially presumed likely unlikely unlike like mimic mimics "
-        "mimicking simulator simulators pre post pro anti un ex former history wrong 0"
-    )
-)
-"""Words that turn or weaken what stands beside them, in the languages of published datasets."""
-
 PLAIN = _set(
     "a all and at by for from in is of on the to with class classes label labels category group "
     "type kind folder dir set subset part split fold batch series train training val valid "
@@ -213,8 +193,8 @@ class FolderWords:
             known = self._parts.get((word.strip("0123456789"),))
             same |= {known} if known else set()
             longer |= {label for part, label in self._long.items() if part in word and not known}
-        doubtful = bool(longer) or any(word in _UNCERTAINTIES for word in words)
-        if any(word in _NEGATIONS for word in words):
+        doubtful = bool(longer) or any(word in UNCERTAINTIES for word in words)
+        if any(word in NEGATIONS for word in words):
             doubtful = doubtful or all(word in DOUBTS or word in PLAIN for word in words)
         if same or doubtful:
             return _Unclear(frozenset(same | longer), doubtful, False, words)

@@ -26,7 +26,7 @@ _MOST_PENDING = 1_000_000
 class Run:
     """An open MLflow run. Metrics are sent in batches, at the latest every five seconds.
 
-    Nothing here raises because the store fails: metrics wait for it, and what it missed is told
+    Nothing here raises because the store fails: metrics wait for it, and what it missed is reported
     when the run is closed. Without a `client` the run could not be opened and keeps nothing.
     """
 
@@ -47,24 +47,28 @@ class Run:
             raise store.unavailable(ConnectionError(self._failure))
         return self._client
 
-    def attempt(self, what: str, send: Callable[[MlflowClient], object]) -> bool:
-        """Send `what` to the store; a failure is told once and returns False."""
-        if self._client is None or time.monotonic() < self._wait_until:
+    def attempt(self, what: str, send: Callable[[MlflowClient], object]) -> None:
+        """Send `what` to the store; a failure is reported once, and what is missed at the end."""
+        if not self._delivered(send):
             self._missed.append(what)
+
+    def _delivered(self, send: Callable[[MlflowClient], object]) -> bool:
+        if self._client is None or time.monotonic() < self._wait_until:
             return False
         try:
             send(self._client)
         except Exception as error:  # whatever MLflow, its store or the disk raises
             self.fail(error)
-            self._missed.append(what)
             return False
         return True
 
     def fail(self, error: Exception) -> None:
-        """Remember that the store failed, and tell it the first time."""
+        """Remember that the store failed, and report it the first time."""
         if not self._failure:
-            _tell(f"the MLflow run {self._name!r} cannot be written ({store.reason(error)}); "
-                  "the stage goes on without it")  # fmt: skip
+            _report(
+                f"the MLflow run {self._name!r} cannot be written ({store.reason(error)}); the "
+                "stage goes on without it"
+            )
         self._failure = store.reason(error)
         self._wait_until = time.monotonic() + _RETRY_SECONDS
 
@@ -79,12 +83,10 @@ class Run:
 
     def flush(self) -> None:
         """Send the metrics that are pending."""
-        while self._pending and time.monotonic() >= self._wait_until:
-            batch = self._pending[:1000]
-            if not self.attempt("", functools.partial(self._send, batch)):
-                self._missed.pop()  # they stay pending
-                break
-            self._pending = self._pending[1000:]
+        while self._pending and self._delivered(
+            functools.partial(self._send, self._pending[:1000])
+        ):
+            del self._pending[:1000]
         del self._pending[_MOST_PENDING:]
         self._sent = time.monotonic()
 
@@ -113,7 +115,7 @@ class Run:
             self.tag(f"output.{path.as_posix()}", dvc_hash(path))
 
     def close(self, status: str) -> None:
-        """Send what is pending and end the run; tell what the store missed."""
+        """Send what is pending and end the run; report what the store missed."""
         self._wait_until = 0.0
         self.flush()
         self.attempt("its end", lambda client: client.set_terminated(self.run_id, status))
@@ -122,10 +124,12 @@ class Run:
         if missed:
             more = len(self._missed) - 10
             listed = ", ".join(missed) + (f" and {more:,} more" if more > 0 else "")
-            _tell(f"the MLflow run {self._name!r} lacks {listed} ({self._failure}); what the stage "
-                  "wrote is complete")  # fmt: skip
+            _report(
+                f"the MLflow run {self._name!r} lacks {listed} ({self._failure}); what the stage "
+                "wrote is complete"
+            )
         self._missed.clear()
 
 
-def _tell(text: str) -> None:
+def _report(text: str) -> None:
     print(f"tracking: {redacted(text)}", file=sys.stderr, flush=True)

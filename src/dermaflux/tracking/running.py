@@ -39,13 +39,13 @@ def _guard() -> Path:
 @contextmanager
 def alive(run_id: str) -> Iterator[None]:
     """Hold the lock of a run."""
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     file = _folder() / f"{run_id}.lock"
     lock = FileLock(file)
     # Without a place for locks the run stays open should this process be killed, no more.
     with (
-        suppress(InputError, OSError, Timeout),
+        suppress(InputError, OSError),
         locked(_guard(), "runs cannot be opened", _GUARD_SECONDS),
     ):
         lock.acquire(timeout=0)
@@ -72,7 +72,7 @@ def close_killed(client: MlflowClient) -> None:
 
 
 def _released() -> list[Path]:
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     files = list(_folder().glob("*.lock"))
     if not files:
@@ -81,6 +81,6 @@ def _released() -> list[Path]:
     # While a run is opened its file is there before its lock.
     with locked(_guard(), "runs cannot be opened", _GUARD_SECONDS):
         for file in files:
-            with suppress(Timeout, OSError), FileLock(file, timeout=0):
+            with suppress(OSError), FileLock(file, timeout=0):
                 released.append(file)
     return released

@@ -136,9 +136,11 @@ class TrainingState:
 
     def _restored(self, state: Mapping[str, Any]) -> bool:
         """Whether the state is one of these weights; then it is theirs, else it is removed."""
-        for part in ("weights", *(["average"] if self.average is not None else [])):
-            if not self._saved.fits(state[part], self.weights, self.optimiser, state["optimiser"]):
-                return False
+        stored = [state["weights"], *([state["average"]] if self.average is not None else [])]
+        if not self._saved.fits(self.weights, *stored):
+            return False
+        if not self._saved.load_optimizer(self.optimiser, state["optimiser"]):
+            return False
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(state["weights"][name])

@@ -130,7 +130,7 @@ def _parquet_entries(file: Path) -> Iterator[Entry]:
         table = pq.read_table(file, columns=_columns(pq.read_schema(file)))
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"captions file {quoted(str(file))} is no readable Parquet file "
+            f"captions file {quoted(str(file))} cannot be read as Parquet "
             f"({' '.join(str(error).split())[:200]}); copy it again"
         ) from None
     number = 0

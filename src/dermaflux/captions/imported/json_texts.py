@@ -26,9 +26,9 @@ def json_entries(content: str, file: Path) -> list[Entry]:
     try:
         value = json.loads(content, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and error.lineno > 1 and file.suffix.lower() != ".json":
-            return json_lines_entries(content, file)
-        if _is_object(content.lstrip().split("\n", 1)[0]):
+        first = content.lstrip().split("\n", 1)[0]
+        lines = error.msg == "Extra data" and file.suffix.lower() != ".json" and _is_whole(first)
+        if lines or _is_object(first):
             return json_lines_entries(content, file)
         raise _unreadable(file, f"at line {error.lineno}", error) from None
     except (ValueError, RecursionError) as error:
@@ -76,7 +76,7 @@ def _is_object(line: str) -> bool:
 
 
 def _wraps(value: Any) -> bool:
-    """Whether a line is a whole file: a list of records, or an object without a caption."""
+    """Whether a line is a whole file: a list of records."""
     return isinstance(value, list) and not _is_pair(value)
 
 

@@ -64,7 +64,6 @@ def read(path: Path, image_ids: Iterable[str]) -> CaptionMatch:
     a file or its schema cannot be read, when an image has two different captions, and when none of
     the images has one.
     """
-    path = path.expanduser()
     corpus_ids = sorted(image_ids)
     datasets = {image_id.split("/")[0] for image_id in corpus_ids} | set(DATASETS)
     match, origins = CaptionMatch(), dict[str, str]()

@@ -8,48 +8,42 @@ in case or Unicode form, and that before numbers which a spreadsheet rewrote (`7
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
-from pathlib import PurePosixPath
 
-_IMAGES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-    + (".heic", ".heif", ".avif", ".jp2", ".j2k", ".dcm", ".dicom", ".npy", ".npz")
+from dermaflux.core.file_names import (
+    IMAGE_SUFFIXES,
+    Parts,
+    parts,
+    plain,
+    without_suffix,
+    without_zeros,
 )
-_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+_SUFFIXES = IMAGE_SUFFIXES | {".npy", ".npz"}
 _FRAGMENT = re.compile(r"#\d+$")  # Flickr8k numbers the captions of an image
-_NUMBER = re.compile(r"^0*(\d+?)(?:\.0+)?$")
-
-_Parts = tuple[str, ...]
 
 
-def _parts(name: str) -> _Parts:
+def _parts(name: str) -> Parts:
     r"""`a\b/c.jpg` -> ("a", "b", "c"), in the spelling given."""
-    text = name.replace("\\", "/").strip().strip("\"'").strip()
-    if _SCHEME.match(text):
-        text = text.split("?")[0]
-    path = PurePosixPath(_FRAGMENT.sub("", _SCHEME.sub("", text)))
-    if path.suffix.lower() in _IMAGES:
-        path = path.with_suffix("")
-    return tuple(part for part in path.parts if part not in ("/", ".", ".."))
+    path = parts(name)
+    return (*path[:-1], without_suffix(_FRAGMENT.sub("", path[-1]), _SUFFIXES)) if path else ()
 
 
-def _unchanged(parts: _Parts) -> _Parts:
-    return parts
+def _unchanged(path: Parts) -> Parts:
+    return path
 
 
-def _folded(parts: _Parts) -> _Parts:
-    return tuple(unicodedata.normalize("NFC", part).casefold().strip() for part in parts)
+def _folded(path: Parts) -> Parts:
+    return tuple(map(plain, path))
 
 
-def _numbered(parts: _Parts) -> _Parts:
+def _numbered(path: Parts) -> Parts:
     """With a last part that is a number written as an integer without leading zeros."""
-    folded = _folded(parts)
-    number = _NUMBER.match(folded[-1]) if folded else None
-    return (*folded[:-1], number[1]) if number else folded
+    folded = _folded(path)
+    return (*folded[:-1], without_zeros(folded[-1]) or folded[-1]) if folded else ()
 
 
-_SPELLINGS: tuple[Callable[[_Parts], _Parts], ...] = (_unchanged, _folded, _numbered)
+_SPELLINGS: tuple[Callable[[Parts], Parts], ...] = (_unchanged, _folded, _numbered)
 
 
 class Names:
@@ -57,7 +51,7 @@ class Names:
 
     def __init__(self, image_ids: Iterable[str]) -> None:
         # Of each spelling, ending -> the image, or None where several images share it.
-        self._indexes: tuple[dict[_Parts, str | None], ...] = ({}, {}, {})
+        self._indexes: tuple[dict[Parts, str | None], ...] = ({}, {}, {})
         for image_id in image_ids:
             parts = _parts(image_id)
             for index, spelled in zip(self._indexes, _SPELLINGS, strict=True):

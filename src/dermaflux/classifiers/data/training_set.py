@@ -151,5 +151,5 @@ def _rejected() -> list[str]:
     report = read_json(paths.AUDIT_REPORT, "`dermaflux audit`", "rejected")
     with reading(paths.AUDIT_REPORT, "`dermaflux audit`"):
         if not all(isinstance(name, str) for name in report["rejected"]):
-            raise ValueError("rejected is no list of image ids")
+            raise ValueError("rejected is not a list of image ids")
         return list(report["rejected"])

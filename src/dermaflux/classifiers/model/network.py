@@ -265,6 +265,6 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
             folder / "model.safetensors", f"its weights are not those of {config['name']}", WRITER
         ) from None
     if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
-        problem = "it holds a weight that is no finite number"
+        problem = "it holds a weight that is not finite"
         raise damaged(folder / "model.safetensors", problem, WRITER)
     return model.to(automatic_device()).to(memory_format=torch.channels_last).eval(), config

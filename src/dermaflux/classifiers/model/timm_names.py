@@ -54,7 +54,7 @@ def resolve(name: str) -> Named:
         if name.lower().startswith(prefix):
             return _repository(name[len(prefix) :].rstrip("/"), name)
     if name.lower().startswith(_LOCAL):
-        return _folder(Path(name[len(_LOCAL) :]).expanduser(), name)
+        return _folder(Path(name[len(_LOCAL) :]), name)
     if name.startswith(_OWNER):
         return _repository(name, name)
     found = _registered(name)
@@ -125,8 +125,8 @@ def _saved(path: Path, given: str) -> Named:
                 raise ValueError(f"{key} is not three numbers")
     except (ValueError, RecursionError, KeyError, AttributeError, TypeError, OSError) as error:
         raise InputError(
-            f"{_CONFIG} of model {quoted(given)} is none of timm's ({quoted(str(error))}); name a "
-            "folder or repository that timm wrote"
+            f"{_CONFIG} of model {quoted(given)} was not written by timm ({quoted(str(error))}); "
+            "name a folder or repository that timm wrote"
         ) from None
     if not usable:
         raise _unknown(str(name))

@@ -84,8 +84,9 @@ def fit(
         shown = np.arange(len(training.labels))
     running = _Training(recipe, model, settings, training, seed, shown, start)
     state = saved.load("network", "optimizer", "history", "best")
-    if state is not None and not saved.fits(
-        state["network"], running.net.state_dict(), running.optimizer, state["optimizer"]
+    if state is not None and not (
+        saved.fits(running.net.state_dict(), state["network"])
+        and saved.load_optimizer(running.optimizer, state["optimizer"])
     ):
         state = None
     return _result(running.run(validation, state, saved, log))
@@ -97,7 +98,7 @@ def recall(saved: Checkpoint) -> TrainingResult | None:
     try:
         return _result(state) if state is not None and "result" in state else None
     except (KeyError, TypeError, AttributeError) as error:
-        saved.reject(f"a result without {error}")
+        saved.reject(f"its result cannot be used: {error!r}")
         return None
 
 

@@ -1,4 +1,4 @@
-"""What the first bytes of a file say it is; names of files are not asked.
+"""What the first bytes of a file say it is; file names are ignored.
 
 JPEG (with JFIF, EXIF or several pictures, MPO) and PNG are decoded. Whatever else people keep
 beside their photographs is named, with the command that converts it: docs/data.md says why it is
@@ -34,7 +34,10 @@ _AVIF = "convert it to PNG, for example with `avifdec photo.avif photo.png`"
 _UNPACK = "unpack it"
 _STILL = "export single pictures of it as PNG"
 
-_NAMED: tuple[tuple[bytes, str, str], ...] = (
+_Named = tuple[tuple[bytes, str, str], ...]
+"""First bytes, name, and what to do; the first that fits counts."""
+
+_IMAGES: _Named = (
     (b"GIF8", "GIF", _MAGICK.format("gif")),
     (b"II*\0\x10\0\0\0CR", "a Canon raw file (CR2)", _RAW),
     (b"II*\0", "TIFF or a camera's raw file (DNG, NEF, ARW)", _MAGICK.format("tif")),
@@ -55,15 +58,17 @@ _NAMED: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xd8\xff\xf7", "JPEG-LS", _MAGICK.format("jls")),
     (b"8BPS", "Photoshop (PSD)", _MAGICK.format("psd[0]")),
     (b"gimp xcf", "GIMP (XCF)", _MAGICK.format("xcf")),
-    (b"%PDF", "PDF", "take the pictures out of it, for example with `pdfimages -all x.pdf x`"),
-    (b"%!PS", "PostScript", _MAGICK.format("eps")),
-    (b"\xc5\xd0\xd3\xc6", "PostScript", _MAGICK.format("eps")),
     (b"\0\0\1\0", "an icon (ICO)", _MAGICK.format("ico")),
-    (b"\x8aMNG", "MNG", _STILL),
     (b"\x76\x2f\x31\x01", "OpenEXR", _MAGICK.format("exr")),
     (b"SIMPLE  =", "FITS", _MAGICK.format("fits")),
     (b"DDS ", "DDS", _MAGICK.format("dds")),
     (b"qoif", "QOI", _MAGICK.format("qoi")),
+)
+_OTHERS: _Named = (
+    (b"%PDF", "PDF", "take the pictures out of it, for example with `pdfimages -all x.pdf x`"),
+    (b"%!PS", "PostScript", _MAGICK.format("eps")),
+    (b"\xc5\xd0\xd3\xc6", "PostScript", _MAGICK.format("eps")),
+    (b"\x8aMNG", "MNG", _STILL),
     (b"\x1a\x45\xdf\xa3", "a video (Matroska or WebM)", _STILL),
     (b"PK\x03\x04", "a zip archive", _UNPACK),
     (b"PK\x05\x06", "an empty zip archive", "replace it"),
@@ -78,7 +83,6 @@ _NAMED: tuple[tuple[bytes, str, str], ...] = (
     (b"\x93NUMPY", "a NumPy array", "save its picture as PNG"),
     (b"PAR1", "a Parquet table", "export its pictures as JPEG or PNG"),
 )
-"""First bytes, name, and what to do; the first that fits counts."""
 
 _BRANDS = {
     b"avif": ("AVIF", _AVIF),
@@ -119,7 +123,7 @@ def _refusal(content: bytes) -> ImageError:
         return ImageError("damaged", f"the file is empty; {_AGAIN}")
     if not content.strip(b"\0"):
         return ImageError("damaged", f"the file holds zeros only; {_AGAIN}")
-    named = _named(content)
+    named = _other_image(content) or _no_image(content)
     if named is not None:
         return ImageError("format", f"the file is {named[0]}; {named[1]}")
     if content.startswith(b"\0\x05\x16\x07"):
@@ -133,32 +137,45 @@ def _refusal(content: bytes) -> ImageError:
     )
 
 
-def _named(content: bytes) -> tuple[str, str] | None:
-    """Name of a format that is not decoded, and what to do."""
-    for magic, name, fix in _NAMED:
-        if content.startswith(magic):
-            return name, fix
-    if content[128:132] == b"DICM":
-        return "DICOM", _DICOM
-    if _BARE_DICOM.match(content):
+def is_image(head: bytes) -> bool:
+    """Whether a file whose first 256 bytes are `head` is a still image, decoded here or not."""
+    decoded = head.startswith((b"\xff\xd8\xff", b"\x89PNG"))
+    return decoded or _other_image(head) is not None
+
+
+def _other_image(content: bytes) -> tuple[str, str] | None:
+    """Name of an image format that is not decoded, and what to do."""
+    if named := _first_bytes(content, _IMAGES):
+        return named
+    if content[128:132] == b"DICM" or _BARE_DICOM.match(content):
         return "DICOM", _DICOM
     if content[4:8] == b"ftyp":
         box = content[8 : min(max(int.from_bytes(content[:4], "big"), 16), 256)]
         brands = [box[:4], *(box[start : start + 4] for start in range(8, len(box), 4))]
-        found = [brand for brand in _BRANDS if brand in brands]
-        return _BRANDS[found[0]] if found else ("a video (MP4 or QuickTime)", _STILL)
-    if content.startswith(b"RIFF"):
-        webp = content[8:12] == b"WEBP"
-        fix = "convert it to PNG, for example with `dwebp photo.webp -o photo.png`"
-        return ("WebP", fix) if webp else ("sound or video (RIFF)", _STILL)
+        return next((named for brand, named in _BRANDS.items() if brand in brands), None)
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return "WebP", "convert it to PNG, for example with `dwebp photo.webp -o photo.png`"
     # Text may begin with BM, too: the header's size follows at byte 14.
     if content.startswith(b"BM") and content[14:18] in [
         bytes([size, 0, 0, 0]) for size in (12, 16, 40, 52, 56, 64, 108, 124)
     ]:
         return "BMP", _MAGICK.format("bmp")
+    return None
+
+
+def _no_image(content: bytes) -> tuple[str, str] | None:
+    """Name of a format that holds no still image or several, and what to do."""
+    if content[4:8] == b"ftyp":
+        return "a video (MP4 or QuickTime)", _STILL
+    if content.startswith(b"RIFF"):
+        return "sound or video (RIFF)", _STILL
     if _PAINT.match(content):
         return "a portable anymap (PPM)", _MAGICK.format("ppm")
-    return None
+    return _first_bytes(content, _OTHERS)
+
+
+def _first_bytes(content: bytes, formats: _Named) -> tuple[str, str] | None:
+    return next(((name, fix) for magic, name, fix in formats if content.startswith(magic)), None)
 
 
 def _text(content: bytes) -> ImageError | None:

@@ -49,7 +49,7 @@ def _check_names(paths: Sequence[Path]) -> None:
         name = _SHARD.fullmatch(path.name)
         if name is None:
             raise InputError(
-                f"{one_line(path)} is no shard that the stage {_stage(path)} wrote, whose names "
+                f"{one_line(path)} is not a shard that the stage {_stage(path)} wrote, whose names "
                 "are like train-00000-of-00001.parquet; move it out of that folder"
             )
         tables.setdefault(name[1], []).append((int(name[2]), int(name[3])))

@@ -123,7 +123,7 @@ class DecodeCache:
         if sha256(content) != image.sha256:
             raise InputError(
                 f"{self._file.name} does not keep what is written to it; run `dermaflux ingest` "
-                "again, which decodes all files anew, and check that disk"
+                "again, which decodes all files again, and check that disk"
             )
         return content
 

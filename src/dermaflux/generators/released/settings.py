@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
+from dermaflux.errors import quoted
 from dermaflux.params.fields import GeneratorSettings, PathText
 
 
@@ -21,6 +23,13 @@ class Synthesize(GeneratorSettings):
     def input_paths(self) -> dict[str, str | None]:
         """The images."""
         return {"folder": self.folder}
+
+    def check_inputs(self) -> None:
+        """Raise `ValueError` where the images are not."""
+        if self.folder is not None and not Path(self.folder).exists():
+            raise ValueError(
+                f"synthesize.released.folder {quoted(self.folder)} does not exist; correct the path"
+            )
 
     def check_chosen(self) -> None:
         """Raise `ValueError` without a folder."""

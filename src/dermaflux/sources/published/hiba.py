@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.core import vocabulary
+from dermaflux.core.file_names import image_key
 from dermaflux.sources.adapter import Collection, Counts, Record, Source
 from dermaflux.sources.reading import archive
-from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import OptionalValues, Row, read_csv
 
 _LONG_NAME = "hospital-italiano-de-buenos-aires-skin-lesions-images-2019-2022.csv"

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dermaflux.core import vocabulary
+from dermaflux.core.file_names import image_key
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading.files import by_stem, join
 from dermaflux.sources.reading.folders import nested_image_files
-from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import OptionalValues, Row, one_hot, read_csv
 
 ISIC_CLASSES = {

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dermaflux.core import vocabulary
+from dermaflux.core.file_names import image_key
 from dermaflux.core.vocabulary import is_placeholder
 from dermaflux.sources.adapter import Counts, Facts, OpenFiles, Problem, Record, Source
 from dermaflux.sources.reading import archive, hdf5
 from dermaflux.sources.reading.files import ImageFile, by_stem, has_images, image_files, join
 from dermaflux.sources.reading.folders import nested_image_files, unwrapped
-from dermaflux.sources.reading.names import image_key
 from dermaflux.sources.reading.tables import (
     OptionalValues,
     Row,

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from dermaflux.core.file_names import without_suffix
+from dermaflux.errors import one_line
 from dermaflux.params import OwnDataset
 from dermaflux.sources.adapter import Problem, Record, Source
 from dermaflux.sources.folder import own_source
 from dermaflux.sources.folder_parts import part_of
-from dermaflux.sources.reading.delimited import shown
 from dermaflux.sources.reading.files import ImageFile, join, walk_images
-from dermaflux.sources.reading.names import without_suffix
 from dermaflux.sources.reading.own_values import OwnValues
 from dermaflux.sources.reading.tables import read_csv
 
@@ -30,7 +30,7 @@ def source(own: OwnDataset) -> Source:
     def read(root: Path) -> Iterator[Record]:
         names = [getattr(columns, name) for name in type(columns).model_fields]
         rows = read_csv(root / table, filter(None, names))
-        values = OwnValues(own, rows, shown(root / table))
+        values = OwnValues(own, rows, one_line(root / table))
         images = (
             ImageFile(without_suffix(path.relative_to(root).as_posix()), path)
             for path in walk_images(root)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from dermaflux.errors import InputError, quoted
+from dermaflux.core.file_names import letters_and_digits
+from dermaflux.errors import InputError, one_line, quoted
 
 SEPARATORS = (",", ";", "\t", "|")
 """In this order: a file whose columns are found with commas is a file with commas."""
@@ -93,12 +94,6 @@ class Layout:
         ]
 
 
-def shown(path: Path) -> str:
-    """A path as a sentence names it: quoted where it could do more in a terminal than be read."""
-    text = str(path)
-    return text if text.isprintable() and len(text) <= 200 else quoted(text)
-
-
 def reader(file: TextIO, separator: str) -> Any:
     """Rows of a text file; raises `csv.Error` where a quotation mark is left open."""
     # Not strict, a quotation mark that is never closed would swallow rows in silence.
@@ -111,20 +106,20 @@ def one_sentence(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise InputError(f"{shown(path)} is missing; download it into that folder") from None
+        raise InputError(f"{one_line(path)} is missing; download it into that folder") from None
     except UnicodeError as error:
         reason = getattr(error, "reason", "damaged text")
         raise InputError(
-            f"{shown(path)} is not CSV text in UTF-8, UTF-16 or a Western European encoding "
+            f"{one_line(path)} is not CSV text in UTF-8, UTF-16 or a Western European encoding "
             f"({reason}); download it again or export it as UTF-8"
         ) from None
     except csv.Error as error:
         raise InputError(
-            f"{shown(path)} is not well-formed CSV ({error}); correct the quotation marks or "
+            f"{one_line(path)} is not well-formed CSV ({error}); correct the quotation marks or "
             "export it again"
         ) from None
     except OSError as error:
-        raise InputError(f"{shown(path)} cannot be read ({error.strerror}); check it") from None
+        raise InputError(f"{one_line(path)} cannot be read ({error.strerror}); check it") from None
 
 
 def encodings(path: Path) -> tuple[str, ...]:
@@ -136,11 +131,11 @@ def encodings(path: Path) -> tuple[str, ...]:
         head = file.read(_HEAD)
     for magic, what, fix in _OTHER_FORMATS:
         if head.startswith(magic):
-            raise InputError(f"{shown(path)} is {what}, not CSV text; {fix}")
+            raise InputError(f"{one_line(path)} is {what}, not CSV text; {fix}")
     if head.startswith(_ZIP):
         what = next((what for name, what in _WORKBOOKS if name in head), "a zip archive")
         fix = "unpack it" if what == "a zip archive" else _EXPORT
-        raise InputError(f"{shown(path)} is {what}, not CSV text; {fix}")
+        raise InputError(f"{one_line(path)} is {what}, not CSV text; {fix}")
     for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return (encoding,)
@@ -150,7 +145,7 @@ def encodings(path: Path) -> tuple[str, ...]:
         return ("utf-16-be" if first > second else "utf-16-le",)
     if _has_zero_byte(path):
         raise InputError(
-            f"{shown(path)} holds zero bytes, so it is not CSV text; download it again"
+            f"{one_line(path)} holds zero bytes, so it is not CSV text; download it again"
         )
     return ("utf-8", "cp1252")
 
@@ -183,7 +178,9 @@ def layout(
     for name in (*needed, *optional):
         if len(places := chosen.places(name)) > 1:
             both = " and ".join(quoted(chosen.header[place]) for place in places[:2])
-            raise InputError(f"{shown(path)} has two columns {both}; rename or remove one of them")
+            raise InputError(
+                f"{one_line(path)} has two columns {both}; rename or remove one of them"
+            )
     if not complete:
         raise _missing(path, chosen, needed)
     return chosen
@@ -220,14 +217,14 @@ def _missing(path: Path, layout: Layout, needed: Sequence[str]) -> InputError:
     name = next(name for name in needed if not layout.places(name))
     for begin, what, fix in _OTHER_TEXTS:
         if layout.header and layout.header[0].startswith(begin):
-            return InputError(f"{shown(path)} is {what}, not CSV text; {fix}")
+            return InputError(f"{one_line(path)} is {what}, not CSV text; {fix}")
     if not layout.header:
-        return InputError(f"{shown(path)} is empty; download it again or export it again")
-    like = {re.sub(r"[\W_]+", "", other.casefold()): other for other in layout.header}
-    close = difflib.get_close_matches(re.sub(r"[\W_]+", "", name.casefold()), like, n=1)
+        return InputError(f"{one_line(path)} is empty; download it again or export it again")
+    like = {letters_and_digits(other): other for other in layout.header}
+    close = difflib.get_close_matches(letters_and_digits(name), like, n=1)
     hint = f"; did you mean {quoted(like[close[0]])}, else" if close else ";"
     return InputError(
-        f"{shown(path)} lacks the column {quoted(name)}, its columns are "
+        f"{one_line(path)} lacks the column {quoted(name)}, its columns are "
         f"{quoted(', '.join(layout.header))}{hint} download the file again or rename its column"
     )
 

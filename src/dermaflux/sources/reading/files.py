@@ -13,10 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dermaflux.errors import quoted
-from dermaflux.sources.adapter import Facts, Problem, Record, Split
-from dermaflux.sources.reading.matching import Clash, match
-from dermaflux.sources.reading.names import (
+from dermaflux.core.file_names import (
     COMMON_SUFFIXES,
     IMAGE_SUFFIXES,
     READABLE_SUFFIXES,
@@ -25,6 +22,10 @@ from dermaflux.sources.reading.names import (
     suffix_of,
     without_suffix,
 )
+from dermaflux.core.images import formats
+from dermaflux.errors import quoted
+from dermaflux.sources.adapter import Facts, Problem, Record, Split
+from dermaflux.sources.reading.matching import Clash, match
 from dermaflux.sources.reading.tables import Row
 
 _LEFTOVERS = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
@@ -38,13 +39,6 @@ _OTHER_FILES = (
 )
 _NOT_IMAGES = frozenset(f".{suffix}" for suffix in _OTHER_FILES.split())
 """Lower-case suffixes of files that are not opened to see whether they are images."""
-_FIRST_BYTES = (
-    *((0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"), (0, b"II*\0"), (0, b"MM\0*")),
-    *((8, b"WEBP"), (4, b"ftyphei"), (4, b"ftyphev"), (4, b"ftypmif1"), (4, b"ftypavi")),
-    *((4, b"jP  \r\n\x87\n"), (0, b"\xff\x4f\xff\x51"), (4, b"JXL \r\n\x87\n"), (0, b"8BPS")),
-    (128, b"DICM"),
-)
-"""Offset and bytes there: JPEG, PNG, GIF, TIFF, WebP, HEIF, AVIF, JPEG 2000 and XL, PSD, DICOM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +61,10 @@ def is_image(path: str) -> bool:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would never end
             return False
         with open(path, "rb") as file:
-            head = file.read(132)
+            head = file.read(256)
     except OSError:
         return False
-    return any(head.startswith(magic, offset) for offset, magic in _FIRST_BYTES)
+    return formats.is_image(head)
 
 
 def _leftover(name: str) -> str | None:

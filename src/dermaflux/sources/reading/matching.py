@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TypeVar
 
-from dermaflux.sources.reading.names import (
+from dermaflux.core.file_names import (
     READABLE_SUFFIXES,
     READINGS,
     Parts,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dermaflux.core import vocabulary
-from dermaflux.errors import InputError, quoted
+from dermaflux.errors import InputError, one_line, quoted
 from dermaflux.params.label_words import label_word
 from dermaflux.sources.adapter import Problem
 from dermaflux.sources.reading import delimited
@@ -61,7 +61,7 @@ def _rows(path: Path, layout: delimited.Layout, columns: list[str]) -> list[Row]
                     if any(line[width:]):
                         r_export = " (in R: row.names = FALSE)" if len(line) == width + 1 else ""
                         raise InputError(
-                            f"{delimited.shown(path)} has {len(line)} values and {width} columns "
+                            f"{one_line(path)} has {len(line)} values and {width} columns "
                             f"in line {lines.line_num}; name every column in the header{r_export} "
                             "and put quotation marks round a value that holds "
                             f"{layout.separator!r}"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
+from dermaflux.core.file_names import composed
 from dermaflux.errors import quoted
 from dermaflux.sources.adapter import Record
-from dermaflux.sources.reading.names import composed
 
 _WITHOUT_ROW = ("no-row", "outside-layout")
 

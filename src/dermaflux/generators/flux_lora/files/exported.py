@@ -31,7 +31,7 @@ def export(output: Path, naming: str, dtype: str, folder: Path = paths.GENERATOR
     source = folder / lora.WEIGHTS
     if not source.exists():
         raise InputError(f"{folder} holds no {lora.WEIGHTS}; run the stage `finetune`")
-    adapter = adapter_file.read(source, stage="finetune")
+    adapter = adapter_file.read(source, stage="the stage finetune")
     if naming == "kohya":
         content = adapter_bytes.kohya_bytes(adapter.layers, adapter.metadata, DTYPES[dtype])
     else:

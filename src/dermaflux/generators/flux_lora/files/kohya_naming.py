@@ -17,6 +17,7 @@ from torch import Tensor
 from dermaflux.errors import InputError, quoted
 from dermaflux.generators.flux_lora.files import layer_names
 from dermaflux.generators.flux_lora.files.layer_names import DOUBLE, OUTSIDE, SINGLE, Layer
+from dermaflux.generators.flux_lora.model.weights_file import UnreadableError
 
 PREFIX = "lora_unet_"
 _MLP_RATIO = 4  # FluxTransformer2DModel has no other
@@ -65,29 +66,12 @@ def fused(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
     return joined
 
 
-def separate(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
-    """Layers by diffusers' name, from layers by kohya's name; the inverse of `fused`, and exact.
-
-    Raises `InputError` for unknown names and what `parts` refuses.
-    """
-    separated: dict[str, LoraLayer] = {}
-    for name, layer in layers.items():
-        place = layer_names.layer(name)
-        if place is None:
-            raise InputError(
-                f"the LoRA adapts {quoted(name)}, which is no layer of FLUX.1's transformer; give "
-                "one made for FLUX.1"
-            )
-        separated.update(parts(name, place, layer))
-    return separated
-
-
 def parts(name: str, place: Layer, layer: LoraLayer) -> dict[str, LoraLayer]:
     """The layers of diffusers that one layer of a file stands for.
 
     A block-diagonal layer is split into its blocks; of any other, every part gets the whole `down`.
-    Parts whose `up` is zero are left out, unless all are. Raises `InputError`, naming the layer as
-    `name`, when its rows cannot be those parts.
+    Parts whose `up` is zero are left out, unless all are. Raises `UnreadableError`, naming the
+    layer as `name`, when its rows cannot be those parts.
     """
     if place.swapped:
         return {place.parts[0]: _swapped(layer)}
@@ -100,8 +84,7 @@ def parts(name: str, place: Layer, layer: LoraLayer) -> dict[str, LoraLayer]:
 
 def _swapped(layer: LoraLayer) -> LoraLayer:
     """The layer with the halves of its rows exchanged."""
-    first, second = layer.up.chunk(2)
-    return LoraLayer(layer.down, torch.cat([second, first]), layer.alpha)
+    return LoraLayer(layer.down, layer.up.roll(layer.up.shape[0] // 2, 0), layer.alpha)
 
 
 def _kohya_part(name: str) -> tuple[str, int]:
@@ -164,9 +147,10 @@ def _split(name: str, layer: LoraLayer, parts: Sequence[str]) -> list[LoraLayer]
     outputs, width = layer.up.shape[0], layer.down.shape[1]
     sizes = [width * (_MLP_RATIO if part.endswith("proj_mlp") else 1) for part in parts]
     if sum(sizes) != outputs:
-        raise InputError(
-            f"the LoRA's layer {quoted(name)} has {outputs:,} outputs for {width:,} inputs where "
-            f"FLUX.1 has {sum(sizes):,}; give a LoRA made for FLUX.1"
+        raise UnreadableError(
+            f"has {outputs:,} outputs for {width:,} inputs where FLUX.1 has {sum(sizes):,} in the "
+            f"layer {quoted(name)}",
+            "give a LoRA made for FLUX.1",
         )
     ups = list(torch.split(layer.up, sizes))
     used = [part for part, up in enumerate(ups) if bool(up.any())]

@@ -130,7 +130,7 @@ def declared(metadata: Mapping[str, str]) -> str | None:
         value = metadata.get(key, "")
         for pattern, what in _DECLARED:
             if re.search(pattern, value.lower()):
-                return f"a LoRA for {what}, as its metadata say ({key}: {quoted(value)}); {_GIVE}"
+                return f"a LoRA for {what}, as its metadata says ({key}: {quoted(value)}); {_GIVE}"
     return None
 
 

@@ -74,10 +74,9 @@ def reference(folder: Path) -> BackboneReference:
 
 def _pinned(file: Path) -> tuple[str, str | None]:
     pin = read_json(file, "the stage backbone")
-    source = pin.get("repository") if isinstance(pin, dict) else None
-    revision = pin.get("revision") if isinstance(pin, dict) else None
+    source, revision = pin.get("repository"), pin.get("revision")
     if not isinstance(source, str) or not isinstance(revision, str | None):
-        raise damaged(file, "it names no repository and revision", "backbone")
+        raise damaged(file, "it names no repository and revision", "the stage backbone")
     return source, revision
 
 
@@ -114,13 +113,19 @@ def _opening(origin: BackboneReference) -> Iterator[None]:
         file, problem = _damage(folder) if here else (None, None)
         cause = error.__context__ if isinstance(error, InputError) else error
         problem = problem or " ".join(str(cause).split())[:150] or type(cause).__name__
-        if origin.name == TINY:
-            raise damaged(file or folder, problem, "backbone") from None
-        raise InputError(
-            f"backbone.repository {quoted(origin.source)} cannot be opened "
-            f"({f'{file.relative_to(folder)}: ' if file else ''}{problem}); save it anew with "
-            "diffusers, or download it again"
-        ) from None
+        raise _broken(origin, file or folder, problem) from None
+
+
+def _broken(origin: BackboneReference, file: Path, problem: str) -> InputError:
+    """The error for a damaged file or folder of a backbone: of ours, or of others."""
+    if origin.name == TINY:
+        return damaged(file, problem, "the stage backbone")
+    inside = file.relative_to(origin.source).as_posix()
+    return InputError(
+        f"backbone.repository {quoted(origin.source)} cannot be opened "
+        f"({'' if inside == '.' else f'{inside}: '}{problem}); save it again with diffusers, or "
+        "download it again"
+    )
 
 
 def _damage(folder: Path) -> tuple[Path | None, str | None]:
@@ -155,13 +160,7 @@ def _require_all_weights(origin: BackboneReference, name: str, part: torch.nn.Mo
         names.setdefault(id(parameter), []).append(key.rsplit("model.", 1)[-1])
     absent = next((keys[0] for keys in names.values() if stored.isdisjoint(keys)), None)
     if absent is not None:
-        problem = f"its weights lack {absent}"
-        if origin.name == TINY:
-            raise damaged(folder, problem, "backbone")
-        raise InputError(
-            f"backbone.repository {quoted(origin.source)} cannot be opened ({name}: {problem}); "
-            "save it anew with diffusers, or download it again"
-        )
+        raise _broken(origin, folder, f"its weights lack {absent}")
 
 
 def load(

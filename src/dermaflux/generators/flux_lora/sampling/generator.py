@@ -73,7 +73,7 @@ class FluxLora:
                 )
             if facts[name] not in known:
                 problem = f"{name} is {quoted(facts[name])} and not one of {', '.join(known)}"
-                raise damaged(facts_file, problem, "finetune")
+                raise damaged(facts_file, problem, "the stage finetune")
         values: dict[str, Any] = {
             "backbone": origin.name,
             "base_dtype": settings.get("base_dtype") or facts["base_dtype"],
@@ -137,7 +137,7 @@ def _check_weights(file: Path) -> None:
         if not isinstance(header.json(lora.DIFFUSERS_CONFIG), dict):
             raise weights_file.UnreadableError(f"has no metadata {lora.DIFFUSERS_CONFIG}")
     except weights_file.UnreadableError as error:
-        raise damaged(file, error.clause, "finetune") from None
+        raise damaged(file, error.clause, "the stage finetune") from None
 
 
 def _absent(models: Models) -> InputError:

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from dermaflux.core.vocabulary import CLASSES
+from dermaflux.core.vocabulary import CLASSES, DOUBTS, NEGATIONS, UNCERTAINTIES
 
 _WORD = re.compile(r"[^\W\d_]+")
 _SIGN = re.compile(r"[?!~=\u2212]|^[\W_]*[-+]|[-+][\W_]*$|\([-+]")
@@ -36,17 +36,13 @@ _CONTRARY = {
     "benign": _set("melanoma melanomas carcinoma"),
     "malignant": _set("nevus nevi naevus naevi keratosis"),
 }
-_DENIALS = _set(
-    "no non not none never without negative false nicht kein keine ohne sin sans pas senza sem "
-    "geen zonder excluded excluding except rule ruled suspected suspicious suspicion uncertain "
-    "unsure unclear unlabelled unlabeled doubtful questionable equivocal borderline wrong rejected "
-    "discarded negatives misclassified mislabeled mislabelled misdiagnosed swapped"
+_DENIALS = (
+    NEGATIONS
+    | UNCERTAINTIES
+    | _set("excluding except unlabelled unlabeled wrong rejected discarded")
 )
 """Words that turn or weaken a class, also as the name of a folder in or around it."""
-_DOUBTS = _DENIALS | _set(
-    "out possible possibly probable probably potential potentially likely unlikely unlike like "
-    "looking mimic mimics pre post anti un ex former free other rest or vs versus"
-)
+_DOUBTS = DOUBTS | _DENIALS | _set("looking mimics")
 """Words that turn or weaken the class beside them."""
 
 

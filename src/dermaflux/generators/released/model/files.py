@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dermaflux.core.file_names import IMAGE_SUFFIXES
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import ImageError
 from dermaflux.core.vocabulary import CLASSES
@@ -21,11 +22,7 @@ from dermaflux.generators.pool.report import Refused
 from dermaflux.generators.released.model.archive import is_zip, members
 from dermaflux.generators.released.model.class_words import labels_in
 
-_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".dcm"),
-)
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+_ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
 _ROWS = 200  # of a table, read at a time
 
 
@@ -82,7 +79,7 @@ def _archived(name: str) -> ImageError | None:
 def _is_passed_over(name: str) -> bool:
     """Whether a path is hidden, of a Mac's archive tool, or neither image nor archive."""
     parts = name.split("/")
-    return Path(name).suffix.lower() not in _SUFFIXES + _ARCHIVES or any(
+    return Path(name).suffix.lower() not in IMAGE_SUFFIXES | _ARCHIVES or any(
         part.startswith(".") or part == "__MACOSX" for part in parts
     )
 

@@ -1,4 +1,4 @@
-"""How CSV files write the names of image files. Pure.
+"""How tables write the names of image files. Pure.
 
 With or without suffix, as paths of another machine, in another Unicode form or letter case, or as a
 spreadsheet has rewritten them.
@@ -80,11 +80,7 @@ def parts(name: str) -> Parts:
 
 def plain(name: str) -> str:
     """A name without its Unicode form, letter case, escapes, wide blanks and image suffixes."""
-    if not name.isascii():
-        name = unicodedata.normalize("NFC", name)
-    if "%" in name:
-        name = unicodedata.normalize("NFC", unquote(name))
-    name = " ".join(name.casefold().split())
+    name = " ".join(composed(unquote(name)).casefold().split())
     while (shorter := without_suffix(name)) != name:
         name = shorter
     return name
@@ -98,7 +94,7 @@ def image_key(value: str) -> str:
 
 def composed(name: str) -> str:
     """A name in the Unicode form in which most systems write it (NFC)."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+    return unicodedata.normalize("NFC", name)
 
 
 def _number(name: str) -> str | None:
@@ -107,10 +103,15 @@ def _number(name: str) -> str | None:
     return number.group(1) if number else None
 
 
-def _without_zeros(name: str) -> str | None:
+def without_zeros(name: str) -> str | None:
     """The same without leading zeros, which spreadsheets drop."""
     number = _number(name)
     return None if number is None else number.lstrip("0") or "0"
+
+
+def letters_and_digits(name: str) -> str:
+    """What names have in common that differ in case, blanks and punctuation only."""
+    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 READINGS: tuple[Reading, ...] = (
@@ -118,6 +119,6 @@ READINGS: tuple[Reading, ...] = (
     composed,
     plain,
     _number,
-    _without_zeros,
+    without_zeros,
 )
 """How a file name may be written in a CSV file, strictest first; None where it cannot be."""
