@@ -31,7 +31,7 @@ test: $(VENV)/.installed ## Run every test, two files at a time
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ui: $(VENV)/.installed ## MLflow UI of the store in use, on 127.0.0.1 (PORT=5000)
-	python -m dermaflux.tracking.ui $(PORT)
+	dermaflux ui $(PORT)
 
 lint: $(VENV)/.installed ## ruff, and mypy on the typed modules
 	ruff check src tests benchmarks docs

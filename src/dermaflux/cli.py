@@ -217,6 +217,14 @@ def export_onnx(
 
 
 @app.command()
+def ui(port: Annotated[int, typer.Argument(min=1, max=65_535)] = 5000) -> None:
+    """Serve MLflow's UI for this checkout's store on 127.0.0.1."""
+    from dermaflux.tracking import ui
+
+    sys.exit(ui.run(port))
+
+
+@app.command()
 def download(
     names: Annotated[list[str], typer.Argument(help="Names that `dermaflux sources` lists.")],
     data: Annotated[

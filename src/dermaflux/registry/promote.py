@@ -111,7 +111,7 @@ def decide(
         reason = (
             f"{best.name}, the best candidate with validation AUC {best.auc:.4f}, was champion and "
             f"was rolled back ({why}); train another, or give it the alias {registry.CHAMPION!r} "
-            "in `make ui`"
+            "in the MLflow UI (`make ui`)"
         )
         before = auc(champion_predictions(present, split)) if present is not None else None
         return Outcome("kept", reason, before)

@@ -90,8 +90,8 @@ class RegisteredVersion:
         problem = problem if len(problem) < 200 else f"{problem[:200]}..."
         return InputError(
             f"version {self.version} of {self.name} cannot be loaded ({problem}); restore its "
-            "artefacts, go back with `dermaflux rollback`, or remove its alias in `make ui` and "
-            "run `dermaflux promote`"
+            "artefacts, go back with `dermaflux rollback`, or remove its alias in the MLflow UI "
+            "(`make ui`) and run `dermaflux promote`"
         )
 
 

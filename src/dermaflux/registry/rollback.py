@@ -1,7 +1,7 @@
 """Rollback: `dermaflux rollback` returns the alias `champion` to the version that had it before.
 
 Reads and writes only the registry. The version that loses the alias is tagged with the reason, and
-`promote` does not make it champion again; a person can, in `make ui`.
+`promote` does not make it champion again; a person can, in the MLflow UI (`make ui`).
 """
 
 from __future__ import annotations

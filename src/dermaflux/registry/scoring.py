@@ -9,14 +9,13 @@ the place of MLflow's function of that name. Everything else of the server stays
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.errors import quoted
-from dermaflux.registry.requests import EMPTY, MEGABYTES, RefusedRequest
+from dermaflux.registry.request_limits import EMPTY, MEGABYTES, RefusedRequest
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
@@ -62,7 +61,7 @@ def images_in(body: bytes, content_type: str | None) -> list[bytes]:
     charset = parameters.partition("charset=")[2].strip(' "').lower()
     if kind.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
         raise RefusedRequest(
-            f"the content type {quoted(content_type)} is not read; send application/json", 415
+            f"the content type {quoted(content_type)} is not supported; send application/json", 415
         )
     if len(body) > _BODY:
         raise RefusedRequest(
@@ -102,7 +101,8 @@ def _cells(content: dict[str, Any]) -> list[Any]:
             isinstance(row, dict) and "image" in row for row in table
         ):
             raise RefusedRequest(
-                'dataframe_records is not a list of {"image": "<base64>"}; write every row so'
+                'dataframe_records is not a list of {"image": "<base64>"}; '
+                "write every row in this form"
             )
         return [row["image"] for row in table]
     columns = table.get("columns") if isinstance(table, dict) else None
@@ -123,7 +123,7 @@ def _decoded(row: int, cell: object) -> bytes:
     if isinstance(cell, str):
         try:
             return base64.b64decode("".join(cell.split()), validate=True)
-        except (binascii.Error, ValueError):  # ValueError: letters that are not ASCII
+        except ValueError:
             pass
     raise RefusedRequest(
         f"row {row} of the column image is {quoted(cell)} and not base64; encode the JPEG or PNG, "

@@ -80,14 +80,14 @@ class LesionClassifier:
     def predict(self, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Column `image` of encoded bytes -> one row of `COLUMNS` for each; called by MLflow.
 
-        Its input may be anybody's: `registry.requests` limits what one call may cost. Calls that
-        come at the same time take turns, so that together they need the memory of one.
+        Its input may be anybody's: `registry.request_limits` bounds what one call may cost. Calls
+        that come at the same time take turns, so that together they need the memory of one.
         """
-        from dermaflux.registry import requests
+        from dermaflux.registry import request_limits
 
         with self._turn:
-            images = requests.images_of(model_input)
-            return as_frame(self.predict_images(images, requests.limits()))
+            images = request_limits.images_of(model_input)
+            return as_frame(self.predict_images(images, request_limits.limits()))
 
     def predict_images(
         self, images: Sequence[bytes], limits: Limits = LARGEST

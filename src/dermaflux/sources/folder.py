@@ -39,8 +39,8 @@ def source(own: OwnDataset) -> Source:
             folders = path.parts[:-1]
             label, part = label_of(folders), part_of(folders, own.split)
             problem = mask(folders, without_suffix(path.name))
-            for said in (label, part):
-                problem = problem or (said if isinstance(said, Problem) else None)
+            for result in (label, part):
+                problem = problem or (result if isinstance(result, Problem) else None)
             facts = Facts(None if isinstance(label, Problem) else label, problem=problem)
             split = own.split if isinstance(part, Problem) else part
             yield Record(original, root / path, None, split, facts)

@@ -119,10 +119,10 @@ class FolderWords:
         The innermost folder with a label decides, unless one that is nothing but a word for a label
         says another one, or a folder around or below it casts doubt on it.
         """
-        said = [(name, self._read(name)) for name in folders]
+        readings = [(name, self._read(name)) for name in folders]
         labelled = [
             (name, what)
-            for name, what in said
+            for name, what in readings
             if isinstance(what, _Says) or (isinstance(what, _Unclear) and what.has_word)
         ]
         if not labelled:
@@ -131,20 +131,20 @@ class FolderWords:
             )
             return Problem("no-label", reason)
         name, what = labelled[-1]
-        below = folders[max(at for at, entry in enumerate(said) if entry[1] is what) + 1 :]
+        below = folders[max(at for at, entry in enumerate(readings) if entry[1] is what) + 1 :]
         label = what.label if isinstance(what, _Says) else self._confirmed(what, labelled)
         if label is None:
             assert isinstance(what, _Unclear)
             return _unclear(name, what)
-        for other, said_there in said:
-            if isinstance(said_there, _Says) and said_there.label != label:
+        for other, reading in readings:
+            if isinstance(reading, _Says) and reading.label != label:
                 reason = (
-                    f"its folders {quoted(other)} and {quoted(name)} say {said_there.label} and "
+                    f"its folders {quoted(other)} and {quoted(name)} say {reading.label} and "
                     f"{label}; keep the images in folders of one label"
                 )
                 return Problem("ambiguous-folder", reason)
-            if isinstance(said_there, _Unclear) and self._turns(said_there, label):
-                return _unclear(other, said_there, name)
+            if isinstance(reading, _Unclear) and self._turns(reading, label):
+                return _unclear(other, reading, name)
         for other in below:
             for diagnosed, diagnoses in _DIAGNOSES.items():
                 if diagnosed != label and diagnoses.intersection(_words(other)):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dermaflux.errors import InputError, redacted
-from dermaflux.tracking import running, seed_runs, store
+from dermaflux.tracking import killed_runs, seed_runs, store
 from dermaflux.tracking.dvc_hash import dvc_hash
 from dermaflux.tracking.run import Run
 from dermaflux.tracking.seed_runs import Parent
@@ -179,7 +179,7 @@ def start(
     status = "KILLED"
     try:
         with (
-            running.alive(run.run_id) if run.run_id else nullcontext(),
+            killed_runs.hold_lock(run.run_id) if run.run_id else nullcontext(),
             _system_metrics(run.run_id, system_metrics and bool(run.run_id)),
         ):
             yield run
@@ -219,7 +219,7 @@ def _create(
     """The run with parameters and tags, and the id of its parent."""
     from mlflow.entities import Param, RunTag
 
-    running.close_killed(client)
+    killed_runs.close_killed(client)
     experiment_key = experiment_id(client, experiment)
     parent_id = None
     if parent is not None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dermaflux.tracking.store import exclusive, sqlite_file, tracking_uri
+from dermaflux.tracking.store import exclusive, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -103,8 +103,6 @@ def summarise(client: MlflowClient, experiment_id: str, parent: Parent, parent_i
             )
             complete = len(finished) == len(latest)
             client.set_terminated(parent_id, "FINISHED" if complete else "FAILED", now)
-            if sqlite_file(tracking_uri()) is not None:
-                break
             before, latest = _states(latest), _latest(client, experiment_id, parent_id)
             if _states(latest) == before:
                 break

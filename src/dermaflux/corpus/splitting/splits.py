@@ -198,12 +198,12 @@ def draw(
     for name, label in zip(ids, components, strict=True):
         smallest[label] = min(name, smallest.get(label, name))
     position = {label: _uniform(part, seed, name) for label, name in smallest.items()}
-    drawn = {label for label, place in position.items() if place < fraction}
+    drawn = {label for label, value in position.items() if value < fraction}
     holders: dict[str, set[int]] = {}
     for label, known, is_free in zip(components, classes or [None] * len(ids), free, strict=True):
         if known is not None and is_free:
             holders.setdefault(known, set()).add(label)
-    orders = [sorted(found, key=position.__getitem__) for found in holders.values()]
+    orders = [sorted(groups, key=position.__getitem__) for groups in holders.values()]
     for order in orders:
         drawn -= set(order[max(len(order) - reserve, 0) :])
     for order in orders:

@@ -37,7 +37,7 @@ def _guard() -> Path:
 
 
 @contextmanager
-def alive(run_id: str) -> Iterator[None]:
+def hold_lock(run_id: str) -> Iterator[None]:
     """Hold the lock of a run."""
     from filelock import FileLock
 
