@@ -74,7 +74,7 @@ def test_a_folder_that_timm_saved(tmp_path) -> None:
         '{"architecture": "resnet18", "pretrained_cfg": {"std": [1, NaN, 1]}}',
     ):
         (folder / "config.json").write_text(damaged)
-        with pytest.raises(InputError, match="config.json of model .* is none of timm's"):
+        with pytest.raises(InputError, match="config.json of model .* was not written by timm"):
             configure(described, toy.SIDE)
 
 

@@ -54,7 +54,9 @@ def test_a_damaged_backbone_is_told_in_one_sentence(
         # transformers has defaults for the small files that say little.
         assert found or name.suffix == ".json", name
         for sentence in found:
-            assert sentence.endswith(("run backbone, which writes it", "run the stage `backbone`"))
+            assert sentence.endswith(
+                ("run the stage backbone, which writes it", "run the stage `backbone`")
+            )
             assert kind not in ("cut", "empty", "of another kind") or str(name) in sentence
 
 
@@ -67,7 +69,9 @@ def test_weights_of_another_part_are_no_reason_to_draw_some(
     other = "vae" if part != "vae" else "transformer"
     source = next((backbone / other).glob("*.safetensors"))
     shutil.copy(source, next((backbone / part).glob("*.safetensors")))
-    with pytest.raises(InputError, match=f"{part} is damaged .its weights lack .* run backbone"):
+    with pytest.raises(
+        InputError, match=f"{part} is damaged .its weights lack .* run the stage backbone"
+    ):
         pipeline.load(backbone, "fp32", CPU)
 
 
@@ -103,7 +107,7 @@ def test_values_of_an_adapter_and_its_facts_are_checked(
     settings = {"steps": 2, "guidance": 3.5}
     whole = (folder / lora.WEIGHTS).read_bytes()
     (folder / lora.WEIGHTS).write_bytes(whole[:-4] + b"\x00\x00\xc0\x7f")  # a NaN in float32
-    with pytest.raises(InputError, match="not finite in .* run finetune"):
+    with pytest.raises(InputError, match="not finite in .* run the stage finetune"):
         GENERATOR.open(workspace.models(folder), settings)
     (folder / lora.WEIGHTS).write_bytes(whole)
     facts = json.loads((folder / FACTS).read_text())

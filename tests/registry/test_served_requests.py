@@ -23,7 +23,7 @@ from PIL import Image, ImageCms
 from dermaflux.core.images import Limits
 from dermaflux.corpus.decoding.decode import CorpusImage, Rule, decode
 from dermaflux.generators.released.sampling import collect
-from dermaflux.registry import registry, requests, scoring
+from dermaflux.registry import registry, request_limits, scoring
 from dermaflux.registry.serving import LesionClassifier, prepare
 
 
@@ -114,7 +114,7 @@ def test_the_time_of_a_request_is_shared_by_its_images(folder: Path) -> None:
     rows = classifier.predict_images([served.IMAGE, b"text"], limits)
     assert "more than 20 s, the limit" in rows[0]["problem"]
     assert "text" in rows[1]["problem"]
-    assert requests.limits().end <= time.monotonic() + requests.SECONDS
+    assert request_limits.limits().end <= time.monotonic() + request_limits.SECONDS
 
 
 def test_requests_at_the_same_time_take_turns(
