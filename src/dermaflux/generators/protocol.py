@@ -54,6 +54,8 @@ class Condition:
     """Side in pixels."""
     seed: int
     """Of its noise, in [0, 2^63)."""
+    diagnosis: str | None = None
+    """Of the image that the prompt describes, or that is asked for; None where it is not known."""
 
 
 @dataclass(frozen=True)

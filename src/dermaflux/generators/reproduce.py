@@ -79,4 +79,5 @@ def sample_again(
 
 
 def _condition(row: dict[Any, Any]) -> Condition:
-    return Condition(row["label"], row["prompt"], int(row["scale"]), int(row["seed"]))
+    diagnosis = row["diagnosis"] if isinstance(row["diagnosis"], str) else None
+    return Condition(row["label"], row["prompt"], int(row["scale"]), int(row["seed"]), diagnosis)

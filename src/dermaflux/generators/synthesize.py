@@ -128,7 +128,7 @@ def _key(
         weights=sampler.provenance.weights,
         backbone=sampler.provenance.backbone,
         seed=seed,
-        prompts=[(image.condition.prompt, image.diagnosis) for image in images],
+        prompts=[(image.condition.prompt, image.condition.diagnosis) for image in images],
     )
 
 
@@ -149,9 +149,7 @@ def prompts_for(
     source = section.prompt_source if "captions" in generator.needs else "label"
     if source == "label":
         return prompt_bank.label_only()
-    known = table.metadata(corpus, ["image_id", "diagnosis"], "train")
-    rows = captioned(corpus, captions).merge(known, on="image_id", validate="one_to_one")
-    return prompt_bank.from_captions(rows, source)
+    return prompt_bank.from_captions(captioned(corpus, captions), source)
 
 
 def _constants(name: str, sampler: Sampler) -> dict[str, Any]:
@@ -176,7 +174,7 @@ def _row(image: PlannedImage, pixels: Pixels, constants: dict[str, Any]) -> dict
         "image": {"bytes": encoded, "path": f"{image.image_id}.png"},
         "image_id": image.image_id,
         "label": condition.label,
-        "diagnosis": image.diagnosis,
+        "diagnosis": condition.diagnosis,
         "prompt": condition.prompt,
         "seed": condition.seed,
         "scale": condition.scale,

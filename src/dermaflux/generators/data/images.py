@@ -33,6 +33,8 @@ class Sample:
     scale: int
     caption: str
     """The sentence of the label where the generator needs no captions."""
+    diagnosis: str | None = None
+    """As `ingest` harmonised it; None where the source gives none."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ def labelled(corpus: Path, split: str = "train") -> pd.DataFrame:
 def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFrame:
     """Benign and malignant rows of a split with captions, sorted by image_id.
 
-    Columns image_id, sha256, label, scale, split, source, caption, flags, held_out. Raises
-    `InputError` when an image has no caption or several.
+    Columns image_id, sha256, label, diagnosis, scale, split, source, caption, flags and held_out.
+    Raises `InputError` when an image has no caption or several.
     """
     rows = _rows(corpus, split)
     texts = table.metadata(captions, ["image_id", "caption", "flags", "held_out"])
@@ -120,7 +122,8 @@ def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFram
 
 
 def _rows(corpus: Path, split: str) -> pd.DataFrame:
-    rows = table.metadata(corpus, ["image_id", "sha256", "label", "scale", "split", "source"])
+    columns = ["image_id", "sha256", "label", "diagnosis", "scale", "split", "source"]
+    rows = table.metadata(corpus, columns)
     return rows[(rows["split"] == split) & rows["label"].isin(CLASSES)].copy()
 
 
@@ -179,6 +182,13 @@ def choose_held_out(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 def _samples(rows: pd.DataFrame) -> list[Sample]:
     return [
-        Sample(row.image_id, row.sha256, row.label, int(row.scale), row.caption)
+        Sample(
+            row.image_id,
+            row.sha256,
+            row.label,
+            int(row.scale),
+            row.caption,
+            row.diagnosis if isinstance(row.diagnosis, str) else None,
+        )
         for row in rows.itertuples()
     ]

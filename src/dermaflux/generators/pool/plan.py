@@ -21,8 +21,6 @@ class PlannedImage:
 
     index: int
     condition: Condition
-    diagnosis: str | None = None
-    """Of the image that the prompt describes."""
 
     @property
     def image_id(self) -> str:
@@ -55,8 +53,9 @@ def plan(images: int, bank: PromptBank, scale: int, seed: int) -> list[PlannedIm
     for index in range(images):
         label = CLASSES[index % len(CLASSES)]
         prompt = bank.draw(label, seed, index)
-        condition = Condition(label, prompt, scale, derived_seed(seed, index))
-        planned.append(PlannedImage(index, condition, bank.diagnosis(label, seed, index)))
+        diagnosis = bank.diagnosis(label, seed, index)
+        condition = Condition(label, prompt, scale, derived_seed(seed, index), diagnosis)
+        planned.append(PlannedImage(index, condition))
     return planned
 
 
