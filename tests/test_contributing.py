@@ -87,8 +87,17 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout(tmp_path)
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A fresh copy where the last one was: mypy's cache is of paths, and cold it takes a minute."""
+    root = tmp_path_factory.getbasetemp() / "checkout"
+    cache = root.with_name("mypy_cache")
+    if root.exists():
+        (root / ".mypy_cache").rename(cache)
+        shutil.rmtree(root)
+    root.mkdir()
+    if cache.exists():
+        cache.rename(root / ".mypy_cache")
+    return Checkout(root)
 
 
 @pytest.mark.slow
