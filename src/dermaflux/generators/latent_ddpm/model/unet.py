@@ -46,7 +46,17 @@ def build(shape: Shape) -> Any:
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attention[::-1]),
         num_class_embeds=shape.classes + 1,
         attention_head_dim=_HEAD,
+        norm_num_groups=_groups(shape.block_out_channels),
     )
+
+
+def _groups(channels: tuple[int, ...]) -> int:
+    """Of the group norms: 32 as in Ho et al. 2020, fewer where a group had under four channels.
+
+    Class and time are added to whole channels in front of a norm: with one channel in a group, the
+    norm takes all of it away again.
+    """
+    return 32 if min(channels) >= 128 else 16 if min(channels) >= 64 else 8
 
 
 def forward_flop(shape: Shape) -> float:

@@ -10,13 +10,15 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from dermaflux.core.files import damaged
+from dermaflux.errors import quoted
 from dermaflux.generators.latent_ddpm.model.diffusion import DiffusionPath
+from dermaflux.generators.latent_ddpm.model.options import Prediction
 from dermaflux.generators.latent_ddpm.model.unet import Shape, build
 
 FILE = "latent_ddpm.safetensors"
@@ -100,7 +102,9 @@ def describe(folder: Path) -> Description:
     try:
         with safe_open(file, framework="pt") as content:
             values = json.loads((content.metadata() or {})[_METADATA])
-        shape = values["shape"]
+        shape, prediction = values["shape"], values["path"]["prediction"]
+        if prediction not in get_args(Prediction):
+            raise ValueError(f"it predicts {quoted(prediction)}")
         shape["block_out_channels"] = tuple(shape["block_out_channels"])
         values |= {"shape": Shape(**shape), "path": DiffusionPath(**values["path"])}
         return Description(**values | {"classes": tuple(values["classes"])})
