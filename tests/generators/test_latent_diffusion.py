@@ -10,7 +10,7 @@ import torch
 from drawn_unet import SHAPE, UNET
 from torch import Tensor, nn
 
-from dermaflux.core.distributed import SINGLE
+from dermaflux.core.distributed import SINGLE, Processes
 from dermaflux.core.seeds import generator
 from dermaflux.generators.data.images import Sample, TrainingImages
 from dermaflux.generators.latent_ddpm.model import unet, weights
@@ -157,17 +157,17 @@ class Latents:
         return torch.stack(drawn)
 
 
-def objective(perceptual: Any = None, path: str = "epsilon", **changes: Any) -> Objective:
+def objective(perceptual: Any = None, processes: Processes = SINGLE, **changes: Any) -> Objective:
     torch.manual_seed(0)
     settings = UNET.model_copy(update={"min_snr_gamma": None, "perceptual_weight": 0.0} | changes)
     mean, deviation = weights.channel_statistics(lambda: [Latents().draw(SAMPLES, [])])
     description = weights.Description(
-        SHAPE, DiffusionPath(path), "malignancy", ("benign", "malignant"), 128, "x", None, "x"
+        SHAPE, DiffusionPath("epsilon"), "malignancy", ("benign", "malignant"), 128, "x", None, "x"
     )  # fmt: skip
     model = weights.LatentModel(unet.build(SHAPE), description, mean, deviation)
     data = arrange(settings, TrainingImages(SAMPLES, SAMPLES[:2], 0, 0))
     order = Order(len(SAMPLES), settings.batch, settings.micro_batches, 0)
-    return Objective(model, data, order, Latents(), settings, 0, 3, SINGLE, perceptual)
+    return Objective(model, data, order, Latents(), settings, 0, 3, processes, perceptual)
 
 
 def prepared(trained: Objective, step: int = 0) -> list[Any]:
@@ -187,6 +187,22 @@ def test_the_loss_without_options_is_equation_2() -> None:
     assert sum(parts) == pytest.approx(float(total) / 4, rel=1e-5)
     whole = [part.loss.item() for part in objective(micro_batches=1).parts(0)]
     assert whole == pytest.approx([sum(parts)], rel=1e-5)
+
+
+def test_two_processes_share_the_gradient_of_one() -> None:
+    def gradients(*shares: Processes) -> Tensor:
+        total = torch.zeros(())
+        for processes in shares:
+            trained = objective(processes=processes)
+            for part in trained.parts(1):
+                part.loss.backward()
+            trained.close()
+            total = total + torch.cat([w.grad.flatten() for w in trained.weights().values()])
+        return total
+
+    alone, shared = gradients(SINGLE), gradients(Processes(0, 2), Processes(1, 2))
+    torch.testing.assert_close(shared, alone, atol=1e-6, rtol=1e-4)
+    assert float(alone.norm()) > 0
 
 
 def test_labels_are_dropped_as_often_as_asked_and_unknown_ones_never_learn_a_class() -> None:
