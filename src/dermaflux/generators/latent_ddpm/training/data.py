@@ -89,10 +89,11 @@ class Order:
 
     def _member(self, position: int) -> int:
         number, within = divmod(position, self._images)
-        if number not in self._epochs:
+        order = self._epochs.get(number)
+        if order is None:
             draw = generator(self._seed, "order", number)
-            # Nothing older than the epoch before is asked for again in a run.
-            previous = {n: order for n, order in self._epochs.items() if n == number - 1}
             order = torch.randperm(self._images, generator=draw).tolist()
+            # Nothing older than the epoch before is asked for again in a run.
+            previous = {n: epoch for n, epoch in self._epochs.items() if n == number - 1}
             self._epochs = {**previous, number: order}
-        return self._epochs[number][within]
+        return order[within]

@@ -81,7 +81,7 @@ class Objective:
             self.close()
             self._ahead = Prefetched(self._prepared, self._items(step))
         self._expected = step + 1
-        for _ in self._share(step):
+        for _ in range(self._settings.micro_batches // self._processes.world):
             batch = next(self._ahead)
             yield Step(self.loss(batch), batch.image_ids, self._ahead.waited)
 
