@@ -97,12 +97,14 @@ def write_corpus(folder: Path, scales: Sequence[int], distinct: int = 24) -> tup
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "JPEG", quality=95)
             image_id = f"benchmark/{index:07d}"
+            # Decoders stop before the last bytes, which make every image's hash another.
+            encoded = buffer.getvalue() + index.to_bytes(4, "little")
             yield {
-                "image": {"bytes": buffer.getvalue(), "path": f"{image_id}.jpg"},
+                "image": {"bytes": encoded, "path": f"{image_id}.jpg"},
                 "image_id": image_id, "source": "benchmark", "licence": "CC0",
                 "modality": "dermoscopic", "label": ("benign", "malignant")[index % 2],
                 "width": scale, "height": scale, "scale": scale, "split": "train",
-                "sha256": sha256(buffer.getvalue() + index.to_bytes(4, "little")),
+                "sha256": sha256(encoded),
             }  # fmt: skip
 
     table.write(rows(), folder / "corpus", 64)

@@ -80,7 +80,11 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         ("generator", "lora", "generator: 'lora' is called 'flux_lora' now; write that"),
         ("generator", "folder", "generator: 'folder' is called 'released' now; write that"),
         ("generator", "flux_lor", "'flux_lor' is not a generator; did you mean 'flux_lora'"),
-        ("generator", "gan", "'gan' is not a generator; choose one of flux_lora, released"),
+        (
+            "generator",
+            "gan",
+            "'gan' is not a generator; choose one of flux_lora, released, la",
+        ),
         ("generator", "released", "generator 'released' needs the folder with the images; set"),
         ("finetune.flux_lora", None, "'finetune.flux_lora' is missing and generator is"),
         ("finetune.flux_lora.rang", 8, "'finetune.flux_lora.rang'; did you mean 'rank'"),

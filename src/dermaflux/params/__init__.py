@@ -88,7 +88,8 @@ class Params(Section):
     """Synthetic images instead of ratio x n_real; needed when n_real is 0 (the paper's 0:1)."""
     generator: Annotated[str, Field(max_length=64), AfterValidator(generator_name)] = "flux_lora"
     """A name from `choices.GENERATORS`: `flux_lora` fine-tunes (or imports) an adapter and samples,
-    `released` takes images that others made."""
+    `latent_ddpm` trains a diffusion model from random weights, `released` takes images that others
+    made."""
     ingest: Ingest
     caption: Caption
     validate_: Validate = Field(alias="validate")
@@ -167,6 +168,8 @@ class Params(Section):
             )
         for section in (self.finetune, self.synthesize):
             section.settings(self.generator).check_chosen()
+        sampling = self.synthesize.settings(self.generator)
+        sampling.check_trained(self.finetune.settings(self.generator), self.synthesize.scale)
         self._prompts_exist()
         if self.train.labels == "diagnosis" and self.real_fraction is None:
             raise ValueError(

@@ -16,6 +16,7 @@ from dermaflux.errors import quoted
 GENERATORS: Mapping[str, str] = {
     "flux_lora": "dermaflux.generators.flux_lora",
     "released": "dermaflux.generators.released",
+    "latent_ddpm": "dermaflux.generators.latent_ddpm",
 }
 """Value of `generator` -> its package, which holds `settings`, `training.trainer` and
 `sampling.generator`."""

@@ -171,6 +171,12 @@ class GeneratorSettings(Section):
     def check_chosen(self) -> None:
         """Raise `ValueError` when a run that chooses this generator cannot use these values."""
 
+    def check_trained(self, trained: GeneratorSettings, scale: int) -> None:
+        """Raise `ValueError` when what `finetune` trains cannot be sampled with these values.
+
+        `trained` is this generator's section of `finetune`, `scale` the images' side in pixels.
+        """
+
     def input_paths(self) -> dict[str, str | None]:
         """Parameter -> path of what is read from outside, or a name where a path may stand."""
         return {}

@@ -27,15 +27,16 @@ from dermaflux.paths import project_root
 from dermaflux.progress import progress
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, AutoencoderTiny
 
     from dermaflux.generators.data.images import Sample
+
+    Autoencoder = AutoencoderKL | AutoencoderTiny
 
 _VERSION = 1  # of how pixels become the autoencoder's input
 _ENCODED_PIXELS = 16 * 128 * 128
 """Pixels encoded together: 16 images of 128 pixels, one of 512."""
 _AHEAD = 64  # decoded images waiting for the autoencoder
-_DOWNSAMPLING = 8
 
 
 class Latents:
@@ -47,7 +48,7 @@ class Latents:
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: Autoencoder,
         corpus: Path,
         samples: Sequence[Sample],
         rank: int = 0,
@@ -58,7 +59,7 @@ class Latents:
 
         Raises `InputError` for an image that cannot be decoded or a disk without room.
         """
-        self._shift = float(vae.config.shift_factor or 0.0)
+        self._shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
         self._scaling = float(vae.config.scaling_factor)
         self._cache = TensorCache(cache_folder(vae))
         missing = self._missing(samples)
@@ -81,7 +82,7 @@ class Latents:
         ]
 
     def draw(self, samples: Sequence[Sample], generators: Sequence[torch.Generator]) -> Tensor:
-        """A fresh posterior sample per image, shifted and scaled: fp32 (B, 16, h, w) on the CPU.
+        """A fresh posterior sample per image, shifted and scaled: fp32 (B, C, h, w) on the CPU.
 
         The images are of one scale; image i's noise comes from `generators[i]`, on the CPU, alone.
         """
@@ -89,6 +90,13 @@ class Latents:
         mean, std = moments["mean"].float(), moments["std"].float()
         noise = torch.stack([torch.randn(mean.shape[1:], generator=g) for g in generators])
         return (mean + std * noise - self._shift) * self._scaling
+
+
+def downsampling(vae: Autoencoder) -> int:
+    """Pixels of the side of an image for each of its latent's."""
+    config = vae.config
+    levels = config.get("encoder_block_out_channels") or config["block_out_channels"]
+    return int(2 ** (len(levels) - 1))
 
 
 def cache_folder(vae: nn.Module) -> Path:
@@ -125,11 +133,11 @@ def _share(samples: Sequence[Sample], corpus: Path, rank: int, world: int) -> li
 
 
 def _encode(
-    vae: AutoencoderKL, corpus: Path, share: Sequence[Sample], cache: TensorCache, shown: str | None
+    vae: Autoencoder, corpus: Path, share: Sequence[Sample], cache: TensorCache, shown: str | None
 ) -> None:
     by_id = {sample.image_id: sample for sample in share}
     size = vae.dtype.itemsize * 2 * vae.config.latent_channels
-    needed = sum(size * (sample.scale // _DOWNSAMPLING) ** 2 for sample in share)
+    needed = sum(size * (sample.scale // downsampling(vae)) ** 2 for sample in share)
     reserve(cache.folder, needed, "free some space or lower finetune.maximum_images")
     if shown:
         print(f"latents: {shown}, this process's share takes {needed / 1e9:,.2f} GB of disk")
@@ -158,15 +166,21 @@ def _group_size(scale: int) -> int:
 
 
 @torch.no_grad()
-def posterior(vae: AutoencoderKL, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, each (B, 16, h, w), of images, uint8 (3, scale, scale), of one scale.
+def posterior(vae: Autoencoder, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, each (B, C, h, w), of images, uint8 (3, scale, scale), of one scale.
+
+    An AutoencoderTiny gives the mean alone; its deviation is 0.
 
     The batch always has the size of a full group: kernels round differently at other sizes, and
     an image's latent must not depend on how many happened to be missing from the cache.
     """
     missing = _group_size(images[0].shape[-1]) - len(images)
     pixels = torch.stack([*images, *[images[-1]] * missing]).to(vae.device)
-    latents = vae.encode((pixels.float() / 127.5 - 1).to(vae.dtype)).latent_dist
+    encoded = vae.encode((pixels.float() / 127.5 - 1).to(vae.dtype))
+    if hasattr(encoded, "latents"):
+        mean = encoded.latents[: len(images)]
+        return mean, torch.zeros_like(mean)
+    latents = encoded.latent_dist
     return latents.mean[: len(images)], latents.std[: len(images)]
 
 

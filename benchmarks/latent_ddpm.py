@@ -1,0 +1,313 @@
+"""The latent diffusion generator: speed against diffusers, and quality on real images.
+
+    python benchmarks/latent_ddpm.py speed --output benchmarks/results/latent_ddpm_speed.json
+    python benchmarks/latent_ddpm.py quality --corpus corpus --backbone models/backbone \
+        --features weights/squeezenet --steps 1000 --output benchmarks/results/latent_ddpm.json
+
+`speed`: CPU seconds a training step of the demo's U-Net and batch: ours (the stage `finetune` on
+cached latents), and the step of diffusers' `examples/unconditional_image_generation` on tensors in
+memory.
+
+`quality`: trains on balanced training images of an ingested corpus and scores samples by the
+protocol of docs/dermae.md: z-KID (SqueezeNet 1.0 features at 224 px, z-scored on balanced real
+training images, clipped to +-10) against the training and the test split, and class AUC (does a
+logistic probe trained on real images recover the class that was asked for?). Several
+`--perceptual-weight`, `--seeds` and `--samplers` give a row each; train with decoder or AlexNet
+features, so that the judge is another network. `--pools` scores folders of other generators' pools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dermaflux.audit import fidelity
+from dermaflux.audit.features import extractor
+from dermaflux.core import table
+from dermaflux.core.arrays import Array, Pixels
+from dermaflux.core.distributed import join
+from dermaflux.core.files import write_json
+from dermaflux.core.hashing import rank
+from dermaflux.core.seeds import derived_seed
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.generators import finetune
+from dermaflux.generators.latent_ddpm import settings
+from dermaflux.generators.latent_ddpm.model import unet
+from dermaflux.generators.latent_ddpm.sampling.generator import GENERATOR
+from dermaflux.generators.protocol import Condition, Models, TrainingRun
+from dermaflux.params import Finetune
+from dermaflux.params.runtime import FinetuneRuntime
+from dermaflux.tracking.runs import Silent
+from dermaflux.training.validation_events import save_grid
+
+DEMO: dict[str, Any] = {
+    "condition": "malignancy",
+    "block_out_channels": [64, 128, 128],
+    "layers_per_block": 1,
+    "attention_levels": 2,
+    "batch": 16,
+}
+_SHAPE = unet.Shape(16, 16, (64, 128, 128), 1, 2, 2)
+_FEATURES_SIDE = 224
+_WARM = 3
+
+
+class Stamps(Silent):
+    """Takes the CPU time at every step, which other work on the machine hardly changes."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def metrics(self, values: Any, step: int) -> None:
+        """Called after each step, since `log_steps` is 1."""
+        if "gradient_norm" in values:
+            self.times.append(time.process_time())
+
+    def seconds(self) -> float:
+        """Median CPU seconds from one step to the next, after the first few."""
+        return float(np.median(np.diff(self.times[_WARM:])))
+
+
+def ours(folder: Path, steps: int) -> float:
+    """CPU seconds a step of the stage itself, with held-out loss and grid off."""
+    import stand_in
+
+    corpus, captions = stand_in.write_corpus(folder, [128] * 64)
+    stand_in.write_backbone(folder / "backbone")
+    trained = settings.Finetune(**DEMO, scale=128, steps=steps, perceptual_weight=0.0)
+    section = Finetune.model_validate(
+        {"scales": [128], "validation_images": 0, "latent_ddpm": trained}
+    )
+    runtime = FinetuneRuntime(log_steps=1, checkpoint_steps=100_000, grid_steps=100_000)
+    log, inputs = Stamps(), (corpus, captions, folder / "backbone")
+    run = TrainingRun(section, trained, runtime, 0, *inputs, folder / "grid.png", log, join())
+    finetune.finetune("latent_ddpm", run, folder / "generator")
+    return log.seconds()
+
+
+def theirs(steps: int) -> float:
+    """CPU seconds of the example script's step: noise, U-Net, MSE, clip, AdamW, cosine, EMA."""
+    from accelerate import Accelerator
+    from diffusers import DDPMScheduler
+    from diffusers.optimization import get_scheduler
+    from diffusers.training_utils import EMAModel
+
+    accelerator = Accelerator(cpu=True)
+    model, schedule = unet.build(_SHAPE), DDPMScheduler()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999))
+    cosine = get_scheduler("cosine", optimiser, num_warmup_steps=5, num_training_steps=steps)
+    model, optimiser, cosine = accelerator.prepare(model, optimiser, cosine)
+    average = EMAModel(model.parameters(), use_ema_warmup=True)
+    latents, stamps = torch.randn(DEMO["batch"], 16, 16, 16), Stamps()
+    for step in range(steps):
+        noise = torch.randn_like(latents)
+        times = torch.randint(0, 1000, (len(latents),))
+        labels = torch.randint(0, 2, (len(latents),))
+        point = schedule.add_noise(latents, noise, times)
+        loss = torch.nn.functional.mse_loss(model(point, times, class_labels=labels).sample, noise)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        cosine.step()
+        optimiser.zero_grad()
+        average.step(model.parameters())
+        loss.item()
+        stamps.metrics({"gradient_norm": 0.0}, step)
+    return stamps.seconds()
+
+
+def speed(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both, in turn, twice: other work on the machine then shows as a difference of the two."""
+    rows = []
+    home = Path.cwd()
+    for turn in range(2):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / ".dvc").mkdir()
+            os.chdir(folder)
+            row = {"turn": turn, "ours": ours(Path(folder), arguments.steps)}
+            os.chdir(home)
+        row |= {"diffusers": theirs(arguments.steps)}
+        rows.append(row | {"times_as_fast": row["diffusers"] / row["ours"]})
+        print("CPU seconds a step:", {name: round(value, 4) for name, value in rows[-1].items()})
+    return {
+        "cpu_seconds_per_step": rows,
+        "batch": DEMO["batch"],
+        "threads": torch.get_num_threads(),
+    }
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Real images in the feature space, and the probe trained on them."""
+
+    extract: Any
+    mean: Array
+    deviation: Array
+    train: Array
+    test: Array
+    probe: Any
+
+    def features(self, images: Pixels) -> Array:
+        """(N, D), z-scored and clipped."""
+        return _clipped(self.mean, self.deviation, _extracted(self.extract, images))
+
+    def score(self, images: Pixels, labels: Sequence[str]) -> dict[str, float]:
+        """z-KID against both splits, and the AUC of the class asked for."""
+        from sklearn.metrics import roc_auc_score
+
+        features = self.features(images)
+        asked = np.array(labels) == CLASSES[1]
+        return {
+            "z_kid_train": fidelity.kid(features, self.train, 0)[0].mean,
+            "z_kid_test": fidelity.kid(features, self.test, 0)[0].mean,
+            "class_auc": float(roc_auc_score(asked, self.probe.decision_function(features))),
+        }
+
+
+def _extracted(extract: Any, images: Pixels) -> Array:
+    resized = [
+        np.asarray(Image.fromarray(image).resize((_FEATURES_SIDE,) * 2, Image.Resampling.BICUBIC))
+        for image in images
+    ]
+    parts = [np.stack(resized[i : i + 32]) for i in range(0, len(resized), 32)]
+    return np.concatenate([extract(part) for part in parts])
+
+
+def _clipped(mean: Array, deviation: Array, features: Array) -> Array:
+    return np.asarray(((features - mean) / deviation).clip(-10, 10))
+
+
+def balanced(corpus: Path, split: str, count: int, side: int) -> tuple[Pixels, list[str]]:
+    """Up to `count` images of a split, as many of each class, by hash."""
+    rows = table.metadata(corpus, ["image_id", "label", "split"])
+    labels = dict(rows[rows["split"] == split][["image_id", "label"]].to_numpy())
+    by_class = [
+        sorted((i for i in labels if labels[i] == c), key=lambda i: rank("judge", i))
+        for c in CLASSES
+    ]
+    each = min(count // 2, *map(len, by_class))
+    chosen = [image_id for members in by_class for image_id in members[:each]]
+    pixels = table.pixels(corpus, chosen, side)
+    return np.stack([pixels[i] for i in chosen]), [labels[i] for i in chosen]
+
+
+def judge(arguments: argparse.Namespace) -> Judge:
+    """Features of real images at the generator's size."""
+    from sklearn.linear_model import LogisticRegression
+
+    extract = extractor(str(arguments.features))
+    train, labels = balanced(arguments.corpus, "train", arguments.images, arguments.scale)
+    test, test_labels = balanced(arguments.corpus, "test", arguments.images, arguments.scale)
+    raw = _extracted(extract, train)
+    mean, deviation = raw.mean(0), raw.std(0) + 1e-6
+    features, held = (_clipped(mean, deviation, part) for part in (raw, _extracted(extract, test)))
+    probe = LogisticRegression(C=0.01, max_iter=1000).fit(features, np.array(labels) == CLASSES[1])
+    found = Judge(extract, mean, deviation, features, held, probe)
+    print("real test images, balanced:", found.score(test, test_labels))
+    return found
+
+
+def trained(arguments: argparse.Namespace, weight: float, seed: int) -> tuple[Path, float]:
+    """A generator folder, and the CPU minutes of the stage."""
+    output = arguments.work / f"{arguments.prediction}-{weight:g}-{seed}"
+    chosen = settings.Finetune(
+        **DEMO, scale=arguments.scale, latents=arguments.latents, prediction=arguments.prediction,
+        steps=arguments.steps, learning_rate=arguments.learning_rate, ema_decay=0.999,
+        perceptual_weight=weight, perceptual_features=arguments.perceptual_features,
+    )  # fmt: skip
+    section = Finetune.model_validate(
+        {"scales": [128, 256, 512], "maximum_images": arguments.images, "validation_images": 64,
+         "validation_steps": 200, "latent_ddpm": chosen}
+    )  # fmt: skip
+    run = TrainingRun(
+        section, chosen, FinetuneRuntime(grid_steps=500), seed, arguments.corpus, Path("none"),
+        arguments.backbone, output.with_suffix(".png"), Silent(), join(),
+    )  # fmt: skip
+    began = time.process_time()
+    finetune.finetune("latent_ddpm", run, output)
+    return output, (time.process_time() - began) / 60
+
+
+def sampled(arguments: argparse.Namespace, folder: Path, name: str) -> dict[str, Any]:
+    """Images of one sampler, `name:steps`, with their cost; saves a grid beside the weights."""
+    sampler, steps = name.split(":")
+    chosen = settings.Synthesize(
+        sampler=sampler, steps=int(steps), guidance=arguments.guidance,
+        clip_sample_range=arguments.clip_sample_range,
+    )  # fmt: skip
+    opened = GENERATOR.open(Models(folder, arguments.backbone), chosen.model_dump())
+    labels = [CLASSES[index % 2] for index in range(arguments.samples)]
+    conditions = [
+        Condition(label, "", arguments.scale, derived_seed("benchmark", index))
+        for index, label in enumerate(labels)
+    ]
+    began = time.process_time()
+    images = np.concatenate([opened(conditions[i : i + 16]) for i in range(0, len(labels), 16)])
+    seconds = (time.process_time() - began) / len(images)
+    save_grid(images[:32], 8, folder.with_name(f"{folder.name}-{sampler}-{steps}.png"))
+    return {"images": images, "labels": labels, "cpu_seconds_per_image": seconds}
+
+
+def quality(arguments: argparse.Namespace) -> dict[str, Any]:
+    """A row for every weight, seed and sampler, and for every other pool."""
+    scored, rows = judge(arguments), []
+    for weight, seed in itertools.product(arguments.perceptual_weight, arguments.seeds):
+        folder, minutes = trained(arguments, weight, seed)
+        for name in arguments.samplers:
+            found = sampled(arguments, folder, name)
+            row = scored.score(found.pop("images"), found.pop("labels"))
+            rows.append(
+                {"perceptual_weight": weight, "seed": seed, "sampler": name,
+                 "training_cpu_minutes": minutes, **found, **row}
+            )  # fmt: skip
+            print(rows[-1], flush=True)
+    for pool in arguments.pools:
+        images, labels = balanced(pool, "train", arguments.samples, arguments.scale)
+        rows.append({"pool": pool.name, **scored.score(images, labels)})
+        print(rows[-1], flush=True)
+    options = {k: str(v) for k, v in vars(arguments).items() if k not in ("work", "output")}
+    return {"rows": rows, "options": options}
+
+
+def main() -> None:
+    """Measure, print and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["speed", "quality"])
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--backbone", type=Path, default=Path("models/backbone"))
+    parser.add_argument("--latents", default="backbone")
+    parser.add_argument("--features", type=Path, help="folder of SqueezeNet 1.0, the judge")
+    parser.add_argument("--images", type=int, default=2000, help="real training images, balanced")
+    parser.add_argument("--samples", type=int, default=160)
+    parser.add_argument("--scale", type=int, default=128)
+    parser.add_argument("--prediction", default="flow")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--perceptual-weight", type=float, nargs="*", default=[0.0])
+    parser.add_argument("--perceptual-features", default="decoder")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--samplers", nargs="*", default=["euler:20"])
+    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--clip-sample-range", type=float)
+    parser.add_argument("--pools", type=Path, nargs="*", default=[])
+    parser.add_argument("--work", type=Path, default=Path("benchmark-latent-ddpm"))
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    result = {"speed": speed, "quality": quality}[arguments.what](arguments)
+    if arguments.output:
+        write_json(arguments.output, result)
+
+
+if __name__ == "__main__":
+    main()

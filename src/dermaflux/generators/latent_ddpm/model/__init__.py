@@ -1,0 +1,1 @@
+"""U-Net, diffusion path, autoencoder and the file that holds the weights."""

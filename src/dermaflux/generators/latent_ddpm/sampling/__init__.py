@@ -1,0 +1,1 @@
+"""Opening the trained U-Net and sampling from it."""

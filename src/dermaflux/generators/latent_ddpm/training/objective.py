@@ -1,0 +1,194 @@
+"""The loss of a step, micro-batch by micro-batch, and the held-out loss.
+
+Equation 3 of DerMAE, ||target - output||^2 + lambda L_perc; with lambda 0, `epsilon` and no
+weighting it is equation 2. Reads and writes nothing but the cache of latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dermaflux.core.distributed import Processes
+from dermaflux.core.seeds import generator
+from dermaflux.generators.data.images import Sample
+from dermaflux.generators.latent_ddpm.model.unet import forward_flop
+from dermaflux.generators.latent_ddpm.model.weights import LatentModel
+from dermaflux.generators.latent_ddpm.settings import Finetune
+from dermaflux.generators.latent_ddpm.training.data import MicroBatch, Order, TrainingData
+from dermaflux.generators.latent_ddpm.training.perceptual import PerceptualLoss
+from dermaflux.training.prefetch import Prefetched, moved
+from dermaflux.training.protocol import Step
+from dermaflux.training.step_log import Work
+from dermaflux.training.validation_events import HeldOutLoss
+
+
+class LatentSource(Protocol):
+    """Samples latents of images from their cached posteriors."""
+
+    def draw(self, samples: Sequence[Sample], generators: Sequence[torch.Generator]) -> Tensor:
+        """A fresh posterior sample per image, shifted and scaled, (B, C, h, w) on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a micro-batch puts into the model; all but `image_ids` on its device."""
+
+    image_ids: Sequence[str]
+    latents: Tensor
+    """Standardised, (B, C, h, w)."""
+    noise: Tensor
+    classes: Tensor
+    """Embeddings, (B,) int64."""
+    times: Tensor
+    """Of `DiffusionPath`, (B,); NaN where each call brings its own."""
+
+
+class Objective:
+    """What `fit` asks for: losses of a step, and its work."""
+
+    def __init__(
+        self,
+        model: LatentModel,
+        data: TrainingData,
+        order: Order,
+        latents: LatentSource,
+        settings: Finetune,
+        seed: int,
+        steps: int,
+        processes: Processes,
+        perceptual: PerceptualLoss | None = None,
+    ) -> None:
+        self._model, self._data, self._order, self._latents = model, data, order, latents
+        self._settings, self._seed, self._processes = settings, seed, processes
+        self._steps, self._expected, self._perceptual = steps, -1, perceptual
+        self._ahead: Prefetched[Batch] | None = None
+        # Backward passes cost twice the forward one; the perceptual term is not counted.
+        self._flop = 3 * settings.batch * forward_flop(model.description.shape)
+
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """All weights of the U-Net by name."""
+        return dict(self._model.unet.named_parameters())
+
+    def parts(self, step: int) -> Iterator[Step]:
+        """This process's micro-batches of an optimiser step, counted from 0."""
+        if self._ahead is None or step != self._expected:
+            self.close()
+            self._ahead = Prefetched(self._prepared, self._items(step))
+        self._expected = step + 1
+        for _ in range(self._settings.micro_batches // self._processes.world):
+            batch = next(self._ahead)
+            yield Step(self.loss(batch), batch.image_ids, self._ahead.waited)
+
+    def close(self) -> None:
+        """Drop what was prepared for later steps."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def work(self, step: int) -> Work:
+        """Images and FLOP of an optimiser step, over all processes."""
+        return Work(images=self._settings.batch, flop=self._flop)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The micro-batch's share of the step's loss, a scalar."""
+        settings, path = self._settings, self._model.description.path
+        point = path.add_noise(batch.latents, batch.noise, batch.times)
+        output = self._model.unet(point, batch.times, class_labels=batch.classes).sample.float()
+        errors = squared_error(output, path.target(batch.latents, batch.noise, batch.times))
+        loss = (errors * path.weights(batch.times, settings.min_snr_gamma)).sum()
+        loss = loss / settings.batch
+        if self._perceptual is not None:
+            term = self._perceptual_term(batch, point, output)
+            loss = loss + settings.perceptual_weight * term / settings.micro_batches
+        return loss
+
+    def _perceptual_term(self, batch: Batch, point: Tensor, output: Tensor) -> Tensor:
+        """Mean over the first images of a micro-batch; those below the SNR threshold count 0."""
+        settings, path = self._settings, self._model.description.path
+        count = max(1, round(settings.perceptual_fraction * len(batch.image_ids)))
+        times = batch.times[:count]
+        chosen = (path.snr(times) >= settings.perceptual_snr).nonzero().flatten()
+        if self._perceptual is None or not len(chosen):
+            return output.sum() * 0
+        clean = path.clean(point[chosen], output[chosen], times[chosen])
+        predicted, expected = (
+            self._model.restore(latents) for latents in (clean, batch.latents[chosen])
+        )
+        return self._perceptual(predicted, expected).sum() / count
+
+    def _share(self, step: int) -> list[MicroBatch]:
+        return self._order.share(step, self._processes.rank, self._processes.world)
+
+    def _items(self, first: int) -> Iterator[MicroBatch]:
+        for step in range(first, self._steps):
+            yield from self._share(step)
+
+    def _prepared(self, micro: MicroBatch) -> Batch:
+        samples = [self._data.samples[index] for index in micro.members]
+        draws = [generator(self._seed, "finetune", position) for position in micro.positions]
+        batch = prepare(self._model, self._data, self._latents, samples, draws, torch.device("cpu"))
+        fractions = torch.cat([torch.rand(1, generator=draw) for draw in draws])
+        dropped = torch.cat([torch.rand(1, generator=draw) for draw in draws])
+        null = len(self._data.classes)
+        classes = torch.where(dropped < self._settings.label_drop, null, batch.classes)
+        times = self._model.description.path.times(fractions)
+        device = self._processes.device
+        return Batch(
+            batch.image_ids,
+            *(moved(part, device) for part in (batch.latents, batch.noise, classes, times)),
+        )
+
+
+def squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of each image, (B,), of (B, C, h, w)."""
+    return (output - target).square().mean((1, 2, 3))
+
+
+def prepare(
+    model: LatentModel,
+    data: TrainingData,
+    latents: LatentSource,
+    samples: Sequence[Sample],
+    draws: Sequence[torch.Generator],
+    device: torch.device,
+) -> Batch:
+    """Latents and noise of images, each drawn from its own generator, and their classes."""
+    clean = latents.draw(samples, draws)
+    noise = torch.stack([torch.randn(clean.shape[1:], generator=draw) for draw in draws])
+    standard = (clean - model.mean.cpu()) / model.deviation.cpu()
+    classes = torch.tensor([data.embedding(sample) for sample in samples])
+    parts = (standard, noise, classes, torch.full((len(samples),), torch.nan))
+    return Batch([s.image_id for s in samples], *(moved(part, device) for part in parts))
+
+
+def held_out_loss(
+    model: LatentModel,
+    data: TrainingData,
+    latents: LatentSource,
+    settings: Finetune,
+    processes: Processes,
+) -> HeldOutLoss[MicroBatch, Batch]:
+    """The unweighted error of equation 2 on `data.held_out`, with the classes shown."""
+    size = settings.batch // settings.micro_batches
+    indices = range(len(data.held_out))
+    batches = [MicroBatch(tuple(indices[i : i + size])) for i in indices[::size]]
+    path = model.description.path
+
+    def prepared(batch: MicroBatch) -> Batch:
+        samples = [data.held_out[index] for index in batch.members]
+        draws = [generator("validation", sample.image_id) for sample in samples]
+        return prepare(model, data, latents, samples, draws, processes.device)
+
+    def errors(batch: Batch, fractions: Tensor) -> Tensor:
+        times = path.times(fractions).to(batch.latents.device)
+        point = path.add_noise(batch.latents, batch.noise, times)
+        output = model.unet(point, times, class_labels=batch.classes).sample.float()
+        return squared_error(output, path.target(batch.latents, batch.noise, times))
+
+    return HeldOutLoss([s.scale for s in data.held_out], batches, prepared, errors, processes)
