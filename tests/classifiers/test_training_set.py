@@ -59,11 +59,9 @@ def test_the_gate_sees_the_draw_before_any_image_is_decoded() -> None:
         calls.append((real, synthetic, rejected))
         raise InputError("refused")
 
-    for arms in (["real"], ["real", "mixture"]):
-        train = toy.parameters().train.model_copy(update={"arms": arms})
+    for arms in (ARMS[:1], ARMS):
         with pytest.raises(InputError, match="refused"):
-            params = toy.parameters().model_copy(update={"train": train})
-            training_set.load(params, 0, gate, ARMS)
+            training_set.load(toy.parameters(), 0, gate, arms)
     assert not pixel_cache.cache_folder(toy.SIDE).exists()
     (real, none, unread), (again, synthetic, rejected) = calls
     assert real == again
