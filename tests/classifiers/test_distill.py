@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import toy_corpus as toy
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from dermaflux import paths
@@ -26,6 +29,7 @@ from dermaflux.tracking import runs as tracking
 from dermaflux.tracking.runs import Silent
 from dermaflux.validation import mixture_gate
 
+ROOT = Path(__file__).parents[2]
 TEACHER = paths.CLASSIFIERS / "vit-0"
 STUDENT = paths.CLASSIFIERS / "resnext-0"
 ARMS = ["real", "mixture", "no_teacher"]
@@ -105,9 +109,10 @@ def test_a_student_learns_from_its_teacher_and_without_one_as_any_classifier(
     assert not torch.equal(states["mixture"]["fc.weight"], supervised["fc.weight"])
 
 
-def keys(run: Params) -> dict[str, str]:
-    cell = distill.StudentCell.open(run, "resnext", 0, GATE)
-    return {arm: cell.key(arm) for arm in run.distill.arms}
+def keys(cell: distill.StudentCell, run: Params) -> dict[str, str]:
+    """Arm -> its key with the images of an opened cell and other parameters."""
+    other = replace(cell, params=run, settings=run.training("resnext"))
+    return {arm: other.key(arm) for arm in run.distill.arms}
 
 
 def write_teacher(
@@ -125,24 +130,26 @@ def write_teacher(
 def test_a_key_depends_on_the_teacher_where_there_is_one(workspace) -> None:
     for arm in ("mixture", "real"):
         write_teacher(arm)
-    plain = keys(parameters())
+    cell = distill.StudentCell.open(parameters(), "resnext", 0, GATE)
+    plain = keys(cell, parameters())
+    assert plain == {arm: cell.key(arm) for arm in ARMS}
     assert len(set(plain.values())) == 3
 
     def changed(other: dict[str, str]) -> set[str]:
         return {arm for arm in ARMS if plain[arm] != other[arm]}
 
-    assert changed(keys(parameters(alpha=0.4))) == {"real", "mixture"}
-    assert changed(keys(parameters(temperature=2.0))) == {"real", "mixture"}
-    assert changed(keys(parameters({"arms": ["real"]}))) == {"real", "mixture"}  # its teacher
-    assert changed(keys(parameters(epochs=3))) == {*ARMS}
-    assert changed(keys(parameters(batch=8))) == {*ARMS}
-    assert changed(keys(parameters(epochs=2, batch=16))) == set()  # as in train
+    assert changed(keys(cell, parameters(alpha=0.4))) == {"real", "mixture"}
+    assert changed(keys(cell, parameters(temperature=2.0))) == {"real", "mixture"}
+    assert changed(keys(cell, parameters({"arms": ["real"]}))) == {"real", "mixture"}  # its teacher
+    assert changed(keys(cell, parameters(epochs=3))) == {*ARMS}
+    assert changed(keys(cell, parameters(batch=8))) == {*ARMS}
+    assert changed(keys(cell, parameters(epochs=2, batch=16))) == set()  # as in train
     more = parameters(
         students=["resnext", "vit2"], train={"models": {**toy.TINY, "vit2": toy.TINY["vit"]}}
     )
-    assert changed(keys(more)) == set()
+    assert changed(keys(cell, more)) == set()
     write_teacher(seed=1)
-    assert changed(keys(parameters())) == {"real", "mixture"}
+    assert changed(keys(cell, parameters())) == {"real", "mixture"}
 
 
 def test_students_change_no_cell_of_train(workspace) -> None:
@@ -192,6 +199,39 @@ def test_what_cannot_be_distilled_is_one_sentence_before_any_image(
     with pytest.raises(InputError, match=expected) as caught:
         distill.run(parameters(**changes), "resnext", 0, GATE)
     assert "\n" not in str(caught.value)
+
+
+def stages(folder: Path, students: list[str]) -> dict[str, Any]:
+    """Every stage of dvc.yaml as DVC resolves it, by its name."""
+    from dvc.repo import Repo
+    from dvc.stage.serialize import to_pipeline_file
+
+    yaml = YAML(typ="safe")
+    raw = yaml.load(ROOT / "params.yaml")
+    raw["distill"]["students"] = students
+    folder.mkdir()
+    yaml.dump(raw, folder / "params.yaml")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    with Repo.init(str(folder), no_scm=True) as repo:
+        return {stage.name: to_pipeline_file(stage)[stage.name] for stage in repo.index.stages}
+
+
+def test_dvc_runs_students_where_there_are_any_and_no_cell_of_train_again(tmp_path) -> None:
+    without = stages(tmp_path / "without", [])
+    beside = stages(tmp_path / "beside", ["densenet"])
+    assert all(beside[name] == stage for name, stage in without.items())
+    added = [
+        f"{stage}@densenet-{seed}"
+        for stage in ("distill", "evaluate_students")
+        for seed in range(3)
+    ]
+    assert sorted(beside.keys() - without.keys()) == added
+    student = beside["distill@densenet-1"]
+    assert "models/classifiers/vit-1" in student["deps"]
+    assert student["outs"] == ["models/classifiers/densenet-1"]
+    assert "models/classifiers/densenet-1" in beside["evaluate_students@densenet-1"]["deps"]
+    more = stages(tmp_path / "more", ["densenet", "maxvit"])
+    assert all(more[name] == stage for name, stage in beside.items())
 
 
 @pytest.mark.slow

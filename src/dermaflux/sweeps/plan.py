@@ -98,7 +98,8 @@ def trainings(params: Params, training_images: int | None) -> list[Training]:
                         section.epochs,
                         n_synthetic if mixed else 0,
                         pool if mixed else "",
-                        f"{settings} {model} {params.ingest.policy} {taught}",
+                        f"{settings} {model} {params.ingest.policy} "
+                        f"{taught if arm != 'no_teacher' else ''}",
                     )
                 )
     return list(dict.fromkeys(trainings))
