@@ -57,6 +57,7 @@ _PATIENCE = 10.0
 _INTERRUPTED = 130
 """Exit status that Typer gives to Control-C: 128 and the number of the signal."""
 _Architecture = Annotated[str, typer.Option(help="A name from train.architectures.")]
+_Trained = Annotated[str, typer.Option(help="From train.architectures or distill.students.")]
 _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
 
@@ -117,7 +118,19 @@ def train(architecture: _Architecture, seed: _Seed) -> None:
 
 
 @app.command()
-def evaluate(architecture: _Architecture, seed: _Seed) -> None:
+def distill(
+    architecture: Annotated[str, typer.Option(help="A name from distill.students.")], seed: _Seed
+) -> None:
+    """Train every arm of one student and seed, from the teacher of that seed."""
+    from dermaflux.classifiers import distill
+    from dermaflux.params.load import load
+    from dermaflux.validation import mixture_gate
+
+    distill.run(load(), architecture, seed, mixture_gate.check)
+
+
+@app.command()
+def evaluate(architecture: _Trained, seed: _Seed) -> None:
     """Score one trained cell on the held-out test split."""
     from dermaflux.classifiers import evaluate
     from dermaflux.params.load import load

@@ -122,7 +122,7 @@ def _cells(params: Params, corpus: pd.DataFrame) -> None:
 
     training = corpus[corpus["split"] == "train"]
     section, classes = params.train, CLASSES
-    for architecture in section.architectures:
+    for architecture in params.architectures():
         network.configure(section.models[architecture], section.image_size)
     if section.labels == "diagnosis":
         validation = corpus[corpus["split"] == "validation"]
@@ -131,7 +131,7 @@ def _cells(params: Params, corpus: pd.DataFrame) -> None:
     wanted = subset.real_counts(
         subset.counts(training, classes), params.n_real, params.real_fraction
     )
-    if set(ENLARGED) & set(section.arms):
+    if set(ENLARGED) & set(params.arms()):
         total = params.synthetic_wanted(sum(wanted.values()))
         subset.check_pool(total, params.synthesize.images)
 

@@ -70,7 +70,7 @@ def test_controls_are_as_large_as_the_mixture_and_outlast_a_change_of_ratio(caps
 
 
 def keys(run: params.Params) -> dict[str, str]:
-    cell = train._Cell.open(run, "vit", 0, mixture_gate.check)
+    cell = train.Cell.open(run, "vit", 0, mixture_gate.check)
     return {arm: cell.key(arm) for arm in ARMS}
 
 

@@ -23,13 +23,15 @@ from dermaflux.params.choices import RECIPES
 
 SCORED = {"supervised": True}
 """Recipe -> whether its epochs are compared by scores. A new recipe needs an entry."""
+ALL = SCORED | {"distill": True}
+"""With that of the stage `distill`, which no parameter chooses."""
 
 
 def test_every_recipe_is_under_this_contract() -> None:
     assert set(SCORED) == set(RECIPES)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_killed_run_ends_bit_equal_and_loads_to_the_same_scores(name: str, tmp_path) -> None:
     for folder in ("whole", "killed"):
         (tmp_path / folder).mkdir()
@@ -47,7 +49,7 @@ def test_a_killed_run_ends_bit_equal_and_loads_to_the_same_scores(name: str, tmp
     assert [row["epoch"] for row in whole.history] == [1, 2]
     assert resumed.history == whole.history
     assert all(torch.equal(resumed.weights[key], whole.weights[key]) for key in whole.weights)
-    assert (whole.validation is not None) == SCORED[name]
+    assert (whole.validation is not None) == ALL[name]
     if whole.validation is None:
         assert whole.epoch == 2
         return
@@ -56,14 +58,16 @@ def test_a_killed_run_ends_bit_equal_and_loads_to_the_same_scores(name: str, tmp
     described = runs.model()
     network.save_weights(whole.weights, tmp_path / "model.safetensors")
     config = json.loads(json.dumps(runs.config(described)))
-    loaded = registry.create(name, config, ArmPlan(np.arange(0), "none"))
+    loaded = registry.create(
+        "supervised" if name == "distill" else name, config, ArmPlan(np.arange(0), "none")
+    )
     net = loaded.build(None)
     net.load_state_dict(load_file(tmp_path / "model.safetensors"))
     pixels = runs.images(20, 1).pixels
     assert loaded.scores(net, pixels) == pytest.approx(whole.validation, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if SCORED.get(name)])
+@pytest.mark.parametrize("name", [name for name in ALL if ALL[name]])
 def test_an_image_is_scored_alike_in_any_company(name: str) -> None:
     described = runs.model("resnext")  # whose batch norm would mix a batch in training mode
     recipe = runs.recipe(name, described)
@@ -77,7 +81,7 @@ def test_an_image_is_scored_alike_in_any_company(name: str) -> None:
     assert np.concatenate(alone) == pytest.approx(together, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_handed_generator_decides_the_augmentation(name: str) -> None:
     recipe = runs.recipe(name, runs.model(), "strong")
     batch = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -141,7 +141,7 @@ def test_edited_code_starts_a_killed_training_anew(workspace, monkeypatch, capsy
     def attempt() -> str:
         """Train until the next epoch has been saved; what was printed."""
         code_digest.stage_digest.cache_clear()
-        cell = train._Cell.open(toy.parameters(), "vit", 0, mixture_gate.check)
+        cell = train.Cell.open(toy.parameters(), "vit", 0, mixture_gate.check)
         with (
             checkpoint("train", cell.key("real")) as saved,
             pytest.raises(KeyboardInterrupt),

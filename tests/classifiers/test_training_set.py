@@ -13,8 +13,10 @@ from dermaflux import cli, paths
 from dermaflux.classifiers.data import pixel_cache, subset, training_set
 from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.params import Arm, Params
 from dermaflux.validation import mixture_gate
+
+ARMS: list[Arm] = ["real", "mixture"]
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +28,7 @@ def workspace(tmp_path, monkeypatch) -> Path:
 
 
 def test_arms_share_their_real_images_and_rejected_ones_stay_out() -> None:
-    images = training_set.load(toy.parameters(ratio=0.9), 0, mixture_gate.check)
+    images = training_set.load(toy.parameters(ratio=0.9), 0, mixture_gate.check, ARMS)
     real, mixture, repeated = (images.of(arm) for arm in ("real", "mixture", "repeated"))
     assert real.image_ids == repeated.image_ids == mixture.image_ids[:60]
     assert [len(part.image_ids) for part in (real, mixture)] == [60, 114]
@@ -43,7 +45,7 @@ def test_arms_share_their_real_images_and_rejected_ones_stay_out() -> None:
 
 def test_another_seed_draws_other_images_and_the_same_validation_split() -> None:
     first, second = (
-        training_set.load(toy.parameters(), seed, mixture_gate.check) for seed in (0, 1)
+        training_set.load(toy.parameters(), seed, mixture_gate.check, ARMS) for seed in (0, 1)
     )
     for arm in ("real", "mixture"):
         assert set(first.of(arm).image_ids) != set(second.of(arm).image_ids)
@@ -57,10 +59,9 @@ def test_the_gate_sees_the_draw_before_any_image_is_decoded() -> None:
         calls.append((real, synthetic, rejected))
         raise InputError("refused")
 
-    for arms in (["real"], ["real", "mixture"]):
-        train = toy.parameters().train.model_copy(update={"arms": arms})
+    for arms in (ARMS[:1], ARMS):
         with pytest.raises(InputError, match="refused"):
-            training_set.load(toy.parameters().model_copy(update={"train": train}), 0, gate)
+            training_set.load(toy.parameters(), 0, gate, arms)
     assert not pixel_cache.cache_folder(toy.SIDE).exists()
     (real, none, unread), (again, synthetic, rejected) = calls
     assert real == again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,16 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         ("finetune.flux_lora.rank", "x", "finetune.flux_lora.rank is 'x' but should be a valid"),
         ("finetune.flux_lor", {}, "'finetune.flux_lor'; did you mean 'flux_lora'"),
         ("promote.architecture", "dense", "'dense' is not one of train.architectures"),
+        ("distill.students", ["dense"], "the student 'dense' of distill.students has no entry in"),
+        ("distill.students", ["vit"], "'vit' is in train.architectures and in distill.students"),
+        ("distill.alpha", 1.5, "distill.alpha is 1.5 but should be less than or equal to 1"),
+        ("distill.alpha", -0.1, "distill.alpha is -0.1 but should be greater than or equal to 0"),
+        ("distill.temperature", 0, "distill.temperature is 0 but should be greater than or equal"),
+        (
+            "train.arms",
+            ["no_teacher"],
+            "'no_teacher' is of students alone; name it in distill.arms",
+        ),
     ],
 )
 def test_bad_value_is_one_sentence(path: str, value: Any, expected: str) -> None:
@@ -98,6 +109,21 @@ def test_bad_value_is_one_sentence(path: str, value: Any, expected: str) -> None
         load.parse(with_value(path, value))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("distill.teacher", "maxvit", "distill.teacher 'maxvit' is not one of train.architectures"),
+        ("train.arms", ["repeated"], "train no teacher for distill.students; add mixture or real"),
+        ("n_real", 0, "leaves the arm 'real' without images; set train.arms and distill.arms to"),
+    ],
+)
+def test_what_students_need_is_one_sentence(path: str, value: Any, expected: str) -> None:
+    raw = with_value(path, value)
+    raw["distill"]["students"] = ["densenet"]
+    with pytest.raises(InputError, match=re.escape(expected)):
+        load.parse(raw)
 
 
 def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:

@@ -126,6 +126,31 @@ def test_a_page_of_diagnoses(workspace: Params) -> None:
     assert "there is one seed" in text
 
 
+def test_a_student_is_compared_with_itself_without_a_teacher(
+    workspace: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taught = workspace.model_copy(
+        update={
+            "train": workspace.train.model_copy(update={"arms": ["real", "mixture"], "seeds": [0]}),
+            "distill": workspace.distill.model_copy(update={"students": ["densenet"]}),
+        }
+    )
+    made_up_evaluations.malignancy(taught)
+    text = report.render(taught)
+    rows = re.findall(
+        r'row">(\w+)</th><td class="text"><span class="dot \w+"></span>(.*?)</td>', text
+    )
+    alone = "real + synthetic − real + synthetic, no teacher"
+    assert ("densenet", alone) in rows
+    assert ("densenet", "real + synthetic − real only") in rows
+    assert [name for name, compared in rows if compared == alone] == ["densenet"]
+    assert "240 real + 240 synthetic, cross-entropy alone" in text
+    summary.run(taught)
+    printed = capsys.readouterr().out
+    assert "densenet" in printed
+    assert printed.count("no teacher") == 1
+
+
 def test_the_page_has_the_arms_colours_and_no_setting_of_speed(
     workspace: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

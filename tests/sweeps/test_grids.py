@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ def test_a_grid_is_the_product_of_what_varies(
     assert plan.seconds(work, {"vit": (100.0, 400.0)}) == pytest.approx(
         work["vit"][0] / 100 + work["vit"][1] / 400
     )
+
+    # A student hangs on the ratio through its teacher, whatever its own arm shows; at ratio 0 its
+    # mixture is its real arm. Without a teacher it does not hang on how the teacher counts.
+    base["distill"] |= {"students": ["resnext"], "epochs": 3}
+    few = plan.resolve(base, runs[:2]) + plan.resolve(
+        base | {"distill": {**base["distill"], "alpha": 0.1}}, runs[1:2]
+    )
+    taught = [
+        t
+        for t in plan.distinct([plan.trainings(params, None) for params in few])
+        if t.architecture == "resnext"
+    ]
+    counts = Counter(training.arm for training in taught if training.seed == 0)
+    assert counts == {"real": 3, "mixture": 2, "no_teacher": 2}
+    assert {training.epochs for training in taught} == {3}
 
 
 @pytest.mark.parametrize(

@@ -56,11 +56,13 @@ class CellScores:
 def run(params: Params, architecture: str, seed: int) -> None:
     """Score every arm of a cell; all files appear whole."""
     cell = paths.cell(architecture, seed)
-    arms = [arm for arm in params.train.arms if (paths.CLASSIFIERS / cell / arm).is_dir()]
-    if arms != params.train.arms:
-        missing = next(arm for arm in params.train.arms if arm not in arms)
+    wanted = params.training(architecture).arms
+    arms = [arm for arm in wanted if (paths.CLASSIFIERS / cell / arm).is_dir()]
+    if arms != wanted:
+        missing = next(arm for arm in wanted if arm not in arms)
+        stage = "distill" if architecture in params.distill.students else "train"
         raise InputError(
-            f"{paths.CLASSIFIERS / cell} has no arm {missing!r}; run `dermaflux train "
+            f"{paths.CLASSIFIERS / cell} has no arm {missing!r}; run `dermaflux {stage} "
             f"--architecture {architecture} --seed {seed}`"
         )
     runs.connect()  # an unreachable store is told before the work, not after it

@@ -56,6 +56,17 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
         "classifiers/model",
         "classifiers/recipes/{recipe}",
     ),
+    "distill": (
+        "core",
+        "training",
+        "metrics",
+        "classifiers/distill.py",
+        "classifiers/train",
+        "classifiers/data",
+        "classifiers/model",
+        "classifiers/recipes/distill",
+        "classifiers/recipes/supervised",
+    ),
     "evaluate": (
         "core",
         "metrics",

@@ -16,9 +16,11 @@ from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
     ENLARGED,
     LEARNED,
+    MIXED,
     REPEATING,
     Arm,
     Audit,
+    Distill,
     Evaluate,
     Model,
     Promote,
@@ -42,12 +44,14 @@ from dermaflux.params.runtime import Runtime
 __all__ = [
     "ENLARGED",
     "LEARNED",
+    "MIXED",
     "REPEATING",
     "VISION_LANGUAGE",
     "Arm",
     "Audit",
     "Backbone",
     "Caption",
+    "Distill",
     "Evaluate",
     "Finetune",
     "Ingest",
@@ -99,10 +103,27 @@ class Params(Section):
     audit: Audit
     runtime: Runtime = Runtime()
     train: Train
+    distill: Distill = Distill()
     zero_shot: ZeroShot
     evaluate: Evaluate
     promote: Promote
     report: Report
+
+    def architectures(self) -> list[str]:
+        """All that are trained and evaluated, students last."""
+        return [*self.train.architectures, *self.distill.students]
+
+    def training(self, architecture: str) -> Train:
+        """The section `train` as it holds for an architecture; students have their own arms."""
+        if architecture not in self.distill.students:
+            return self.train
+        own = self.distill.model_dump(include={"arms", "epochs", "batch"}, exclude_none=True)
+        return self.train.model_copy(update=own)
+
+    def arms(self) -> list[Arm]:
+        """Every arm of any architecture, each once."""
+        trained = [arm for name in self.architectures() for arm in self.training(name).arms]
+        return list(dict.fromkeys(trained))
 
     def synthetic_wanted(self, n_real: int | None = None) -> int:
         """Synthetic images of the `mixture` arm; of an odd number (4,375) one stays out.
@@ -123,7 +144,7 @@ class Params(Section):
                 "synthesize.prompt_source 'held_out' needs captions that training never sees but "
                 "caption.held_out_fraction is 0; raise it or set prompt_source to captions"
             )
-        mixed = self.train.labels == "diagnosis" and "mixture" in self.train.arms
+        mixed = self.train.labels == "diagnosis" and {*MIXED} & {*self.arms()}
         if source == "label" and mixed:
             raise ValueError(
                 "train.labels 'diagnosis' mixes in synthetic images with a diagnosis but "
@@ -150,12 +171,37 @@ class Params(Section):
         for name, section in (("finetune", self.finetune), ("synthesize", self.synthesize)):
             for key, value in section.settings(self.generator).input_paths().items():
                 paths[f"{name}.{self.generator}.{key}"] = value
-        for name in self.train.architectures:
+        for name in self.architectures():
             paths[f"train.models.{name}.weights"] = self.train.models[name].weights
             paths[f"train.models.{name}.name"] = self.train.models[name].local_folder()
         for name in self.zero_shot.run:
             paths[f"zero_shot.models.{name}"] = self.zero_shot.models[name]
         return {name: path for name, path in paths.items() if path is not None}
+
+    def _students_learn(self) -> None:
+        """Raise `ValueError` for a student without a model, or without a teacher of its own."""
+        models, trained = self.train.models, self.train.architectures
+        for name in self.distill.students:
+            if name not in models:
+                raise ValueError(
+                    f"the student {name!r} of distill.students has no entry in train.models "
+                    f"({', '.join(sorted(models))}); add one or name one of these"
+                )
+            if name in trained:
+                raise ValueError(
+                    f"{name!r} is in train.architectures and in distill.students, and both would "
+                    "write the same folder; give the student an entry of its own in train.models"
+                )
+        if self.distill.students and self.distill.teacher not in trained:
+            raise ValueError(
+                f"distill.teacher {self.distill.teacher!r} is not one of train.architectures "
+                f"{quoted(trained)}; name one of them"
+            )
+        if self.distill.students and not {"mixture", "real"} & {*self.train.arms}:
+            raise ValueError(
+                f"train.arms {quoted(self.train.arms)} train no teacher for distill.students; add "
+                "mixture or real"
+            )
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
@@ -170,6 +216,7 @@ class Params(Section):
             section.settings(self.generator).check_chosen()
         sampling = self.synthesize.settings(self.generator)
         sampling.check_trained(self.finetune.settings(self.generator), self.synthesize.scale)
+        self._students_learn()
         self._prompts_exist()
         if self.train.labels == "diagnosis" and self.real_fraction is None:
             raise ValueError(
@@ -178,16 +225,17 @@ class Params(Section):
             )
         if (
             self.train.labels == "malignancy"
-            and self.promote.architecture not in self.train.architectures
+            and self.promote.architecture not in self.architectures()
         ):
             raise ValueError(
                 f"promote.architecture {self.promote.architecture!r} is not one of "
-                f"train.architectures {quoted(self.train.architectures)}; name one of them"
+                f"train.architectures {quoted(self.architectures())}; name one of them"
             )
-        without = [arm for arm in self.train.arms if arm != "mixture"]
+        without = [arm for arm in self.arms() if arm not in MIXED]
         if self.n_real == 0 and self.real_fraction is None and without:
             raise ValueError(
-                f"n_real 0 leaves the arm {without[0]!r} without images; set train.arms to "
-                "[mixture] and n_synthetic to the number wanted"
+                f"n_real 0 leaves the arm {without[0]!r} without images; set train.arms"
+                f"{' and distill.arms' if self.distill.students else ''} to [mixture] and "
+                "n_synthetic to the number wanted"
             )
         return self

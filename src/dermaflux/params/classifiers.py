@@ -1,4 +1,4 @@
-"""Parameters of the stages `audit`, `train`, `zero_shot`, `evaluate`, `promote` and `report`."""
+"""Parameters of the stages from `audit` to `report`: what classifiers learn from, and how."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dermaflux.params.fields import (
     Class,
     Count,
     EachOnce,
+    Fraction,
     LearningRate,
     Name,
     OpenFraction,
@@ -38,17 +39,23 @@ class Audit(Section):
     """`pixels`, or a folder with SqueezeNet weights in safetensors."""
 
 
-Arm = Literal["real", "mixture", "repeated", "augmented", "random_features"]
+Arm = Literal["real", "mixture", "repeated", "augmented", "random_features", "no_teacher"]
 """`real`: n_real real images. `mixture`: the same and ratio x n_real synthetic ones. Controls with
 which a gain of `mixture` is compared: `repeated`: real images repeated to the mixture's number;
 `augmented`: the same with strong classical augmentation; `random_features`: the real images on the
-frozen network at its random initial weights, of which the last layer alone is trained."""
+frozen network at its random initial weights, of which the last layer alone is trained.
+`no_teacher`, of students alone: the mixture's images for as many steps, without the teacher."""
+MIXED: tuple[Arm, ...] = ("mixture", "no_teacher")
+"""Arms that show the mixture's synthetic images."""
 REPEATING: tuple[Arm, ...] = ("repeated", "augmented")
 """Arms that show real images again in place of the mixture's synthetic ones."""
-ENLARGED: tuple[Arm, ...] = ("mixture", *REPEATING)
+ENLARGED: tuple[Arm, ...] = (*MIXED, *REPEATING)
 """Arms whose number of images depends on `ratio`."""
 LEARNED: tuple[Arm, ...] = ("real", *ENLARGED)
 """Arms whose network learned its features; `random_features` can lead only by luck."""
+
+
+StudentArm = Literal["real", "mixture", "no_teacher"]
 
 
 class Model(Section):
@@ -112,6 +119,13 @@ class Train(Section):
             raise ValueError(f"there is no recipe {quoted(name)}; name one of {', '.join(RECIPES)}")
         return name
 
+    @field_validator("arms")
+    @classmethod
+    def _no_student(cls, arms: list[Arm]) -> list[Arm]:
+        if "no_teacher" in arms:
+            raise ValueError("the arm 'no_teacher' is of students alone; name it in distill.arms")
+        return arms
+
     @model_validator(mode="after")
     def _models_exist(self) -> Train:
         for name in self.architectures:
@@ -125,6 +139,35 @@ class Train(Section):
                     "set pretrained to true or weights to null"
                 )
         return self
+
+
+class Distill(Section):
+    """Students that learn from a trained teacher (DerMAE, arXiv 2602.19848, section 2.3).
+
+    Everything not named here is as in `train`: seeds, labels, image size, optimiser, augmentation.
+    """
+
+    students: Annotated[list[Name], Field(max_length=100), EachOnce] = []
+    """Names of `train.models` that are not in `train.architectures`; none: no student."""
+    teacher: Name = "vit"
+    """One of `train.architectures`. The student of a seed learns from its cell of the same seed:
+    from the arm `mixture` where that is trained, else from `real`."""
+    alpha: Fraction = 0.5
+    """Weight of the teacher: the loss is (1 - alpha) CE + alpha T^2 KL(teacher || student). The
+    paper gives no value, nor one of the temperature."""
+    temperature: Annotated[float, Field(ge=0.01, le=1000.0)] = 4.0
+    """T, by which the logits of both are divided."""
+    arms: Annotated[list[StudentArm], Field(min_length=1, max_length=3), EachOnce] = [
+        "real",
+        "mixture",
+        "no_teacher",
+    ]
+    """`real`: distilled on the real images; `mixture`: on real and synthetic ones; `no_teacher`:
+    the mixture with cross-entropy alone, for as many steps."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """null: `train.epochs`."""
+    batch: Batch | None = None
+    """null: `train.batch`."""
 
 
 class ZeroShot(Section):
@@ -179,7 +222,7 @@ class Promote(Section):
     """MLflow registry."""
 
     architecture: Name = "vit"
-    """Only cells of this architecture are candidates."""
+    """Only cells of this architecture, which may be a student, are candidates."""
     model_name: Name = "lesion-vit"
     bootstrap_samples: Annotated[int, Field(ge=100, le=50_000)] = 2000
     confidence: OpenFraction = 0.95

@@ -65,11 +65,12 @@ def auc(rows: pd.DataFrame) -> float:
 
 def learned_arms(params: Params) -> list[Arm]:
     """Arms that can be promoted; raises `InputError` when there is none."""
-    arms = [arm for arm in params.train.arms if arm in LEARNED]
+    trained = params.training(params.promote.architecture).arms
+    arms = [arm for arm in trained if arm in LEARNED]
     if not arms:
         raise InputError(
-            f"train.arms {params.train.arms} contains no candidate, because none of them trains "
-            "features; add real or mixture"
+            f"the list of arms {trained} of {params.promote.architecture} contains no candidate, "
+            "because none of them trains features; add real or mixture"
         )
     return arms
 

@@ -56,6 +56,8 @@ def tags(client: MlflowClient, params: Params, cell: str, arm: str, folder: Path
     if values["n_synthetic"]:
         origins = (("synthetic_hash", paths.SYNTHETIC), ("generator_hash", paths.GENERATOR))
         values |= {key: runs.dvc_hash(path) for key, path in origins if path.is_dir()}
+    if "teacher" in config:
+        values |= runs.flat({"teacher": config["teacher"]})
     if "DVC_EXP_NAME" in os.environ:
         values["DVC_EXP_NAME"] = os.environ["DVC_EXP_NAME"]
     train_run = _train_run(client, folder, output_hash)

@@ -46,9 +46,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         key: metrics[headline].estimate(level) for key, metrics in means.items()
     }
     columns, points = results.columns(cells), results.operating_points(params)
-    effects = effect_table.table(
-        means, params.train.architectures, params.train.arms, headline, level
-    )
+    effects = effect_table.table(means, params.architectures(), params.arms(), headline, level)
     roc, reliability, decision = (
         _curves(cells, name, arms)
         for name, arms in (("roc", tuple(TITLES)), ("reliability", MAIN), ("decision", MAIN))
@@ -72,7 +70,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         "effects": effects,
         "answers": {
             name: (_main_effect(effects, name), effect_table.answer(effects, name))
-            for name in params.train.architectures
+            for name in params.architectures()
         },
         "forest": classifier_plots.forest(cells, compared, headline, bayes),
         "effect_plot": classifier_plots.effects(effects) if effects else None,
@@ -108,6 +106,7 @@ def training_images(params: Params, arm: str) -> str:
         "repeated": f"{real} + {added} repeated",
         "augmented": f"{real} + {added} repeated, strongly augmented",
         "random_features": f"{real}, backbone frozen at random weights",
+        "no_teacher": f"{real} + {added} synthetic, cross-entropy alone",
     }[arm]
 
 

@@ -14,6 +14,8 @@ from dermaflux.statistics import effects
 from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.seed_means import Means
 
+ABLATIONS = ("no_teacher",)
+"""Arms that lack something which the mixture has."""
 CONTROLS = {"repeated": "repeating real images", "augmented": "strong augmentation"}
 """Arms whose gain the mixture must exceed, in words."""
 
@@ -53,10 +55,13 @@ class Row:
 def table(
     means: Means, architectures: Sequence[str], arms: Sequence[str], metric: str, confidence: float
 ) -> list[Row]:
-    """mixture - real of each architecture first, then each control - real and mixture - control."""
+    """mixture - real of each architecture first, then each control - real and mixture - control.
+
+    `arms` are those of any architecture.
+    """
     question = [("mixture", "real")]
-    rest = [(arm, "real") for arm in arms if arm not in ("real", "mixture")]
-    rest += [("mixture", arm) for arm in CONTROLS]
+    rest = [(arm, "real") for arm in arms if arm not in ("real", "mixture", *ABLATIONS)]
+    rest += [("mixture", arm) for arm in (*CONTROLS, *ABLATIONS)]
     rows = []
     for family in (question, rest):
         pairs = [
@@ -64,6 +69,7 @@ def table(
             for architecture in architectures
             for arm, against in family
             if arm in arms and against in arms
+            if means.keys() >= {(architecture, arm), (architecture, against)}
         ]
         differences = [
             means[name, arm][metric].minus(means[name, against][metric], confidence, len(pairs))

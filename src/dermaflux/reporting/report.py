@@ -119,7 +119,7 @@ def _artefacts(params: Params) -> list[dict[str, str]]:
         paths.SYNTHETIC: "generator",
         **{
             paths.CLASSIFIERS / paths.cell(architecture, seed): "training"
-            for architecture in params.train.architectures
+            for architecture in params.architectures()
             for seed in params.train.seeds
         },
     }

@@ -41,7 +41,7 @@ def _scores(params: Params) -> Table:
     cells, level = evaluations.load(params), params.evaluate.confidence
     headline, seeds = results.headline(params), len(params.train.seeds)
     means = seed_means.means(params, cells)
-    rows = effect_table.table(means, params.train.architectures, params.train.arms, headline, level)
+    rows = effect_table.table(means, params.architectures(), params.arms(), headline, level)
     against_real = {(row.architecture, row.arm): row for row in rows if row.against == "real"}
     scores = Table(
         title=f"Test {results.METRICS[headline]}: mean over {seeds} seed{'s' * (seeds > 1)}, "
@@ -55,9 +55,9 @@ def _scores(params: Params) -> Table:
     for name in ("AUC", "interval", "− real", "interval"):
         scores.add_column(name, justify="right", no_wrap=True)
     scores.add_column("effect", no_wrap=True)
-    for architecture in params.train.architectures:
+    for architecture in params.architectures():
         scores.add_row(architecture, style="bold")
-        for arm in params.train.arms:
+        for arm in params.training(architecture).arms:
             mean = means[architecture, arm][headline].estimate(level)
             row = [arm.replace("_", " "), number(mean.value), interval(mean) or "none"]
             difference = against_real.get((architecture, arm))

@@ -53,15 +53,16 @@ class Cell:
 def load(params: Params) -> list[Cell]:
     """All cells of the matrix. Raises `InputError` when one was not evaluated."""
     cells = []
-    for architecture in params.train.architectures:
+    for architecture in params.architectures():
+        wanted = params.training(architecture).arms
         for seed in params.train.seeds:
             path = paths.EVALUATIONS / f"{paths.cell(architecture, seed)}.json"
             content = read_json(path, "`dvc repro evaluate`", "test")
-            missing = [arm for arm in params.train.arms if arm not in content]
+            missing = [arm for arm in wanted if arm not in content]
             if missing:
                 raise InputError(f"{path} has no arm {missing[0]!r}; run `dvc repro evaluate`")
-            if not all(isinstance(content[key], dict) for key in ("test", *params.train.arms)):
+            if not all(isinstance(content[key], dict) for key in ("test", *wanted)):
                 raise damaged(path, "its arms hold no figures", "`dvc repro evaluate`")
-            arms: dict[str, dict[str, Any]] = {arm: content[arm] for arm in params.train.arms}
+            arms: dict[str, dict[str, Any]] = {arm: content[arm] for arm in wanted}
             cells.append(Cell(architecture, seed, arms, content["test"]))
     return cells

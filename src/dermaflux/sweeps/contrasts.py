@@ -57,7 +57,7 @@ def of_grid(layout: str, experiments: Sequence[Experiment]) -> list[Contrast]:
         return _between_generators(experiments)
     contrasts = []
     for experiment in experiments:
-        for architecture in experiment.params.train.architectures:
+        for architecture in experiment.params.architectures():
             baseline = _without_synthetic(experiment, architecture, experiments)
             if baseline is not None:
                 mixture = (experiment, "mixture")
@@ -83,7 +83,7 @@ def _between_generators(experiments: Sequence[Experiment]) -> list[Contrast]:
         and _parameters(first, _PER_CLASSIFIER) == _parameters(second, _PER_CLASSIFIER)
         and _parameters(first, _PER_IMAGE) != _parameters(second, _PER_IMAGE)
         and (first.pool is None or first.pool != second.pool)
-        for architecture in first.params.train.architectures
+        for architecture in first.params.architectures()
         if (architecture, "mixture") in first.metrics.keys() & second.metrics.keys()
     ]
 

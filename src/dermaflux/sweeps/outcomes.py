@@ -69,13 +69,14 @@ def read(run: Run, revision: str) -> Experiment:
     metrics: dict[Arm, list[dict[str, Any]]] = {}
     scores: dict[Arm, list[Any]] = {}
     first: pd.DataFrame | None = None
-    for architecture in params.train.architectures:
+    for architecture in params.architectures():
+        arms = params.training(architecture).arms
         for seed in params.train.seeds:
             cell = paths.cell(architecture, seed)
             file = paths.EVALUATIONS / f"{cell}.json"
             with reading(file, f"experiment {run.name} again"):
                 content = json.loads(files.text(str(file)))
-                for arm in params.train.arms:
+                for arm in arms:
                     _ = content[arm]
             rows = _predictions(files, str(paths.EVALUATIONS / cell / "predictions.csv"))
             first = rows if first is None else first
@@ -84,7 +85,7 @@ def read(run: Run, revision: str) -> Experiment:
                     f"{run.name}: {cell} was tested on other images than the cells before it; "
                     "queue the experiment again"
                 )
-            for arm in params.train.arms:
+            for arm in arms:
                 metrics.setdefault((architecture, arm), []).append(content[arm])
                 if arm in rows:
                     scores.setdefault((architecture, arm), []).append(rows[arm].to_numpy())

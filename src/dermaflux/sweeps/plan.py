@@ -11,7 +11,7 @@ from typing import Any
 
 from dermaflux.classifiers.data import subset
 from dermaflux.errors import InputError
-from dermaflux.params import ENLARGED, Params, load
+from dermaflux.params import ENLARGED, MIXED, Params, load
 from dermaflux.sweeps.grid import Run, with_overrides
 
 
@@ -70,17 +70,23 @@ def trainings(params: Params, training_images: int | None) -> list[Training]:
     """Classifiers of one run. `training_images` is the size of the training split, if known."""
     real = real_images(params, training_images)
     n_synthetic = params.synthetic_wanted(real)
-    settings = params.train.model_dump(exclude={"architectures", "seeds", "arms", "models"})
+    pool = f"{params.generator} {params.synthesize.model_dump()}"
     trainings = []
-    for architecture in params.train.architectures:
-        model = params.train.models[architecture].model_dump()
+    for architecture in params.architectures():
+        section = params.training(architecture)
+        settings = section.model_dump(exclude={"architectures", "seeds", "arms", "models"})
+        model = section.models[architecture].model_dump()
+        # A student depends on what its teacher saw, whatever it sees itself.
+        taught = ""
+        if architecture in params.distill.students:
+            teacher = params.train.models[params.distill.teacher]
+            taught = f"{params.distill} {teacher} {params.train.arms} {n_synthetic} {pool}"
         for seed in params.train.seeds:
-            for arm in params.train.arms:
+            for arm in section.arms:
                 # Without synthetic images these arms train on the real images, once each.
                 same_as_real = arm in ("mixture", "repeated") and not n_synthetic
                 trained_as = "real" if same_as_real else arm
-                mixed = trained_as == "mixture"
-                source = f"{params.generator} {params.synthesize.model_dump()}" if mixed else ""
+                mixed = trained_as in MIXED
                 fraction = params.real_fraction
                 trainings.append(
                     Training(
@@ -89,10 +95,11 @@ def trainings(params: Params, training_images: int | None) -> list[Training]:
                         trained_as,
                         f"{fraction} of the split" if fraction else f"{params.n_real}",
                         real + n_synthetic if trained_as in ENLARGED else real,
-                        params.train.epochs,
+                        section.epochs,
                         n_synthetic if mixed else 0,
-                        source,
-                        f"{settings} {model} {params.ingest.policy}",
+                        pool if mixed else "",
+                        f"{settings} {model} {params.ingest.policy} "
+                        f"{taught if arm != 'no_teacher' else ''}",
                     )
                 )
     return list(dict.fromkeys(trainings))

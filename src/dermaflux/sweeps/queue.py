@@ -110,7 +110,7 @@ def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | No
         print("real images of real_fraction are not in these counts: there is no corpus/ yet")
     rates = {}
     for architecture in work:
-        params = next(p for p in resolved if architecture in p.train.architectures)
+        params = next(p for p in resolved if architecture in p.architectures())
         trained, scored = rates[architecture] = probe.rates(params, architecture)
         model = params.train.models[architecture].name
         print(

@@ -19,7 +19,7 @@ from dermaflux.core import table
 from dermaflux.core.files import read_json, reading
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, quoted
-from dermaflux.params import ENLARGED, Params
+from dermaflux.params import ENLARGED, MIXED, Arm, Params
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ class CellImages:
 
     def has_synthetic(self, arm: str) -> bool:
         """Whether synthetic images take part in an arm; at ratio 0 the mixture is the real arm."""
-        return arm == "mixture" and len(self.synthetic.image_ids) > 0
+        return arm in MIXED and len(self.synthetic.image_ids) > 0
 
     def of(self, arm: str) -> Samples:
         """Training images of an arm, each once."""
@@ -82,11 +82,14 @@ class CellImages:
         return self.real.digest(), self.synthetic.digest(), self.validation.digest()
 
 
-def load(params: Params, seed: int, gate: Gate) -> CellImages:
-    """Draw the images, pass the gate, then decode; every `InputError` about counts comes first."""
-    side, arms = params.train.image_size, params.train.arms
+def load(params: Params, seed: int, gate: Gate, arms: Sequence[Arm]) -> CellImages:
+    """Draw the images of the arms, pass the gate, then decode.
+
+    Every `InputError` about counts comes first.
+    """
+    side = params.train.image_size
     rows = table.metadata(paths.CORPUS, _COLUMNS, "train")
-    classes = _classes(params, rows)
+    classes = find_classes(params, rows)
     wanted = _real_counts(params, rows, classes)
     if params.real_fraction is None:
         real = subset.draw_real(rows, params.n_real, seed)
@@ -95,7 +98,7 @@ def load(params: Params, seed: int, gate: Gate) -> CellImages:
     total = params.synthetic_wanted(len(real)) if set(ENLARGED) & set(arms) else 0
     added = subset.proportional(total, wanted)
     pool, synthetic, rejected = rows[:0], list[str](), list[str]()
-    if any(added.values()) and "mixture" in arms:
+    if any(added.values()) and set(MIXED) & set(arms):
         rejected = _rejected()
         pool = table.metadata(paths.SYNTHETIC, _COLUMNS, "train")
         _require_same_pool(pool, rejected)
@@ -111,7 +114,8 @@ def load(params: Params, seed: int, gate: Gate) -> CellImages:
     return CellImages(classes, training, len(real), validation, by_number)
 
 
-def _classes(params: Params, training: pd.DataFrame) -> tuple[str, ...]:
+def find_classes(params: Params, training: pd.DataFrame) -> tuple[str, ...]:
+    """What classifiers tell apart, from the metadata of the training split."""
     if params.train.labels == "malignancy":
         return CLASSES
     validation = table.metadata(paths.CORPUS, ["diagnosis"], "validation")

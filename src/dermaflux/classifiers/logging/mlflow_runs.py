@@ -18,7 +18,7 @@ from dermaflux.core.arrays import Array
 from dermaflux.core.checkpoints import fingerprint
 from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.params import ENLARGED, Params, arms
+from dermaflux.params import ENLARGED, MIXED, Params, arms
 from dermaflux.tracking.runs import Dataset
 from dermaflux.tracking.seed_runs import Parent
 
@@ -46,6 +46,8 @@ def arm_parameters(
         ratio = params.n_synthetic / n_real if n_real else float("inf")
     # A number that follows from n_real and ratio would come before ratio in the UI's comparisons.
     synthetic = {} if params.n_synthetic is None else {"n_synthetic": params.n_synthetic}
+    settings, distill = params.training(architecture), params.distill
+    taught = architecture in distill.students and arm != "no_teacher"
     return {
         "architecture": architecture,
         "arm": arm,
@@ -53,11 +55,12 @@ def arm_parameters(
         **({} if n_real is None else {"n_real": n_real}),
         **({} if fraction is None else {"real_fraction": fraction}),
         "ratio": ratio,
-        **(synthetic if arm == "mixture" else {}),
-        "train.labels": params.train.labels,
-        "train.epochs": params.train.epochs,
-        "train.learning_rate": params.train.models[architecture].learning_rate,
-        "train.image_size": params.train.image_size,
+        **(synthetic if arm in MIXED else {}),
+        "train.labels": settings.labels,
+        "train.epochs": settings.epochs,
+        "train.learning_rate": settings.models[architecture].learning_rate,
+        "train.image_size": settings.image_size,
+        **(distill.model_dump(include={"teacher", "alpha", "temperature"}) if taught else {}),
     }
 
 
@@ -77,7 +80,9 @@ def name(parameters: dict[str, Any], of_all_seeds: bool = False) -> str:
 def parent(params: Params, parameters: dict[str, Any], stage: str) -> Parent:
     """The run of all seeds that share everything which decides the arm's figures, but the seed."""
     shared = {key: value for key, value in parameters.items() if key != "seed"}
-    settings = params.train.model_dump(exclude={"architectures", "seeds", "arms", "models"})
+    settings = params.training(parameters["architecture"]).model_dump(
+        exclude={"architectures", "seeds", "arms", "models"}
+    )
     experiment = os.environ.get("DVC_EXP_NAME")
     key = fingerprint(
         experiment=experiment,

@@ -16,7 +16,7 @@ import hashlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from dermaflux import paths
 from dermaflux.classifiers.data import arm_plan, training_set
@@ -26,6 +26,7 @@ from dermaflux.classifiers.data.training_set import CellImages, Gate
 from dermaflux.classifiers.logging import mlflow_runs, plots
 from dermaflux.classifiers.model import network, pretrained
 from dermaflux.classifiers.recipes import registry
+from dermaflux.classifiers.recipes.protocol import Recipe
 from dermaflux.classifiers.train import loop
 from dermaflux.core.arrays import Array
 from dermaflux.core.checkpoints import Checkpoint, checkpoint, fingerprint
@@ -33,7 +34,7 @@ from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.metrics import calibration
-from dermaflux.params import Arm, Model, Params
+from dermaflux.params import Arm, Model, Params, Train
 from dermaflux.tracking import runs as tracking
 from dermaflux.tracking import store
 
@@ -46,38 +47,29 @@ _ELSEWHERE = {
 
 def run(params: Params, architecture: str, seed: int, gate: Gate) -> None:
     """Train every arm of a cell whose images pass the gate; the cell's folder appears whole."""
-    cell = _Cell.open(params, architecture, seed, gate)
-    folder = paths.CLASSIFIERS / paths.cell(architecture, seed)
-    # At ratio 0 the enlarged arms are the real one, whose result stays.
-    lasting = {cell.key("real"), cell.key("random_features")}
-    runs, finished = [], []
-    with atomic_folder(folder) as partial:
-        for arm in params.train.arms:
-            key = cell.key(arm)
-            logged = cell.train(arm, key, partial / arm)
-            runs += [logged] if logged else []
-            finished += [] if key in lasting else [key]
-    for logged in runs:
-        logged.outputs(folder)
-    for key in finished:
-        with checkpoint("train", key, lasting=True) as saved:
-            saved.discard()
+    Cell.open(params, architecture, seed, gate).run()
 
 
 @dataclass(frozen=True)
-class _Cell:
-    """Images and settings of one cell."""
+class Cell:
+    """Images and settings of one cell; a stage of its own differs by what it overrides."""
+
+    stage: ClassVar[str] = "train"
+    lasting: ClassVar[tuple[Arm, ...]] = ("real", "random_features")
+    """Arms whose results stay in their checkpoints, for they do not depend on `ratio`."""
 
     params: Params
     architecture: str
     seed: int
+    settings: Train
+    """As it holds for the architecture."""
     model: Model
     weights: Path | None
     config: dict[str, Any]
     images: CellImages
 
     @classmethod
-    def open(cls, params: Params, architecture: str, seed: int, gate: Gate) -> _Cell:
+    def open(cls, params: Params, architecture: str, seed: int, gate: Gate) -> Self:
         """Find the model, then the images."""
         model = params.train.models.get(architecture)
         if model is None:
@@ -89,18 +81,53 @@ class _Cell:
         network.check(network.configure(model, side))
         weights = pretrained.locate(model)
         store.ask_server()  # an unreachable one is told before images are decoded
-        images = training_set.load(params, seed, gate)
+        settings = params.training(architecture)
+        images = training_set.load(params, seed, gate, settings.arms)
         config = network.configure(model, side, images.classes)
-        return cls(params, architecture, seed, model, weights, config, images)
+        return cls(params, architecture, seed, settings, model, weights, config, images)
+
+    def run(self) -> None:
+        """Train every arm; the cell's folder appears whole."""
+        folder = paths.CLASSIFIERS / paths.cell(self.architecture, self.seed)
+        # At ratio 0 the enlarged arms are the real one, whose result stays.
+        lasting = {self.key(arm) for arm in self.lasting}
+        runs, finished = [], []
+        with atomic_folder(folder) as partial:
+            for arm in self.settings.arms:
+                key = self.key(arm)
+                logged = self.train(arm, key, partial / arm)
+                runs += [logged] if logged else []
+                finished += [] if key in lasting else [key]
+        for logged in runs:
+            logged.outputs(folder)
+        for key in finished:
+            with checkpoint(self.stage, key, lasting=True) as saved:
+                saved.discard()
+
+    def code(self) -> str:
+        """Digest of the code that decides the weights."""
+        return stage_digest("train", recipe=self.settings.recipe)
+
+    def recipe(self, arm: Arm) -> Recipe:
+        """What an arm learns."""
+        return registry.create(self.settings.recipe, self.config, self.plan(arm))
+
+    def taught(self, arm: Arm) -> dict[str, Any]:
+        """What else decides an arm's weights, for its key and its config.json."""
+        return {}
+
+    def teachers(self, arm: Arm) -> list[Path]:
+        """Classifiers that an arm learns from."""
+        return []
 
     def plan(self, arm: Arm) -> ArmPlan:
         """How an arm trains."""
         labels = self.images.of(arm).labels
-        return arm_plan.plan(arm, labels, self.images.added, self.params.train.augmentation)
+        return arm_plan.plan(arm, labels, self.images.added, self.settings.augmentation)
 
     def balanced(self) -> bool:
         """Whether training showed every class equally often."""
-        return self.params.real_fraction is None or self.params.train.sampling == "balanced"
+        return self.params.real_fraction is None or self.settings.sampling == "balanced"
 
     def start(self, arm: Arm) -> Path | None:
         """The weights an arm starts from; random features have learned nothing."""
@@ -109,7 +136,7 @@ class _Cell:
     def key(self, arm: Arm) -> str:
         """Fingerprint of what decides the arm's weights, and of nothing else."""
         # Everything not excluded is in the key: a parameter added later must not be forgotten.
-        settings = self.params.train.model_dump(exclude=_ELSEWHERE)
+        settings = self.settings.model_dump(exclude=_ELSEWHERE)
         plan = self.plan(arm)
         return fingerprint(
             images=self.images.digests(arm),
@@ -121,14 +148,15 @@ class _Cell:
             weights=pretrained.digest(self.start(arm)),
             settings=settings,
             seed=self.seed,
-            code=stage_digest("train", recipe=self.params.train.recipe),
+            code=self.code(),
             libraries=_libraries(),
+            **self.taught(arm),
         )
 
     def train(self, arm: Arm, key: str, folder: Path) -> tracking.Run | None:
         """Train an arm, or recall its result, into `folder`; return the run of a new one."""
         name = f"{paths.cell(self.architecture, self.seed)}/{arm}"
-        with checkpoint("train", key, lasting=True) as saved:
+        with checkpoint(self.stage, key, lasting=True) as saved:
             result = loop.recall(saved)
             if result is not None:
                 print(f"{name}: trained before on these images; result taken from its checkpoint")
@@ -145,32 +173,33 @@ class _Cell:
                     "learning_curve.png",
                 )
                 final = paths.CLASSIFIERS / name
+                for tag, value in tracking.flat(self.taught(arm)).items():
+                    logged.tag(tag, value)
                 logged.tag(f"output.{final.as_posix()}", tracking.dvc_hash(folder))
         print(
             f"{name}: validation AUC {result.validation_auc:.3f} in epoch {result.epoch} of "
-            f"{self.params.train.epochs}, {len(self.plan(arm).shown)} images an epoch"
+            f"{self.settings.epochs}, {len(self.plan(arm).shown)} images an epoch"
         )
         return logged
 
     def fit(self, arm: Arm, saved: Checkpoint, log: tracking.Log) -> loop.TrainingResult:
         """Train an arm on from its checkpoint."""
-        plan, settings = self.plan(arm), self.params.train
         return loop.fit(
-            registry.create(settings.recipe, self.config, plan),
+            self.recipe(arm),
             self.model,
-            settings,
+            self.settings,
             self.images.of(arm),
             self.images.validation,
             self.seed,
             saved,
             log,
-            shown=plan.shown,
+            shown=self.plan(arm).shown,
             start=self.start(arm),
         )
 
     def logged(self, arm: Arm) -> AbstractContextManager[tracking.Run]:
         """The MLflow run of a training."""
-        inputs = [paths.CORPUS]
+        inputs = [paths.CORPUS, *self.teachers(arm)]
         used = [("corpus train", paths.CORPUS, self.images.real, "training")]
         used += [("corpus validation", paths.CORPUS, self.images.validation, "validation")]
         if self.images.has_synthetic(arm):
@@ -185,12 +214,12 @@ class _Cell:
             mlflow_runs.name(parameters),
             parameters,
             inputs,
-            parent=mlflow_runs.parent(self.params, parameters, "train"),
+            parent=mlflow_runs.parent(self.params, parameters, self.stage),
             datasets=[
                 mlflow_runs.dataset(title, folder, images.labels, context, self.images.classes)
                 for title, folder, images, context in used
             ],
-            stage="train",
+            stage=self.stage,
         )
 
     def write(self, arm: Arm, result: loop.TrainingResult, folder: Path) -> None:
@@ -206,6 +235,7 @@ class _Cell:
             "n_shown": len(self.plan(arm).shown),
             "epoch": result.epoch,
             "pretrained": self.start(arm) is not None,
+            **self.taught(arm),
         }
         if result.validation is not None:
             labels = self.images.validation.labels
