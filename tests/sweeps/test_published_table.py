@@ -122,7 +122,7 @@ def test_a_row_shows_its_classifier_or_says_that_it_was_not_run() -> None:
         for value, accuracy in zip(values, ACCURACY, strict=True):
             value |= {"accuracy": accuracy, "f1": accuracy / 2}
     finished = dataclasses.replace(
-        finished, run=Run("first", {}, {}, "first"), majority_accuracy=0.797
+        finished, run=Run("table-first", {}, {}, "first"), majority_accuracy=0.797
     )
     rows = published_table.rows(definition, [finished], 0.95)
     assert [(row["title"], row["labels"], row["state"]) for row in rows] == [

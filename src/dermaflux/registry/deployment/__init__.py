@@ -22,7 +22,6 @@ from dermaflux.classifiers.model import network
 from dermaflux.core import table
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.files import atomic_folder, read_json, reading, write_json, write_text
-from dermaflux.core.hashing import rank
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.registry import export_onnx
@@ -123,9 +122,9 @@ def _measure(
 
 
 def calibration_images(classes: Sequence[str], side: int, count: int) -> Pixels:
-    """uint8 (N, side, side, 3): training images, as evenly of each class as there are, N <= count.
+    """uint8 (N, side, side, 3): training images, equally many of each class that has so many.
 
-    Their classes mix: they are in the order of a hash. Raises `InputError` when there are too few.
+    N <= count; class after class. Raises `InputError` when there are too few.
     """
     if count < 2 * len(classes):
         raise InputError(
@@ -141,7 +140,7 @@ def calibration_images(classes: Sequence[str], side: int, count: int) -> Pixels:
             "int8 is calibrated with at least 2; run the stage `ingest` with the data the "
             "classifier was trained on"
         )
-    chosen = sorted(subset.draw(rows, wanted, 0), key=lambda name: rank(0, name))
+    chosen = subset.draw(rows, wanted, 0)
     return np.asarray(samples.load(paths.CORPUS, rows, chosen, "train", side, classes).pixels)
 
 
@@ -195,5 +194,5 @@ def _text(rows: Iterable[dict[str, Any]]) -> str:
                 line[title] += f"{row[f'{title} high']:.3f}]"
         line["majority accuracy"] = f"{row['majority accuracy']:.3f}"
         shown.append(line)
-    text: str = _table(shown).to_string(index=False)
+    text: str = _table(shown).fillna("–").to_string(index=False)
     return text
