@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo data test lint ui lock clean
+.PHONY: help demo dermae data test lint ui lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -25,6 +25,14 @@ data: $(VENV)/.installed ## Render the phantom corpus when data/ is absent, and 
 
 demo: data ## Run the whole pipeline on the phantom corpus and print what came out
 	dvc repro
+	dermaflux summary
+
+dermae: data ## DerMAE on the phantom corpus: latent diffusion, masked autoencoder, a distilled student
+	dvc exp run --name dermae-$$(date +%Y%m%d-%H%M%S) -S generator=latent_ddpm -S backbone.tiny.flow_steps=1 \
+	  -S train.recipe=mae -S 'train.architectures=[vit_mae]' -S 'train.seeds=[0,1]' \
+	  -S 'train.arms=[real,mixture,scratch,random_features]' -S train.layer_decay=0.75 \
+	  -S 'distill.students=[resnext]' -S distill.teacher=vit_mae \
+	  -S promote.architecture=resnext -S promote.model_name=lesion-student
 	dermaflux summary
 
 test: $(VENV)/.installed ## Run every test, two files at a time

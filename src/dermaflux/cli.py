@@ -230,6 +230,24 @@ def export_onnx(
 
 
 @app.command()
+def deployment(
+    cells: Annotated[list[str], typer.Argument(help="Trained classifiers, such as vit-0/mixture.")],
+    calibration: Annotated[
+        int, typer.Option(min=4, max=10_000, help="Training images that set int8's ranges.")
+    ] = 256,
+    latency_runs: Annotated[
+        int, typer.Option("--runs", min=20, max=100_000, help="Timed predictions per file.")
+    ] = 200,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a timed prediction.")] = 1,
+) -> None:
+    """Parameters, FLOP, MAC, file size, latency and accuracy of classifiers in fp32 and int8."""
+    from dermaflux.params.load import load
+    from dermaflux.registry import deployment
+
+    deployment.run(load(), cells, calibration, latency_runs, threads)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Argument(min=1, max=65_535)] = 5000) -> None:
     """Serve MLflow's UI for this checkout's store on 127.0.0.1."""
     from dermaflux.tracking import ui

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dermaflux import paths
 from dermaflux.classifiers.model import network
 from dermaflux.core.arrays import Array, Pixels
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, one_line
 from dermaflux.metrics import calibration
 from dermaflux.params import Params
 from dermaflux.registry import registry
@@ -32,6 +32,8 @@ from dermaflux.tracking import runs, store
 TOLERANCE = 1e-4
 """Largest allowed difference of a probability between the file and the network."""
 OPSET = 18
+_LARGEST = 2**31 - 2**20
+"""Bytes of weights that fit into one protobuf message with the graph beside them."""
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
@@ -63,11 +65,7 @@ def run(params: Params, output: Path, cell: str | None) -> None:
     Raises `InputError` when a package or the classifier is missing, and when the file's
     probabilities differ from the network's by more than `TOLERANCE`.
     """
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"export-onnx needs {', '.join(missing)}; run `pip install 'dermaflux[onnx]'`"
-        )
+    require_packages("export-onnx")
     if output.suffix != ".onnx":
         raise InputError(f"{output} does not end in .onnx; give the file a name that does")
     folder, name, output_hash = _source(params, cell)
@@ -78,6 +76,15 @@ def run(params: Params, output: Path, cell: str | None) -> None:
     )
 
 
+def require_packages(command: str) -> None:
+    """Raise `InputError` when a package that ONNX needs is missing."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"{command} needs {', '.join(missing)}; run `pip install 'dermaflux[onnx]'`"
+        )
+
+
 @store.answering()
 def _source(params: Params, cell: str | None) -> tuple[Path, str, str]:
     """A classifier's folder, name and hash as `train` wrote it."""
@@ -86,17 +93,22 @@ def _source(params: Params, cell: str | None) -> tuple[Path, str, str]:
         champion.load()
         name = f"{champion.name} version {champion.version}"
         return champion.folder(), name, champion.tags.get("output_hash", "unknown")
+    return trained(cell, "--cell "), cell, runs.dvc_hash(paths.CLASSIFIERS / cell)
+
+
+def trained(cell: str, option: str = "") -> Path:
+    """The folder of `<architecture>-<seed>/<arm>`; `InputError` when no classifier is there."""
     folder = paths.CLASSIFIERS / cell
-    if not (folder / "config.json").is_file():
-        trained = sorted(
-            path.parent.relative_to(paths.CLASSIFIERS).as_posix()
-            for path in paths.CLASSIFIERS.glob("*/*/config.json")
-        )
+    known = sorted(
+        path.parent.relative_to(paths.CLASSIFIERS).as_posix()
+        for path in paths.CLASSIFIERS.glob("*/*/config.json")
+    )
+    if cell not in known:
         raise InputError(
-            f"--cell {cell} is not a trained classifier; name one of "
-            f"{', '.join(trained) or 'none yet'} or run `dermaflux train`"
+            f"{option}{one_line(cell, 200)} is not a trained classifier; name one of "
+            f"{', '.join(known) or 'none yet'} or run `dermaflux train`"
         )
-    return folder, cell, runs.dvc_hash(folder)
+    return folder
 
 
 def export(folder: Path, name: str, output_hash: str, output: Path) -> tuple[float, int]:
@@ -129,6 +141,12 @@ def _graph(
     import onnx
 
     side = int(config["image_size"])
+    size = sum(each.numel() * each.element_size() for each in model.parameters())
+    if size >= _LARGEST:
+        raise InputError(
+            f"{config['name']} has {size / 1e9:.1f} GB of weights and a file of ONNX holds less "
+            f"than {_LARGEST / 1e9:.1f} GB; export a smaller network, such as its student"
+        )
     graph = CalibratedModel(model.cpu().to(memory_format=torch.contiguous_format), config).eval()
     with warnings.catch_warnings():
         # The exporter warns about TinyViT's cache; the comparison decides whether it is right.
@@ -152,15 +170,23 @@ def _graph(
         "input": "RGB in [0, 1], upright, centre square",
         "disclaimer": DISCLAIMER,
     }
-    if config["threshold"] is not None:
-        threshold = calibration.apply_temperature(
-            np.array([float(config["threshold"])]), temperature
-        )[0]
+    threshold = calibrated_threshold(config)
+    if threshold is not None:
         metadata["threshold"] = f"{threshold:.9g}"
     proto = program.model_proto
     onnx.helper.set_model_props(proto, metadata)
     content: bytes = proto.SerializeToString()
     return content
+
+
+def calibrated_threshold(config: dict[str, Any]) -> float | None:
+    """The decision threshold on the file's probabilities; None of a classifier of diagnoses."""
+    if config["threshold"] is None:
+        return None
+    temperature = float(config.get("temperature", 1.0))
+    return float(
+        calibration.apply_temperature(np.array([float(config["threshold"])]), temperature)[0]
+    )
 
 
 def _test_images(side: int) -> Pixels:
@@ -177,12 +203,18 @@ def largest_difference(content: bytes, pixels: Pixels, expected: Array) -> float
 
     Runs one batch of one image and one of the rest, since the batch size is dynamic.
     """
+    running = session(content)
+    images = (pixels.astype(np.float32) / 255).transpose(0, 3, 1, 2)
+    batches = (np.ascontiguousarray(images[:1]), np.ascontiguousarray(images[1:]))
+    outputs = np.concatenate([running.run(None, {"images": batch})[0] for batch in batches])
+    return float(np.abs(outputs - expected).max())
+
+
+def session(content: bytes, threads: int = 0) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU; 0 threads: as many as it has cores."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    images = (pixels.astype(np.float32) / 255).transpose(0, 3, 1, 2)
-    batches = (np.ascontiguousarray(images[:1]), np.ascontiguousarray(images[1:]))
-    outputs = np.concatenate([session.run(None, {"images": batch})[0] for batch in batches])
-    return float(np.abs(outputs - expected).max())
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

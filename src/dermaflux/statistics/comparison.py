@@ -56,9 +56,13 @@ def figures(
 
 
 def compare(
-    labels: Array, groups: Array, arms: Mapping[str, Predictions], settings: Evaluate
+    labels: Array,
+    groups: Array,
+    arms: Mapping[str, Predictions],
+    settings: Evaluate,
+    baseline: str = "real",
 ) -> dict[str, dict[str, Any]]:
-    """Arm -> metrics with `_low` and `_high`; `differences`: arm -> metrics minus the real arm's.
+    """Arm -> metrics with `_low` and `_high`; `differences`: arm -> metrics minus the baseline's.
 
     `labels` (N,) are class numbers; images of one of the `groups` (N,) are not independent.
     """
@@ -77,15 +81,15 @@ def compare(
             counts = binary.confusion(labels, predictions.probability, predictions.threshold)
             result[arm] |= {"confusion": counts, "threshold": predictions.threshold}
     result["differences"] = {}
-    if "real" in arms:
+    if baseline in arms:
         for arm in arms:
-            if arm != "real":
+            if arm != baseline:
                 result["differences"][arm] = _difference(
                     labels,
                     groups,
-                    (arms[arm], arms["real"]),
-                    (result[arm], result["real"]),
-                    (resampled[arm], resampled["real"]),
+                    (arms[arm], arms[baseline]),
+                    (result[arm], result[baseline]),
+                    (resampled[arm], resampled[baseline]),
                     settings,
                 )
     return result

@@ -81,11 +81,11 @@ def finished() -> dict[str, dict[str, str]]:
         }
 
 
-def newest(runs: list[Run]) -> tuple[str, dict[str, str]]:
+def newest(runs: list[Run], may_be_none: bool = False) -> tuple[str, dict[str, str]]:
     """The latest commit in HEAD's history from which runs of the grid finished, and these runs.
 
-    Returns the commit and name -> commit of all its finished experiments. Raises `InputError` when
-    no run of the grid is finished.
+    Returns the commit and name -> commit of all its finished experiments. When no run of the grid
+    is finished, raises `InputError`, or with `may_be_none` returns HEAD without experiments.
     """
     names = {run.name for run in runs}
     by_baseline = finished()
@@ -93,6 +93,8 @@ def newest(runs: list[Run]) -> tuple[str, dict[str, str]]:
         experiments = by_baseline.get(revision, {})
         if names & experiments.keys():
             return revision, experiments
+    if may_be_none:
+        return commit("HEAD"), {}
     raise InputError(
         f"none of the grid's {len(runs)} experiments is finished; queue them, then run "
         "`dvc queue start`"

@@ -55,17 +55,42 @@ class Published(_Part):
     value: float
 
 
+Labels = Literal["diagnosis", "malignancy"]
+Stated = dict[Literal["accuracy", "f1"], float | None]
+"""What a paper states of one classifier, in [0, 1]; None where it gives no number."""
+
+
+class Row(_Part):
+    """A row of a published table, and the classifier of this grid that stands beside it."""
+
+    title: str
+    run: str = ""
+    """Name of a block of `runs`; empty for a figure that the paper quotes from another one."""
+    cell: str = Field(default="", pattern=r"^$|^[^/]+/[^/]+$")
+    """`<architecture>/<arm>` of that block's experiments."""
+    diagnosis: Stated = {}
+    malignancy: Stated = {}
+
+    def stated(self, labels: Labels) -> Stated:
+        """The published figures for one kind of labels; empty when there are none."""
+        return self.diagnosis if labels == "diagnosis" else self.malignancy
+
+
 class Grid(_Part):
     """A named set of experiments."""
 
     description: str
     source: str
     """Paper and section, or `ours`."""
-    layout: Literal["ratios", "generators", "zero_shot", "low_data"] = "ratios"
+    layout: Literal["ratios", "generators", "zero_shot", "low_data", "table"] = "ratios"
     """How `dermaflux results` lays out the metrics."""
     set_: Overrides = Field(alias="set", default={})
     runs: list[Block] = Field(min_length=1)
     published: list[Published] = []
+    table: list[Row] = []
+    """Of the layout `table`: the rows of a published table, in its order."""
+    notes: list[str] = []
+    """Sentences about the published figures, shown below the table."""
 
     @model_validator(mode="after")
     def _varied(self) -> Grid:
@@ -75,6 +100,13 @@ class Grid(_Part):
                     raise ValueError(f"vary.{name} is empty; give at least one value")
                 if name in block.set_:
                     raise ValueError(f"{name} is in both set and vary; keep one of them")
+        blocks = [block.name for block in self.runs]
+        for row in self.table:
+            if bool(row.run) != bool(row.cell) or (row.run and row.run not in blocks):
+                raise ValueError(
+                    f"the row {quoted(row.title)} has run {quoted(row.run)} and cell "
+                    f"{quoted(row.cell)}; name a block of runs and an architecture/arm, or neither"
+                )
         return self
 
 
@@ -88,6 +120,8 @@ class Run:
     """Parameter -> value, on top of params.yaml."""
     varied: Overrides
     """The part of `overrides` in which the runs of a block differ."""
+    block: str = ""
+    """Name of its block."""
 
 
 def names() -> list[str]:
@@ -137,7 +171,8 @@ def runs(name: str, grid: Grid) -> list[Run]:
         for values in itertools.product(*block.vary.values()):
             varied = dict(zip(block.vary, values, strict=True))
             parts = [name, block.name, *(_label(key, value) for key, value in varied.items())]
-            run = Run("-".join(filter(None, parts)), {**grid.set_, **block.set_, **varied}, varied)
+            overrides = {**grid.set_, **block.set_, **varied}
+            run = Run("-".join(filter(None, parts)), overrides, varied, block.name)
             if not _NAME.fullmatch(run.name):
                 raise InputError(
                     f"{quoted(run.name)} cannot name an experiment; use letters, digits, - and . "

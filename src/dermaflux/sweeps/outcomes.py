@@ -7,6 +7,7 @@ commit.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ class Experiment:
     """(N,) bool; malignant."""
     zero_shot: dict[str, Array] = field(default_factory=dict)
     """Model -> (N,) probabilities of malignancy."""
+    majority_accuracy: float = math.nan
+    """Accuracy of always predicting the most frequent class of the test images."""
     pool: str | None = None
     """DVC's hash of the synthetic images with their manifest; None without such a stage."""
 
@@ -98,6 +101,7 @@ def read(run: Run, revision: str) -> Experiment:
         list(first["image_id"]),
         (first["label"] == "malignant").to_numpy(),
         _zero_shot(files, params, first),
+        float(first["label"].value_counts(normalize=True).max()),
         _pool(YAML(typ="safe").load(files.text("dvc.lock"))),  # of any size: DVC wrote it
     )
 

@@ -2,7 +2,8 @@
 
 Reads `grids/<name>.yaml`, the experiments in git and DVC's cache, and from `corpus/` which test
 images show one lesion; writes `reports/grids/<name>/` with `index.html` (self-contained),
-`curves.svg`, `roc.svg`, `table.csv` and `effects.json`. Command: `dermaflux results figure4`.
+`curves.svg`, `roc.svg`, `table.csv`, `effects.json` and, for the layout `table`,
+`published.csv`. Command: `dermaflux results figure4`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dermaflux import paths
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
@@ -20,7 +23,14 @@ from dermaflux.reporting import pages
 from dermaflux.reporting.images import data_uri
 from dermaflux.statistics import seed_means
 from dermaflux.statistics.effects import Effect
-from dermaflux.sweeps import contrasts, curves, dvc_experiments, grid, outcomes
+from dermaflux.sweeps import (
+    contrasts,
+    curves,
+    dvc_experiments,
+    grid,
+    outcomes,
+    published_table,
+)
 from dermaflux.sweeps.contrasts import Contrast, Resampled
 from dermaflux.sweeps.grid import Grid, Published
 from dermaflux.sweeps.outcomes import Experiment
@@ -49,7 +59,7 @@ def run(name: str) -> None:
     """Collect the finished experiments, name the missing ones, and write the page."""
     definition = grid.load(name)
     runs = grid.runs(name, definition)
-    baseline, finished = dvc_experiments.newest(runs)
+    baseline, finished = dvc_experiments.newest(runs, may_be_none=bool(definition.table))
     experiments = [outcomes.read(run, finished[run.name]) for run in runs if run.name in finished]
     missing = [run.name for run in runs if run.name not in finished]
     groups = _lesions(experiments)
@@ -63,21 +73,29 @@ def run(name: str) -> None:
                 f"  {row['metric']} of {row['architecture']}, {row['name']}: {row['value']:+.3f} "
                 f"({row['low']:+.3f} to {row['high']:+.3f}), p {row['p']:.3g}: {row['verdict']}"
             )
+    for row in page["table"]:
+        print(published_table.line(row))
     target = paths.GRIDS / name
     _write(target, page)
     print(f"results: {target / 'index.html'} ({len(experiments)} of {len(runs)} experiments)")
 
 
 def _lesions(experiments: Sequence[Experiment]) -> Array:
-    """(N,) lesion numbers of the test images; raise `InputError` unless all share one test set."""
-    first = experiments[0]
+    """(N,) lesion numbers of the test images, of the binary experiments where there are any.
+
+    Raises `InputError` unless all experiments of one kind of labels share one test set.
+    """
+    firsts: dict[str, Experiment] = {}
     for experiment in experiments:
+        first = firsts.setdefault(experiment.params.train.labels, experiment)
         if list(experiment.image_ids) != list(first.image_ids):
             raise InputError(
                 f"{experiment.run.name} and {first.run.name} were tested on different images, so "
                 "they cannot be compared; queue the grid again from one commit"
             )
-    return seed_means.lesions(first.image_ids)
+    if not firsts:
+        return np.empty(0, int)
+    return seed_means.lesions((firsts.get("malignancy") or experiments[0]).image_ids)
 
 
 def _page(
@@ -89,15 +107,7 @@ def _page(
     baseline: str,
 ) -> dict[str, Any]:
     """Everything the template and the files beside it show."""
-    settings = experiments[0].params.evaluate
-    level = settings.confidence
-    compared = contrasts.of_grid(definition.layout, experiments)
-    binary = all(experiment.scores for experiment in experiments)
-    resampled = (
-        contrasts.Resampled(experiments[0].labels, groups, settings.bootstrap_samples)
-        if binary and compared
-        else None
-    )
+    level = experiments[0].params.evaluate.confidence if experiments else math.nan
     rows = _rows(definition, experiments, level)
     shown = [metric for metric in TITLES if any(metric in row for row in rows)]
     has_curves = definition.layout in _CURVES
@@ -107,19 +117,36 @@ def _page(
         "definition": definition,
         "baseline": baseline,
         "missing": missing,
-        "level": level,
-        "images": len(experiments[0].image_ids),
+        "level": level if experiments else None,
+        "images": len(experiments[0].image_ids) if experiments else 0,
         "rows": rows,
         "shown": {metric: TITLES[metric] for metric in shown},
-        "families": {
-            _QUESTIONS[question]: _effects(definition, family, resampled, level)
-            for question, family in _families(definition, compared)
-            if family
-        },
-        "binary": binary,
+        "families": _questions(definition, experiments, groups, level),
+        "table": published_table.rows(definition, experiments, level),
         "curves": curves.over_ratio(rows, shown[:2], TITLES) if has_curves else None,
         "zero_shot": _zero_shot(experiments, groups),
     }
+
+
+def _questions(
+    definition: Grid, experiments: Sequence[Experiment], groups: Array, level: float
+) -> dict[str, list[dict[str, Any]]]:
+    """Question -> its effects; experiments of different labels are not compared."""
+    kinds = list(dict.fromkeys(experiment.params.train.labels for experiment in experiments))
+    questions = {}
+    for labels in kinds:
+        alike = [each for each in experiments if each.params.train.labels == labels]
+        compared = contrasts.of_grid(definition.layout, alike)
+        resampled = None
+        if compared and all(experiment.scores for experiment in alike):
+            count = alike[0].params.evaluate.bootstrap_samples
+            resampled = contrasts.Resampled(alike[0].labels, groups, count)
+        suffix = f" ({labels})" if len(kinds) > 1 else ""
+        for question, family in _families(definition, compared):
+            if family:
+                effects = _effects(definition, family, resampled, level)
+                questions[_QUESTIONS[question] + suffix] = effects
+    return questions
 
 
 def _families(definition: Grid, compared: Sequence[Contrast]) -> list[tuple[str, list[Contrast]]]:
@@ -134,8 +161,6 @@ def _rows(
     definition: Grid, experiments: Sequence[Experiment], level: float
 ) -> list[dict[str, Any]]:
     """One row per experiment, architecture and arm: means over seeds with t intervals."""
-    import numpy as np
-
     from dermaflux.statistics import effects
 
     rows = []
@@ -208,6 +233,7 @@ def _effects(
                     "high": effect.high,
                     "p": corrected,
                     "comparisons": len(compared),
+                    "over_images": resampled is not None,
                     "seeds": effect.seeds,
                     "published": differences[0] if differences else None,
                     "verdict": _verdict(contrast, effect, corrected, 1 - level),
@@ -267,6 +293,9 @@ def _write(target: Path, page: dict[str, Any]) -> None:
     environment.filters["uri"] = data_uri
     with atomic_folder(target) as partial:
         pd.DataFrame(map(_flat, page["rows"])).to_csv(partial / "table.csv", index=False)
+        if page["table"]:
+            lines = map(published_table.flat, page["table"])
+            pd.DataFrame(lines).to_csv(partial / "published.csv", index=False)
         keys = ("families", "missing", "baseline", "level", "images")
         write_json(partial / "effects.json", {key: page[key] for key in keys})
         if page["curves"]:
