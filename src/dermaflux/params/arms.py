@@ -8,6 +8,7 @@ TITLES: dict[str, str] = {
     "repeated": "real, repeated",
     "augmented": "real, strongly augmented",
     "random_features": "real, random features",
+    "scratch": "real, from scratch",
 }
 COLOURS: dict[str, str] = {
     "real": "#2f6db3",
@@ -15,5 +16,6 @@ COLOURS: dict[str, str] = {
     "repeated": "#5d8a3c",
     "augmented": "#8a5fb0",
     "random_features": "#7d8894",
+    "scratch": "#b5475f",
 }
 """Hexadecimal RGB."""

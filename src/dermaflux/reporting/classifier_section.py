@@ -108,6 +108,7 @@ def training_images(params: Params, arm: str) -> str:
         "repeated": f"{real} + {added} repeated",
         "augmented": f"{real} + {added} repeated, strongly augmented",
         "random_features": f"{real}, backbone frozen at random weights",
+        "scratch": f"{real}, from random weights",
     }[arm]
 
 

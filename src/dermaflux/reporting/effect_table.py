@@ -53,10 +53,14 @@ class Row:
 def table(
     means: Means, architectures: Sequence[str], arms: Sequence[str], metric: str, confidence: float
 ) -> list[Row]:
-    """mixture - real of each architecture first, then each control - real and mixture - control."""
+    """mixture - real of each architecture first, then the others.
+
+    These are each control - real, mixture - control, and real - scratch: what pretrained weights
+    gain.
+    """
     question = [("mixture", "real")]
-    rest = [(arm, "real") for arm in arms if arm not in ("real", "mixture")]
-    rest += [("mixture", arm) for arm in CONTROLS]
+    rest = [(arm, "real") for arm in arms if arm not in ("real", "mixture", "scratch")]
+    rest += [*(("mixture", arm) for arm in CONTROLS), ("real", "scratch")]
     rows = []
     for family in (question, rest):
         pairs = [

@@ -5,9 +5,9 @@ Reads what `training_set` reads, and pretrained weights; writes
 --seed 0`.
 
 Of `train.models` only the cell's architecture is read, and `train.architectures` and `train.seeds`
-not at all: one more of either changes nothing here. The arms `real` and `random_features` do not
-depend on `ratio`: their results stay in their checkpoints, so a second ratio trains only the other
-arms and logs no second run of these two.
+not at all: one more of either changes nothing here. The arms `real`, `random_features` and
+`scratch` do not depend on `ratio`: their results stay in their checkpoints, so a second ratio
+trains only the other arms and logs no second run of these.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.metrics import calibration
-from dermaflux.params import Arm, Model, Params
+from dermaflux.params import UNTRAINED, Arm, Model, Params
 from dermaflux.tracking import runs as tracking
 from dermaflux.tracking import store
 
@@ -49,7 +49,7 @@ def run(params: Params, architecture: str, seed: int, gate: Gate) -> None:
     cell = _Cell.open(params, architecture, seed, gate)
     folder = paths.CLASSIFIERS / paths.cell(architecture, seed)
     # At ratio 0 the enlarged arms are the real one, whose result stays.
-    lasting = {cell.key("real"), cell.key("random_features")}
+    lasting = {cell.key(arm) for arm in ("real", *UNTRAINED)}
     runs, finished = [], []
     with atomic_folder(folder) as partial:
         for arm in params.train.arms:
@@ -103,8 +103,8 @@ class _Cell:
         return self.params.real_fraction is None or self.params.train.sampling == "balanced"
 
     def start(self, arm: Arm) -> Path | None:
-        """The weights an arm starts from; random features have learned nothing."""
-        return None if arm == "random_features" else self.weights
+        """The weights an arm starts from."""
+        return None if arm in UNTRAINED else self.weights
 
     def key(self, arm: Arm) -> str:
         """Fingerprint of what decides the arm's weights, and of nothing else."""
