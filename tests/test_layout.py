@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from dermaflux.cli import app
 from dermaflux.core.code_digest import STAGE_CODE
-from dermaflux.params.choices import GENERATORS, RECIPES
+from dermaflux.params.choices import GENERATORS, RECIPES, pretrains
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "dermaflux"
@@ -127,6 +127,7 @@ generators and recipes, and what classifiers log."""
 GATES = {"train": {"validation"}}
 """Stage -> room that may stop it and decides no byte of what it writes."""
 CHOICES = [{"generator": name, "recipe": "supervised"} for name in GENERATORS]
+CHOICES += [{"generator": "flux_lora", "recipe": name} for name in RECIPES]
 
 
 def executed(tree: ast.AST) -> Iterator[ast.AST]:
@@ -165,6 +166,8 @@ def roots(stage: str, choice: dict[str, str]) -> list[str]:
         "synthesize": [f"{GENERATORS[choice['generator']]}.sampling.generator"],
         "train": [f"{RECIPES[choice['recipe']]}.recipe"],
     }
+    if pretrains(choice["recipe"]):
+        entries["pretrain"] = [f"{RECIPES[choice['recipe']]}.pretraining"]
     return [f"dermaflux.{room}.{stage}", *entries.get(stage, [])]
 
 
@@ -215,5 +218,6 @@ def test_a_checkpoint_key_covers_the_dependencies_of_dvc(stage: str) -> None:
 def test_dvc_yaml_is_one_that_a_person_reads() -> None:
     lines = (ROOT / "dvc.yaml").read_text().splitlines()
     assert len(lines) <= 200
-    # The 61st: the audit finds copies with the leak guard's matcher. Nine more: `distill`.
-    assert sum(map(len, STAGE_CODE.values())) <= 70
+    # The 61st: the audit finds copies with the leak guard's matcher. Nine more: `distill`; ten:
+    # `pretrain`, which shares its crops with what classifiers share.
+    assert sum(map(len, STAGE_CODE.values())) <= 80

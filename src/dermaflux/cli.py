@@ -43,6 +43,7 @@ _ROOMS = {
     "synthesize": ("generators", "Generator and captions -> synthetic/ shards with provenance."),
     "validate_pool": ("validation", "Great Expectations over synthetic/; fail on a broken one."),
     "audit": ("audit", "Memorisation and fidelity of synthetic/ against the corpus."),
+    "pretrain": ("classifiers", "Images without labels -> models/pretrained/, for recipe mae."),
     "zero_shot": (
         "classifiers",
         "Image-text models that saw none of our images, on the test split.",
@@ -51,7 +52,7 @@ _ROOMS = {
     "report": ("reporting", "Everything above -> reports/index.html."),
     "summary": ("reporting", "Print the results of the last `dvc repro` as a short table."),
 }
-_SHARED = ("finetune", "synthesize")
+_SHARED = ("finetune", "synthesize", "pretrain")
 """Stages that several processes can share."""
 _PATIENCE = 10.0
 _INTERRUPTED = 130

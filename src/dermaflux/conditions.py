@@ -47,6 +47,7 @@ def unmet(params: Params) -> Iterator[str]:
     checks: list[Callable[[], object]] = [
         lambda: _generator(params, training),
         lambda: _audit(params, training),
+        lambda: _pretraining(params),
         lambda: _cells(params, corpus),
         lambda: _promote(params),
     ]
@@ -112,6 +113,16 @@ def _audit(params: Params, training: pd.DataFrame) -> None:
 
     audit.check_classes(training["label"], paths.CORPUS, "train")
     features.extractor(params.audit.features)
+
+
+def _pretraining(params: Params) -> None:
+    """Encoder, mask and models, where the recipe pre-trains."""
+    from dermaflux.params.choices import pretrains
+
+    if pretrains(params.train.recipe):
+        from dermaflux.classifiers.recipes import registry
+
+        registry.pretraining(params.train.recipe).check(params)
 
 
 def _cells(params: Params, corpus: pd.DataFrame) -> None:

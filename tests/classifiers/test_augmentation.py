@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as reference
 
-from dermaflux.classifiers.recipes.supervised import augmentation
+from dermaflux.classifiers.recipes.classification import augmentation
 
 
 def test_three_coins_reach_each_symmetry_of_the_square_once() -> None:

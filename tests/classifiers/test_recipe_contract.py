@@ -21,7 +21,7 @@ from dermaflux.classifiers.recipes import registry
 from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.params.choices import RECIPES
 
-SCORED = {"supervised": True}
+SCORED = {"supervised": True, "mae": True}
 """Recipe -> whether its epochs are compared by scores. A new recipe needs an entry."""
 ALL = SCORED | {"distill": True}
 """With that of the stage `distill`, which no parameter chooses."""

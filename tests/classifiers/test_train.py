@@ -151,7 +151,7 @@ def test_edited_code_starts_a_killed_training_anew(workspace, monkeypatch, capsy
 
     assert "continues" not in attempt()
     assert "continues after epoch 1 of 4" in attempt()
-    with (package / "classifiers" / "recipes" / "supervised" / "loss.py").open("a") as file:
+    with (package / "classifiers" / "recipes" / "classification" / "loss.py").open("a") as file:
         file.write("# edited\n")
     assert "continues" not in attempt()
     with (package / "registry" / "promote.py").open("a") as file:

@@ -105,7 +105,7 @@ VALUES: dict[str, tuple[Callable[[], object], Callable[[], object], str]] = {
     ),
     "audit of another pool": (
         lambda: None,
-        lambda: training_set._require_same_pool(pd.DataFrame({"image_id": ["a"]}), ["\x1b"]),
+        lambda: training_set.require_same_pool(pd.DataFrame({"image_id": ["a"]}), ["\x1b"]),
         r"rejects the image '\\x1b'.*another pool; run `dermaflux audit`",
     ),
 }  # fmt: skip

@@ -84,3 +84,13 @@ def test_families_are_corrected_separately() -> None:
     )
     lower = next(row for row in others if row.arm == "random_features")
     assert lower.verdict == "lower"
+
+
+def test_what_pretrained_weights_gain_is_a_contrast_of_its_own() -> None:
+    auc = means(real=0.8, scratch=0.6, mixture=0.8, repeated=0.8)
+    rows = effect_table.table(auc, ["vit"], [*ARMS[:3], "scratch"], "auc", 0.95)
+    pairs = {(row.arm, row.against): row for row in rows}
+    assert ("scratch", "real") not in pairs
+    gain = pairs["real", "scratch"]
+    assert gain.effect.value == pytest.approx(0.2, abs=0.02)
+    assert (gain.verdict, gain.comparisons) == ("higher", 3)

@@ -47,6 +47,17 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
     ),
     "validate_pool": ("core", "validation"),
     "audit": ("core", "corpus/duplicates", "audit"),
+    "pretrain": (
+        "core",
+        "training",
+        "metrics",
+        "statistics",
+        "classifiers/pretrain.py",
+        "classifiers/data",
+        "classifiers/model",
+        "classifiers/recipes/classification",
+        "classifiers/recipes/{recipe}",
+    ),
     "train": (
         "core",
         "training",
@@ -54,6 +65,7 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
         "classifiers/train",
         "classifiers/data",
         "classifiers/model",
+        "classifiers/recipes/classification",
         "classifiers/recipes/{recipe}",
     ),
     "distill": (

@@ -12,12 +12,13 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dermaflux.errors import quoted
 from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
-from dermaflux.params.choices import generator_name
+from dermaflux.params.choices import RECIPES, generator_name, pretrains
 from dermaflux.params.classifiers import (
     ENLARGED,
     LEARNED,
     MIXED,
     REPEATING,
+    UNTRAINED,
     Arm,
     Audit,
     Distill,
@@ -39,6 +40,7 @@ from dermaflux.params.fields import (
     Seed,
 )
 from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
+from dermaflux.params.pretrain import Pretrain
 from dermaflux.params.runtime import Runtime
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "LEARNED",
     "MIXED",
     "REPEATING",
+    "UNTRAINED",
     "VISION_LANGUAGE",
     "Arm",
     "Audit",
@@ -61,6 +64,7 @@ __all__ = [
     "OwnColumns",
     "OwnDataset",
     "Params",
+    "Pretrain",
     "Promote",
     "Report",
     "Runtime",
@@ -101,6 +105,7 @@ class Params(Section):
     finetune: Finetune
     synthesize: Synthesize
     audit: Audit
+    pretrain: Pretrain
     runtime: Runtime = Runtime()
     train: Train
     distill: Distill = Distill()
@@ -152,6 +157,24 @@ class Params(Section):
                 "mixture out of train.arms"
             )
 
+    def _weights_exist(self) -> None:
+        """Raise `ValueError` where the stage `pretrain` lacks its encoder or will not be run."""
+        if pretrains(self.train.recipe):
+            if self.pretrain.architecture not in self.train.models:
+                raise ValueError(
+                    f"pretrain.architecture {self.pretrain.architecture!r} has no entry in "
+                    f"train.models ({', '.join(sorted(self.train.models))}); name one of them"
+                )
+            return
+        for name in self.architectures():
+            if self.train.models[name].pretrained_here:
+                others = " or ".join(filter(pretrains, RECIPES))
+                raise ValueError(
+                    f"train.models.{name}.weights {quoted(self.train.models[name].weights)} is "
+                    f"what pre-training writes but train.recipe is {self.train.recipe!r}; set it "
+                    f"to {others}, or name other weights"
+                )
+
     def samples(self) -> bool:
         """Whether the generator draws images from a backbone; one that collects images does not."""
         return self.synthesize.settings(self.generator).samples
@@ -172,7 +195,8 @@ class Params(Section):
             for key, value in section.settings(self.generator).input_paths().items():
                 paths[f"{name}.{self.generator}.{key}"] = value
         for name in self.architectures():
-            paths[f"train.models.{name}.weights"] = self.train.models[name].weights
+            if not self.train.models[name].pretrained_here:
+                paths[f"train.models.{name}.weights"] = self.train.models[name].weights
             paths[f"train.models.{name}.name"] = self.train.models[name].local_folder()
         for name in self.zero_shot.run:
             paths[f"zero_shot.models.{name}"] = self.zero_shot.models[name]
@@ -205,6 +229,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
+        self._weights_exist()
         wanted = 0 if self.real_fraction else self.synthetic_wanted()
         if wanted > self.synthesize.images:
             raise ValueError(

@@ -9,6 +9,7 @@ TITLES: dict[str, str] = {
     "augmented": "real, strongly augmented",
     "random_features": "real, random features",
     "no_teacher": "real + synthetic, no teacher",
+    "scratch": "real, from scratch",
 }
 COLOURS: dict[str, str] = {
     "real": "#2f6db3",
@@ -17,5 +18,6 @@ COLOURS: dict[str, str] = {
     "augmented": "#8a5fb0",
     "random_features": "#7d8894",
     "no_teacher": "#b8a13a",
+    "scratch": "#b5475f",
 }
 """Hexadecimal RGB."""

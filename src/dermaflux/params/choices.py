@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,14 @@ def generator_schema(name: str, section: str) -> type[Any]:
     return schema
 
 
-RECIPES: Mapping[str, str] = {"supervised": "dermaflux.classifiers.recipes.supervised"}
+RECIPES: Mapping[str, str] = {
+    "supervised": "dermaflux.classifiers.recipes.supervised",
+    "mae": "dermaflux.classifiers.recipes.mae",
+}
 """`train.recipe` -> a package whose module `recipe` has `create`; see
 `dermaflux.classifiers.recipes.protocol`."""
+
+
+def pretrains(recipe: str) -> bool:
+    """Whether a recipe of `RECIPES` has a module `pretraining`, which the stage `pretrain` runs."""
+    return importlib.util.find_spec(f"{RECIPES[recipe]}.pretraining") is not None

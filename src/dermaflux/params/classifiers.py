@@ -23,6 +23,7 @@ from dermaflux.params.fields import (
     Seed,
     Text,
 )
+from dermaflux.paths import PRETRAINED_WEIGHTS
 
 
 class Audit(Section):
@@ -39,19 +40,25 @@ class Audit(Section):
     """`pixels`, or a folder with SqueezeNet weights in safetensors."""
 
 
-Arm = Literal["real", "mixture", "repeated", "augmented", "random_features", "no_teacher"]
+Arm = Literal[
+    "real", "mixture", "repeated", "augmented", "random_features", "scratch", "no_teacher"
+]
 """`real`: n_real real images. `mixture`: the same and ratio x n_real synthetic ones. Controls with
 which a gain of `mixture` is compared: `repeated`: real images repeated to the mixture's number;
 `augmented`: the same with strong classical augmentation; `random_features`: the real images on the
-frozen network at its random initial weights, of which the last layer alone is trained.
-`no_teacher`, of students alone: the mixture's images for as many steps, without the teacher."""
+frozen network at its random initial weights, of which the last layer alone is trained; `scratch`:
+the real images on the whole network from random weights, where the others start from pretrained
+ones; `no_teacher`, of students alone: the mixture's images for as many steps, without the
+teacher."""
 MIXED: tuple[Arm, ...] = ("mixture", "no_teacher")
 """Arms that show the mixture's synthetic images."""
+UNTRAINED: tuple[Arm, ...] = ("random_features", "scratch")
+"""Arms that start from random weights, whatever the model names."""
 REPEATING: tuple[Arm, ...] = ("repeated", "augmented")
 """Arms that show real images again in place of the mixture's synthetic ones."""
 ENLARGED: tuple[Arm, ...] = (*MIXED, *REPEATING)
 """Arms whose number of images depends on `ratio`."""
-LEARNED: tuple[Arm, ...] = ("real", *ENLARGED)
+LEARNED: tuple[Arm, ...] = ("real", *ENLARGED, "scratch")
 """Arms whose network learned its features; `random_features` can lead only by luck."""
 
 
@@ -70,6 +77,11 @@ class Model(Section):
     learning_rate: LearningRate
     options: Options = {}
     """Keyword arguments of `timm.create_model`."""
+
+    @property
+    def pretrained_here(self) -> bool:
+        """Whether it starts from what the stage `pretrain` writes."""
+        return self.pretrained and self.weights == PRETRAINED_WEIGHTS.as_posix()
 
     def local_folder(self) -> str | None:
         """The folder that a name such as `local-dir:FOLDER` gives; None for other names."""
@@ -98,6 +110,9 @@ class Train(Section):
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """The paper names none; AdamW is what its architectures are fine-tuned with elsewhere."""
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.05
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Factor on the learning rate from each layer to the one before it, as MAE is fine-tuned (0.75;
+    positions and class token then take no weight decay); null: one rate for all."""
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`shuffled` shows each image once an epoch (the draw of n_real is balanced already);
@@ -137,6 +152,12 @@ class Train(Section):
                 raise ValueError(
                     f"weights {quoted(model.weights)} of {quoted(model.name)} would not be used; "
                     "set pretrained to true or weights to null"
+                )
+        for name in self.architectures:
+            if "scratch" in self.arms and not self.models[name].pretrained:
+                raise ValueError(
+                    f"train.arms has 'scratch' but {name!r} has no pretrained weights, so it would "
+                    "be the arm real again; leave scratch out or give that model weights"
                 )
         return self
 

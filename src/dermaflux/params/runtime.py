@@ -68,13 +68,22 @@ class FinetuneRuntime(Section):
     """Encode all captions once, to disk, and train without the text encoders: for small cards."""
 
 
+class PretrainRuntime(Section):
+    """How often `pretrain` reports and saves: the trained weights are the same, bit by bit."""
+
+    log_steps: Count = 20
+    """Steps between two printed lines and MLflow points."""
+    checkpoint_steps: Count = 200
+
+
 class Runtime(Section):
     """Speed, memory, progress and addresses."""
 
     accelerate: Text | None = None
-    """Arguments of `accelerate launch` for `finetune` and `synthesize`, such as
+    """Arguments of `accelerate launch` for `finetune`, `synthesize` and `pretrain`, such as
     `--num_processes 8`."""
     executor: Literal["loky", "dask", "ray"] = "loky"
     """Who decodes in `ingest`: processes of this machine, or a cluster."""
     caption: CaptionRuntime = CaptionRuntime()
     finetune: FinetuneRuntime = FinetuneRuntime()
+    pretrain: PretrainRuntime = PretrainRuntime()

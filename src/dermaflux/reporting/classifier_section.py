@@ -107,6 +107,7 @@ def training_images(params: Params, arm: str) -> str:
         "augmented": f"{real} + {added} repeated, strongly augmented",
         "random_features": f"{real}, backbone frozen at random weights",
         "no_teacher": f"{real} + {added} synthetic, cross-entropy alone",
+        "scratch": f"{real}, from random weights",
     }[arm]
 
 

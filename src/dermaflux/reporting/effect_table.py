@@ -55,13 +55,16 @@ class Row:
 def table(
     means: Means, architectures: Sequence[str], arms: Sequence[str], metric: str, confidence: float
 ) -> list[Row]:
-    """mixture - real of each architecture first, then each control - real and mixture - control.
+    """mixture - real of each architecture first, then the others.
 
-    `arms` are those of any architecture.
+    These are each control - real, mixture - control, and real - scratch: what pretrained weights
+    gain. `arms` are those of any architecture.
     """
     question = [("mixture", "real")]
-    rest = [(arm, "real") for arm in arms if arm not in ("real", "mixture", *ABLATIONS)]
+    other = ("real", "mixture", "scratch", *ABLATIONS)
+    rest = [(arm, "real") for arm in arms if arm not in other]
     rest += [("mixture", arm) for arm in (*CONTROLS, *ABLATIONS)]
+    rest += [("real", "scratch")]
     rows = []
     for family in (question, rest):
         pairs = [

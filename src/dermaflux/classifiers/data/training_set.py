@@ -99,9 +99,9 @@ def load(params: Params, seed: int, gate: Gate, arms: Sequence[Arm]) -> CellImag
     added = subset.proportional(total, wanted)
     pool, synthetic, rejected = rows[:0], list[str](), list[str]()
     if any(added.values()) and set(MIXED) & set(arms):
-        rejected = _rejected()
+        rejected = rejected_images()
         pool = table.metadata(paths.SYNTHETIC, _COLUMNS, "train")
-        _require_same_pool(pool, rejected)
+        require_same_pool(pool, rejected)
         _has_classes(pool, classes)
         synthetic = subset.draw_synthetic(pool, rejected, added, seed)
     gate(params, real, synthetic, rejected)
@@ -140,7 +140,7 @@ def _has_classes(pool: pd.DataFrame, classes: Sequence[str]) -> None:
         )
 
 
-def _require_same_pool(pool: pd.DataFrame, rejected: Sequence[str]) -> None:
+def require_same_pool(pool: pd.DataFrame, rejected: Sequence[str]) -> None:
     """Refuse an audit of another pool: its memorised images would be trained on here."""
     unknown = sorted(set(rejected) - set(pool["image_id"]))
     if unknown:
@@ -150,7 +150,7 @@ def _require_same_pool(pool: pd.DataFrame, rejected: Sequence[str]) -> None:
         )
 
 
-def _rejected() -> list[str]:
+def rejected_images() -> list[str]:
     """image_ids that the audit found to be memorised."""
     report = read_json(paths.AUDIT_REPORT, "`dermaflux audit`", "rejected")
     with reading(paths.AUDIT_REPORT, "`dermaflux audit`"):

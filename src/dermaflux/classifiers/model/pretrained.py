@@ -30,9 +30,8 @@ def locate(model: Model) -> Path | None:
     if model.weights is not None:
         path = Path(model.weights)
         if not path.is_file():
-            raise InputError(
-                f"weights {path} of {model.name} is not a file; name a {WEIGHTS} of that model"
-            )
+            how = "run the stage pretrain" if model.pretrained_here else f"name a {WEIGHTS}"
+            raise InputError(f"weights {path} of {model.name} is not a file; {how} of that model")
     else:
         path = _fetched(model)
     _shapes(path)
@@ -96,10 +95,14 @@ def overlay(path: Path, name: str) -> dict[str, Any]:
 def check(network: nn.Module, path: Path, name: str) -> None:
     """Raise `InputError` when weights of the network, except its last layer, are not in the file.
 
-    timm itself ignores missing tensors once the last layer differs.
+    timm itself ignores missing tensors once the last layer differs. Where the network averages its
+    tokens and the file's does not, the normalisation of the average starts as the identity, as in
+    the MAE repository (`models_vit.py`).
     """
     shapes = _shapes(path)
     wanted = [tensor for tensor, _ in network.named_parameters() if tensor not in _last_layer(name)]
+    if "norm.weight" in shapes:
+        wanted = [tensor for tensor in wanted if not tensor.startswith("fc_norm.")]
     missing = [tensor for tensor in wanted if tensor not in shapes]
     if missing:
         raise InputError(

@@ -3,19 +3,28 @@
 A recipe is a package with a module `recipe` that has
 `create(config: Mapping[str, Any], plan: ArmPlan) -> Recipe`, and a line in
 `dermaflux.params.choices.RECIPES`. The training loop knows nothing else of it.
+
+A recipe that first learns from images without labels has a module `pretraining` too, which is a
+`Pretraining`. What it writes is a weights file with timm's names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from dermaflux.classifiers.data.pretraining_set import Chosen
 from dermaflux.classifiers.data.samples import Images
 from dermaflux.core.arrays import Array
+from dermaflux.core.checkpoints import Checkpoint
+from dermaflux.core.distributed import Processes
+from dermaflux.params import Params
+from dermaflux.tracking.runs import Log
 
 
 class Recipe(Protocol):
@@ -51,4 +60,38 @@ class Recipe(Protocol):
         (N,) of the second of two classes, or (N, K). An image's scores do not depend on which
         others are scored with it. None when there is nothing to select by; then the last epoch
         counts. May leave the network in evaluation mode.
+        """
+
+
+@dataclass(frozen=True)
+class PretrainingRun:
+    """What pre-training is given."""
+
+    params: Params
+    images: Chosen
+    saved: Checkpoint
+    log: Log
+    processes: Processes
+
+
+class Pretrained(Protocol):
+    """What pre-training learned."""
+
+    def save(self, folder: Path, figures: Path) -> dict[str, Any]:
+        """Write `model.safetensors` and `config.json` into `folder`, pictures into `figures`.
+
+        Returns the figures of the stage, with a `summary` in words.
+        """
+
+
+class Pretraining(Protocol):
+    """The functions of a module `pretraining`."""
+
+    def check(self, params: Params) -> None:
+        """Raise `InputError` for parameters that cannot work; reads no image."""
+
+    def train(self, run: PretrainingRun) -> Pretrained:
+        """Train on from the checkpoint; a killed run must end bit-equal to an unbroken one.
+
+        Called in every process that shares the run.
         """

@@ -5,9 +5,9 @@ Reads what `training_set` reads, and pretrained weights; writes
 --seed 0`.
 
 Of `train.models` only the cell's architecture is read, and `train.architectures` and `train.seeds`
-not at all: one more of either changes nothing here. The arms `real` and `random_features` do not
-depend on `ratio`: their results stay in their checkpoints, so a second ratio trains only the other
-arms and logs no second run of these two.
+not at all: one more of either changes nothing here. The arms `real`, `random_features` and
+`scratch` do not depend on `ratio`: their results stay in their checkpoints, so a second ratio
+trains only the other arms and logs no second run of these.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
 from dermaflux.metrics import calibration
-from dermaflux.params import Arm, Model, Params, Train
+from dermaflux.params import UNTRAINED, Arm, Model, Params, Train
 from dermaflux.tracking import runs as tracking
 from dermaflux.tracking import store
 
@@ -55,7 +55,7 @@ class Cell:
     """Images and settings of one cell; a stage of its own differs by what it overrides."""
 
     stage: ClassVar[str] = "train"
-    lasting: ClassVar[tuple[Arm, ...]] = ("real", "random_features")
+    lasting: ClassVar[tuple[Arm, ...]] = ("real", *UNTRAINED)
     """Arms whose results stay in their checkpoints, for they do not depend on `ratio`."""
 
     params: Params
@@ -130,8 +130,8 @@ class Cell:
         return self.params.real_fraction is None or self.settings.sampling == "balanced"
 
     def start(self, arm: Arm) -> Path | None:
-        """The weights an arm starts from; random features have learned nothing."""
-        return None if arm == "random_features" else self.weights
+        """The weights an arm starts from."""
+        return None if arm in UNTRAINED else self.weights
 
     def key(self, arm: Arm) -> str:
         """Fingerprint of what decides the arm's weights, and of nothing else."""

@@ -222,12 +222,12 @@ class _Training:
             step, self.settings.epochs * self.steps, self.settings.warmup_epochs * self.steps
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = self.model.learning_rate * share
+            group["lr"] = self.model.learning_rate * share * group.get("lr_scale", 1.0)
 
     def _row(
         self, epoch: int, loss: float, labels: Array, scores: Array | None
     ) -> dict[str, float]:
-        current = self.optimizer.param_groups[0]["lr"]
+        current = max(group["lr"] for group in self.optimizer.param_groups)
         row = {"epoch": epoch, "loss": loss, "learning_rate": current}
         return row if scores is None else {**row, "validation_auc": _auc(labels, scores)}
 
@@ -283,10 +283,20 @@ def _auc(labels: Array, scores: Array) -> float:
 
 
 def _optimizer(settings: Train, net: nn.Module, rate: float) -> torch.optim.Optimizer:
-    """Torch's own, over what may learn: decay for matrices and kernels, none for biases, norms."""
-    from timm.optim import param_groups_weight_decay
+    """Torch's own, over what may learn: decay for matrices and kernels, none for biases, norms.
 
-    groups = param_groups_weight_decay(net, settings.weight_decay)
+    With `layer_decay`, groups of timm whose `lr_scale` falls from the last layer to the first, and
+    no decay for what the model names, as the MAE repository fine-tunes.
+    """
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+
+    if settings.layer_decay is None:
+        groups = param_groups_weight_decay(net, settings.weight_decay)
+    else:
+        spared = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
+        groups = param_groups_layer_decay(
+            net, settings.weight_decay, spared, layer_decay=settings.layer_decay
+        )
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=_MOMENTUM, fused=True)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam

@@ -1,0 +1,1 @@
+"""What recipes share whose network learns classes: augmentation, cross-entropy, scores."""
