@@ -10,8 +10,8 @@ import recipe_runs as runs
 import torch
 
 from dermaflux.classifiers.model import network
+from dermaflux.classifiers.recipes.classification.augmentation import augment
 from dermaflux.classifiers.recipes.distill import teacher
-from dermaflux.classifiers.recipes.supervised.augmentation import augment
 from dermaflux.core.files import write_json
 
 PIXELS = runs.images(6, 0).pixels

@@ -20,10 +20,10 @@ from dermaflux import paths
 from dermaflux.classifiers.data import training_set
 from dermaflux.classifiers.data.training_set import Gate
 from dermaflux.classifiers.model import network, pretrained
+from dermaflux.classifiers.recipes.classification.supervised import Supervised
 from dermaflux.classifiers.recipes.distill import teacher
 from dermaflux.classifiers.recipes.distill.recipe import Distill
 from dermaflux.classifiers.recipes.protocol import Recipe
-from dermaflux.classifiers.recipes.supervised.recipe import Supervised
 from dermaflux.classifiers.train import Cell
 from dermaflux.core import table
 from dermaflux.core.code_digest import stage_digest

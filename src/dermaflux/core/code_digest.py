@@ -77,7 +77,7 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
         "classifiers/data",
         "classifiers/model",
         "classifiers/recipes/distill",
-        "classifiers/recipes/supervised",
+        "classifiers/recipes/classification",
     ),
     "evaluate": (
         "core",

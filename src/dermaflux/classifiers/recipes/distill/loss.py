@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dermaflux.classifiers.recipes.supervised.loss import cross_entropy
+from dermaflux.classifiers.recipes.classification.loss import cross_entropy
 
 
 def distillation(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dermaflux.classifiers.model import network
+from dermaflux.classifiers.recipes.classification.supervised import Supervised
 from dermaflux.classifiers.recipes.distill.loss import distillation
 from dermaflux.classifiers.recipes.distill.teacher import Teaching
-from dermaflux.classifiers.recipes.supervised.recipe import Supervised
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dermaflux.classifiers.data.samples import Images
 from dermaflux.classifiers.model import network, pretrained
-from dermaflux.classifiers.recipes.supervised.augmentation import turn
+from dermaflux.classifiers.recipes.classification.augmentation import turn
 from dermaflux.core.files import locked
 from dermaflux.core.hashing import sha256
 from dermaflux.core.tensor_cache import TensorCache, key
