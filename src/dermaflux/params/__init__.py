@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dermaflux.errors import quoted
 from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
-from dermaflux.params.choices import generator_name
+from dermaflux.params.choices import GENERATORS, generator_name, generator_schema
 from dermaflux.params.classifiers import (
     ENLARGED,
     LEARNED,
@@ -112,6 +112,35 @@ class Params(Section):
             return self.n_synthetic
         return int(self.ratio * (self.n_real if n_real is None else n_real) + 0.5)
 
+    def _conditions_possible(self) -> None:
+        """Raise `ValueError` for a pool that the generator cannot make, or nothing can learn."""
+        section, settings = self.synthesize, self.synthesize.settings(self.generator)
+        chosen = (section.conditions, section.proportions)
+        if not settings.samples and chosen != ("malignancy", "balanced"):
+            raise ValueError(
+                f"generator {self.generator!r} samples nothing and takes half of its images from "
+                f"each class, but synthesize has conditions {quoted(section.conditions)} and "
+                f"proportions {quoted(section.proportions)}; set these to malignancy and balanced"
+            )
+        if section.conditions != "none":
+            return
+        if not settings.unconditional:
+            able = [
+                name for name in GENERATORS if generator_schema(name, "Synthesize").unconditional
+            ]
+            others = f", or choose the generator {' or '.join(able)}" if able else ""
+            raise ValueError(
+                f"synthesize.conditions is 'none' but the generator {self.generator!r} samples no "
+                f"image without a class; set conditions to malignancy or diagnosis{others}"
+            )
+        added = self.ratio if self.n_synthetic is None else self.n_synthetic
+        if "mixture" in self.train.arms and added:
+            raise ValueError(
+                "synthesize.conditions 'none' gives synthetic images no class but train.arms names "
+                "'mixture', which trains a classifier on them; leave mixture out, or set "
+                "conditions to malignancy or diagnosis"
+            )
+
     def _prompts_exist(self) -> None:
         """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
         if not self.synthesize.settings(self.generator).samples:
@@ -123,11 +152,11 @@ class Params(Section):
                 "caption.held_out_fraction is 0; raise it or set prompt_source to captions"
             )
         mixed = self.train.labels == "diagnosis" and "mixture" in self.train.arms
-        if source == "label" and mixed:
+        if source == "label" and mixed and self.synthesize.conditions == "malignancy":
             raise ValueError(
                 "train.labels 'diagnosis' mixes in synthetic images with a diagnosis but "
-                "synthesize.prompt_source 'label' gives them none; set it to captions or leave "
-                "mixture out of train.arms"
+                "synthesize.prompt_source 'label' gives them none; set it to captions, set "
+                "synthesize.conditions to diagnosis, or leave mixture out of train.arms"
             )
 
     def samples(self) -> bool:
@@ -167,6 +196,7 @@ class Params(Section):
             )
         for section in (self.finetune, self.synthesize):
             section.settings(self.generator).check_chosen()
+        self._conditions_possible()
         self._prompts_exist()
         if self.train.labels == "diagnosis" and self.real_fraction is None:
             raise ValueError(
