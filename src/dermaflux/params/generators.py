@@ -126,7 +126,8 @@ def _proportions(value: Any) -> Any:
 
 _ROUNDING = 0.005  # of shares written with two decimals
 Proportions = Annotated[
-    Literal["balanced", "natural"] | Annotated[dict[Text, float], Field(max_length=1000)],
+    Literal["balanced", "natural"]
+    | Annotated[dict[Text, Annotated[float, Field(gt=0, le=1)]], Field(max_length=1000)],
     BeforeValidator(_proportions),
 ]
 
