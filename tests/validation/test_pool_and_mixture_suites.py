@@ -13,7 +13,14 @@ from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Params, Synthesize
 from dermaflux.params.load import load
-from dermaflux.validation import cached_check, mixture_gate, mixture_suite, pool_suite, validate
+from dermaflux.validation import (
+    cached_check,
+    corpus_suite,
+    mixture_gate,
+    mixture_suite,
+    pool_suite,
+    validate,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -230,6 +237,14 @@ def test_a_leak_of_the_published_protocol_only_warns(params, capsys):
     checks = mixture_suite.checks(params, "mixture", True)
     validate.check("mixture", BROKEN_MIXTURE["lesion not held out"], checks)
     assert "'lesion not held out'" in capsys.readouterr().out
+
+
+def test_lesions_on_both_sides_only_warn_where_images_are_drawn_one_by_one(params):
+    for by, blocking in (("group", True), ("image", False), ("published", True)):
+        ingest = params.ingest.model_copy(update={"validation_by": by})
+        chosen = params.model_copy(update={"ingest": ingest})
+        checks = corpus_suite.checks(chosen, _rows("isic2018", 2, "train"))
+        assert {c.blocking for c in checks if c.name.endswith("in one split")} == {blocking}
 
 
 def test_a_passed_check_is_not_repeated_and_a_failed_one_is(params, tmp_path, monkeypatch, capsys):
