@@ -217,7 +217,7 @@ def test_a_checkpoint_key_covers_the_dependencies_of_dvc(stage: str) -> None:
 
 def test_dvc_yaml_is_one_that_a_person_reads() -> None:
     lines = (ROOT / "dvc.yaml").read_text().splitlines()
-    assert len(lines) <= 200
+    assert len(lines) <= 220
     # The 61st: the audit finds copies with the leak guard's matcher. Nine more: `distill`; ten:
     # `pretrain`, which shares its crops with what classifiers share.
     assert sum(map(len, STAGE_CODE.values())) <= 80

@@ -91,7 +91,7 @@ class ImageSampler:
                 "prompt, or none"
             )
         sentences = prompt_bank.label_only().prompts
-        texts = [sentences[text][0] if text in sentences else text for text in prompts]
+        texts = [sentences[text][0].text if text in sentences else text for text in prompts]
         return self._sample(texts, numbers)
 
 
@@ -138,7 +138,7 @@ def _sampler(
             "open_corpus('synthetic')"
         )
     sampler = generator.open(Models(folder, backbone), section.settings(name).model_dump())
-    labels = {texts[0]: label for label, texts in prompt_bank.label_only().prompts.items()}
+    labels = {texts[0].text: label for label, texts in prompt_bank.label_only().prompts.items()}
 
     def sample(prompts: Sequence[str], seeds: Sequence[int]) -> Pixels:
         unknown = [prompt for prompt in prompts if prompt not in labels]

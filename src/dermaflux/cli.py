@@ -276,7 +276,7 @@ def sources(
         bool, typer.Option("--check", help="Add up the paper's counts; fail when a sum is off.")
     ] = False,
 ) -> None:
-    """List the eleven datasets: images, size, licence, access and how to get them."""
+    """List the twelve datasets: images, size, licence, access and how to get them."""
     from dermaflux.sources import overview
 
     overview.run(check)

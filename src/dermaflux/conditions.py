@@ -18,7 +18,7 @@ from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
 
@@ -46,16 +46,20 @@ def unmet(params: Params) -> Iterator[str]:
     training = corpus[corpus["split"] == "train"]
     checks: list[Callable[[], object]] = [
         lambda: _generator(params, training),
+        lambda: _pool_shares(params, training),
         lambda: _audit(params, training),
         lambda: _pretraining(params),
         lambda: _cells(params, corpus),
         lambda: _promote(params),
     ]
+    told = set[str]()
     for check in checks:
         try:
             check()
         except InputError as error:
-            yield str(error)
+            if str(error) not in told:  # two checks may rest on the same images
+                yield str(error)
+            told.add(str(error))
 
 
 def _balance(params: Params, corpus: pd.DataFrame) -> Iterator[str]:
@@ -108,6 +112,17 @@ def _generator(params: Params, training: pd.DataFrame) -> None:
         raise InputError(str(error)) from None
 
 
+def _pool_shares(params: Params, training: pd.DataFrame) -> dict[str, float] | None:
+    """Class -> share of the pool asked to show it; None where nothing is asked for or sampled."""
+    from dermaflux.generators.data.images import images_per_class
+    from dermaflux.generators.pool import plan
+
+    section = params.synthesize
+    if section.conditions == "none" or not params.samples():
+        return None
+    return plan.shares(section.proportions, images_per_class(training, section.column))
+
+
 def _audit(params: Params, training: pd.DataFrame) -> None:
     from dermaflux.audit import audit, features
 
@@ -145,6 +160,34 @@ def _cells(params: Params, corpus: pd.DataFrame) -> None:
     if set(ENLARGED) & set(params.arms()):
         total = params.synthetic_wanted(sum(wanted.values()))
         subset.check_pool(total, params.synthesize.images)
+        if "mixture" in section.arms:
+            added = subset.proportional(total, wanted)
+            _check_pool_classes(params, training, added)
+
+
+def _check_pool_classes(params: Params, training: pd.DataFrame, added: Mapping[str, int]) -> None:
+    """Whether the pool will hold the `added` synthetic images of each class."""
+    from dermaflux.classifiers.data import subset
+    from dermaflux.generators import registry
+
+    shares, column = _pool_shares(params, training), params.synthesize.column
+    wanted = subset.column(added)
+    if shares is None:
+        return
+    if column == wanted:
+        planned = {name: shares.get(name, 0.0) for name in added}
+    elif wanted == "label":
+        labels = training[training["label"].isin(CLASSES)].groupby(column)["label"]
+        of = labels.value_counts(normalize=True)
+        planned = {
+            name: sum(share * of.get((part, name), 0.0) for part, share in shares.items())
+            for name in added
+        }
+    elif "captions" in registry.generator(params.generator).needs:
+        return  # the diagnoses are those of the images that the captions describe
+    else:
+        planned = dict.fromkeys(added, 0.0)
+    subset.check_pool_classes(added, planned, params.synthesize.images)
 
 
 def _promote(params: Params) -> None:

@@ -13,7 +13,7 @@ from drawn_lesions import lesion, row
 from PIL import Image, ImageOps
 
 from dermaflux import paths
-from dermaflux.audit import audit, features
+from dermaflux.audit import audit, features, fidelity
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import load
@@ -87,6 +87,32 @@ def test_planted_copies_are_rejected_and_nothing_else(workspace, capsys) -> None
     run()
     again = paths.AUDIT_REPORT.read_bytes(), (paths.AUDIT_FIGURES / "nearest.png").read_bytes()
     assert again == first
+
+
+def test_a_pool_of_one_class_or_of_none_is_compared_with_what_it_was_asked_for(workspace) -> None:
+    settings = load.load(Path(__file__).parents[2] / "params.yaml").audit
+    rows = table.metadata(paths.SYNTHETIC)
+    encoded = dict(table.images(paths.SYNTHETIC))
+
+    def examined(name: str, kept: pd.DataFrame) -> dict:
+        records = kept.astype(object).where(kept.notna(), None).to_dict("records")
+        images = [{"bytes": encoded[record["image_id"]], "path": None} for record in records]
+        pool = [{**record, "image": image} for record, image in zip(records, images, strict=True)]
+        table.write(pool, workspace / name, 64)
+        return audit.examine(paths.CORPUS, workspace / name, settings)[0]
+
+    both = examined("both", rows)
+    benign = examined("benign", rows[rows["label"] == "benign"])
+    assert benign["classes"] == {"benign": both["classes"]["benign"]}
+    unconditional = examined("none", rows.assign(label="indeterminate"))
+    assert unconditional["rejected"] == both["rejected"]
+    assert [*unconditional["classes"]] == ["indeterminate"]
+    training = table.metadata(paths.CORPUS, ["image_id"], "train")["image_id"]
+    pixels = (
+        features.extract(folder, sorted(ids), "train", 32, features.extractor("pixels"))
+        for folder, ids in ((paths.SYNTHETIC, rows["image_id"]), (paths.CORPUS, training))
+    )
+    assert unconditional["kid"] == pytest.approx(fidelity.kid(*pixels, seed=0)[0].mean, rel=1e-4)
 
 
 def test_squeezenet_weights_from_a_folder(workspace) -> None:

@@ -5,7 +5,13 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from dermaflux.captions.text.prompt_bank import from_captions, held_out, label_only
+from dermaflux.captions.text.prompt_bank import (
+    from_captions,
+    from_labels,
+    held_out,
+    label_only,
+    unconditional,
+)
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.generators.data.images import trainable
@@ -35,11 +41,12 @@ def test_held_out_texts_are_never_trained_with_and_make_a_bank_of_their_own():
     trained = trainable(rows)
     assert len(trained) == len(rows) - rows["held_out"].sum()
     for label in CLASSES:
-        unseen = set(from_captions(rows, "held_out").prompts[label])
+        unseen = {prompt.text for prompt in from_captions(rows, "held_out").prompts[label]}
         assert unseen
         assert unseen.isdisjoint(trained["caption"])
         assert all(text.startswith(label) for text in unseen)
-        assert unseen.isdisjoint(from_captions(rows, "captions").prompts[label])
+        used = from_captions(rows, "captions").prompts[label]
+        assert unseen.isdisjoint(prompt.text for prompt in used)
     # More is held out, never something else, when the fraction grows.
     more = _rows(0.5)["held_out"]
     assert (more | ~rows["held_out"]).all()
@@ -58,16 +65,39 @@ def test_flagged_captions_are_no_prompts_and_useless_ones_are_not_trained_with()
 def test_draws_depend_on_seed_and_index_but_not_on_the_order_of_the_corpus():
     rows = _rows()
     bank, reversed_bank = (from_captions(frame, "captions") for frame in (rows, rows.iloc[::-1]))
-    texts = [bank.draw("benign", 5, index) for index in range(200)]
-    assert texts == [reversed_bank.draw("benign", 5, index) for index in range(200)]
-    assert texts != [bank.draw("benign", 6, index) for index in range(200)]
-    assert len(set(texts)) > 40
-    assert max(Counter(texts).values()) < 12
-    for index, text in enumerate(texts):
-        number = int(text.split()[-1])
-        assert bank.diagnosis("benign", 5, index) == (f"kind {number}" if number > 1 else None)
-    assert label_only().diagnosis("malignant", 0, 7) is None
-    assert label_only().draw("malignant", 0, 7) == "This is an image containing a malignant lesion."
+    prompts = [bank.draw("benign", 5, index) for index in range(200)]
+    assert prompts == [reversed_bank.draw("benign", 5, index) for index in range(200)]
+    assert prompts != [bank.draw("benign", 6, index) for index in range(200)]
+    assert len(set(prompts)) > 40
+    assert max(Counter(prompts).values()) < 12
+    for prompt in prompts:
+        number = int(prompt.text.split()[-1])
+        assert prompt.diagnosis == (f"kind {number}" if number > 1 else None)
+    sentence = "This is an image containing a malignant lesion."
+    assert label_only().draw("malignant", 0, 7) == (sentence, "malignant", None)
+
+
+def test_a_diagnosis_has_the_prompts_and_the_labels_of_its_images():
+    rows = _rows(0.0)
+    rows["diagnosis"] = ["nevus" if n % 4 else "melanoma" for n in range(400)]  # nevus: both labels
+    rows.loc[rows.index % 40 == 2, "diagnosis"] = None
+    usable = rows[rows["flags"].isna()]
+    truth = set(usable[["caption", "label", "diagnosis"]].itertuples(index=False, name=None))
+    bank = from_captions(rows, "captions", "diagnosis", ["melanoma", "nevus"])
+    drawn = [bank.draw(name, 3, n) for name in ("melanoma", "nevus") for n in range(900)]
+    assert {tuple(prompt) for prompt in drawn} <= truth
+    nevi = usable[usable["diagnosis"] == "nevus"]
+    malignant = sum(p.label == "malignant" for p in drawn[900:]) / 900
+    assert abs(malignant - (nevi["label"] == "malignant").mean()) < 0.06
+    assert {p.diagnosis for p in drawn[900:]} == {"nevus"}
+    # Without captions: the sentence of the label, which names the diagnosis where a model reads it.
+    plain, named = (from_labels(rows, name_diagnosis=name) for name in (False, True))
+    known = rows[rows["diagnosis"].notna()]
+    assert {n: len(p) for n, p in plain.prompts.items()} == dict(Counter(known["diagnosis"]))
+    assert named.draw("melanoma", 0, 1).text.endswith("a benign lesion, melanoma.")
+    prompt = plain.draw("nevus", 0, 1)
+    assert prompt.text == f"This is an image containing a {prompt.label} lesion."
+    assert unconditional().draw("indeterminate", 0, 1) == ("", "indeterminate", None)
 
 
 def test_an_empty_bank_names_its_class_and_the_way_out():

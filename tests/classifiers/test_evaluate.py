@@ -31,7 +31,7 @@ def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
     report = json.loads((paths.EVALUATIONS / "resnext-0.json").read_text())
     folder = paths.EVALUATIONS / "resnext-0"
     predictions = pd.read_csv(folder / "predictions.csv")
-    assert report["test"] == {"images": 62, "malignant": 32}
+    assert report["test"] == {"images": 62, "majority_accuracy": 32 / 62, "malignant": 32}
     for arm in ("real", "mixture"):
         expected = roc_auc_score(predictions["label"] == "malignant", predictions[arm])
         assert report[arm]["auc"] == pytest.approx(expected)
@@ -59,6 +59,7 @@ def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     mixture = next(run for run in children if run.data.params["arm"] == "mixture")
     assert mixture.data.params["ratio"] == "0.5"
+    assert mixture.data.metrics["majority_accuracy"] == 32 / 62
     assert mixture.data.metrics["AUC"] == pytest.approx(report["mixture"]["auc"])
     trained = client.get_run(mixture.data.tags["train_run"])
     best = trained.data.metrics["best_auc"]

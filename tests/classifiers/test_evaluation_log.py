@@ -33,7 +33,13 @@ def test_a_run_is_found_by_the_view_and_holds_what_the_view_shows(workspace) -> 
     labels = np.arange(40) % 2
     scores = np.clip(0.3 * labels + np.linspace(0, 0.7, 40), 0, 1)
     area = float(roc_auc_score(labels, scores))
-    figures = {"auc": area, "auc_low": 0.4, "auc_high": 1.0, "accuracy": 0.7, "confusion": {}}
+    figures = {
+        "auc": area,
+        "auc_low": 0.4,
+        "auc_high": 1.0,
+        "accuracy": 0.7,
+        "majority_accuracy": 0.5,
+    }
     with tracking.start(mlflow_runs.TRAINING, "vit mixture", {}, []) as training:
         training.outputs(paths.CLASSIFIERS / "vit-0" / "mixture")
     parameters = toy.parameters()

@@ -217,6 +217,17 @@ def small_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
         ({"train": {"arms": ["random_features"]}}, None, "contains no candidate"),
         ({"train": {"models": {"name": "vitt"}}}, None, "timm has no model 'vitt'"),
         ({"audit": {"features": "/nowhere"}}, None, "audit.features '/nowhere' contains no"),
+        (
+            {"synthesize": {"conditions": "diagnosis", "proportions": {"naevus": 1}}},
+            None,
+            "the class 'naevus' .* 0 images of it; write nevus",
+        ),
+        (
+            {"synthesize": {"proportions": {"benign": 0.9, "malignant": 0.1}}, "ratio": 2},
+            None,
+            "needs 80 synthetic malignant images but of 420 planned ones about 42",
+        ),
+        ({"synthesize": {"conditions": "diagnosis", "images": 80}}, None, None),
         ({}, ("test", "malignant"), "the test split holds 40 benign and 0 malignant images"),
         ({}, ("train", "malignant"), "the train split holds"),
         ({"validate": {"malignant_fraction": {"test": [0, 0.1]}}}, None, "50.0% of the test"),

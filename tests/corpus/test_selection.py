@@ -10,6 +10,7 @@ import pytest
 from decoded_items import decoded_item
 from ingested import settings
 
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.corpus.splitting import policies
 from dermaflux.corpus.splitting.records import DecodedItem
 from dermaflux.corpus.splitting.selection import Selection, select
@@ -128,3 +129,47 @@ def test_images_that_leave_by_themselves_change_nothing_for_the_others(
     assert part.groups == [whole.groups[index] for index in stay]
     assert part.leaks == whole.leaks
     assert any(stage == "leak" for stage, _ in part.lost.values())
+
+
+def validated(by: str, images: list[DecodedItem], edges: Any = NO_PAIRS) -> Selection:
+    return selected(images, edges, policy=replace(CLEAN, validation_by=by))
+
+
+def test_a_published_validation_part_is_taken_or_left_out() -> None:
+    images = [
+        decoded_item("isic2018/validation", split="validation", lesion_id="v"),
+        decoded_item("isic2018/its copy"),
+        decoded_item("isic2018/its lesion", lesion_id="v"),
+        decoded_item("isic2018/another"),
+        decoded_item("isic2018/test", split="test"),
+        decoded_item("isic2018/tested", split="validation"),
+    ]
+    edges = [(0, 1), (4, 5)]
+    taken = validated("published", images, edges)
+    assert taken.splits[:5] == ["validation", "validation", "validation", "train", "test"]
+    assert rules(images, taken) == {
+        "isic2018/tested": ("leak", "test-leak"),
+        "isic2018/validation": ("duplicate", "duplicate"),
+    }
+    for by in ("group", "image"):
+        drawn = validated(by, images, edges)
+        left = ("source", "published-validation")
+        assert rules(images, drawn) == {images[index].item.image_id: left for index in (0, 5)}
+        assert drawn.splits[4] == "test"
+
+
+def test_images_drawn_one_by_one_share_lesions_with_training() -> None:
+    images = [
+        decoded_item(f"isic2018/{n:04d}", lesion_id=f"l{n // 4}", label=CLASSES[n % 2])
+        for n in range(1000)
+    ]
+    parts = {by: validated(by, images).splits for by in ("group", "image")}
+    mixed = {
+        by: sum(len(set(splits[first : first + 4])) == 2 for first in range(0, 1000, 4))
+        for by, splits in parts.items()
+    }
+    assert mixed["group"] == 0
+    # Four images fall on one side with probability 0.3^4 + 0.7^4 = 0.248.
+    assert abs(mixed["image"] / 250 - 0.752) < 0.1
+    for splits in parts.values():
+        assert abs(splits.count("validation") / 1000 - 0.3) < 0.1

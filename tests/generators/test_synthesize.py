@@ -6,18 +6,30 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from generator_cases import CASES, POOL
 from small_generator import Workspace
 
-from dermaflux.captions.text.prompt_bank import PromptBank
+from dermaflux.captions.text.prompt_bank import Prompt, PromptBank
+from dermaflux.core import table
+from dermaflux.core.arrays import Pixels
+from dermaflux.core.seeds import derived_seed
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.generators import registry, reproduce, synthesize
 from dermaflux.generators.pool import plan
+from dermaflux.generators.protocol import Condition, Models, Provenance
 from dermaflux.tracking.runs import Silent
 
+COUNTS = {"benign": 8061, "malignant": 1954}
+COUNTS_HAM = {
+    "actinic keratosis": 327, "basal cell carcinoma": 514, "benign keratosis": 1099,
+    "dermatofibroma": 115, "melanoma": 1113, "nevus": 6705, "vascular lesion": 142,
+}  # fmt: skip
 NAME = "flux_lora"
 SECTION = POOL.model_copy(update={NAME: CASES[NAME].sampling(Path())})
 
@@ -146,10 +158,120 @@ def test_shards_hold_consecutive_images_in_batches_of_one_length() -> None:
 
 
 def test_images_do_not_depend_on_the_size_of_the_pool() -> None:
-    bank = PromptBank({"benign": ("a", "b", "c"), "malignant": ("d", "e")})
-    assert plan.plan(4, bank, 128, 1) == plan.plan(8, bank, 128, 1)[:4]
-    assert plan.plan(4, bank, 128, 1) != plan.plan(4, bank, 128, 2)
-    assert all(0 <= image.condition.seed < 2**63 for image in plan.plan(100, bank, 128, 0))
+    bank = PromptBank({name: tuple(Prompt(text, name) for text in "abc") for name in CLASSES})
+    for shares in (plan.shares("balanced", COUNTS), plan.shares("natural", COUNTS)):
+        small, large, other = (
+            plan.plan(images, bank, shares, 128, seed) for images, seed in ((4, 1), (8, 1), (4, 2))
+        )
+        assert small == large[:4]
+        assert small != other
+        assert all(0 <= image.condition.seed < 2**63 for image in large)
+
+
+def test_a_balanced_plan_of_labels_is_the_one_that_was_made_before_proportions() -> None:
+    """Classes alternate, and image i's prompt is number hash(seed, i) of its class."""
+    bank = PromptBank({name: tuple(Prompt(text, name) for text in "abcde") for name in CLASSES})
+    planned = plan.plan(5000, bank, plan.shares("balanced", COUNTS), 128, 7)
+    for index, image in enumerate(planned):
+        name = ("benign", "malignant")[index % 2]
+        text = "abcde"[derived_seed(7, "prompt", index) % 5]
+        seed = derived_seed(7, index)
+        assert image.condition == Condition(name, text, 128, seed, None)
+
+
+@pytest.mark.parametrize(
+    ("proportions", "expected"),
+    [
+        ("balanced", dict.fromkeys(COUNTS_HAM, 1 / 7)),
+        ("natural", {name: count / 10_015 for name, count in COUNTS_HAM.items()}),
+        ({"nevus": 0.67, "melanoma": 0.33}, {"nevus": 0.67, "melanoma": 0.33}),
+    ],
+)
+def test_every_prefix_of_a_pool_has_the_wanted_proportions(
+    proportions: str | dict[str, float], expected: dict[str, float]
+) -> None:
+    shares = plan.shares(proportions, COUNTS_HAM)
+    assert shares == pytest.approx(expected)
+    names = list(plan.classes(shares, 3000))
+    counts = np.cumsum([[name == other for other in shares] for name in names], axis=0)
+    wanted = np.outer(np.arange(1, 3001), list(shares.values()))
+    assert np.abs(counts - wanted).max() <= 1
+    if proportions == "balanced":
+        assert names[:14] == [*COUNTS_HAM] * 2
+
+
+def test_a_class_without_training_images_is_refused_with_close_names() -> None:
+    with pytest.raises(
+        InputError, match="'Melanom' .* 0 images of it; write melanoma, or add such"
+    ):
+        plan.shares({"nevus": 0.5, "Melanom": 0.5}, COUNTS_HAM)
+    with pytest.raises(InputError, match="'malignant' .*; leave it out, or add such"):
+        plan.shares("balanced", {"benign": 3, "malignant": 0})
+    with pytest.raises(InputError, match="needs training images with a diagnosis"):
+        plan.shares("natural", {})
+
+
+class Recorded:
+    """A generator without captions that draws the seed of each condition."""
+
+    needs: frozenset[str] = frozenset()
+    settings: dict[str, int] = {}
+    provenance = Provenance("ab" * 32, "CC0")
+
+    def open(self, models: object, settings: object, batch: int | None = None) -> Recorded:
+        return self
+
+    def weights_id(self, models: object) -> str:
+        return self.provenance.weights
+
+    def groups(self, conditions: Sequence[Condition]) -> list[tuple[int, ...]]:
+        return [() for _ in conditions]
+
+    def __call__(self, conditions: Sequence[Condition]) -> Pixels:
+        draws = [np.random.default_rng(c.seed) for c in conditions]
+        return np.stack([draw.integers(0, 255, (8, 8, 3), np.uint8) for draw in draws])
+
+
+@pytest.mark.parametrize(
+    ("conditions", "proportions", "classes"),
+    [
+        ("diagnosis", "natural", {"melanoma": 2, "nevus": 6}),
+        ("diagnosis", {"melanoma": 0.75, "nevus": 0.25}, {"melanoma": 6, "nevus": 2}),
+        ("malignancy", {"malignant": 1.0}, {"malignant": 8}),
+        ("none", "balanced", {"indeterminate": 8}),
+    ],
+)
+def test_a_pool_has_the_classes_asked_for_and_reproduces(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    conditions: str,
+    proportions: str | dict[str, float],
+    classes: dict[str, int],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kinds = ["nevus", "nevus", "nevus", "melanoma"] * 3
+    table.write(
+        [
+            {"image_id": f"s/{n}", "split": "train", "diagnosis": kind,
+             "label": CLASSES[kind == "melanoma"]}
+            for n, kind in enumerate(kinds)
+        ], tmp_path / "corpus", 64,
+    )  # fmt: skip
+    changes = {"conditions": conditions, "proportions": proportions, "images": 8}
+    section = SECTION.model_copy(update=changes)
+    monkeypatch.setattr(registry, "generator", lambda name: Recorded())
+    output = tmp_path / "pool"
+    synthesize.synthesize(
+        NAME, section, 7, tmp_path / "corpus", Path(), Models(Path(), Path()), output, Silent()
+    )
+    rows = table.metadata(output)
+    assert rows[section.column].value_counts().to_dict() == classes
+    if conditions == "diagnosis":
+        assert (rows["label"] == np.array(CLASSES)[(rows["diagnosis"] == "melanoma") * 1]).all()
+    if conditions == "none":
+        assert set(rows["prompt"]) == {""}
+    again, stored = reproduce.sample_again(rows["image_id"][3], output, Models(Path(), Path()))
+    assert (again == stored).all()
 
 
 def test_an_unknown_image_names_the_range(here: Workspace, pools) -> None:  # type: ignore[no-untyped-def]
@@ -164,7 +286,7 @@ def test_prompts_come_from_captions_only_where_the_generator_needs_them(here: Wo
 
     def prompts(generator: object) -> set[str]:
         bank = synthesize.prompts_for(generator, POOL, here.corpus, here.captions)  # type: ignore[arg-type]
-        return set(bank.prompts["benign"])
+        return {prompt.text for prompt in bank.prompts["benign"]}
 
     with_captions = prompts(registry.generator(NAME))
     assert len(with_captions) > 1

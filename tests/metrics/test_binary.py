@@ -28,6 +28,8 @@ def test_figures_agree_with_scikit_learn(sample) -> None:
         "accuracy": reference.accuracy_score(labels, predicted),
         "balanced_accuracy": reference.balanced_accuracy_score(labels, predicted),
         "f1": reference.f1_score(labels, predicted),
+        "macro_f1": reference.f1_score(labels, predicted, average="macro"),
+        "weighted_f1": reference.f1_score(labels, predicted, average="weighted"),
         "sensitivity": reference.recall_score(labels, predicted),
         "specificity": reference.recall_score(labels, predicted, pos_label=0),
         "brier": reference.brier_score_loss(labels, scores),

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn import metrics as reference
+from sklearn.dummy import DummyClassifier
 
 from dermaflux.metrics import calibration, multiclass
+
+REAL = Path(__file__).parents[3] / "shared/real/metadata/ISIC2018_Task3_Test_GroundTruth.csv"
 
 
 @pytest.fixture
@@ -26,6 +33,7 @@ def test_figures_agree_with_scikit_learn(sample) -> None:
     expected = {
         "mauc": np.mean(aucs),
         "macro_f1": reference.f1_score(labels, predicted, average="macro", labels=present),
+        "weighted_f1": reference.f1_score(labels, predicted, average="weighted", labels=present),
         "accuracy": reference.accuracy_score(labels, predicted),
         "balanced_accuracy": reference.recall_score(
             labels, predicted, average="macro", labels=present
@@ -45,6 +53,25 @@ def test_figures_agree_with_scikit_learn(sample) -> None:
     assert [binary["sensitivity"][0], binary["f1"][0]] == pytest.approx(scores[1:3])
     rejected = reference.recall_score(labels == 1, predicted == 1, pos_label=False)
     assert binary["specificity"][0] == pytest.approx(rejected)
+
+
+ISIC2018_TEST = {"nv": 909, "bkl": 217, "mel": 171, "bcc": 93, "df": 44, "akiec": 43, "vasc": 35}
+MALIGNANT = ("mel", "bcc", "akiec")
+
+
+def test_the_majority_accuracy_of_isic_2018s_test_part() -> None:
+    codes = [code for code, count in ISIC2018_TEST.items() for _ in range(count)]
+    if REAL.is_file():
+        with REAL.open(newline="") as file:
+            codes = [row["dx"] for row in csv.DictReader(file)]
+        assert Counter(codes) == ISIC2018_TEST
+    labels = np.array([[*ISIC2018_TEST].index(code) for code in codes])
+    malignant = np.array([code in MALIGNANT for code in codes]).astype(int)
+    for classes, expected in ((labels, 909 / 1512), (malignant, 1205 / 1512)):
+        majority = multiclass.majority_accuracy(classes)
+        dummy = DummyClassifier(strategy="most_frequent").fit(classes[:, None], classes)
+        assert majority == dummy.score(classes[:, None], classes) == expected
+    assert [round(n / 1512, 3) for n in (909, 1205)] == [0.601, 0.797]
 
 
 def test_with_every_class_present_it_is_scikit_learns_macro_auc() -> None:

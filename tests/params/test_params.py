@@ -58,6 +58,19 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         ("ratio", -1, "ratio is -1 but should be greater than or equal to 0"),
         ("ratio", float("nan"), "ratio is nan"),
         ("ratio", 50.0, "synthetic images but synthesize.images is"),
+        ("synthesize.proportions", "even", "'even' gives no proportions; write balanced, natural"),
+        ("synthesize.proportions", {"benign": 0}, "the share of 'benign' is 0 but must be above 0"),
+        (
+            "synthesize.proportions",
+            {"benign": 0.5, "malignant": 0.6},
+            "add up to 1.1; write shares",
+        ),
+        (
+            "synthesize.proportions",
+            {"bengn": 1.0},
+            "names 'bengn', which is not a class of conditions 'malignancy'; write benign",
+        ),
+        ("synthesize.proportions", {1: 1.0}, "the class 1 is not text; put it in quotes"),
         ("n_real", 7, "n_real is 7 but should be a multiple of 2"),
         ("seed", "one", "seed is 'one' but should be a valid integer"),
         ("finetune.scales", [64], "finetune.scales.0 is 64 but should be 128, 256 or 512"),
@@ -193,6 +206,18 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
             {"synthesize.prompt_source": "label", "train.labels": "diagnosis", "real_fraction": 1},
             "'label' gives them none",
         ),
+        (
+            {"synthesize.conditions": "none"},
+            "'flux_lora' samples no image without a class; set conditions to malignancy",
+        ),
+        (
+            {
+                "generator": "released",
+                "synthesize.released.folder": "x",
+                "synthesize.proportions": "natural",
+            },
+            "half of its images from each class.*set these to malignancy and balanced",
+        ),
     ],
 )
 def test_what_parameters_alone_forbid_is_said_when_they_are_read(
@@ -209,3 +234,16 @@ def test_what_parameters_alone_forbid_is_said_when_they_are_read(
     YAML().dump(raw, file)
     with pytest.raises(InputError, match=expected):
         load.load(file)
+
+
+def test_an_unconditional_pool_trains_no_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dermaflux.generators.flux_lora import settings
+
+    monkeypatch.setattr(settings.Synthesize, "unconditional", True)
+    raw = with_value("synthesize.conditions", "none")
+    with pytest.raises(InputError, match="no class but train.arms names 'mixture'.*leave mixture"):
+        load.parse(raw)
+    for changes in ({"train": {**raw["train"], "arms": ["real", "repeated"]}}, {"ratio": 0}):
+        assert load.parse({**raw, **changes}).synthesize.conditions == "none"
+    with pytest.raises(InputError, match="no class is asked for; set it to balanced"):
+        load.parse({**raw, "synthesize": {**raw["synthesize"], "proportions": "natural"}})

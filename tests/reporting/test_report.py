@@ -100,6 +100,8 @@ def test_a_failed_effect_is_stated_plainly_and_bayes_shown_for_phantoms(workspac
     write_json(paths.INGEST_REPORT, {**known, "bayes_auc": 0.9071})
     text = report.render(workspace)
     assert ">harms<" in text
+    assert text.count("<small>majority 0.688</small>") == 2  # both tables with accuracies
+    assert "predicting the most frequent class gives an accuracy of 0.688" in text
     assert "They harm: a change of −" in text
     assert "0.907" in text
     assert "drawings" in text

@@ -98,10 +98,11 @@ def test_zero_shot_rows_are_metrics_of_the_models() -> None:
     each = at(1)
     for values in each.metrics.values():
         for value in values:
-            value["accuracy"] = 0.5
+            value |= {"accuracy": 0.5, "majority_accuracy": 0.797}
     content = page(grid("zero_shot"), [dataclasses.replace(each, zero_shot={"model": scores})])
     (row,) = content["zero_shot"]["models"]
     assert row["accuracy"] == accuracy_score(LABELS, scores >= 0.5)
+    assert [row["majority_accuracy"] for row in content["rows"]] == [0.797] * len(each.metrics)
     assert content["zero_shot"]["best"] == f"vit-{each.params.train.seeds[2]}/mixture"
 
 

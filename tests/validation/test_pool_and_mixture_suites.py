@@ -11,9 +11,16 @@ import pytest
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.params import Params, Synthesize
 from dermaflux.params.load import load
-from dermaflux.validation import cached_check, mixture_gate, mixture_suite, pool_suite, validate
+from dermaflux.validation import (
+    cached_check,
+    corpus_suite,
+    mixture_gate,
+    mixture_suite,
+    pool_suite,
+    validate,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,10 +52,10 @@ def _pool(params: Params) -> pd.DataFrame:
     return frame
 
 
-def _settings(params: Params) -> tuple[int, int, dict[str, float]]:
+def _settings(params: Params) -> tuple[Synthesize, dict[str, float]]:
     section = params.synthesize
     settings = section.settings("flux_lora").model_dump()
-    return section.images, section.scale, {name: settings[name] for name in ("steps", "guidance")}
+    return section, {name: settings[name] for name in ("steps", "guidance")}
 
 
 def _with(frame: pd.DataFrame, indices: list[int], **values: object) -> pd.DataFrame:
@@ -82,12 +89,54 @@ BROKEN_POOL: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 
 def test_good_pools_of_even_and_odd_size_and_of_released_images_pass(params):
     pool = _pool(params)
-    images, scale, sampler = _settings(params)
-    pool_suite.check(pool, images, scale, sampler)
-    pool_suite.check(pool[:39], 39, scale, sampler)
+    section, sampler = _settings(params)
+    pool_suite.check(pool, section, sampler)
+    pool_suite.check(pool[:39], section.model_copy(update={"images": 39}), sampler)
     # Of released images neither prompt nor sampler is known.
     unknown = pool.assign(prompt=None, seed=None, steps=None, guidance=None, batch=None)
-    pool_suite.check(unknown, images, scale, None)
+    pool_suite.check(unknown, section, None)
+
+
+NEVI = ["nevus"] * 28 + ["melanoma"] * 12
+ASKED: dict[str, tuple[dict[str, object], dict[str, object], dict[str, object], str]] = {
+    "shares of labels": (
+        {"proportions": {"benign": 0.7, "malignant": 0.3}},
+        {"label": ["benign"] * 28 + ["malignant"] * 12},
+        {"label": ["benign"] * 26 + ["malignant"] * 14},
+        "label balance",
+    ),
+    "natural": (
+        {"proportions": "natural"}, {"label": "benign"}, {"label": "indeterminate"},
+        "label vocabulary",
+    ),
+    "diagnoses": (
+        {"conditions": "diagnosis"}, {"diagnosis": NEVI, "label": "benign"}, {"diagnosis": None},
+        "diagnosis present",
+    ),
+    "shares of diagnoses": (
+        {"conditions": "diagnosis", "proportions": {"nevus": 0.7, "melanoma": 0.3}},
+        {"diagnosis": NEVI}, {"diagnosis": ["nevus"] * 39 + ["wart"]}, "diagnosis vocabulary",
+    ),
+    "none": (
+        {"conditions": "none"}, {"label": "indeterminate", "prompt": ""}, {"label": "benign"},
+        "label vocabulary",
+    ),
+}  # fmt: skip
+"""Changes of the parameters, columns of a good pool, of a bad one, and the check that it fails."""
+
+
+@pytest.mark.parametrize("case", ASKED)
+def test_a_pool_holds_what_its_images_were_asked_to_show(case, params):
+    changes, good, bad, name = ASKED[case]
+    section, sampler = _settings(params)
+    checks = pool_suite.checks(section.model_copy(update=changes), sampler)
+
+    def failures(columns: dict[str, object]) -> set[str]:
+        pool = pool_suite.with_derived_columns(_pool(params).assign(**columns))
+        return {failure["name"] for failure in validate.failures("synthetic", pool, checks)}
+
+    assert failures(good) == set()
+    assert failures({**good, **bad}) == {name}
 
 
 @pytest.mark.parametrize("name", BROKEN_POOL)
@@ -188,6 +237,14 @@ def test_a_leak_of_the_published_protocol_only_warns(params, capsys):
     checks = mixture_suite.checks(params, "mixture", True)
     validate.check("mixture", BROKEN_MIXTURE["lesion not held out"], checks)
     assert "'lesion not held out'" in capsys.readouterr().out
+
+
+def test_lesions_on_both_sides_only_warn_where_images_are_drawn_one_by_one(params):
+    for by, blocking in (("group", True), ("image", False), ("published", True)):
+        ingest = params.ingest.model_copy(update={"validation_by": by})
+        chosen = params.model_copy(update={"ingest": ingest})
+        checks = corpus_suite.checks(chosen, _rows("isic2018", 2, "train"))
+        assert {c.blocking for c in checks if c.name.endswith("in one split")} == {blocking}
 
 
 def test_a_passed_check_is_not_repeated_and_a_failed_one_is(params, tmp_path, monkeypatch, capsys):

@@ -7,8 +7,8 @@ image, with the reason where it is rejected) and `nearest.png` (the closest pair
 
 An image is rejected when it is too near to a training image (`memorisation`) or shows the same
 photograph (`copies`). The reference of every metric is the training split, benign and malignant
-images only; the validation split measures how often each rule flags a real image that cannot be a
-copy.
+images only, and all of them for a pool without classes; the validation split measures how often
+each rule flags a real image that cannot be a copy.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def run(params: Params) -> None:
 def examine(corpus: Path, synthetic: Path, settings: Audit) -> tuple[dict[str, Any], pd.DataFrame]:
     """The report of the stage, and one row per synthetic image ordered by image_id."""
     training = _rows(corpus, "train")
-    generated = _rows(synthetic, "train")
+    generated = _pool(synthetic)
     validation = _rows(corpus, "validation")
     function, pixels = features.extractor(settings.features), features.side(settings.features)
 
@@ -172,9 +172,18 @@ def _rows(folder: Path, split: str) -> pd.DataFrame:
     return rows.sort_values("image_id").reset_index(drop=True)
 
 
-def check_classes(labels: pd.Series[str], folder: Path, split: str) -> None:
+def _pool(folder: Path) -> pd.DataFrame:
+    """image_id and label of every synthetic image; the classes are those that were asked for."""
+    rows = table.metadata(folder, _COLUMNS, "train")
+    check_classes(rows["label"], folder, "train", sorted(rows["label"].unique()))
+    return rows.sort_values("image_id").reset_index(drop=True)
+
+
+def check_classes(
+    labels: pd.Series[str], folder: Path, split: str, classes: Sequence[str] = CLASSES
+) -> None:
     """Raise `InputError` when a class has too few images to be compared with itself."""
-    for name in CLASSES:
+    for name in classes:
         count = int((labels == name).sum())
         if count < _MINIMUM:
             raise InputError(
@@ -195,14 +204,14 @@ def _quantiles(ratio: Array) -> dict[str, float]:
 def _fidelity(
     features: Array, generated: pd.DataFrame, points: Array, training: pd.DataFrame
 ) -> dict[str, Any]:
-    """KID per class, and its mean over classes, as pool and corpus differ in class balance."""
+    """KID per class, and its mean over classes, as pool and corpus differ in class balance.
+
+    Images sampled without a class are compared with all training images.
+    """
     classes: dict[str, Any] = {}
-    for name in CLASSES:
-        kid, floor = fidelity.kid(
-            features[(generated["label"] == name).to_numpy()],
-            points[(training["label"] == name).to_numpy()],
-            seed=0,
-        )
+    for name in sorted(generated["label"].unique()):
+        real = points[(training["label"] == name).to_numpy()] if name in CLASSES else points
+        kid, floor = fidelity.kid(features[(generated["label"] == name).to_numpy()], real, seed=0)
         classes[name] = {
             "kid": kid.mean,
             "kid_std": kid.std,

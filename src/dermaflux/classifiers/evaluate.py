@@ -1,8 +1,9 @@
 """Stage `evaluate`: one trained cell on the held-out test split, which is first opened here.
 
 Reads `corpus/` (split test) and `models/classifiers/<cell>/`; writes
-`reports/evaluate/<cell>.json` (per arm figures with bootstrap intervals, and every arm minus real
-from paired resamples and the DeLong test) and `reports/evaluate/<cell>/` with `predictions.csv`
+`reports/evaluate/<cell>.json` (per arm figures with bootstrap intervals, beside them the accuracy
+of always predicting the most frequent class, and every arm minus real from paired resamples and the
+DeLong test) and `reports/evaluate/<cell>/` with `predictions.csv`
 (image_id, label, one probability column per arm; of diagnoses one per arm and class),
 `groups.csv` (one row per arm and group of images), `roc/<arm>.csv` (fpr, tpr),
 `reliability/<arm>.csv` (uncalibrated and calibrated) and `decision/<arm>.csv` (net benefit of
@@ -71,6 +72,7 @@ def run(params: Params, architecture: str, seed: int) -> None:
     result = comparison.compare(scores.labels, members, scores.arms, params.evaluate)
     for arm in arms:
         result[arm] |= _validation(paths.CLASSIFIERS / cell / arm, scores.classes)
+        result[arm]["majority_accuracy"] = multiclass.majority_accuracy(scores.labels)
     result["test"] = _counts(scores)
     groups = subgroups.table(
         scores.rows, scores.labels, members, scores.arms, scores.classes, params.evaluate
@@ -85,7 +87,9 @@ def run(params: Params, architecture: str, seed: int) -> None:
         low, high = figures[f"{headline}_low"], figures[f"{headline}_high"]
         print(
             f"{cell}/{arm}: test {'' if scores.binary else 'macro '}AUC {figures[headline]:.3f} "
-            f"({low:.3f} to {high:.3f}) on {len(scores.rows)} images"
+            f"({low:.3f} to {high:.3f}) on {len(scores.rows)} images, accuracy "
+            f"{figures['accuracy']:.3f} (of the most frequent class "
+            f"{figures['majority_accuracy']:.3f})"
         )
 
 
@@ -115,7 +119,8 @@ def _score(cell: str, arms: Sequence[str], batch: int) -> CellScores:
 
 def _counts(scores: CellScores) -> dict[str, Any]:
     """How many test images there are, and which diagnoses are not part of the figures."""
-    counts: dict[str, Any] = {"images": len(scores.rows)}
+    majority = multiclass.majority_accuracy(scores.labels)
+    counts: dict[str, Any] = {"images": len(scores.rows), "majority_accuracy": majority}
     if scores.binary:
         return {**counts, "malignant": int(scores.labels.sum())}
     every = table.metadata(paths.CORPUS, ["diagnosis"], "test")["diagnosis"]

@@ -28,6 +28,8 @@ def before_decoding(
     `rejections` are the items that were left out so far.
     """
     policy = policies.policy(settings.policy, settings)
+    if policy.validation_by == "published":
+        _validation_part(usable)
     labels: Counter[str | None] = Counter()
     tests = 0
     for item in usable:
@@ -44,6 +46,14 @@ def before_writing(chosen: Selection, rejections: Sequence[Rejection], settings:
     _classes(Counter(chosen.labels[index] for index in kept), rejections)
     tests = sum(chosen.splits[index] == "test" for index in kept)
     _test_part(tests, len(kept), settings)
+
+
+def _validation_part(usable: Sequence[Item]) -> None:
+    if not any(item.record.split == "validation" for item in usable):
+        raise InputError(
+            f"ingest.validation_by is published but none of the {len(usable):,} images is in a "
+            "published validation part; add isic2018 with its validation images, or set it to group"
+        )
 
 
 def _classes(counts: Mapping[str | None, int], rejections: Sequence[Rejection]) -> None:

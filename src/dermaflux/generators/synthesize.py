@@ -27,7 +27,7 @@ from dermaflux.core.files import atomic_folder
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import encode_png
 from dermaflux.generators import registry
-from dermaflux.generators.data.images import captioned
+from dermaflux.generators.data.images import captioned, images_per_class, labelled
 from dermaflux.generators.pool import plan, report, shards
 from dermaflux.generators.pool.plan import PlannedImage, SamplingBatch
 from dermaflux.generators.protocol import Collection, Generator, Models, Sampler
@@ -59,7 +59,7 @@ def run(params: Params) -> None:
     inputs += [paths.BACKBONE] * ("backbone" in generator.needs)
     with runs.start("generator", "synthesize", parameters, inputs) as log:
         synthesize(name, *arguments, log, processes)
-        report.write(paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, [])
+        report.write(paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, [], column=section.column)
         log.outputs(paths.SYNTHETIC)
 
 
@@ -81,9 +81,10 @@ def synthesize(
     generator = registry.generator(name)
     assert isinstance(generator, Generator)
     settings = section.settings(name).model_dump()
+    shares = shares_for(section, corpus)
     sampler = generator.open(models, settings, section.batch)
     prompts = prompts_for(generator, section, corpus, captions)
-    images = plan.plan(section.images, prompts, section.scale, seed)
+    images = plan.plan(section.images, prompts, shares, section.scale, seed)
     groups = sampler.groups([image.condition for image in images])
     pool = plan.shards(groups, section.shard_images, section.batch)
 
@@ -106,12 +107,14 @@ def synthesize(
             with atomic_folder(output) as partial:
                 shards.assemble(pool, saved, partial)
             saved.discard()
-            print(_made(images, output, None if resumed else time.monotonic() - started))
+            counts = Counter(getattr(image.condition, section.column) for image in images)
+            print(_made(images, counts, output, None if resumed else time.monotonic() - started))
 
 
-def _made(images: Sequence[PlannedImage], output: Path, seconds: float | None) -> str:
+def _made(
+    images: Sequence[PlannedImage], counts: Counter[str], output: Path, seconds: float | None
+) -> str:
     """The line that ends the stage; `seconds` is None when an earlier call made a part."""
-    counts = Counter(image.condition.label for image in images)
     classes = ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items()))
     speed = f", {len(images) / seconds:.3g} images/s" if seconds else ""
     side = images[0].condition.scale
@@ -128,7 +131,10 @@ def _key(
         weights=sampler.provenance.weights,
         backbone=sampler.provenance.backbone,
         seed=seed,
-        prompts=[(image.condition.prompt, image.condition.diagnosis) for image in images],
+        prompts=[
+            (image.condition.prompt, image.condition.label, image.condition.diagnosis)
+            for image in images
+        ],
     )
 
 
@@ -146,10 +152,24 @@ def prompts_for(
     generator: Generator, section: Synthesize, corpus: Path, captions: Path
 ) -> PromptBank:
     """The prompts that `synthesize.prompt_source` asks for; the label's where none are needed."""
-    source = section.prompt_source if "captions" in generator.needs else "label"
-    if source == "label":
-        return prompt_bank.label_only()
-    return prompt_bank.from_captions(captioned(corpus, captions), source)
+    reads_captions = "captions" in generator.needs
+    if section.conditions == "none":
+        return prompt_bank.unconditional()
+    if reads_captions and section.prompt_source != "label":
+        rows = captioned(corpus, captions)
+        names = shares_for(section, corpus)
+        return prompt_bank.from_captions(rows, section.prompt_source, section.column, names)
+    if section.conditions == "diagnosis":
+        return prompt_bank.from_labels(labelled(corpus), name_diagnosis=reads_captions)
+    return prompt_bank.label_only()
+
+
+def shares_for(section: Synthesize, corpus: Path) -> dict[str, float]:
+    """Class -> share of the pool that is asked to show it; see `plan.shares`."""
+    if section.conditions == "none":
+        return {prompt_bank.UNCONDITIONAL: 1.0}
+    counts = images_per_class(labelled(corpus), section.column)
+    return plan.shares(section.proportions, counts)
 
 
 def _constants(name: str, sampler: Sampler) -> dict[str, Any]:

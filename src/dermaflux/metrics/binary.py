@@ -66,7 +66,9 @@ def figures(
 ) -> dict[str, Array]:
     """Every headline metric of each resample, arrays (B,); `weights` (B, N).
 
-    A score equal to the threshold counts as malignant. `sensitivity_at_90` is the highest
+    A score equal to the threshold counts as malignant. `f1` is that of the malignant class,
+    `macro_f1` the mean of both classes' and `weighted_f1` their mean weighted by the images of
+    each, as scikit-learn's `f1_score` averages. `sensitivity_at_90` is the highest
     sensitivity of any threshold whose specificity is at least 90 %, `specificity_at_90` the
     reverse; neither is interpolated. Both classes must occur in every resample.
     """
@@ -146,10 +148,13 @@ def _from_sums(sums: Array) -> dict[str, Array]:
     with np.errstate(invalid="ignore"):
         sensitivity, specificity = hits / positives, rejections / negatives
         f1 = 2 * hits / (positives + hits + negatives - rejections)
+        benign_f1 = 2 * rejections / (negatives + rejections + positives - hits)
     return {
         "accuracy": (hits + rejections) / images,
         "balanced_accuracy": (sensitivity + specificity) / 2,
         "f1": f1,
+        "macro_f1": (f1 + benign_f1) / 2,
+        "weighted_f1": (positives * f1 + negatives * benign_f1) / images,
         "sensitivity": sensitivity,
         "specificity": specificity,
         "brier": squares / images,

@@ -23,16 +23,26 @@ def mauc(labels: Array, probability: Array) -> float:
     return float(np.mean([binary.auc(labels == k, probability[:, k]) for k in present]))
 
 
+def majority_accuracy(labels: Array) -> float:
+    """Accuracy of always predicting the most frequent class of these labels, (N,) class numbers."""
+    return float(np.bincount(labels).max() / len(labels))
+
+
 def figures(labels: Array, probability: Array, weights: Array) -> dict[str, Array]:
-    """Metrics (B,): `mauc`, `macro_f1`, `accuracy`, `balanced_accuracy`, `log_loss` and
-    `calibration_error` (of the most probable class); at least two classes must occur.
+    """Metrics (B,): `mauc`, `macro_f1`, `weighted_f1` (by the images of each class), `accuracy`,
+    `balanced_accuracy`, `log_loss` and `calibration_error` (of the most probable class); at least
+    two classes must occur.
     """
     present = np.unique(labels)
     aucs = [binary.bootstrap_auc(labels == k, probability[:, k], weights) for k in present]
     by_class = [class_figures(labels, probability, k, weights) for k in present]
+    of_class = (labels[:, None] == present).astype(float)
+    images = binary.by_chunk(lambda chunk: {"images": chunk @ of_class}, weights)["images"]
+    f1 = np.column_stack([values["f1"] for values in by_class])
     return {
         "mauc": np.mean(aucs, axis=0),
-        "macro_f1": np.mean([values["f1"] for values in by_class], axis=0),
+        "macro_f1": f1.mean(axis=1),
+        "weighted_f1": (images * f1).sum(axis=1) / images.sum(axis=1),
         "balanced_accuracy": np.mean([values["sensitivity"] for values in by_class], axis=0),
         **overall(labels, probability, weights),
     }

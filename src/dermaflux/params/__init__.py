@@ -12,7 +12,13 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dermaflux.errors import quoted
 from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
-from dermaflux.params.choices import RECIPES, generator_name, pretrains
+from dermaflux.params.choices import (
+    GENERATORS,
+    RECIPES,
+    generator_name,
+    generator_schema,
+    pretrains,
+)
 from dermaflux.params.classifiers import (
     ENLARGED,
     LEARNED,
@@ -119,11 +125,14 @@ class Params(Section):
         return [*self.train.architectures, *self.distill.students]
 
     def training(self, architecture: str) -> Train:
-        """The section `train` as it holds for an architecture; students have their own arms."""
+        """The section `train` as it holds for an architecture.
+
+        Students have arms of their own, and no layer decay, which is for pretrained weights.
+        """
         if architecture not in self.distill.students:
             return self.train
         own = self.distill.model_dump(include={"arms", "epochs", "batch"}, exclude_none=True)
-        return self.train.model_copy(update=own)
+        return self.train.model_copy(update={**own, "layer_decay": None})
 
     def arms(self) -> list[Arm]:
         """Every arm of any architecture, each once."""
@@ -139,6 +148,36 @@ class Params(Section):
             return self.n_synthetic
         return int(self.ratio * (self.n_real if n_real is None else n_real) + 0.5)
 
+    def _conditions_possible(self) -> None:
+        """Raise `ValueError` for a pool that the generator cannot make, or nothing can learn."""
+        section, settings = self.synthesize, self.synthesize.settings(self.generator)
+        chosen = (section.conditions, section.proportions)
+        if not settings.samples and chosen != ("malignancy", "balanced"):
+            raise ValueError(
+                f"generator {self.generator!r} samples nothing and takes half of its images from "
+                f"each class, but synthesize has conditions {quoted(section.conditions)} and "
+                f"proportions {quoted(section.proportions)}; set these to malignancy and balanced"
+            )
+        if section.conditions != "none":
+            return
+        if not settings.unconditional:
+            able = [
+                name for name in GENERATORS if generator_schema(name, "Synthesize").unconditional
+            ]
+            others = f", or choose the generator {' or '.join(able)}" if able else ""
+            raise ValueError(
+                f"synthesize.conditions is 'none' but the generator {self.generator!r} samples no "
+                f"image without a class; set conditions to malignancy or diagnosis{others}"
+            )
+        added = self.ratio if self.n_synthetic is None else self.n_synthetic
+        mixed = [arm for arm in self.arms() if arm in MIXED]
+        if mixed and added:
+            raise ValueError(
+                f"synthesize.conditions 'none' gives synthetic images no class but the arm "
+                f"{mixed[0]!r} trains a classifier on them; leave it out, or set conditions to "
+                "malignancy or diagnosis"
+            )
+
     def _prompts_exist(self) -> None:
         """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
         if not self.synthesize.settings(self.generator).samples:
@@ -150,11 +189,11 @@ class Params(Section):
                 "caption.held_out_fraction is 0; raise it or set prompt_source to captions"
             )
         mixed = self.train.labels == "diagnosis" and {*MIXED} & {*self.arms()}
-        if source == "label" and mixed:
+        if source == "label" and mixed and self.synthesize.conditions == "malignancy":
             raise ValueError(
                 "train.labels 'diagnosis' mixes in synthetic images with a diagnosis but "
-                "synthesize.prompt_source 'label' gives them none; set it to captions or leave "
-                "mixture out of train.arms"
+                "synthesize.prompt_source 'label' gives them none; set it to captions, set "
+                "synthesize.conditions to diagnosis, or leave mixture out of train.arms"
             )
 
     def _weights_exist(self) -> None:
@@ -242,6 +281,7 @@ class Params(Section):
         sampling = self.synthesize.settings(self.generator)
         sampling.check_trained(self.finetune.settings(self.generator), self.synthesize.scale)
         self._students_learn()
+        self._conditions_possible()
         self._prompts_exist()
         if self.train.labels == "diagnosis" and self.real_fraction is None:
             raise ValueError(

@@ -95,7 +95,7 @@ class Train(Section):
     architectures: Annotated[list[Name], Field(min_length=1, max_length=100), EachOnce]
     """Names of `models` to train; the DVC matrix runs over these and `seeds`."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), EachOnce]
-    arms: Annotated[list[Arm], Field(min_length=1, max_length=5), EachOnce] = ["real", "mixture"]
+    arms: Annotated[list[Arm], Field(min_length=1, max_length=7), EachOnce] = ["real", "mixture"]
     recipe: Annotated[str, Field(max_length=64)] = "supervised"
     """What a network learns from its images: a name of `choices.RECIPES`."""
     labels: Literal["malignancy", "diagnosis"] = "malignancy"

@@ -165,6 +165,8 @@ class GeneratorSettings(Section):
 
     samples: ClassVar[bool] = True
     """Whether images are sampled; False where they are taken from others."""
+    unconditional: ClassVar[bool] = False
+    """Whether images can be sampled without asking for a class: `synthesize.conditions: none`."""
     less_memory: ClassVar[str] = ""
     """What to change when memory runs out, as an error says it; empty where nothing can be."""
 

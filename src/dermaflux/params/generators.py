@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import Field, create_model
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from dermaflux.errors import quoted
 from dermaflux.params.choices import GENERATORS, generator_schema
 from dermaflux.params.fields import (
     Batch,
+    Class,
     Count,
     CountOrZero,
     EachOnce,
@@ -96,11 +98,51 @@ class FinetuneShared(_GeneratorSections):
     """Steps between two held-out losses, which validation_loss.csv lists."""
 
 
+def _proportions(value: Any) -> Any:
+    """Refuse what is neither a word nor shares of one whole, before the union gives its error."""
+    if isinstance(value, str) and value in ("balanced", "natural"):
+        return value
+    if not isinstance(value, dict) or not value:
+        raise ValueError(
+            f"{quoted(value)} gives no proportions; write balanced, natural, or the share of each "
+            "class such as {nevus: 0.6, melanoma: 0.4}"
+        )
+    for name, share in value.items():
+        if not isinstance(name, str):
+            raise ValueError(f"the class {quoted(name)} is not text; put it in quotes")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise ValueError(
+                f"the share of {quoted(name)} is {quoted(share)} but must be above 0 and at most 1;"
+                " correct it, or leave the class out"
+            )
+    # Not rescaled: a slip in one share would change all the others.
+    if abs(sum(value.values()) - 1) > _ROUNDING:
+        raise ValueError(
+            f"the shares {quoted(value)} add up to {sum(value.values()):.4g}; write shares that add"
+            " up to 1, or natural for those of the training images"
+        )
+    return value
+
+
+_ROUNDING = 0.005  # of shares written with two decimals
+Proportions = Annotated[
+    Literal["balanced", "natural"]
+    | Annotated[dict[Text, Annotated[float, Field(gt=0, le=1)]], Field(max_length=1000)],
+    BeforeValidator(_proportions),
+]
+
+
 class SynthesizeShared(_GeneratorSections):
     """The stage `synthesize`: the synthetic pool."""
 
     images: Annotated[int, Field(ge=2, le=10_000_000, multiple_of=2)] = 600
-    """Size of the synthetic pool, half benign and half malignant."""
+    """Size of the synthetic pool."""
+    conditions: Literal["malignancy", "diagnosis", "none"] = "malignancy"
+    """What each image is asked to show: benign or malignant, a diagnosis of the training split, or
+    nothing, with a generator that can; such images are labelled `indeterminate`."""
+    proportions: Proportions = "balanced"
+    """How many images each class gets: equally many, as many as among training images, or shares
+    that add up to 1, such as `{nevus: 0.6, melanoma: 0.4}`; classes not named get none."""
     scale: Scale = 128
     """Side in pixels of every image."""
     batch: Batch = 16
@@ -109,7 +151,31 @@ class SynthesizeShared(_GeneratorSections):
     """Images per Parquet shard; processes share the work shard by shard."""
     prompt_source: Literal["captions", "held_out", "label"] = "captions"
     """Prompts: `captions` trained with, `held_out` ones of training images, or the paper's
-    label-only sentence."""
+    label-only sentence, which names the diagnosis where that is asked for."""
+
+    @property
+    def column(self) -> Literal["label", "diagnosis"]:
+        """Column of the table whose values are the classes that images are asked to show."""
+        return "diagnosis" if self.conditions == "diagnosis" else "label"
+
+    @model_validator(mode="after")
+    def _proportions_name_classes(self) -> SynthesizeShared:
+        if self.conditions == "none" and self.proportions != "balanced":
+            raise ValueError(
+                f"proportions is {quoted(self.proportions)} but with conditions 'none' no class is "
+                "asked for; set it to balanced, or conditions to diagnosis"
+            )
+        if isinstance(self.proportions, str) or self.conditions != "malignancy":
+            return self
+        for name in self.proportions:
+            if name not in get_args(Class):
+                close = difflib.get_close_matches(name.lower(), get_args(Class), n=1)
+                hint = f"write {close[0]}" if close else "write benign and malignant"
+                raise ValueError(
+                    f"proportions names {quoted(name)}, which is not a class of conditions "
+                    f"'malignancy'; {hint}, or set conditions to diagnosis"
+                )
+        return self
 
 
 def _with_subsections(shared: type[_GeneratorSections], name: str) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermaflux.metrics import binary, calibration
+from dermaflux.metrics import binary, calibration, multiclass
 from dermaflux.statistics import bootstrap
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def _metrics(facts: Facts, rows: pd.DataFrame) -> list[tuple[str, str, str]]:
     for key, name in names.items():
         low, high = bootstrap.interval(values[key][1:], facts.promote.confidence)
         lines.append((name, f"{values[key][0]:.3f}", f"{low:.3f} to {high:.3f}"))
+    majority = multiclass.majority_accuracy(labels)
+    lines.insert(2, ("accuracy of the most frequent class", f"{majority:.3f}", ""))
     temperature = float(facts.config.get("temperature", 1.0))
     calibrated = calibration.apply_temperature(scores, temperature)
     for name, probability in (("uncalibrated", scores), ("calibrated", calibrated)):

@@ -35,6 +35,7 @@ def text(params: Params, report: dict[str, Any]) -> str:
         test_drawn=report.get("test_drawn"),
         seed=params.seed,
         validation_fraction=params.ingest.validation_fraction,
+        validation_by=params.ingest.validation_by,
         minimum_side=params.ingest.minimum_side,
         indeterminate=params.ingest.indeterminate,
     )

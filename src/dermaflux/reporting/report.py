@@ -59,7 +59,7 @@ def _images(params: Params, rejected: set[str]) -> dict[str, Any]:
     synthetic = table.metadata(paths.SYNTHETIC, ["image_id", "label"])
     synthetic = synthetic[~synthetic["image_id"].isin(rejected)]
     grids = {}
-    for label in counts.CLASSES:
+    for label in dict.fromkeys([*counts.CLASSES, *sorted(synthetic["label"].unique())]):
         grids[label] = tuple(
             images.montage(
                 folder, images.sample(rows[rows["label"] == label]["image_id"], count), columns

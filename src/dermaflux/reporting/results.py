@@ -15,6 +15,7 @@ METRICS = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "macro_f1": "Macro F1",
+    "weighted_f1": "Weighted F1",
     "f1": "F1",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",

@@ -55,9 +55,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-"""Parts that datasets publish; the validation split is drawn from the first."""
+"""Parts that most datasets publish; the validation split is drawn from the first. What becomes of a
+published validation part is `ingest.validation_by`."""
 
 
 @dataclass(frozen=True, slots=True)

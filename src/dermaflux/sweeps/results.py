@@ -43,6 +43,8 @@ TITLES = {
     "accuracy": "Accuracy",
     "mauc": "Macro AUC",
     "macro_f1": "Macro F1",
+    "weighted_f1": "Weighted F1",
+    "f1": "F1",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
 }
@@ -179,6 +181,7 @@ def _rows(
                 "ratio": added / params.n_real if params.n_real else math.inf,
                 "generator": params.generator if synthetic else "",
                 "seeds": len(per_seed),
+                "majority_accuracy": per_seed[0].get("majority_accuracy"),
             }
             for metric in TITLES:
                 if all(metric in values for values in per_seed):

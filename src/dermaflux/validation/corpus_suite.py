@@ -52,6 +52,11 @@ def as_published(params: Params) -> bool:
     return params.ingest.policy == "as_published"
 
 
+def splits_leak(params: Params) -> bool:
+    """Whether a published protocol puts images of one lesion on both sides of a split."""
+    return as_published(params) or params.ingest.validation_by == "image"
+
+
 def with_derived_columns(
     corpus: pd.DataFrame, captions: pd.DataFrame, published: bool = False
 ) -> pd.DataFrame:
@@ -172,7 +177,7 @@ def checks(params: Params, corpus: pd.DataFrame) -> list[Check]:
         ),
         among("one caption per image", "captions", (1,), "every image has exactly one caption"),
         *label_balances(params, corpus),
-        *_in_one_split(blocking=not published),
+        *_in_one_split(blocking=not splits_leak(params)),
     ]
 
 

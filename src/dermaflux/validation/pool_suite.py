@@ -23,6 +23,8 @@ from dermaflux.validation.checks import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dermaflux.params import Synthesize
+
 RELEASED = (
     *("image_id", "label", "source", "licence", "split", "sha256", "generator", "weights"),
     *("width", "height", "sampler_settings"),
@@ -33,14 +35,14 @@ PROVENANCE = (*RELEASED, "prompt", "seed", "batch")
 _SINGLE_PRECISION = 1e-4  # guidance is stored in 32 bits
 
 
-def check(frame: pd.DataFrame, images: int, scale: int, sampler: Mapping[str, float] | None) -> int:
+def check(frame: pd.DataFrame, section: Synthesize, sampler: Mapping[str, float] | None) -> int:
     """Check the metadata of a pool; see `checks` for the arguments. Returns how many only warn.
 
     Raises `InputError` naming the first failed check and example rows; loads Great Expectations.
     """
     from dermaflux.validation import validate
 
-    return validate.check("synthetic", with_derived_columns(frame), checks(images, scale, sampler))
+    return validate.check("synthetic", with_derived_columns(frame), checks(section, sampler))
 
 
 def with_derived_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -51,16 +53,18 @@ def with_derived_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def checks(images: int, scale: int, sampler: Mapping[str, float] | None) -> list[Check]:
-    """Checks of a pool of `images` images at `scale` pixels.
+def checks(section: Synthesize, sampler: Mapping[str, float] | None) -> list[Check]:
+    """Checks of a pool that `section` asks for.
 
     `sampler` maps columns to the one value that all rows have, such as steps and guidance; None
     stands for released images, whose prompts, seeds and settings are unknown.
     """
+    scale = section.scale
     if sampler is None:
-        return [*_every_pool(images, scale), *present(RELEASED)]
+        return [*_every_pool(section), *_classes(section), *present(RELEASED)]
     return [
-        *_every_pool(images, scale),
+        *_every_pool(section),
+        *_classes(section),
         *present((*PROVENANCE, *sampler, "side")),
         unique("unique seeds", "seed"),
         among("side", "side", (scale,), f"every image is {scale} pixels square"),
@@ -77,9 +81,36 @@ def checks(images: int, scale: int, sampler: Mapping[str, float] | None) -> list
     ]
 
 
-def _every_pool(images: int, scale: int) -> list[Check]:
+def _classes(section: Synthesize) -> list[Check]:
+    """Checks of what the images were asked to show."""
+    shares = section.proportions
+    if section.conditions == "none":
+        return [among("label vocabulary", "label", ("indeterminate",))]
+    vocabulary = among("label vocabulary", "label", CLASSES)
+    if section.conditions == "diagnosis":
+        named = () if isinstance(shares, str) else tuple(shares)
+        asked = [among("diagnosis vocabulary", "diagnosis", named)] if named else []
+        return [vocabulary, *present(("diagnosis",)), *asked]
+    if shares == "natural":  # those of the corpus, which this gate does not read
+        return [vocabulary]
+    share = 0.5 if isinstance(shares, str) else shares.get("malignant", 0) / sum(shares.values())
+    slack = 0.75 / section.images  # one class may have one image more
+    return [
+        vocabulary,
+        mean_between(
+            "label balance",
+            "malignant",
+            share - slack,
+            share + slack,
+            f"{100 * share:.4g} % of the images are malignant",
+            {"split": "train"},
+        ),
+    ]
+
+
+def _every_pool(section: Synthesize) -> list[Check]:
     """Checks of sampled and of released pools."""
-    slack = 0.5 / images  # one class may have one image more
+    images, scale = section.images, section.scale
     return [
         columns((*table.METADATA, "malignant", "side")),
         Check(
@@ -90,7 +121,6 @@ def _every_pool(images: int, scale: int) -> list[Check]:
         ),
         unique("unique ids", "image_id"),
         unique("unique images", "sha256"),
-        among("label vocabulary", "label", CLASSES),
         among("split vocabulary", "split", ("train",)),
         among("scale consistency", "scale", (scale,)),
         Check(
@@ -98,13 +128,5 @@ def _every_pool(images: int, scale: int) -> list[Check]:
             "all images come from the same weights",
             "ExpectColumnUniqueValueCountToBeBetween",
             {"column": "weights", "min_value": 1, "max_value": 1},
-        ),
-        mean_between(
-            "label balance",
-            "malignant",
-            0.5 - slack,
-            0.5 + slack,
-            "the classes are equally large",
-            {"split": "train"},
         ),
     ]

@@ -34,4 +34,4 @@ def check(params: Params, pool: Path) -> tuple[int, int]:
         columns: tuple[str, ...] = ("steps", "guidance")
         sampler = {name: float(values[name]) for name in columns if name in values}
     frame = table.metadata(pool)
-    return len(frame), pool_suite.check(frame, section.images, section.scale, sampler)
+    return len(frame), pool_suite.check(frame, section, sampler)

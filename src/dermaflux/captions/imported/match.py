@@ -19,7 +19,7 @@ from dermaflux.errors import InputError, quoted
 
 DATASETS = (
     *("mednode", "hiba", "derm12345", "isic2019", "isic2020", "milk10k", "padufes20"),
-    *("kaggle1", "kaggle2", "ddi", "isic2024"),
+    *("kaggle1", "kaggle2", "ddi", "isic2024", "isic2018"),
 )
 """A file with such a name holds captions of that dataset only, in this corpus or not."""
 _FILE_NAMES = {"pad20": "padufes20", "pad": "padufes20", "pad_ufes_20": "padufes20"}

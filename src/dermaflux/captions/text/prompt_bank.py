@@ -1,5 +1,7 @@
 """The class-specific prompt bank: descriptions of training images, reused at generation.
 
+A class is a label or a diagnosis, or nothing where images are sampled unconditionally.
+
 VAP-Diffusion (MICCAI 2025), section 2.3: descriptions are stored per class, and one of the
 requested class is sampled at random; the paper also tests with a bank other than the one trained
 on. Here that is the held-out part: texts that no image is trained with. Reads and writes nothing.
@@ -7,9 +9,9 @@ on. Here that is the held-out part: texts that no image is trained with. Reads a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dermaflux.captions.text.label import label_sentence
 from dermaflux.core.seeds import derived_seed
@@ -30,51 +32,87 @@ def held_out(caption: str, fraction: float) -> bool:
     return derived_seed("held out", caption) < fraction * 2**63
 
 
+By = Literal["label", "diagnosis"]
+"""The column of the table whose values are the classes of a bank."""
+UNCONDITIONAL = "indeterminate"
+"""The one class of a bank that asks for nothing, and the label of the images sampled with it."""
+
+
+class Prompt(NamedTuple):
+    """A prompt, and what is known of the image that it describes."""
+
+    text: str
+    label: str
+    diagnosis: str | None = None
+
+
 @dataclass(frozen=True)
 class PromptBank:
     """Prompts per class, one for each image they describe, so that frequent ones are frequent."""
 
-    prompts: Mapping[str, tuple[str, ...]]
-    diagnoses: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
-    """Of the images that the prompts describe; empty where they describe none."""
+    prompts: Mapping[str, tuple[Prompt, ...]]
 
-    def draw(self, label: str, seed: int, index: int) -> str:
-        """The prompt of image number `index`; it depends on the arguments and the bank alone."""
-        return self.prompts[label][self._index(label, seed, index)]
+    def draw(self, name: str, seed: int, index: int) -> Prompt:
+        """The prompt of image number `index`, of the class `name`.
 
-    def diagnosis(self, label: str, seed: int, index: int) -> str | None:
-        """Diagnosis of the image that the prompt of image number `index` describes, if known."""
-        known = self.diagnoses.get(label)
-        return known[self._index(label, seed, index)] if known else None
-
-    def _index(self, label: str, seed: int, index: int) -> int:
-        return derived_seed(seed, "prompt", index) % len(self.prompts[label])
+        It depends on the arguments and the bank alone. A diagnosis that occurs with both labels
+        gives each as often as the images described have it.
+        """
+        prompts = self.prompts[name]
+        return prompts[derived_seed(seed, "prompt", index) % len(prompts)]
 
 
 def label_only() -> PromptBank:
     """The paper's prompts: one sentence per class (DermaFlux, section 2.2)."""
-    return PromptBank({label: (label_sentence(label),) for label in CLASSES})
+    return PromptBank({label: (Prompt(label_sentence(label), label),) for label in CLASSES})
 
 
-def from_captions(rows: pd.DataFrame, which: Literal["captions", "held_out"]) -> PromptBank:
+def unconditional() -> PromptBank:
+    """The empty prompt, of images that are neither benign nor malignant by request."""
+    return PromptBank({UNCONDITIONAL: (Prompt("", UNCONDITIONAL),)})
+
+
+def from_labels(rows: pd.DataFrame, name_diagnosis: bool) -> PromptBank:
+    """Per diagnosis, the sentence of each training image's label; columns label, diagnosis.
+
+    `name_diagnosis` lets the sentence name the diagnosis as well, for a model that reads it.
+    Images without a diagnosis are left out.
+    """
+    known = rows[rows["diagnosis"].notna()].sort_values("image_id")
+    bank: dict[str, list[Prompt]] = {}
+    for label, diagnosis in zip(known["label"], known["diagnosis"], strict=True):
+        text = label_sentence(label, diagnosis if name_diagnosis else None)
+        bank.setdefault(diagnosis, []).append(Prompt(text, label, diagnosis))
+    return PromptBank({name: tuple(prompts) for name, prompts in bank.items()})
+
+
+def from_captions(
+    rows: pd.DataFrame,
+    which: Literal["captions", "held_out"],
+    by: By = "label",
+    classes: Iterable[str] = CLASSES,
+) -> PromptBank:
     """Prompts from training images: columns image_id, label, diagnosis, caption, flags, held_out.
 
     `captions` are those trained with, `held_out` the others. Flagged captions are left out. Rows
-    may come in any order. Raises `InputError` when a class is left without prompts.
+    may come in any order. Raises `InputError` when one of the `classes` is left without prompts.
     """
     in_part = rows["held_out"].fillna(False).astype(bool) == (which == "held_out")
     rows = rows[in_part & rows["flags"].isna()].sort_values("image_id")
-    bank = {label: tuple(rows.loc[rows["label"] == label, "caption"]) for label in CLASSES}
-    for label, prompts in bank.items():
-        if not prompts:
+    known = rows["diagnosis"].astype(object).where(rows["diagnosis"].notna(), None)
+    rows = rows.assign(diagnosis=known)
+    bank: dict[str, tuple[Prompt, ...]] = {}
+    for name in classes:
+        columns = rows.loc[rows[by] == name, ["caption", "label", "diagnosis"]]
+        bank[name] = tuple(Prompt(*values) for values in columns.itertuples(index=False))
+        if not bank[name]:
             fix = (
                 "raise caption.held_out_fraction or set synthesize.prompt_source to captions"
                 if which == "held_out"
                 else "add such images, or set synthesize.prompt_source to label"
             )
             raise InputError(
-                f"no {label} training image has a caption without flags for prompts from "
+                f"no {name} training image has a caption without flags for prompts from "
                 f"{which!r}; {fix}"
             )
-    known = rows["diagnosis"].astype(object).where(rows["diagnosis"].notna(), None)
-    return PromptBank(bank, {label: tuple(known[rows["label"] == label]) for label in CLASSES})
+    return PromptBank(bank)

@@ -101,6 +101,18 @@ def check_pool(wanted: int, images: int) -> None:
         )
 
 
+def check_pool_classes(wanted: Mapping[str, int], shares: Mapping[str, float], images: int) -> None:
+    """Raise `InputError` when a pool of `images` with these shares of the classes is too small."""
+    for name, count in wanted.items():
+        expected = shares[name] * images
+        if count > expected + 1:  # shares that are no whole numbers of images
+            raise InputError(
+                f"the mixture needs {count:,} synthetic {name} images but of {images:,} planned "
+                f"ones about {expected:,.0f} show that class; lower ratio, raise synthesize.images,"
+                " or change synthesize.conditions and synthesize.proportions"
+            )
+
+
 def draw_real(rows: pd.DataFrame, count: int, seed: int) -> list[str]:
     """image_ids of a balanced sample of the corpus split `train`; raises like `check_real`."""
     check_real(counts(rows, CLASSES), count)

@@ -39,7 +39,10 @@ def state() -> dict[str, Any]:
     ]
     columns = [
         *(f"params.`{name}`" for name in ("architecture", "arm", "n_real", "ratio")),
-        *(f"metrics.`{name}`" for name in ("AUC", "AUC_sd", "seeds", "accuracy")),
+        *(
+            f"metrics.`{name}`"
+            for name in ("AUC", "AUC_sd", "seeds", "accuracy", "majority_accuracy")
+        ),
         "tags.`DVC_EXP_NAME`",
     ]
     return {

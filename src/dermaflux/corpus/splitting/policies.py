@@ -34,6 +34,8 @@ class Policy:
     """Whether images linked to a test image leave training."""
     published_test: bool
     """False: test parts that the paper trains on (DERM12345's) are training images here too."""
+    validation_by: Literal["group", "image", "published"] = "group"
+    """What is drawn for validation, or that published validation parts are taken."""
 
     def label(self, source: Source, label: str) -> str | None:
         """Label of an image in the corpus; None when the image is left out."""
@@ -64,11 +66,16 @@ def policy(name: Name, settings: Ingest) -> Policy:
     """The policy of that name.
 
     Of the parameters, `as_published` uses only the class of indeterminate images, which the paper
-    does not state; with `drop` they stay in the corpus, as its counts require, and unlabelled.
+    does not state; with `drop` they stay in the corpus, as its counts require, and unlabelled; and
+    what is drawn for validation.
     """
     if name == "as_published":
         choice = settings.indeterminate
-        return replace(AS_PUBLISHED, indeterminate="keep" if choice == "drop" else choice)
+        return replace(
+            AS_PUBLISHED,
+            indeterminate="keep" if choice == "drop" else choice,
+            validation_by=settings.validation_by,
+        )
     return Policy(
         "native",
         settings.minimum_side,
@@ -76,4 +83,5 @@ def policy(name: Name, settings: Ingest) -> Policy:
         settings.duplicates,
         leak_guard=True,
         published_test=True,
+        validation_by=settings.validation_by,
     )

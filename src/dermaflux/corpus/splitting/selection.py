@@ -108,7 +108,10 @@ def select(
     if drawn and test_fraction is not None:
         free = [not test for test in held_out]
         held_out = splits.draw("test", ids, free, together, test_fraction, seed, classes, reserve=2)
-    parts = splits.assign(ids, held_out, together, validation_fraction, seed, classes)
+    published_parts = [decoded[index].item.record.split for index in left]
+    parts = _parts(
+        published_parts, ids, held_out, together, policy, validation_fraction, seed, classes
+    )
     split_column: list[str | None] = [None] * len(decoded)
     group_column: list[str | None] = [None] * len(decoded)
     for row, index in enumerate(left):
@@ -116,6 +119,33 @@ def select(
     lost |= {left[row]: reason for row, reason in out.items()}
     leak_rows = splits.leak_rows(ids, parts, leaks)
     return Selection(labels, scales, split_column, group_column, lost, leak_rows, drawn)
+
+
+def _parts(
+    published_parts: Sequence[str],
+    ids: Sequence[str],
+    held_out: Sequence[bool],
+    together: Array,
+    policy: Policy,
+    fraction: float,
+    seed: int,
+    classes: Sequence[str | None],
+) -> list[str]:
+    """The split of each image; what belongs together to a published validation image joins it."""
+    import numpy as np
+
+    if policy.validation_by == "published":
+        chosen = {
+            label
+            for label, split in zip(together.tolist(), published_parts, strict=True)
+            if split == "validation"
+        }
+        return [
+            "test" if test else "validation" if label in chosen else "train"
+            for label, test in zip(together.tolist(), held_out, strict=True)
+        ]
+    groups = np.arange(len(ids)) if policy.validation_by == "image" else together
+    return splits.assign(ids, held_out, groups, fraction, seed, classes)
 
 
 def _one_by_one(
@@ -133,6 +163,12 @@ def _one_by_one(
             what = facts.diagnosis or "this diagnosis"
             reason = f"{what} is neither benign nor malignant; ingest.indeterminate decides"
             lost[index] = ("source", Problem("indeterminate", reason))
+        elif entry.item.record.split == "validation" and policy.validation_by != "published":
+            reason = (
+                "it belongs to the published validation part; set ingest.validation_by to published"
+                " to validate with that"
+            )
+            lost[index] = ("source", Problem("published-validation", reason))
         elif image.shorter < policy.minimum_side:
             reason = (
                 f"{image.width} x {image.height} is below ingest.minimum_side "

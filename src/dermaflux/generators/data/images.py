@@ -96,6 +96,18 @@ def labelled(corpus: Path, split: str = "train") -> pd.DataFrame:
     return rows.assign(flags=None, held_out=False).sort_values("image_id", ignore_index=True)
 
 
+def images_per_class(rows: pd.DataFrame, column: str) -> dict[str, int]:
+    """Class -> benign and malignant images among `rows` (columns label, diagnosis).
+
+    `column` is `label`, whose classes come in the order of `CLASSES`, or `diagnosis`, sorted by
+    name; images without a diagnosis are then of no class.
+    """
+    values = rows.loc[rows["label"].isin(CLASSES), column].dropna()
+    names = CLASSES if column == "label" else sorted(values.unique())
+    counts = values.value_counts()
+    return {str(name): int(counts.get(name, 0)) for name in names}
+
+
 def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFrame:
     """Benign and malignant rows of a split with captions, sorted by image_id.
 

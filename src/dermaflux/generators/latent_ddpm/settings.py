@@ -156,6 +156,7 @@ class Synthesize(GeneratorSettings):
     """Sampling; published: the stochastic sampler of Ho et al. 2020 with all 1000 steps."""
 
     less_memory: ClassVar[str] = "lower synthesize.batch"
+    unconditional: ClassVar[bool] = True
     sampler: SamplerName = "ddpm"
     """`ddpm` (published), `ddim` (Song et al. 2021, deterministic) or `dpm_solver` (DPM-Solver++ of
     order 2, Lu et al. 2022) for `epsilon` and `v`; `euler` for `flow`."""

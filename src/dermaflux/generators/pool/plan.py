@@ -1,4 +1,4 @@
-"""What is sampled, and with what: prompt and seed of every image, shards, batches of one length.
+"""What is sampled, and with what: class, prompt and seed of every image, shards, batches.
 
 Pure. Everything here is a function of its arguments, so any number of processes, and a process that
 continues the work of a killed one, agree on it.
@@ -6,12 +6,15 @@ continues the work of a killed one, agree on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from dermaflux.captions.text.prompt_bank import PromptBank
 from dermaflux.core.seeds import derived_seed
-from dermaflux.core.vocabulary import CLASSES
+from dermaflux.errors import InputError, quoted
 from dermaflux.generators.protocol import Condition
 
 
@@ -47,14 +50,70 @@ class Shard:
     batches: tuple[SamplingBatch, ...]
 
 
-def plan(images: int, bank: PromptBank, scale: int, seed: int) -> list[PlannedImage]:
-    """Classes alternate; seed and prompt of image i depend on (run seed, i) and the bank alone."""
+def shares(
+    proportions: str | Mapping[str, float], available: Mapping[str, int]
+) -> dict[str, float]:
+    """Class -> wanted share of the pool, in the order of `available`; the shares add up to 1.
+
+    `proportions` is `balanced`, `natural` (those of `available`, the training images of each class)
+    or shares by class; classes that these leave out get no image. Raises `InputError` for a class
+    without training images.
+    """
+    if isinstance(proportions, str):
+        _require_images(list(available), available)
+        natural = proportions == "natural"
+        weights = {name: float(images if natural else 1) for name, images in available.items()}
+    else:
+        _require_images(list(proportions), available)
+        weights = {name: proportions[name] for name in available if name in proportions}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def _require_images(names: Sequence[str], available: Mapping[str, int]) -> None:
+    if not names:
+        raise InputError(
+            "synthesize.conditions 'diagnosis' needs training images with a diagnosis but the "
+            "training split holds none; set it to malignancy or add such images"
+        )
+    for name in names:
+        if available.get(name, 0):
+            continue
+        # Of three hundred diagnoses a sentence can name the nearest only.
+        present = [other for other, images in available.items() if images]
+        close = difflib.get_close_matches(name.lower(), present, n=3)
+        fix = f"write {' or '.join(close)}" if close else "leave it out"
+        raise InputError(
+            f"synthesize.proportions asks for the class {quoted(name)} but the training split holds"
+            f" 0 images of it; {fix}, or add such images"
+        )
+
+
+def classes(shares: Mapping[str, float], images: int) -> Iterator[str]:
+    """The class of image 0, 1, ...: at each, the one that lacks most of its share so far.
+
+    Every prefix of a pool has the wanted shares, up to about one image of each class, and a larger
+    pool continues a smaller one; drawn at random, 600 images would miss a share of one half by 12
+    (one standard deviation). Equal shares take turns.
+    """
+    names, wanted = list(shares), np.array(list(shares.values()))
+    given = np.zeros(len(names))
+    for number in range(1, images + 1):
+        chosen = int(np.argmax(number * wanted - given))
+        given[chosen] += 1
+        yield names[chosen]
+
+
+def plan(
+    images: int, bank: PromptBank, shares: Mapping[str, float], scale: int, seed: int
+) -> list[PlannedImage]:
+    """The class of image i depends on (i, shares) alone, its seed and prompt on (run seed, i) and
+    the prompts of its class.
+    """
     planned = []
-    for index in range(images):
-        label = CLASSES[index % len(CLASSES)]
-        prompt = bank.draw(label, seed, index)
-        diagnosis = bank.diagnosis(label, seed, index)
-        condition = Condition(label, prompt, scale, derived_seed(seed, index), diagnosis)
+    for index, name in enumerate(classes(shares, images)):
+        text, label, diagnosis = bank.draw(name, seed, index)
+        condition = Condition(label, text, scale, derived_seed(seed, index), diagnosis)
         planned.append(PlannedImage(index, condition))
     return planned
 

@@ -1,6 +1,6 @@
 """Counts of the synthetic pool and the table of what was left out of it: reports/synthesize/.
 
-Reads labels of the pool; writes counts.json and quarantine.csv.
+Reads labels or diagnoses of the pool; writes counts.json and quarantine.csv.
 """
 
 from __future__ import annotations
@@ -30,10 +30,17 @@ class Refused:
 
 
 def write(
-    pool: Path, folder: Path, refused: Sequence[Refused], counts: dict[str, Any] | None = None
+    pool: Path,
+    folder: Path,
+    refused: Sequence[Refused],
+    counts: dict[str, Any] | None = None,
+    column: str = "label",
 ) -> None:
-    """Write both files; `counts` tell how many images the pool was chosen from."""
-    labels = table.metadata(pool, ["label"])["label"].value_counts().sort_index()
+    """Write both files; `counts` tell how many images the pool was chosen from.
+
+    Images are counted by the value of `column`: `label`, or `diagnosis` where that was asked for.
+    """
+    labels = table.metadata(pool, [column])[column].value_counts().sort_index()
     content = {
         "images": {str(label): int(count) for label, count in labels.items()},
         "quarantined": dict(sorted(Counter(refusal.rule for refusal in refused).items())),
