@@ -144,7 +144,7 @@ def _cells(params: Params, corpus: pd.DataFrame) -> None:
     """Models, real images and synthetic images of `train`."""
     from dermaflux.classifiers.data import diagnoses, subset
     from dermaflux.classifiers.model import network
-    from dermaflux.params import ENLARGED
+    from dermaflux.params import ENLARGED, MIXED
 
     training = corpus[corpus["split"] == "train"]
     section, classes = params.train, CLASSES
@@ -160,7 +160,7 @@ def _cells(params: Params, corpus: pd.DataFrame) -> None:
     if set(ENLARGED) & set(params.arms()):
         total = params.synthetic_wanted(sum(wanted.values()))
         subset.check_pool(total, params.synthesize.images)
-        if "mixture" in section.arms:
+        if set(MIXED) & set(params.arms()):
             added = subset.proportional(total, wanted)
             _check_pool_classes(params, training, added)
 
