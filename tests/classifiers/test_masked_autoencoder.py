@@ -67,6 +67,7 @@ def test_positions_are_the_published_ones_and_never_learn(part: str) -> None:
     expected += [published_position(row, column, width) for row in range(4) for column in range(4)]
     assert fixed[0].numpy() == pytest.approx(np.array(expected), abs=1e-6)
     assert not fixed.requires_grad
+    assert built.config.layer_norm_eps == 1e-6  # timm's; transformers has 1e-12
     token = built.vit.embeddings.cls_token if part == "encoder" else built.decoder.mask_token
     assert 0.01 < float(token.detach().std()) < 0.03  # transformers leaves the decoder's at 0
 
