@@ -232,7 +232,7 @@ def trained(arguments: argparse.Namespace, weight: float, seed: int) -> tuple[Pa
     )  # fmt: skip
     run = TrainingRun(
         section, chosen, FinetuneRuntime(grid_steps=500), seed, arguments.corpus, Path("none"),
-        arguments.backbone, output.with_suffix(".png"), Silent(), join(),
+        arguments.backbone, output.with_name(f"{output.name}.png"), Silent(), join(),
     )  # fmt: skip
     began = time.process_time()
     finetune.finetune("latent_ddpm", run, output)

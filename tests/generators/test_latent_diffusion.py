@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import diffusers
@@ -17,6 +19,7 @@ from dermaflux.generators.latent_ddpm.model import unet, weights
 from dermaflux.generators.latent_ddpm.model.diffusion import DiffusionPath
 from dermaflux.generators.latent_ddpm.model.options import Prediction
 from dermaflux.generators.latent_ddpm.sampling import samplers
+from dermaflux.generators.latent_ddpm.sampling.sample import SamplingSettings, _clean
 from dermaflux.generators.latent_ddpm.training.data import MicroBatch, Order, arrange
 from dermaflux.generators.latent_ddpm.training.objective import Objective
 from dermaflux.generators.latent_ddpm.training.perceptual import PerceptualLoss
@@ -137,6 +140,36 @@ def test_euler_reaches_the_closed_form_for_gaussian_data(steps: int) -> None:
         assert factor == pytest.approx(r, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("guidance", "labels", "outputs", "passes"),
+    [
+        (3.0, [0, 1], [2 + 3 * (0 - 2), 2 + 3 * (1 - 2)], 4),
+        (1.0, [0, 1], [0, 1], 2),
+        (3.0, [2, 2], [2, 2], 2),
+    ],
+)
+def test_guidance_leads_away_from_no_class_and_costs_a_second_pass_only_where_it_acts(
+    guidance: float, labels: list[int], outputs: list[int], passes: int
+) -> None:
+    """A network whose output is the number of the class; 2 is that of no class."""
+    seen: list[int] = []
+
+    def network(latents: Tensor, times: Tensor, class_labels: Tensor) -> Any:
+        seen.append(len(latents))
+        return SimpleNamespace(sample=class_labels.float().view(-1, 1, 1, 1).expand_as(latents))
+
+    model = weights.LatentModel(network, DESCRIPTION, torch.zeros(1), torch.ones(1))
+    chosen = SamplingSettings("euler", 1, guidance, clip_sample_range=3.5)
+    point = torch.zeros(2, 16, 16, 16)
+    clean = _clean(model, chosen, torch.tensor(labels), point, 1000.0)
+    limited = [max(-3.5, min(3.5, -float(value))) for value in outputs]
+    assert clean[:, 0, 0, 0].tolist() == pytest.approx(limited)  # at sigma 1, minus the output
+    assert seen == [passes]
+
+
+DESCRIPTION = weights.Description(
+    SHAPE, DiffusionPath("flow"), "malignancy", ("benign", "malignant"), 128, "x", None, "x"
+)
 SAMPLES = [
     Sample(f"x/{n}", "", ("benign", "malignant")[n % 2], 256, "", ("nevus", None)[n % 2])
     for n in range(6)
@@ -161,9 +194,7 @@ def objective(perceptual: Any = None, processes: Processes = SINGLE, **changes: 
     torch.manual_seed(0)
     settings = UNET.model_copy(update={"min_snr_gamma": None, "perceptual_weight": 0.0} | changes)
     mean, deviation = weights.channel_statistics(lambda: [Latents().draw(SAMPLES, [])])
-    description = weights.Description(
-        SHAPE, DiffusionPath("epsilon"), "malignancy", ("benign", "malignant"), 128, "x", None, "x"
-    )  # fmt: skip
+    description = replace(DESCRIPTION, path=DiffusionPath("epsilon"))
     model = weights.LatentModel(unet.build(SHAPE), description, mean, deviation)
     data = arrange(settings, TrainingImages(SAMPLES, SAMPLES[:2], 0, 0))
     order = Order(len(SAMPLES), settings.batch, settings.micro_batches, 0)
