@@ -241,7 +241,7 @@ def test_an_unconditional_pool_trains_no_classifier(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(settings.Synthesize, "unconditional", True)
     raw = with_value("synthesize.conditions", "none")
-    with pytest.raises(InputError, match="no class but train.arms names 'mixture'.*leave mixture"):
+    with pytest.raises(InputError, match="no class but the arm 'mixture' trains.*leave it out"):
         load.parse(raw)
     for changes in ({"train": {**raw["train"], "arms": ["real", "repeated"]}}, {"ratio": 0}):
         assert load.parse({**raw, **changes}).synthesize.conditions == "none"

@@ -116,7 +116,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.delenv("DVC_ROOT", raising=False)
     shipped = load.load(PARAMETERS).model_dump(by_alias=True)
     quick = {**shipped["evaluate"], "bootstrap_samples": 100}
-    train = {**shipped["train"], "arms": [arm for arm in get_args(Arm) if arm != "no_teacher"]}
+    arms = [arm for arm in get_args(Arm) if arm not in ("no_teacher", "scratch")]
+    train = {**shipped["train"], "arms": arms}
     params = load.parse({**shipped, "evaluate": quick, "train": train})
     rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)
     rows += _rows("kaggle1", "validation", {"benign": 6, "malignant": 6}, 100)

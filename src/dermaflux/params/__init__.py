@@ -268,7 +268,6 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
-        self._weights_exist()
         wanted = 0 if self.real_fraction else self.synthetic_wanted()
         if wanted > self.synthesize.images:
             raise ValueError(
@@ -281,6 +280,7 @@ class Params(Section):
         sampling = self.synthesize.settings(self.generator)
         sampling.check_trained(self.finetune.settings(self.generator), self.synthesize.scale)
         self._students_learn()
+        self._weights_exist()
         self._conditions_possible()
         self._prompts_exist()
         if self.train.labels == "diagnosis" and self.real_fraction is None:
