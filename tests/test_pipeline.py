@@ -53,6 +53,7 @@ STAGES = [
     "synthesize",
     "validate_pool",
     "audit",
+    "pretrain",
     "train@vit-0",
     "evaluate@vit-0",
     "zero_shot",
@@ -164,9 +165,11 @@ def test_a_stage_reads_only_the_parameters_it_lists(
     listed = list(lock.get("params", {}).get("params.yaml", {}))
     reads = (recorder / stage.split("@")[0]).read_text().split()
     assert reads, "the recorder saw nothing"
+    # A cell asks whether its own name is a student's, which no other name in that list changes.
+    names_of_cells = {"distill.students"} if "@" in stage else set()
     unlisted = {
         name
-        for name in reads
+        for name in set(reads) - names_of_cells
         if not name.startswith("runtime.")
         and not any(name == entry or name.startswith(f"{entry}.") for entry in listed)
     }

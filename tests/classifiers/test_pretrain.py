@@ -80,7 +80,7 @@ def test_the_encoder_starts_classifiers_and_scratch_does_without(tmp_path, capsy
     assert opened.keys() == weights.keys()
     assert all(torch.equal(opened[name], weights[name]) for name in weights)
 
-    cell = train._Cell.open(params, "vit", 0, mixture_gate.check)
+    cell = train.Cell.open(params, "vit", 0, mixture_gate.check)
     starts = {arm: cell.start(arm) for arm in params.train.arms}
     assert starts == {"real": paths.PRETRAINED_WEIGHTS, "scratch": None, "random_features": None}
     before = {arm: cell.key(arm) for arm in params.train.arms}

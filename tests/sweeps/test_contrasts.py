@@ -87,6 +87,13 @@ def test_a_mixture_is_compared_with_real_images_and_controls() -> None:
         "synthetic mixture minus whole real",
     ]
     assert [each.against_control for each in compared[:2]] == [False, True]
+    arms = dict.fromkeys(("real", "scratch", "mixture", "no_teacher"), values)
+    added = names("ratios", [experiment("added", parameters(), arms)])
+    assert [name.removeprefix("vit added: ") for name in added if name.startswith("vit")] == [
+        "mixture minus real",
+        "real minus scratch",
+        "mixture minus no_teacher",
+    ]
     alone = experiment("alone", parameters(n_real=0, n_synthetic=90), {"mixture": values})
     assert contrasts.of_grid("ratios", [whole, alone])[-1].first[0] is whole
 

@@ -52,21 +52,26 @@ class Contrast:
 
 
 def of_grid(layout: str, experiments: Sequence[Experiment]) -> list[Contrast]:
-    """The contrasts of a layout: between generators, or with minus without synthetic images."""
+    """The contrasts of a layout: between generators, or with and without what an experiment adds.
+
+    That is synthetic images, pretrained weights or a teacher.
+    """
     if layout == "generators":
         return _between_generators(experiments)
     contrasts = []
     for experiment in experiments:
         for architecture in experiment.params.architectures():
             baseline = _without_synthetic(experiment, architecture, experiments)
+            mixture = (experiment, "mixture")
+            pairs = [("real", "scratch"), ("mixture", "no_teacher")]
             if baseline is not None:
-                mixture = (experiment, "mixture")
                 contrasts.append(Contrast(architecture, mixture, (baseline, "real")))
-                contrasts += [
-                    Contrast(architecture, mixture, (experiment, control))
-                    for control in REPEATING
-                    if (architecture, control) in experiment.metrics
-                ]
+                pairs += [("mixture", control) for control in REPEATING]
+            contrasts += [
+                Contrast(architecture, (experiment, first), (experiment, second))
+                for first, second in pairs
+                if {(architecture, first), (architecture, second)} <= experiment.metrics.keys()
+            ]
     return contrasts
 
 

@@ -152,7 +152,9 @@ def _queue(run: grid.Run, params: Params, raw: dict[str, Any]) -> None:
     """One `dvc exp run --queue` in this process, since starting DVC takes longer than queueing."""
     from dvc.cli import main
 
-    stages = ["evaluate", *(["zero_shot"] if params.zero_shot.run else [])]
+    stages = ["evaluate"]
+    stages += ["evaluate_students"] if params.distill.students else []
+    stages += ["zero_shot"] if params.zero_shot.run else []
     changes = [f"--set-param={value}" for value in grid.command_line(raw, run.overrides)]
     if main(["exp", "run", "--queue", "--quiet", "--name", run.name, *changes, *stages]) != 0:
         raise InputError(
