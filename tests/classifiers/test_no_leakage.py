@@ -17,7 +17,7 @@ from layouts import isic2019, kaggle, save
 from PIL import Image
 
 from dermaflux import paths
-from dermaflux.classifiers.data import training_set
+from dermaflux.classifiers.data import pretraining_set, training_set
 from dermaflux.core import table
 from dermaflux.corpus import ingest
 from dermaflux.generators.data import images as generator_images
@@ -42,8 +42,14 @@ def of_classifiers(*arms: Arm) -> Reader:
     return read
 
 
+def of_pretraining(params: Params) -> set[str]:
+    """Images that a masked autoencoder is trained on."""
+    return set(pretraining_set.choose("real").image_ids)
+
+
 READERS: dict[str, Reader] = {
     "generator": of_the_generator,
+    "pre-training": of_pretraining,
     "teacher": of_classifiers("real", "repeated"),
     "student": of_classifiers("real", "no_teacher"),
 }

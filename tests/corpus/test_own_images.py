@@ -98,7 +98,7 @@ def test_mistakes_in_the_parameters_are_one_sentence(tmp_path: Path) -> None:
         discover(tmp_path, [], [OwnDataset(name="clinic", folder="ours")])
     with pytest.raises(InputError, match="'kaggle2' has the name of a published dataset"):
         discover(tmp_path, [], [OwnDataset(name="kaggle2", folder="kaggle2")])
-    with pytest.raises(InputError, match="known datasets are .*isic2024, clinic"):
+    with pytest.raises(InputError, match="known datasets are .*isic2018, clinic"):
         discover(tmp_path, ["other"], [OwnDataset(name="clinic", folder="kaggle2")])
     with pytest.raises(ValidationError, match="only one of csv and columns"):
         OwnDataset(name="clinic", folder="ours", csv="table.csv")
