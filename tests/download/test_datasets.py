@@ -60,8 +60,8 @@ def test_a_dataset_behind_an_agreement_prints_what_to_do(tmp_path: Path, work: P
 
 
 def test_unknown_names_and_the_phantom_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no dataset 'isic2018'"):
-        datasets.run(["isic2018"], tmp_path)
+    with pytest.raises(InputError, match="no dataset 'isic2017'"):
+        datasets.run(["isic2017"], tmp_path)
     (tmp_path / "phantom.json").write_text("{}")
     with pytest.raises(InputError, match="holds the phantom corpus"):
         datasets.run(["hiba"], tmp_path)
