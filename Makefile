@@ -27,9 +27,10 @@ demo: data ## Run the whole pipeline on the phantom corpus and print what came o
 	dvc repro
 	dermaflux summary
 
-dermae: data ## DerMAE on the phantom corpus: latent diffusion, masked autoencoder, a distilled student
-	dvc exp run --name dermae-$$(date +%Y%m%d-%H%M%S) -S generator=latent_ddpm -S backbone.tiny.flow_steps=1 \
-	  -S train.recipe=mae -S 'train.architectures=[vit_mae]' -S 'train.seeds=[0,1]' \
+dermae: data ## DerMAE on the corpus of make demo: latent diffusion, masked autoencoder, a student
+	dvc exp run --name dermae-$$(date +%Y%m%d-%H%M%S) -S generator=latent_ddpm -S finetune.latent_ddpm.steps=250 \
+	  -S synthesize.images=260 -S train.recipe=mae -S pretrain.epochs=20 -S train.epochs=6 \
+	  -S 'train.architectures=[vit_mae]' -S 'train.seeds=[0,1]' \
 	  -S 'train.arms=[real,mixture,scratch,random_features]' -S train.layer_decay=0.75 \
 	  -S 'distill.students=[resnext]' -S distill.teacher=vit_mae \
 	  -S promote.architecture=resnext -S promote.model_name=lesion-student
