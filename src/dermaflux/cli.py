@@ -39,7 +39,7 @@ _ROOMS = {
         "Great Expectations over corpus and captions; fail on a broken one.",
     ),
     "backbone": ("generators", "Train the tiny FluxPipeline, or pin a diffusers repository."),
-    "finetune": ("generators", "Corpus, captions, backbone -> LoRA in models/generator/."),
+    "finetune": ("generators", "Train the generator on the corpus -> models/generator/."),
     "synthesize": ("generators", "Generator and captions -> synthetic/ shards with provenance."),
     "validate_pool": ("validation", "Great Expectations over synthetic/; fail on a broken one."),
     "audit": ("audit", "Memorisation and fidelity of synthetic/ against the corpus."),

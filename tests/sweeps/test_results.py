@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score
 from test_contrasts import IMAGES, LABELS, experiment, parameters
 
 from dermaflux.params.arms import COLOURS
-from dermaflux.sweeps import curves, results
+from dermaflux.sweeps import arm_rows, curves, results
 from dermaflux.sweeps.grid import Grid, Run
 from dermaflux.sweeps.outcomes import Experiment
 
@@ -106,9 +106,22 @@ def test_zero_shot_rows_are_metrics_of_the_models() -> None:
     assert content["zero_shot"]["best"] == f"vit-{each.params.train.seeds[2]}/mixture"
 
 
+def test_rows_count_the_synthetic_images_that_an_arm_shows() -> None:
+    arms = dict.fromkeys(("real", "repeated", "mixture", "no_teacher", "scratch"), [0.7, 0.8, 0.9])
+    rows = arm_rows.rows(grid("ratios"), [experiment("one", parameters(), arms)], 0.95)
+    shown = {row["arm"]: (row["n_synthetic"], row["ratio"]) for row in rows}
+    assert shown == {
+        "real": (0, 0),
+        "repeated": (0, 1),
+        "mixture": (100, 1),
+        "no_teacher": (100, 1),
+        "scratch": (0, 0),
+    }
+
+
 def test_curves_are_drawn_where_something_varies() -> None:
     titles = {"auc": "ROC-AUC"}
-    rows = results._rows(grid("ratios"), [at(0), at(1)], 0.95)
+    rows = arm_rows.rows(grid("ratios"), [at(0), at(1)], 0.95)
     plot = curves.over_ratio(rows, ["auc"], titles)
     assert plot is not None
     assert plot == curves.over_ratio(rows, ["auc"], titles)
@@ -117,14 +130,14 @@ def test_curves_are_drawn_where_something_varies() -> None:
         assert f">{label}</text>" in text
     assert curves.over_ratio(rows[:6], ["auc"], titles) is None
     alone = at(1, n_real=0, n_synthetic=60)
-    rows = results._rows(grid("ratios"), [at(0), at(1), alone], 0.95)
+    rows = arm_rows.rows(grid("ratios"), [at(0), at(1), alone], 0.95)
     assert math.isinf(max(row["ratio"] for row in rows))
     assert b">60 synthetic alone</text>" in (curves.over_ratio(rows, ["auc"], titles) or b"")
 
 
 def test_curves_over_fractions_have_the_colours_of_the_arms() -> None:
     fractions = [at(1, real_fraction=share, n_synthetic=60) for share in (0.1, 1.0)]
-    rows = results._rows(grid("low_data"), fractions, 0.95)
+    rows = arm_rows.rows(grid("low_data"), fractions, 0.95)
     text = (curves.over_ratio(rows, ["auc"], {"auc": "ROC-AUC"}) or b"").decode()
     used = set(re.findall(r"stroke: (#[0-9a-f]{6})", text))
     assert {COLOURS["real"], COLOURS["mixture"]} <= used

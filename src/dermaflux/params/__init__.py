@@ -10,15 +10,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dermaflux.errors import quoted
+from dermaflux.params import consistency
 from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
-from dermaflux.params.choices import (
-    GENERATORS,
-    RECIPES,
-    generator_name,
-    generator_schema,
-    pretrains,
-)
+from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
     ENLARGED,
     LEARNED,
@@ -148,72 +142,6 @@ class Params(Section):
             return self.n_synthetic
         return int(self.ratio * (self.n_real if n_real is None else n_real) + 0.5)
 
-    def _conditions_possible(self) -> None:
-        """Raise `ValueError` for a pool that the generator cannot make, or nothing can learn."""
-        section, settings = self.synthesize, self.synthesize.settings(self.generator)
-        chosen = (section.conditions, section.proportions)
-        if not settings.samples and chosen != ("malignancy", "balanced"):
-            raise ValueError(
-                f"generator {self.generator!r} samples nothing and takes half of its images from "
-                f"each class, but synthesize has conditions {quoted(section.conditions)} and "
-                f"proportions {quoted(section.proportions)}; set these to malignancy and balanced"
-            )
-        if section.conditions != "none":
-            return
-        if not settings.unconditional:
-            able = [
-                name for name in GENERATORS if generator_schema(name, "Synthesize").unconditional
-            ]
-            others = f", or choose the generator {' or '.join(able)}" if able else ""
-            raise ValueError(
-                f"synthesize.conditions is 'none' but the generator {self.generator!r} samples no "
-                f"image without a class; set conditions to malignancy or diagnosis{others}"
-            )
-        added = self.ratio if self.n_synthetic is None else self.n_synthetic
-        mixed = [arm for arm in self.arms() if arm in MIXED]
-        if mixed and added:
-            raise ValueError(
-                f"synthesize.conditions 'none' gives synthetic images no class but the arm "
-                f"{mixed[0]!r} trains a classifier on them; leave it out, or set conditions to "
-                "malignancy or diagnosis"
-            )
-
-    def _prompts_exist(self) -> None:
-        """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
-        if not self.synthesize.settings(self.generator).samples:
-            return
-        source = self.synthesize.prompt_source
-        if source == "held_out" and not self.caption.held_out_fraction:
-            raise ValueError(
-                "synthesize.prompt_source 'held_out' needs captions that training never sees but "
-                "caption.held_out_fraction is 0; raise it or set prompt_source to captions"
-            )
-        mixed = self.train.labels == "diagnosis" and {*MIXED} & {*self.arms()}
-        if source == "label" and mixed and self.synthesize.conditions == "malignancy":
-            raise ValueError(
-                "train.labels 'diagnosis' mixes in synthetic images with a diagnosis but "
-                "synthesize.prompt_source 'label' gives them none; set it to captions, set "
-                "synthesize.conditions to diagnosis, or leave mixture out of train.arms"
-            )
-
-    def _weights_exist(self) -> None:
-        """Raise `ValueError` where the stage `pretrain` lacks its encoder or will not be run."""
-        if pretrains(self.train.recipe):
-            if self.pretrain.architecture not in self.train.models:
-                raise ValueError(
-                    f"pretrain.architecture {self.pretrain.architecture!r} has no entry in "
-                    f"train.models ({', '.join(sorted(self.train.models))}); name one of them"
-                )
-            return
-        for name in self.architectures():
-            if self.train.models[name].pretrained_here:
-                others = " or ".join(filter(pretrains, RECIPES))
-                raise ValueError(
-                    f"train.models.{name}.weights {quoted(self.train.models[name].weights)} is "
-                    f"what pre-training writes but train.recipe is {self.train.recipe!r}; set it "
-                    f"to {others}, or name other weights"
-                )
-
     def samples(self) -> bool:
         """Whether the generator draws images from a backbone; one that collects images does not."""
         return self.synthesize.settings(self.generator).samples
@@ -241,66 +169,7 @@ class Params(Section):
             paths[f"zero_shot.models.{name}"] = self.zero_shot.models[name]
         return {name: path for name, path in paths.items() if path is not None}
 
-    def _students_learn(self) -> None:
-        """Raise `ValueError` for a student without a model, or without a teacher of its own."""
-        models, trained = self.train.models, self.train.architectures
-        for name in self.distill.students:
-            if name not in models:
-                raise ValueError(
-                    f"the student {name!r} of distill.students has no entry in train.models "
-                    f"({', '.join(sorted(models))}); add one or name one of these"
-                )
-            if name in trained:
-                raise ValueError(
-                    f"{name!r} is in train.architectures and in distill.students, and both would "
-                    "write the same folder; give the student an entry of its own in train.models"
-                )
-        if self.distill.students and self.distill.teacher not in trained:
-            raise ValueError(
-                f"distill.teacher {self.distill.teacher!r} is not one of train.architectures "
-                f"{quoted(trained)}; name one of them"
-            )
-        if self.distill.students and not {"mixture", "real"} & {*self.train.arms}:
-            raise ValueError(
-                f"train.arms {quoted(self.train.arms)} train no teacher for distill.students; add "
-                "mixture or real"
-            )
-
     @model_validator(mode="after")
     def _consistent(self) -> Params:
-        wanted = 0 if self.real_fraction else self.synthetic_wanted()
-        if wanted > self.synthesize.images:
-            raise ValueError(
-                f"ratio {self.ratio:g} x n_real {self.n_real} needs {wanted} "
-                f"synthetic images but synthesize.images is {self.synthesize.images}; lower the "
-                "ratio or raise synthesize.images"
-            )
-        for section in (self.finetune, self.synthesize):
-            section.settings(self.generator).check_chosen()
-        sampling = self.synthesize.settings(self.generator)
-        sampling.check_trained(self.finetune.settings(self.generator), self.synthesize.scale)
-        self._students_learn()
-        self._weights_exist()
-        self._conditions_possible()
-        self._prompts_exist()
-        if self.train.labels == "diagnosis" and self.real_fraction is None:
-            raise ValueError(
-                "train.labels 'diagnosis' has classes too rare for a balanced n_real; set "
-                "real_fraction, such as 0.1"
-            )
-        if (
-            self.train.labels == "malignancy"
-            and self.promote.architecture not in self.architectures()
-        ):
-            raise ValueError(
-                f"promote.architecture {self.promote.architecture!r} is not one of "
-                f"train.architectures {quoted(self.architectures())}; name one of them"
-            )
-        without = [arm for arm in self.arms() if arm not in MIXED]
-        if self.n_real == 0 and self.real_fraction is None and without:
-            raise ValueError(
-                f"n_real 0 leaves the arm {without[0]!r} without images; set train.arms"
-                f"{' and distill.arms' if self.distill.students else ''} to [mixture] and "
-                "n_synthetic to the number wanted"
-            )
+        consistency.check(self)
         return self

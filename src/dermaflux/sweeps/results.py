@@ -18,12 +18,13 @@ import numpy as np
 from dermaflux import paths
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
-from dermaflux.params import ENLARGED, arms
+from dermaflux.params import arms
 from dermaflux.reporting import pages
 from dermaflux.reporting.images import data_uri
 from dermaflux.statistics import seed_means
 from dermaflux.statistics.effects import Effect
 from dermaflux.sweeps import (
+    arm_rows,
     contrasts,
     curves,
     dvc_experiments,
@@ -31,6 +32,7 @@ from dermaflux.sweeps import (
     outcomes,
     published_table,
 )
+from dermaflux.sweeps.arm_rows import TITLES
 from dermaflux.sweeps.contrasts import Contrast, Resampled
 from dermaflux.sweeps.grid import Grid, Published
 from dermaflux.sweeps.outcomes import Experiment
@@ -38,17 +40,6 @@ from dermaflux.sweeps.outcomes import Experiment
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
 
-TITLES = {
-    "auc": "ROC-AUC",
-    "accuracy": "Accuracy",
-    "mauc": "Macro AUC",
-    "macro_f1": "Macro F1",
-    "weighted_f1": "Weighted F1",
-    "f1": "F1",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-}
-"""Metrics of the tables, of those that the experiments have."""
 _QUESTIONS = {
     "generators": "Which generator's images train better classifiers?",
     "synthetic": "Do synthetic images help?",
@@ -110,7 +101,7 @@ def _page(
 ) -> dict[str, Any]:
     """Everything the template and the files beside it show."""
     level = experiments[0].params.evaluate.confidence if experiments else math.nan
-    rows = _rows(definition, experiments, level)
+    rows = arm_rows.rows(definition, experiments, level)
     shown = [metric for metric in TITLES if any(metric in row for row in rows)]
     has_curves = definition.layout in _CURVES
     return {
@@ -159,56 +150,12 @@ def _families(definition: Grid, compared: Sequence[Contrast]) -> list[tuple[str,
     ]
 
 
-def _rows(
-    definition: Grid, experiments: Sequence[Experiment], level: float
-) -> list[dict[str, Any]]:
-    """One row per experiment, architecture and arm: means over seeds with t intervals."""
-    from dermaflux.statistics import effects
-
-    rows = []
-    for experiment in experiments:
-        params = experiment.params
-        for (architecture, arm), per_seed in experiment.metrics.items():
-            added = experiment.n_synthetic if arm in ENLARGED else 0
-            synthetic = added if arm == "mixture" else 0
-            row: dict[str, Any] = {
-                "experiment": experiment.run.name,
-                "architecture": architecture,
-                "arm": arm,
-                "n_real": params.n_real if params.real_fraction is None else None,
-                "real_fraction": params.real_fraction,
-                "n_synthetic": synthetic,
-                "ratio": added / params.n_real if params.n_real else math.inf,
-                "generator": params.generator if synthetic else "",
-                "seeds": len(per_seed),
-                "majority_accuracy": per_seed[0].get("majority_accuracy"),
-            }
-            for metric in TITLES:
-                if all(metric in values for values in per_seed):
-                    values = np.array([float(values[metric]) for values in per_seed])
-                    row[metric] = effects.effect(values, np.empty(0), level)
-            row["published"] = {
-                published.figure: published.value
-                for published in definition.published
-                if not published.over
-                and _matches(published, experiment)
-                and published.architecture == architecture
-                and arm == ("mixture" if experiment.n_synthetic else "real")
-            }
-            rows.append(row)
-    return rows
-
-
-def _matches(published: Published, experiment: Experiment) -> bool:
-    return published.at.items() <= experiment.run.overrides.items()
-
-
 def _states(published: Published, contrast: Contrast) -> bool:
     """Whether a published difference is that of a contrast."""
     (first, _), (second, arm) = contrast.first, contrast.second
     if arm == "mixture" and not published.over.items() <= second.run.overrides.items():
         return False
-    return _matches(published, first) and not contrast.against_control
+    return arm_rows.matches(published, first) and not contrast.against_control
 
 
 def _effects(
@@ -295,7 +242,7 @@ def _write(target: Path, page: dict[str, Any]) -> None:
     environment = pages.environment(Path(__file__).parent)
     environment.filters["uri"] = data_uri
     with atomic_folder(target) as partial:
-        pd.DataFrame(map(_flat, page["rows"])).to_csv(partial / "table.csv", index=False)
+        pd.DataFrame(map(arm_rows.flat, page["rows"])).to_csv(partial / "table.csv", index=False)
         if page["table"]:
             lines = map(published_table.flat, page["table"])
             pd.DataFrame(lines).to_csv(partial / "published.csv", index=False)
@@ -307,13 +254,3 @@ def _write(target: Path, page: dict[str, Any]) -> None:
             (partial / "roc.svg").write_bytes(page["zero_shot"]["roc"])
         text = environment.get_template("results.html").render(**page)
         (partial / "index.html").write_text(text, encoding="utf-8")
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the page as plain values: an interval takes three columns."""
-    flat = {key: value for key, value in row.items() if key not in ("published", *TITLES)}
-    for metric in TITLES:
-        if metric in row:
-            mean = row[metric]
-            flat |= {metric: mean.value, f"{metric}_low": mean.low, f"{metric}_high": mean.high}
-    return flat | {f"published_{metric}": value for metric, value in row["published"].items()}

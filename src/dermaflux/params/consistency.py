@@ -1,0 +1,144 @@
+"""What must hold between the sections of one parameter file. Reads nothing but the parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dermaflux.errors import quoted
+from dermaflux.params.choices import GENERATORS, RECIPES, generator_schema, pretrains
+from dermaflux.params.classifiers import MIXED
+
+if TYPE_CHECKING:
+    from dermaflux.params import Params
+
+
+def check(params: Params) -> None:
+    """Raise `ValueError` for sections that do not fit together."""
+    wanted = 0 if params.real_fraction else params.synthetic_wanted()
+    if wanted > params.synthesize.images:
+        raise ValueError(
+            f"ratio {params.ratio:g} x n_real {params.n_real} needs {wanted} "
+            f"synthetic images but synthesize.images is {params.synthesize.images}; lower the "
+            "ratio or raise synthesize.images"
+        )
+    for section in (params.finetune, params.synthesize):
+        section.settings(params.generator).check_chosen()
+    sampling = params.synthesize.settings(params.generator)
+    sampling.check_trained(params.finetune.settings(params.generator), params.synthesize.scale)
+    _students_learn(params)
+    _weights_exist(params)
+    _conditions_possible(params)
+    _prompts_exist(params)
+    if params.train.labels == "diagnosis" and params.real_fraction is None:
+        raise ValueError(
+            "train.labels 'diagnosis' has classes too rare for a balanced n_real; set "
+            "real_fraction, such as 0.1"
+        )
+    if (
+        params.train.labels == "malignancy"
+        and params.promote.architecture not in params.architectures()
+    ):
+        raise ValueError(
+            f"promote.architecture {params.promote.architecture!r} is not one of "
+            f"train.architectures {quoted(params.architectures())}; name one of them"
+        )
+    without = [arm for arm in params.arms() if arm not in MIXED]
+    if params.n_real == 0 and params.real_fraction is None and without:
+        raise ValueError(
+            f"n_real 0 leaves the arm {without[0]!r} without images; set train.arms"
+            f"{' and distill.arms' if params.distill.students else ''} to [mixture] and "
+            "n_synthetic to the number wanted"
+        )
+
+
+def _students_learn(params: Params) -> None:
+    """Raise `ValueError` for a student without a model, or without a teacher of its own."""
+    models, trained = params.train.models, params.train.architectures
+    for name in params.distill.students:
+        if name not in models:
+            raise ValueError(
+                f"the student {name!r} of distill.students has no entry in train.models "
+                f"({', '.join(sorted(models))}); add one or name one of these"
+            )
+        if name in trained:
+            raise ValueError(
+                f"{name!r} is in train.architectures and in distill.students, and both would "
+                "write the same folder; give the student an entry of its own in train.models"
+            )
+    if params.distill.students and params.distill.teacher not in trained:
+        raise ValueError(
+            f"distill.teacher {params.distill.teacher!r} is not one of train.architectures "
+            f"{quoted(trained)}; name one of them"
+        )
+    if params.distill.students and not {"mixture", "real"} & {*params.train.arms}:
+        raise ValueError(
+            f"train.arms {quoted(params.train.arms)} train no teacher for distill.students; add "
+            "mixture or real"
+        )
+
+
+def _weights_exist(params: Params) -> None:
+    """Raise `ValueError` where the stage `pretrain` lacks its encoder or will not be run."""
+    if pretrains(params.train.recipe):
+        if params.pretrain.architecture not in params.train.models:
+            raise ValueError(
+                f"pretrain.architecture {params.pretrain.architecture!r} has no entry in "
+                f"train.models ({', '.join(sorted(params.train.models))}); name one of them"
+            )
+        return
+    for name in params.architectures():
+        if params.train.models[name].pretrained_here:
+            others = " or ".join(filter(pretrains, RECIPES))
+            raise ValueError(
+                f"train.models.{name}.weights {quoted(params.train.models[name].weights)} is "
+                f"what pre-training writes but train.recipe is {params.train.recipe!r}; set it "
+                f"to {others}, or name other weights"
+            )
+
+
+def _conditions_possible(params: Params) -> None:
+    """Raise `ValueError` for a pool that the generator cannot make, or nothing can learn."""
+    section, settings = params.synthesize, params.synthesize.settings(params.generator)
+    chosen = (section.conditions, section.proportions)
+    if not settings.samples and chosen != ("malignancy", "balanced"):
+        raise ValueError(
+            f"generator {params.generator!r} samples nothing and takes half of its images from "
+            f"each class, but synthesize has conditions {quoted(section.conditions)} and "
+            f"proportions {quoted(section.proportions)}; set these to malignancy and balanced"
+        )
+    if section.conditions != "none":
+        return
+    if not settings.unconditional:
+        able = [name for name in GENERATORS if generator_schema(name, "Synthesize").unconditional]
+        others = f", or choose the generator {' or '.join(able)}" if able else ""
+        raise ValueError(
+            f"synthesize.conditions is 'none' but the generator {params.generator!r} samples no "
+            f"image without a class; set conditions to malignancy or diagnosis{others}"
+        )
+    added = params.ratio if params.n_synthetic is None else params.n_synthetic
+    mixed = [arm for arm in params.arms() if arm in MIXED]
+    if mixed and added:
+        raise ValueError(
+            f"synthesize.conditions 'none' gives synthetic images no class but the arm "
+            f"{mixed[0]!r} trains a classifier on them; leave it out, or set conditions to "
+            "malignancy or diagnosis"
+        )
+
+
+def _prompts_exist(params: Params) -> None:
+    """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
+    if not params.synthesize.settings(params.generator).samples:
+        return
+    source = params.synthesize.prompt_source
+    if source == "held_out" and not params.caption.held_out_fraction:
+        raise ValueError(
+            "synthesize.prompt_source 'held_out' needs captions that training never sees but "
+            "caption.held_out_fraction is 0; raise it or set prompt_source to captions"
+        )
+    mixed = params.train.labels == "diagnosis" and {*MIXED} & {*params.arms()}
+    if source == "label" and mixed and params.synthesize.conditions == "malignancy":
+        raise ValueError(
+            "train.labels 'diagnosis' mixes in synthetic images with a diagnosis but "
+            "synthesize.prompt_source 'label' gives them none; set it to captions, set "
+            "synthesize.conditions to diagnosis, or leave mixture out of train.arms"
+        )

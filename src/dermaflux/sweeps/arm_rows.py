@@ -1,0 +1,77 @@
+"""What each arm of each experiment scored: the rows of a grid's table. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dermaflux.params import ENLARGED, MIXED
+from dermaflux.statistics import effects
+from dermaflux.sweeps.grid import Grid, Published
+from dermaflux.sweeps.outcomes import Experiment
+
+TITLES = {
+    "auc": "ROC-AUC",
+    "accuracy": "Accuracy",
+    "mauc": "Macro AUC",
+    "macro_f1": "Macro F1",
+    "weighted_f1": "Weighted F1",
+    "f1": "F1",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+}
+"""Metrics of the tables, of those that the experiments have."""
+
+
+def rows(definition: Grid, experiments: Sequence[Experiment], level: float) -> list[dict[str, Any]]:
+    """One row per experiment, architecture and arm: means over seeds with t intervals."""
+    found = []
+    for experiment in experiments:
+        params = experiment.params
+        for (architecture, arm), per_seed in experiment.metrics.items():
+            added = experiment.n_synthetic if arm in ENLARGED else 0
+            synthetic = added if arm in MIXED else 0
+            row: dict[str, Any] = {
+                "experiment": experiment.run.name,
+                "architecture": architecture,
+                "arm": arm,
+                "n_real": params.n_real if params.real_fraction is None else None,
+                "real_fraction": params.real_fraction,
+                "n_synthetic": synthetic,
+                "ratio": added / params.n_real if params.n_real else math.inf,
+                "generator": params.generator if synthetic else "",
+                "seeds": len(per_seed),
+                "majority_accuracy": per_seed[0].get("majority_accuracy"),
+            }
+            for metric in TITLES:
+                if all(metric in values for values in per_seed):
+                    values = np.array([float(values[metric]) for values in per_seed])
+                    row[metric] = effects.effect(values, np.empty(0), level)
+            row["published"] = {
+                published.figure: published.value
+                for published in definition.published
+                if not published.over
+                and matches(published, experiment)
+                and published.architecture == architecture
+                and arm == ("mixture" if experiment.n_synthetic else "real")
+            }
+            found.append(row)
+    return found
+
+
+def matches(published: Published, experiment: Experiment) -> bool:
+    """Whether a published figure is of the parameters that an experiment was run with."""
+    return published.at.items() <= experiment.run.overrides.items()
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the page as plain values: an interval takes three columns."""
+    plain = {key: value for key, value in row.items() if key not in ("published", *TITLES)}
+    for metric in TITLES:
+        if metric in row:
+            mean = row[metric]
+            plain |= {metric: mean.value, f"{metric}_low": mean.low, f"{metric}_high": mean.high}
+    return plain | {f"published_{metric}": value for metric, value in row["published"].items()}
