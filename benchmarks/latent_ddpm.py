@@ -8,11 +8,11 @@
 cached latents), and the step of diffusers' `examples/unconditional_image_generation` on tensors in
 memory.
 
-`quality`: trains on balanced training images of an ingested corpus and scores samples by the
-protocol of docs/dermae.md: z-KID (SqueezeNet 1.0 features at 224 px, z-scored on balanced real
-training images, clipped to +-10) against the training and the test split, and class AUC (does a
-logistic probe trained on real images recover the class that was asked for?). Several
-`--perceptual-weight`, `--seeds` and `--samplers` give a row each; train with decoder or AlexNet
+`quality`: trains on balanced training images of an ingested corpus and scores samples: z-KID
+(SqueezeNet 1.0 features at 224 px, z-scored on balanced real training images, clipped to +-10)
+against the training and the test split, and class AUC (does a logistic probe trained on real images
+recover the class that was asked for?). Several `--perceptual-weight`, `--seeds` and `--samplers`
+give a row each; train with decoder or AlexNet
 features, so that the judge is another network. `--pools` scores folders of other generators' pools.
 """
 
@@ -304,6 +304,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("benchmark-latent-ddpm"))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
+    if arguments.what == "quality" and not (arguments.corpus and arguments.features):
+        parser.error("quality needs --corpus and --features")
     result = {"speed": speed, "quality": quality}[arguments.what](arguments)
     if arguments.output:
         write_json(arguments.output, result)

@@ -104,7 +104,7 @@ def _trained(folder: Path) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     network.save_weights(net.state_dict(), folder / "model.safetensors")
     write_json(folder / "config.json", config)
 
@@ -159,6 +159,12 @@ def test_the_table_of_a_trained_classifier(
         *("vit-0/real fp32", "vit-0/real int8"),
     ]
     assert (rows["GFLOP"] == 2 * rows["GMAC"]).all()
+
+    _trained(paths.CLASSIFIERS / "vit-0" / "real")
+    deployment.run(unpromoted, ["efficientnet-0/mixture"], 64, 2, 1)
+    assert "vit-0/real: measured on other weights than are there now" in capsys.readouterr().out
+    rows = pd.read_csv(paths.DEPLOYMENTS / "table.csv")
+    assert set(rows["classifier"]) == {"efficientnet-0/mixture"}
 
 
 def test_ranges_come_from_training_images_of_each_class(unpromoted: Params) -> None:

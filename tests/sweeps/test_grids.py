@@ -91,6 +91,24 @@ def test_a_grid_is_the_product_of_what_varies(
     assert counts == {"real": 3, "mixture": 2, "no_teacher": 2}
     assert {training.epochs for training in taught} == {3}
 
+    # What starts from pre-training, and what such a teacher taught, hangs on what that one saw.
+    base["train"] |= {
+        "recipe": "mae", "architectures": ["vit_mae"], "arms": ["real", "scratch"],
+    }  # fmt: skip
+    base |= {"promote": {**base["promote"], "architecture": "vit_mae"}}
+    base["distill"] |= {"teacher": "vit_mae", "arms": ["real", "no_teacher"]}
+    pretrained = [
+        plan.trainings(params, None)
+        for images in ("real", "both")
+        for params in plan.resolve(
+            base | {"pretrain": {**base["pretrain"], "images": images}}, runs[:1]
+        )
+    ]
+    assert Counter((each.architecture, each.arm) for each in plan.distinct(pretrained)) == {
+        ("vit_mae", "real"): 4, ("vit_mae", "scratch"): 2,
+        ("resnext", "real"): 4, ("resnext", "no_teacher"): 2,
+    }  # fmt: skip  # of two seeds
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),
@@ -106,6 +124,10 @@ def test_a_grid_is_the_product_of_what_varies(
         ("runs: [{vary: {data: ['a b']}}]", "cannot name an experiment"),
         ("runs: [{vary: {ratio: [50]}}]", r"small-ratio-50.*synthesize\.images is 420"),
         ("runs: [{vary: {generator: [released]}}]", r"small-generator-released.*released\.folder"),
+        (
+            "runs: [{name: b, vary: {ratio: [0, 1]}}]\ntable: [{title: A, run: b, cell: vit/real}]",
+            "the block 'b', which varies ratio, .* give each value a block of its own",
+        ),
         ("runs: [{set: {ratoi: 1}}]", "'ratoi'; did you mean 'ratio'"),
         ("runs: [{set: {ratio.x: 1}}]", "'ratio' is a value"),
     ],

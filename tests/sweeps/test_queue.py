@@ -205,6 +205,16 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     assert "<code>made-up-n_synthetic-240</code>" in (folder / "index.html").read_text()
 
 
+def test_no_time_is_estimated_for_half_precision_without_a_gpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load.load(Path(__file__).parents[2] / "params.yaml")
+    params.train.precision = "bf16"
+    monkeypatch.setattr(probe, "rates", lambda *_: pytest.fail("a step was timed"))
+    queue._estimate([params], None)
+    assert "no time is estimated: train.precision is bf16" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("place", "found"),
     [("ignored", False), ("partly in git", False), ("git", True), ("dvc", True), ("inside", True)],

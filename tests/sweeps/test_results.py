@@ -67,6 +67,21 @@ def test_a_published_difference_is_shown_for_its_effect_only(tmp_path: Path) -> 
     assert (mixture["auc_low"] < 0.81).all()
 
 
+def test_each_contrast_stands_under_its_own_question() -> None:
+    arms = {arm: [0.7, 0.8, 0.9] for arm in ("real", "mixture", "repeated", "scratch")}
+    content = page(grid("ratios"), [experiment("demo-1", parameters(), arms)])
+    found = {
+        question: {row["name"] for row in rows} for question, rows in content["families"].items()
+    }
+    assert found == {
+        "Do synthetic images help?": {"demo-1: mixture minus real"},
+        "Do they help more than repeating or augmenting real images?": {
+            "demo-1: mixture minus repeated"
+        },
+        "Do pretrained weights help?": {"demo-1: real minus scratch"},
+    }
+
+
 def test_a_published_difference_of_generators_needs_both_sides() -> None:
     names = ("first", "second", "third")
     experiments = [

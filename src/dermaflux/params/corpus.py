@@ -111,10 +111,10 @@ class Ingest(Section):
     validation_fraction: OpenFraction = 0.15
     """The same for the validation part, of the groups that hold no test image."""
     validation_by: Literal["group", "image", "published"] = "group"
-    """What is drawn for validation: `group`s; single `image`s, as DerMAE drew them, so that images
-    of one lesion fall on both sides; or nothing, where the `published` validation parts are taken,
-    such as the 193 images of ISIC 2018. Otherwise these are left out: training images are then the
-    same whichever is chosen."""
+    """What is drawn for validation: `group`s; single `image`s, as DerMAE seems to have drawn them,
+    so that images of one lesion fall on both sides; or nothing, where the `published` validation
+    parts are taken, such as the 193 images of ISIC 2018. Otherwise these are left out: training
+    images are then the same whichever is chosen."""
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     shard_megabytes: Annotated[float, Field(ge=0.001, le=100_000.0)] = 64.0
 

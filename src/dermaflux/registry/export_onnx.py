@@ -111,8 +111,19 @@ def trained(cell: str, option: str = "") -> Path:
     return folder
 
 
+def check_size(folder: Path) -> None:
+    """Raise `InputError` when the weights of a classifier folder are too large for a file."""
+    size = (folder / "model.safetensors").stat().st_size
+    if size >= _LARGEST:
+        raise InputError(
+            f"{folder} has {size / 1e9:.1f} GB of weights and an ONNX file holds less than "
+            f"{_LARGEST / 1e9:.1f} GB; export a smaller network, such as its student"
+        )
+
+
 def export(folder: Path, name: str, output_hash: str, output: Path) -> tuple[float, int]:
     """Write the classifier of a folder; returns the largest difference and the size in bytes."""
+    check_size(folder)
     model, config = network.load(folder)
     temperature = float(config.get("temperature", 1.0))
     pixels = _test_images(int(config["image_size"]))
@@ -141,12 +152,6 @@ def _graph(
     import onnx
 
     side = int(config["image_size"])
-    size = sum(each.numel() * each.element_size() for each in model.parameters())
-    if size >= _LARGEST:
-        raise InputError(
-            f"{config['name']} has {size / 1e9:.1f} GB of weights and a file of ONNX holds less "
-            f"than {_LARGEST / 1e9:.1f} GB; export a smaller network, such as its student"
-        )
     graph = CalibratedModel(model.cpu().to(memory_format=torch.contiguous_format), config).eval()
     with warnings.catch_warnings():
         # The exporter warns about TinyViT's cache; the comparison decides whether it is right.
@@ -217,4 +222,6 @@ def session(content: bytes, threads: int = 0) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    if threads:  # sessions that are timed in turn must not compete for the cores
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

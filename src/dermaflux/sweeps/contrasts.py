@@ -2,7 +2,8 @@
 
 Pure functions on experiments that were read. A contrast asks one question of one architecture.
 Contrasts with real images (or between two generators) are corrected together for their number,
-those with control arms likewise, metric by metric.
+metric by metric; those with control arms likewise, and those that ask for the gain of pretrained
+weights or of a teacher.
 """
 
 from __future__ import annotations

@@ -101,6 +101,15 @@ class Grid(_Part):
                 if name in block.set_:
                     raise ValueError(f"{name} is in both set and vary; keep one of them")
         blocks = [block.name for block in self.runs]
+        shown = {row.run for row in self.table}
+        for block in self.runs:
+            others = sorted(block.vary.keys() - {"train.labels"})
+            if block.name in shown and others:
+                raise ValueError(
+                    f"the table shows the block {quoted(block.name)}, which varies {others[0]}, "
+                    "and a row shows one experiment for each kind of labels; give each value a "
+                    "block of its own"
+                )
         for row in self.table:
             if bool(row.run) != bool(row.cell) or (row.run and row.run not in blocks):
                 raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from dermaflux.classifiers.data import subset
 from dermaflux.errors import InputError
-from dermaflux.params import ENLARGED, MIXED, Params, load
+from dermaflux.params import ENLARGED, MIXED, UNTRAINED, Params, load
 from dermaflux.sweeps.grid import Run, with_overrides
 
 
@@ -76,11 +76,14 @@ def trainings(params: Params, training_images: int | None) -> list[Training]:
         section = params.training(architecture)
         settings = section.model_dump(exclude={"architectures", "seeds", "arms", "models"})
         model = section.models[architecture].model_dump()
-        # A student depends on what its teacher saw, whatever it sees itself.
+        # Pretrained weights and teachers depend on what they saw, not on what a classifier sees.
+        here = section.models[architecture].pretrained_here
+        started = f"{params.pretrain} {pool}" if here else ""
         taught = ""
         if architecture in params.distill.students:
             teacher = params.train.models[params.distill.teacher]
-            taught = f"{params.distill} {teacher} {params.train.arms} {n_synthetic} {pool}"
+            taught = f"{params.distill} {teacher} {params.pretrain} {params.train.arms} "
+            taught += f"{n_synthetic} {pool}"
         for seed in params.train.seeds:
             for arm in section.arms:
                 # Without synthetic images these arms train on the real images, once each.
@@ -99,6 +102,7 @@ def trainings(params: Params, training_images: int | None) -> list[Training]:
                         n_synthetic if mixed else 0,
                         pool if mixed else "",
                         f"{settings} {model} {params.ingest.policy} "
+                        f"{started if arm not in UNTRAINED else ''} "
                         f"{taught if arm != 'no_teacher' else ''}",
                     )
                 )

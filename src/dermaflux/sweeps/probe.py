@@ -28,7 +28,7 @@ def rates(params: Params, architecture: str) -> tuple[float, float]:
 
     from dermaflux.classifiers.model import network as supervised
 
-    settings = params.train
+    settings = params.training(architecture)
     device = automatic_device()
     config = supervised.configure(settings.models[architecture], settings.image_size)
     network = supervised.build(config).to(device).to(memory_format=torch.channels_last)

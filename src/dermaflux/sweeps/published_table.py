@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from dermaflux.errors import InputError, quoted
 from dermaflux.statistics import effects
 from dermaflux.sweeps.grid import Grid, Labels
 from dermaflux.sweeps.outcomes import Experiment
@@ -21,13 +22,15 @@ FIGURES = {
     "weighted_f1": "weighted F1",
 }
 """Metrics of an experiment that stand beside a published accuracy and F1."""
+QUOTED = "not run: the paper quotes it from another one"
 
 
 def rows(grid: Grid, experiments: Sequence[Experiment], level: float) -> list[dict[str, Any]]:
     """One row per published row and kind of labels, in the order of the table.
 
     `ours` maps `FIGURES` to means over seeds with t intervals at `level`; it is empty, and `state`
-    says why, where no finished experiment has that classifier.
+    says why, where the experiment is not finished. Raises `InputError` for a row whose cell a
+    finished experiment did not train.
     """
     finished = {(each.run.block, each.params.train.labels): each for each in experiments}
     table = []
@@ -39,12 +42,18 @@ def rows(grid: Grid, experiments: Sequence[Experiment], level: float) -> list[di
                 continue
             experiment = finished.get((row.run, labels))
             per_seed = experiment.metrics.get((architecture, arm), []) if experiment else []
+            if experiment and not per_seed:
+                trained = ", ".join(map("/".join, experiment.metrics))
+                raise InputError(
+                    f"the row {quoted(row.title)} has the cell {quoted(row.cell)} but "
+                    f"{experiment.run.name} trained {trained}; correct the cell"
+                )
             table.append(
                 {
                     "title": row.title,
                     "labels": labels,
                     "published": stated,
-                    "state": "finished" if per_seed else "not run" if row.run else "quoted",
+                    "state": "finished" if per_seed else "not run" if row.run else QUOTED,
                     "seeds": len(per_seed),
                     "majority_accuracy": experiment.majority_accuracy if experiment else None,
                     "ours": {
@@ -67,9 +76,7 @@ def line(row: dict[str, Any]) -> str:
         if value is not None
     )
     ours = row["state"]
-    if row["state"] == "quoted":
-        ours = "not run: the paper quotes it from another one"
-    elif row["ours"]:
+    if row["ours"]:
         ours = ", ".join(f"{FIGURES[name]} {mean.value:.3f}" for name, mean in row["ours"].items())
         ours += f" (majority accuracy {row['majority_accuracy']:.3f}, {row['seeds']} seeds)"
     return f"{row['title']}, {row['labels']}: published {stated}; ours {ours}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from dermaflux import paths
 from dermaflux.core import table
+from dermaflux.core.devices import automatic_device
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, one_line, quoted
 from dermaflux.params import Params
@@ -108,6 +109,12 @@ def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | No
     )
     if counts is None and any(params.real_fraction for params in resolved):
         print("real images of real_fraction are not in these counts: there is no corpus/ yet")
+    if resolved[0].train.precision == "bf16" and automatic_device().type == "cpu":
+        print(
+            "no time is estimated: train.precision is bf16, in which one step can take minutes on "
+            "this CPU; run the command on the machine with the GPU that will train"
+        )
+        return
     rates = {}
     for architecture in work:
         params = next(p for p in resolved if architecture in p.architectures())
@@ -116,7 +123,7 @@ def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | No
         print(
             f"  {architecture} ({model}): {trained:,.4g} images/s in training, "
             f"{scored:,.4g} images/s in scoring, measured on this machine at "
-            f"{params.train.image_size} px, batch {params.train.batch}"
+            f"{params.train.image_size} px, batch {params.training(architecture).batch}"
         )
     scope = "and scoring of validation images" if counts else "without validation"
     print(

@@ -44,6 +44,8 @@ _QUESTIONS = {
     "generators": "Which generator's images train better classifiers?",
     "synthetic": "Do synthetic images help?",
     "controls": "Do they help more than repeating or augmenting real images?",
+    "scratch": "Do pretrained weights help?",
+    "no_teacher": "Does the teacher help?",
 }
 _CURVES = ("ratios", "low_data")
 
@@ -116,6 +118,7 @@ def _page(
         "shown": {metric: TITLES[metric] for metric in shown},
         "families": _questions(definition, experiments, groups, level),
         "table": published_table.rows(definition, experiments, level),
+        "figures": published_table.FIGURES,
         "curves": curves.over_ratio(rows, shown[:2], TITLES) if has_curves else None,
         "zero_shot": _zero_shot(experiments, groups),
     }
@@ -144,10 +147,15 @@ def _questions(
 
 def _families(definition: Grid, compared: Sequence[Contrast]) -> list[tuple[str, list[Contrast]]]:
     first = "generators" if definition.layout == "generators" else "synthetic"
-    return [
-        (first, [contrast for contrast in compared if not contrast.against_control]),
-        ("controls", [contrast for contrast in compared if contrast.against_control]),
-    ]
+
+    def question(contrast: Contrast) -> str:
+        arm = contrast.second[1]
+        if arm in _QUESTIONS:
+            return arm
+        return "controls" if contrast.against_control else first
+
+    names = (first, "controls", "scratch", "no_teacher")
+    return [(name, [each for each in compared if question(each) == name]) for name in names]
 
 
 def _states(published: Published, contrast: Contrast) -> bool:

@@ -23,6 +23,7 @@ from dermaflux.core import table
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.files import atomic_folder, read_json, reading, write_json, write_text
 from dermaflux.errors import InputError
+from dermaflux.metrics import multiclass
 from dermaflux.params import Params
 from dermaflux.registry import export_onnx
 from dermaflux.registry.deployment import cost
@@ -44,29 +45,43 @@ def run(
 ) -> None:
     """Export, quantize and measure `<architecture>-<seed>/<arm>` classifiers, and print a table.
 
-    `calibration` is the number of training images that set the ranges of int8. Raises `InputError`
-    before any work when a package, a classifier or a split is missing.
+    `calibration` is the number of training images for int8: half set the ranges, half choose the
+    method. Raises `InputError` before any work when a package, a classifier or a split is missing,
+    or a network is too large for an ONNX file.
     """
     export_onnx.require_packages("deployment")
     if len(set(cells)) < len(cells):
         raise InputError(f"{' '.join(cells)} names a classifier twice; name each once")
     cores = os.cpu_count() or 1
     if threads > cores:
-        raise InputError(f"--threads {threads} is more than the {cores} cores; give at most those")
+        raise InputError(
+            f"--threads {threads} is more than the {cores} cores of this machine; give at most "
+            f"{cores}"
+        )
     folders = {cell: export_onnx.trained(cell) for cell in cells}
+    for folder in folders.values():
+        export_onnx.check_size(folder)
+        _check_calibration(network.read_config(folder)["classes"], calibration)
     for cell, folder in folders.items():
         report = _measure(params, cell, folder, calibration, latency_runs, threads)
         write_json(paths.DEPLOYMENTS / f"{cell.replace('/', '-')}.json", report)
     rows: list[dict[str, Any]] = []
     for path in sorted(paths.DEPLOYMENTS.glob("*.json")):
         with reading(path, _WRITER):
-            rows += _rows(read_json(path, _WRITER))
+            report = read_json(path, _WRITER)
+            if report["output_hash"] == runs.dvc_hash(paths.CLASSIFIERS / report["cell"]):
+                rows += _rows(report)
+            else:
+                print(
+                    f"{report['cell']}: measured on other weights than are there now, left out of "
+                    "the table; name it to measure it again"
+                )
     write_text(paths.DEPLOYMENTS / "table.csv", _table(rows).to_csv(index=False))
     print(_text(row for row in rows if row["classifier"] in cells))
     print(
         f"latency: ONNX Runtime at batch 1 on {cost.processor()}, {threads} thread"
         f"{'s' if threads > 1 else ''}, {latency_runs:,} runs; int8: QDQ, per channel, "
-        f"{calibration:,} training images asked for calibration; all rows: "
+        f"up to {calibration:,} training images for calibration; all rows: "
         f"{paths.DEPLOYMENTS / 'table.csv'}. {DISCLAIMER}"
     )
 
@@ -98,6 +113,7 @@ def _measure(
     latency = cost.latencies(files, side, latency_runs, threads)
     return {
         "cell": cell,
+        "output_hash": runs.dvc_hash(folder),
         "network": config["name"],
         "image_size": side,
         "parameters": computation.parameters,
@@ -107,7 +123,7 @@ def _measure(
         "calibration_images": len(training),
         "calibration_method": method,
         "test_images": len(labels),
-        "majority_accuracy": float(np.bincount(labels).max() / len(labels)),
+        "majority_accuracy": multiclass.majority_accuracy(labels),
         "largest_onnx_difference": gap,
         "int8_minus_fp32": result["differences"]["int8"],
         **{
@@ -126,11 +142,7 @@ def calibration_images(classes: Sequence[str], side: int, count: int) -> Pixels:
 
     N <= count; class after class. Raises `InputError` when there are too few.
     """
-    if count < 2 * len(classes):
-        raise InputError(
-            f"--calibration {count} is less than two images for each of {len(classes)} classes; "
-            f"give at least {2 * len(classes)}"
-        )
+    _check_calibration(classes, count)
     rows = table.metadata(paths.CORPUS, split="train")
     present = subset.counts(rows, classes)
     wanted = {name: min(number, count // len(classes)) for name, number in present.items()}
@@ -142,6 +154,14 @@ def calibration_images(classes: Sequence[str], side: int, count: int) -> Pixels:
         )
     chosen = subset.draw(rows, wanted, 0)
     return np.asarray(samples.load(paths.CORPUS, rows, chosen, "train", side, classes).pixels)
+
+
+def _check_calibration(classes: Sequence[str], count: int) -> None:
+    if count < 2 * len(classes):
+        raise InputError(
+            f"--calibration {count} is less than two images for each of {len(classes)} classes; "
+            f"give at least {2 * len(classes)}"
+        )
 
 
 def _rows(report: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -161,6 +181,8 @@ def _rows(report: dict[str, Any]) -> Iterable[dict[str, Any]]:
             "p95 ms": latency["p95_ms"],
             "threads": latency["threads"],
             "majority accuracy": report["majority_accuracy"],
+            "processor": report["processor"],
+            "calibration images": report["calibration_images"],
         }
         for metric, title in (("accuracy", "accuracy"), ("auc", "AUC"), ("mauc", "macro AUC")):
             if metric in test:
