@@ -80,3 +80,60 @@ def test_intervals_cover_new_seeds_and_new_test_images(seeds: int, spread: float
         alone += seeds_only.low <= 0.01 <= seeds_only.high
     assert 0.925 <= covered / trials <= 0.985
     assert alone / trials < 0.93
+
+
+@pytest.mark.parametrize(
+    ("seeds", "share", "plain", "cautious"),
+    [
+        (3, 0.1, (0.91, 0.935), (0.94, 0.96)),
+        (3, 0.6, (0.935, 0.955), (0.95, 0.975)),
+        (5, 0.2, (0.93, 0.95), (0.94, 0.96)),
+        (5, 0.0, (0.94, 0.96), (0.94, 0.96)),
+    ],
+)
+def test_cautious_degrees_of_freedom_cover_95_of_100_with_few_seeds(
+    seeds: int, share: float, plain: tuple[float, float], cautious: tuple[float, float]
+) -> None:
+    """`share` of the variance is over test images; it is known, as `effect` supposes."""
+    random = np.random.default_rng(2)
+    trials, covered = 5000, np.zeros(2)
+    images = math.sqrt(share)
+    resamples = images * np.array([-1, 1]) / math.sqrt(2)  # with exactly this variance
+    for _ in range(trials):
+        differences = random.normal(0, math.sqrt((1 - share) * seeds), seeds)
+        differences += random.normal(0, images)
+        for choice in (0, 1):
+            found = effects.effect(differences, resamples, 0.95, cautious=bool(choice))
+            covered[choice] += found.low <= 0 <= found.high
+    assert plain[0] <= covered[0] / trials <= plain[1]
+    assert cautious[0] <= covered[1] / trials <= cautious[1]
+
+
+def test_of_resampled_seeds_only_what_two_share_counts_as_test_images() -> None:
+    random = np.random.default_rng(4)
+    differences = random.normal(0, 0.02, 4)
+    resampled = random.normal(0, 0.01, (4, 300)) + random.normal(0, 0.005, 300)
+    over_seeds, over_images = effects.variances(differences, resampled)
+    assert over_seeds == pytest.approx(differences.var(ddof=1) / 4)
+    covariances = np.cov(resampled)[~np.eye(4, dtype=bool)]
+    assert over_images == pytest.approx(covariances.mean())
+    assert effects.variances(differences, resampled - resampled.mean(axis=0))[1] == 0
+    single = effects.variances(differences[:1], resampled[:1])
+    assert math.isnan(single[0])
+    assert single[1] == pytest.approx(resampled[0].var(ddof=1))
+
+
+def test_resampled_seeds_keep_the_level_where_seeds_disagree_on_images() -> None:
+    """As test images they would count twice, and intervals would cover 98 of 100."""
+    random = np.random.default_rng(6)
+    trials, seeds, images, covered = 1500, 5, 50, np.zeros(2)
+    for _ in range(trials):
+        own = random.normal(0, 0.2, (seeds, images))
+        values = own + random.normal(0, 0.02, images) + random.normal(0, 0.02, (seeds, 1))
+        weights = random.multinomial(images, np.full(images, 1 / images), 150) / images
+        each = values @ weights.T
+        for choice, resampled in enumerate((each, each.mean(axis=0))):
+            found = effects.effect(values.mean(axis=1), resampled, 0.95, cautious=True)
+            covered[choice] += found.low <= 0 <= found.high
+    assert 0.935 <= covered[0] / trials <= 0.965
+    assert covered[1] / trials > 0.97
