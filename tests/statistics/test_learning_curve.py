@@ -87,6 +87,10 @@ def test_what_is_no_learning_curve_is_refused(
         learning_curve.fit(sizes, np.array(aucs))
 
 
+def test_a_curve_that_reaches_its_ceiling_is_one() -> None:
+    assert learning_curve.fit(SIZES, np.array([0.98, 0.99, 0.996, 0.998])).asymptote <= 1
+
+
 def test_two_aucs_for_one_size_and_an_auc_that_is_no_number_are_mistakes_of_the_caller() -> None:
     with pytest.raises(ValueError, match="one finite AUC for each size"):
         learning_curve.fit([120, 120, 240, 480], np.array([0.6, 0.6, 0.7, 0.8]))

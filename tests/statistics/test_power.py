@@ -72,6 +72,7 @@ def test_one_seed_fewer_than_needed_does_not_see_the_difference(difference: floa
         return USUAL.detectable(0.02**2 / seeds, 0.008**2, seeds)
 
     assert least(needed.seeds) <= difference < least(needed.seeds - 1)
+    assert seeds_needed(1.0, 0.02**2, 0.008**2, USUAL).seeds == 2  # one has no variance
 
 
 def test_where_test_images_hide_a_difference_their_number_is_named() -> None:
