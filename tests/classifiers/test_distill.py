@@ -201,6 +201,12 @@ def test_what_cannot_be_distilled_is_one_sentence_before_any_image(
     assert "\n" not in str(caught.value)
 
 
+def test_train_leaves_students_to_distill(workspace) -> None:
+    with pytest.raises(InputError, match="`dermaflux distill --architecture resnext --seed 0`"):
+        train.run(parameters(), "resnext", 0, GATE)
+    assert not STUDENT.exists()
+
+
 def stages(folder: Path, students: list[str]) -> dict[str, Any]:
     """Every stage of dvc.yaml as DVC resolves it, with the values of its parameters, by name."""
     from dvc.dependency import ParamsDependency

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from dermaflux.classifiers import pretrain, train
 from dermaflux.classifiers.data import pretraining_set
 from dermaflux.classifiers.model import network
 from dermaflux.classifiers.recipes import registry
-from dermaflux.classifiers.train import loop
+from dermaflux.classifiers.train import loop, optimizer
 from dermaflux.core import table
 from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.core.files import write_json
+from dermaflux.core.hashing import sha256
 from dermaflux.errors import InputError
 from dermaflux.params import load
+from dermaflux.tracking import runs as tracking
 from dermaflux.validation import mixture_gate
 
 
@@ -56,7 +59,18 @@ def test_a_recipe_that_learns_from_labels_leaves_an_empty_folder_without_reading
     assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"False\n"
 
 
-def test_the_encoder_starts_classifiers_and_scratch_does_without(tmp_path, capsys) -> None:
+def training_inputs() -> dict[str, set[str]]:
+    """Arm -> what its training run was given."""
+    client = tracking.connect()
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    logged = client.search_runs(ids, "tags.stage = 'train' and tags.`mlflow.parentRunId` != ''")
+    return {
+        run.data.params["arm"]: {name for name in run.data.tags if name.startswith("input.")}
+        for run in logged
+    }
+
+
+def test_the_encoder_starts_classifiers_and_scratch_does_without(capsys, monkeypatch) -> None:
     params = runs.parameters(
         arms=["real", "scratch", "random_features"], layer_decay=0.75, epochs=1
     )
@@ -88,13 +102,28 @@ def test_the_encoder_starts_classifiers_and_scratch_does_without(tmp_path, capsy
     net = network.build(cell.config, starts["real"])
     assert torch.equal(net.blocks[0].attn.qkv.weight, weights["blocks.0.attn.qkv.weight"])
 
+    without = runs.parameters(arms=params.train.arms, epochs=1).train
+    same = {arm: replace(cell, settings=without).key(arm) for arm in before}
+    assert {arm for arm in before if before[arm] != same[arm]} == {"real"}
+    fit, decays = loop.fit, list[float | None]()
+    monkeypatch.setattr(
+        loop,
+        "fit",
+        lambda *given, **named: decays.append(given[2].layer_decay) or fit(*given, **named),
+    )
     train.run(params, "vit", 0, mixture_gate.check)
+    assert decays == [0.75, None, None]  # random layers learn at the full rate
+    inputs = training_inputs()
+    assert {arm for arm in inputs if "input.models/pretrained" in inputs[arm]} == {"real"}
     configs = {
         arm: json.loads((paths.CLASSIFIERS / "vit-0" / arm / "config.json").read_text())
         for arm in params.train.arms
     }
     started = {arm: config["pretrained"] for arm, config in configs.items()}
     assert started == {"real": True, "scratch": False, "random_features": False}
+    known = {arm: (c.get("start_weights"), c.get("pretraining")) for arm, c in configs.items()}
+    digest = sha256(paths.PRETRAINED_WEIGHTS.read_bytes())
+    assert known == dict.fromkeys(known, (None, None)) | {"real": (digest, report["images"])}
     network.save_weights(
         {**weights, "cls_token": weights["cls_token"] + 1}, paths.PRETRAINED_WEIGHTS
     )
@@ -188,11 +217,11 @@ def test_layer_decay_scales_rates_as_timm_groups_them(monkeypatch) -> None:
     model = params.train.models["vit"]
     deeper = model.model_copy(update={"options": {**model.options, "depth": 3}})
     net = network.build(network.configure(deeper, toy.SIDE))
-    optimizer = loop._optimizer(params.train, net, 0.4)
+    made = optimizer.create(params.train, net, 0.4)
     names = {id(weight): name for name, weight in net.named_parameters()}
     found = {
         names[id(weight)]: (group["lr_scale"], group["weight_decay"])
-        for group in optimizer.param_groups
+        for group in made.param_groups
         for weight in group["params"]
     }
     # Layers from the first: tokens and patches, three blocks, the head.
@@ -213,14 +242,14 @@ def test_layer_decay_scales_rates_as_timm_groups_them(monkeypatch) -> None:
     rates = {}
     running: Any = object.__new__(loop._Training)
     running.optimizer, running.settings, running.model, running.steps = (
-        optimizer,
+        made,
         params.train,
         model,
         5,
     )
     for step in (0, 7):  # of 20 with a warm-up of 5
         running._set_rate(step)
-        rates[step] = [group["lr"] / group["lr_scale"] for group in optimizer.param_groups]
+        rates[step] = [group["lr"] / group["lr_scale"] for group in made.param_groups]
     assert rates[0] == pytest.approx([model.learning_rate / 5] * len(rates[0]))
     assert rates[7] == pytest.approx([rates[7][0]] * len(rates[7]))
     assert 0.9 * model.learning_rate < rates[7][0] < model.learning_rate
