@@ -26,6 +26,7 @@ from dermaflux.classifiers import pretrain, train
 from dermaflux.classifiers.data import pretraining_set
 from dermaflux.classifiers.model import network
 from dermaflux.classifiers.recipes import registry
+from dermaflux.classifiers.recipes.mae import pretraining
 from dermaflux.classifiers.train import loop, optimizer
 from dermaflux.core import table
 from dermaflux.core.checkpoints import Checkpoint
@@ -59,6 +60,16 @@ def test_a_recipe_that_learns_from_labels_leaves_an_empty_folder_without_reading
     assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"False\n"
 
 
+def pretraining_runs() -> list[tuple[dict[str, str], set[str]]]:
+    """Parameters and inputs of every run of the stage."""
+    client = tracking.connect()
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return [
+        (run.data.params, {name for name in run.data.tags if name.startswith("input.")})
+        for run in client.search_runs(ids, "tags.stage = 'pretrain'")
+    ]
+
+
 def training_inputs() -> dict[str, set[str]]:
     """Arm -> what its training run was given."""
     client = tracking.connect()
@@ -78,6 +89,10 @@ def test_the_encoder_starts_classifiers_and_scratch_does_without(capsys, monkeyp
         train.run(params, "vit", 0, mixture_gate.check)
     pretrain.run(params)
     assert "6 steps on 130 real and 59 synthetic images" in capsys.readouterr().out
+    (logged, used), *_ = pretraining_runs()
+    described = {"recipe": "mae", "image_size": "32", "model.name": "vit_tiny_patch16_224"}
+    assert described.items() <= logged.items()
+    assert used == {f"input.{path}" for path in ("corpus", "synthetic", "reports/audit.json")}
     report = json.loads(paths.PRETRAIN_REPORT.read_text())
     assert report["images"] == {"real": 130, "synthetic": 59, "rejected": 1}
     curve = json.loads((paths.PRETRAIN_FIGURES / "curve.json").read_text())
@@ -175,6 +190,53 @@ def test_only_training_images_and_accepted_synthetic_ones_are_learned_from() -> 
 
 
 @pytest.mark.parametrize(
+    ("limit", "benign", "malignant"), [(1, 1, 1), (26, 16, 10), (129, 79, 50), (10**6, 80, 50)]
+)
+def test_the_probe_learns_from_a_share_of_each_class(limit, benign, malignant) -> None:
+    chosen = pretraining_set.labelled(toy.SIDE, limit, 0)
+    assert np.bincount(chosen.labels).tolist() == [benign, malignant]
+    assert chosen.image_ids == sorted(set(chosen.image_ids))
+    largest = pretraining_set.labelled(toy.SIDE, 10**6, 0)
+    assert {*chosen.image_ids} <= {*largest.image_ids}
+
+
+def test_a_corpus_of_one_class_is_refused_before_training(tmp_path, monkeypatch) -> None:
+    rows = [*toy.rows("train", "isic2019", 40, 0, 0), *toy.rows("validation", "isic2019", 9, 9, 1)]
+    table.write(rows, paths.CORPUS, 64)
+    monkeypatch.setattr(pretraining, "fit", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(InputError, match="holds 0 malignant images of 40, and the linear probe"):
+        runs.train(runs.parameters({"images": "real"}), Checkpoint(tmp_path / "saved"))
+
+
+def test_what_is_measured_and_shown_is_spread_over_all_datasets(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pretraining, "_MEASURED", 4)
+    monkeypatch.setattr(pretraining, "_SHOWN", 2)
+    trained = runs.train(runs.parameters({"epochs": 1, "images": "real"}), Checkpoint(tmp_path))
+    validation = np.asarray(trained.validation[1].pixels)
+    assert np.array_equal(np.asarray(trained.held_out._images), validation[[0, 15, 29, 44]])
+    assert np.array_equal(trained.pictures()[[0, 3]], validation[[0, 44]])
+
+
+def test_a_key_depends_on_what_decides_the_weights_and_on_nothing_else(monkeypatch) -> None:
+    images = pretraining_set.choose("real")
+    plain = pretrain.key(runs.parameters(), images)
+    assert pretrain.key(runs.parameters({"probe_images": 7}), images) == plain
+    raw = runs.parameters().model_dump(by_alias=True)
+    raw["evaluate"]["bootstrap_samples"] = 333
+    assert pretrain.key(load.parse(raw), images) == plain
+    assert pretrain.key(runs.parameters({"mask_ratio": 0.5}), images) != plain
+    for name in ("torch", "timm", "transformers"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{name}.__version__", "0.0")
+            assert pretrain.key(runs.parameters(), images) != plain
+    configure = network.configure
+    monkeypatch.setattr(
+        network, "configure", lambda *given: {**configure(*given), "mean": [0.1, 0.2, 0.3]}
+    )
+    assert pretrain.key(runs.parameters(), images) != plain
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"mask_ratio": 0.0}, "pretrain.mask_ratio is 0.0 but should be greater than 0"),
@@ -204,10 +266,14 @@ def test_parameters_that_do_not_go_together_are_refused(changes, message) -> Non
         runs.parameters(**changes)
 
 
-def test_another_model_that_starts_from_the_encoder_must_have_its_sizes() -> None:
+@pytest.mark.parametrize("student", [False, True])
+def test_another_model_that_starts_from_the_encoder_must_have_its_sizes(student) -> None:
     wider = {**runs.STARTED, "options": {**runs.STARTED["options"], "embed_dim": 32}}
     models = {"vit": runs.STARTED, "wider": wider}
-    params = runs.parameters(models=models, architectures=["vit", "wider"])
+    trained = ["vit"] if student else ["vit", "wider"]
+    raw = runs.parameters(models=models, architectures=trained).model_dump(by_alias=True)
+    raw["distill"]["students"] = ["wider"] * student
+    params = load.parse(raw)
     with pytest.raises(InputError, match=r"train.models.wider starts from .* cls_token is"):
         registry.pretraining("mae").check(params)
 

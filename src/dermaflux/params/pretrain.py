@@ -52,7 +52,7 @@ class Pretrain(Section):
     to height of 3:4 to 4:3, half of them mirrored: torchvision's `RandomResizedCrop`."""
     precision: Literal["fp32", "bf16"] = "fp32"
     probe_images: Count = 2000
-    """Labelled training images of the linear probe, at most."""
+    """Labelled training images of the linear probe, about as many, at least one of each class."""
 
     @model_validator(mode="after")
     def _fits(self) -> Pretrain:

@@ -8,6 +8,7 @@ here trains.
 
 from __future__ import annotations
 
+import importlib
 import math
 import textwrap
 from contextlib import closing
@@ -76,6 +77,11 @@ def configure(model: Model, image_size: int, classes: Sequence[str] = CLASSES) -
         "classes": list(classes),
         "threshold": THRESHOLD if binary(classes) else None,
     }
+
+
+def libraries(*names: str) -> list[str]:
+    """The libraries whose arithmetic decides weights, with their versions."""
+    return [f"{name} {importlib.import_module(name).__version__}" for name in names]
 
 
 def binary(classes: Sequence[str]) -> bool:

@@ -175,7 +175,7 @@ class Cell:
             settings=settings,
             seed=self.seed,
             code=self.code(),
-            libraries=_libraries(),
+            libraries=network.libraries("torch", "timm"),
             **self.taught(arm),
         )
 
@@ -291,11 +291,3 @@ def _write_scores(
     pd.DataFrame(names | dict(zip(columns, by_column, strict=True))).to_csv(
         folder / "validation.csv", index=False
     )
-
-
-def _libraries() -> list[str]:
-    """The libraries whose arithmetic decides the weights, with their versions."""
-    import timm
-    import torch
-
-    return [f"torch {torch.__version__}", f"timm {timm.__version__}"]
