@@ -64,11 +64,14 @@ _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
 def _stage(room: str, name: str) -> Callable[[], None]:
     def command() -> None:
+        from dermaflux.params.choices import pretrains
         from dermaflux.params.load import load
 
         params = load()
         accelerate = params.runtime.accelerate
-        if name in _SHARED and accelerate and not launch.launched():
+        # One process says as well as several that a recipe does not pre-train.
+        computes = name in _SHARED and (name != "pretrain" or pretrains(params.train.recipe))
+        if computes and accelerate and not launch.launched():
             sys.exit(launch.launch(accelerate, name))
         importlib.import_module(f"dermaflux.{room}.{name}").run(params)
         if name == "ingest":

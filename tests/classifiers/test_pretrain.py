@@ -257,6 +257,13 @@ def test_bad_parameters_are_refused_before_any_work(changes, message) -> None:
     ("changes", "message"),
     [
         ({"recipe": "supervised"}, "is what pre-training writes but train.recipe is 'supervised'"),
+        (
+            {
+                "recipe": "supervised",
+                "models": {"vit": {**runs.STARTED, "weights": f"./{runs.WEIGHTS}"}},
+            },
+            "is what pre-training writes but train.recipe is 'supervised'",
+        ),
         ({"models": {"vit": runs.ENCODER}, "arms": ["scratch"]}, "'vit' has no pretrained weights"),
         ({"layer_decay": 0.0}, "train.layer_decay is 0.0 but should be greater than 0"),
     ],

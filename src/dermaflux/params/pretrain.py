@@ -62,6 +62,11 @@ class Pretrain(Section):
                 f"{self.decoder_width}; choose heads that do, such as "
                 f"{max(n for n in range(1, self.decoder_heads) if self.decoder_width % n == 0)}"
             )
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} is above epochs {self.epochs}, so training "
+                "would end before its full learning rate; lower it or raise epochs"
+            )
         if self.crop_area[0] <= 0:
             raise ValueError("crop_area starts at 0, a crop without pixels; start it at 0.2")
         return self

@@ -141,7 +141,7 @@ def _curves(
             path = paths.EVALUATIONS / cell.name / kind / f"{arm}.csv"
             if arm in arms and path.is_file():
                 by_arm = curves.setdefault(cell.architecture, {})
-                rows = read_csv(path, "the stage evaluate", _DRAWN[kind])
+                rows = read_csv(path, "`dvc repro`", _DRAWN[kind])
                 by_arm.setdefault(arm, []).append(rows)
     return curves
 
@@ -175,7 +175,7 @@ def _groups(cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
     for cell in cells:
         path = paths.EVALUATIONS / cell.name / "groups.csv"
         if path.is_file():
-            rows = read_csv(path, "the stage evaluate", texts=("group", "note", "arm"))
+            rows = read_csv(path, "`dvc repro`", texts=("group", "note", "arm"))
             rows = rows[rows["arm"].isin(MAIN)]
             by_architecture.setdefault(cell.architecture, []).append(rows)
     tables = {}

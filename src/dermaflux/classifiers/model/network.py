@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from dermaflux.classifiers.data.samples import Images
 
-WRITER = "`dermaflux train` or `dvc pull`"
+WRITER = "`dvc repro`, or `dvc pull`"
 THRESHOLD = 0.5
 """Training sets are balanced, so 0.5 is the equal-prior decision (the paper's accuracy)."""
 _OURS = frozenset(

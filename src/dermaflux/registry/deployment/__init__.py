@@ -23,6 +23,7 @@ from dermaflux.core import table
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.files import atomic_folder, read_json, reading, write_json, write_text
 from dermaflux.errors import InputError
+from dermaflux.metrics import multiclass
 from dermaflux.params import Params
 from dermaflux.registry import export_onnx
 from dermaflux.registry.deployment import cost
@@ -107,7 +108,7 @@ def _measure(
         "calibration_images": len(training),
         "calibration_method": method,
         "test_images": len(labels),
-        "majority_accuracy": float(np.bincount(labels).max() / len(labels)),
+        "majority_accuracy": multiclass.majority_accuracy(labels),
         "largest_onnx_difference": gap,
         "int8_minus_fp32": result["differences"]["int8"],
         **{
