@@ -107,8 +107,14 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         (
             "promote.architecture",
             "dense",
-            "'dense' is neither in train.architectures nor in distill.students; name one of",
+            "promote.architecture 'dense' has no entry in train.models",
         ),
+        (
+            "promote.architecture",
+            "maxvit",
+            "'maxvit' is neither in train.architectures nor in distill.students; name one of",
+        ),
+        ("pretrain.architecture", "dense", "pretrain.architecture 'dense' has no entry in train"),
         ("train.recipe", "distill", "one of supervised, mae; a student is named in distill."),
         ("train.recipe", "mae", "none of ['vit', 'resnext'] starts from it; add a model with"),
         ("train.warmup_epochs", 11, "warmup_epochs 11 is above epochs 10, so training would"),
@@ -216,6 +222,10 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
         (
             {"synthesize.prompt_source": "label", "train.labels": "diagnosis", "real_fraction": 1},
             "'label' gives them none",
+        ),
+        (
+            {"promote.architecture": "dense", "train.labels": "diagnosis", "real_fraction": 1},
+            "promote.architecture 'dense' has no entry in train.models",
         ),
         (
             {"synthesize.conditions": "none"},

@@ -115,7 +115,8 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.05
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Factor on the learning rate from each layer to the one before it, as MAE is fine-tuned (0.75;
-    positions and class token then take no weight decay); null: one rate for all."""
+    positions and class token then take no weight decay); null: one rate for all. Of arms that start
+    from pretrained weights; random layers learn at the full rate."""
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`shuffled` shows each image once an epoch (the draw of n_real is balanced already);

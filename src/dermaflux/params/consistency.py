@@ -26,6 +26,7 @@ def check(params: Params) -> None:
         section.settings(params.generator).check_chosen()
     sampling = params.synthesize.settings(params.generator)
     sampling.check_trained(params.finetune.settings(params.generator), params.synthesize.scale)
+    _named_models_exist(params)
     _students_learn(params)
     _weights_exist(params)
     _conditions_possible(params)
@@ -51,6 +52,20 @@ def check(params: Params) -> None:
             f"{' and distill.arms' if params.distill.students else ''} to [mixture] and "
             "n_synthetic to the number wanted"
         )
+
+
+def _named_models_exist(params: Params) -> None:
+    """Raise `ValueError` for a name that `dvc.yaml` looks up in `train.models` and would not find.
+
+    DVC does so whatever the recipe and the labels, and its own error names neither parameter.
+    """
+    for section in ("pretrain", "promote"):
+        name = getattr(params, section).architecture
+        if name not in params.train.models:
+            raise ValueError(
+                f"{section}.architecture {name!r} has no entry in train.models "
+                f"({', '.join(sorted(params.train.models))}); name one of them"
+            )
 
 
 def _students_learn(params: Params) -> None:
@@ -89,11 +104,6 @@ def _weights_exist(params: Params) -> None:
     """Raise `ValueError` where the stage `pretrain` lacks its encoder, or runs in vain or never."""
     begun = [name for name in params.architectures() if params.train.models[name].pretrained_here]
     if pretrains(params.train.recipe):
-        if params.pretrain.architecture not in params.train.models:
-            raise ValueError(
-                f"pretrain.architecture {params.pretrain.architecture!r} has no entry in "
-                f"train.models ({', '.join(sorted(params.train.models))}); name one of them"
-            )
         if not begun:
             raise ValueError(
                 f"train.recipe {params.train.recipe!r} pre-trains an encoder but none of "
