@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dermaflux.errors import quoted
 from dermaflux.params.choices import GENERATORS, RECIPES, generator_schema, pretrains
 from dermaflux.params.classifiers import MIXED
+from dermaflux.paths import PRETRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     from dermaflux.params import Params
@@ -25,6 +26,7 @@ def check(params: Params) -> None:
         section.settings(params.generator).check_chosen()
     sampling = params.synthesize.settings(params.generator)
     sampling.check_trained(params.finetune.settings(params.generator), params.synthesize.scale)
+    _named_models_exist(params)
     _students_learn(params)
     _weights_exist(params)
     _conditions_possible(params)
@@ -39,8 +41,9 @@ def check(params: Params) -> None:
         and params.promote.architecture not in params.architectures()
     ):
         raise ValueError(
-            f"promote.architecture {params.promote.architecture!r} is not one of "
-            f"train.architectures {quoted(params.architectures())}; name one of them"
+            f"promote.architecture {params.promote.architecture!r} is neither in "
+            "train.architectures nor in distill.students; name one of "
+            f"{quoted(params.architectures())}"
         )
     without = [arm for arm in params.arms() if arm not in MIXED]
     if params.n_real == 0 and params.real_fraction is None and without:
@@ -49,6 +52,20 @@ def check(params: Params) -> None:
             f"{' and distill.arms' if params.distill.students else ''} to [mixture] and "
             "n_synthetic to the number wanted"
         )
+
+
+def _named_models_exist(params: Params) -> None:
+    """Raise `ValueError` for a name that `dvc.yaml` looks up in `train.models` and would not find.
+
+    DVC does so whatever the recipe and the labels, and its own error names neither parameter.
+    """
+    for section in ("pretrain", "promote"):
+        name = getattr(params, section).architecture
+        if name not in params.train.models:
+            raise ValueError(
+                f"{section}.architecture {name!r} has no entry in train.models "
+                f"({', '.join(sorted(params.train.models))}); name one of them"
+            )
 
 
 def _students_learn(params: Params) -> None:
@@ -75,25 +92,32 @@ def _students_learn(params: Params) -> None:
             f"train.arms {quoted(params.train.arms)} train no teacher for distill.students; add "
             "mixture or real"
         )
+    own, warmup = params.distill.epochs, params.train.warmup_epochs
+    if params.distill.students and own is not None and warmup > own:
+        raise ValueError(
+            f"distill.epochs {own} is below train.warmup_epochs {warmup}, so training would end "
+            "before its full learning rate; raise it or lower the other"
+        )
 
 
 def _weights_exist(params: Params) -> None:
-    """Raise `ValueError` where the stage `pretrain` lacks its encoder or will not be run."""
+    """Raise `ValueError` where the stage `pretrain` lacks its encoder, or runs in vain or never."""
+    begun = [name for name in params.architectures() if params.train.models[name].pretrained_here]
     if pretrains(params.train.recipe):
-        if params.pretrain.architecture not in params.train.models:
+        if not begun:
             raise ValueError(
-                f"pretrain.architecture {params.pretrain.architecture!r} has no entry in "
-                f"train.models ({', '.join(sorted(params.train.models))}); name one of them"
+                f"train.recipe {params.train.recipe!r} pre-trains an encoder but none of "
+                f"{quoted(params.architectures())} starts from it; add a model with pretrained: "
+                f"true and weights: {PRETRAINED_WEIGHTS}, or set the recipe to supervised"
             )
         return
-    for name in params.architectures():
-        if params.train.models[name].pretrained_here:
-            others = " or ".join(filter(pretrains, RECIPES))
-            raise ValueError(
-                f"train.models.{name}.weights {quoted(params.train.models[name].weights)} is "
-                f"what pre-training writes but train.recipe is {params.train.recipe!r}; set it "
-                f"to {others}, or name other weights"
-            )
+    for name in begun:
+        others = " or ".join(filter(pretrains, RECIPES))
+        raise ValueError(
+            f"train.models.{name}.weights {quoted(params.train.models[name].weights)} is "
+            f"what pre-training writes but train.recipe is {params.train.recipe!r}; set it "
+            f"to {others}, or name other weights"
+        )
 
 
 def _conditions_possible(params: Params) -> None:

@@ -12,6 +12,7 @@ from dermaflux.classifiers.data.samples import Images
 from dermaflux.classifiers.model import network
 from dermaflux.classifiers.recipes.mae import views
 from dermaflux.classifiers.recipes.mae.views import Steps
+from dermaflux.core.arrays import Array
 from dermaflux.core.distributed import Processes
 from dermaflux.training.prefetch import Prefetched, moved
 from dermaflux.training.protocol import Step
@@ -60,12 +61,12 @@ class Objective:
         indices, pixels, chances, noise = next(self._ahead)
         images = views.crop(network.unit(pixels), chances, self._area)
         output = self._model(pixel_values=network.normalise(images, self._config), noise=noise)
-        share = len(indices) / len(self._steps.at(step)) if self._processes.world > 1 else 1.0
+        share = len(indices) / self._steps.count(step) if self._processes.world > 1 else 1.0
         yield Step(output.loss * share, [self._ids[index] for index in indices], self._ahead.waited)
 
     def work(self, step: int) -> Work:
         """Images and FLOP of an optimiser step, over all processes."""
-        images = len(self._steps.at(step))
+        images = self._steps.count(step)
         return Work(images, flop=images * self._flop)
 
     def close(self) -> None:
@@ -97,7 +98,7 @@ class HeldOut:
         self.noise = views.chances(seed, -1, len(images), patches)[1]
         """(N, patches): what is hidden."""
 
-    def normalised(self, part: slice) -> Tensor:
+    def normalised(self, part: slice | Array) -> Tensor:
         """Images (B, 3, S, S) as the model takes them."""
         pixels = network.read(self._images, part).to(self._model.device)
         return network.normalise(network.unit(pixels), self._config)
