@@ -17,7 +17,7 @@ from dermaflux.core.seeds import generator
 from dermaflux.generators.data.images import Sample, TrainingImages
 from dermaflux.generators.latent_ddpm.model import unet, weights
 from dermaflux.generators.latent_ddpm.model.diffusion import DiffusionPath
-from dermaflux.generators.latent_ddpm.model.options import Prediction
+from dermaflux.generators.latent_ddpm.model.options import Prediction, check_sampler
 from dermaflux.generators.latent_ddpm.sampling import samplers
 from dermaflux.generators.latent_ddpm.sampling.sample import SamplingSettings, _clean
 from dermaflux.generators.latent_ddpm.training.data import MicroBatch, Order, arrange
@@ -116,6 +116,24 @@ def test_all_thousand_steps_of_ddpm_start_in_pure_noise() -> None:
     assert schedule.timesteps.tolist() == list(range(999, -1, -1))
     schedule.set_timesteps(50)
     assert schedule.timesteps[0] == 999
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "error"),
+    [("ddpm", 501, 0.01), ("ddim", 20, 0.1), ("ddim", 500, 0.01), ("dpm_solver", 501, 0.01)],
+)
+def test_samplers_keep_the_deviation_of_gaussian_data(name: Any, steps: int, error: float) -> None:
+    """For x_0 ~ N(0, r^2) the best x_0 at x_t is known, so nothing but the steps is in error."""
+    r, path = 0.5, DiffusionPath("epsilon")
+    check_sampler(name, steps, path.prediction)
+
+    def denoise(latents: Tensor, time: float) -> Tensor:
+        a, s = path.coefficients(torch.tensor([time]))
+        return latents * a * r**2 / (a**2 * r**2 + s**2)
+
+    draw = torch.Generator().manual_seed(5)
+    found = samplers.sample(denoise, path, name, steps, (4, 64, 64), [draw], CPU)
+    assert float(found.std()) == pytest.approx(r, abs=error)
 
 
 @pytest.mark.parametrize("steps", [1, 7, 100])

@@ -198,6 +198,7 @@ def test_weights_refuse_another_autoencoder_sampler_or_damage(
     for changes, message in (
         ({"sampler": "euler"}, "'euler' cannot sample a model .* 'v'; choose ddpm, ddim"),
         ({"steps": 1001}, "steps is 1,001 and the noise schedule has 1,000"),
+        ({"steps": 501}, "steps is 501 and ddim needs a divisor of 1,000; set it to one such as"),
     ):
         with pytest.raises(InputError, match=message):
             GENERATOR.open(models, SETTINGS | changes)
@@ -234,6 +235,11 @@ def test_a_run_that_cannot_work_stops_before_it_begins(here: Workspace, tmp_path
         TRAINER.prepare(here.training_run("latent_ddpm", UNET, processes=two), images)
 
 
+def of_latent_ddpm() -> dict[str, Any]:
+    raw: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    return raw | {"generator": "latent_ddpm"}
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
@@ -242,6 +248,7 @@ def test_a_run_that_cannot_work_stops_before_it_begins(here: Workspace, tmp_path
         ("finetune", "perceptual_weight", 0.1, "perceptual_weight is 0.1 and perceptual_features"),
         ("finetune", "micro_batches", 3, "batch 16 is not a multiple of micro_batches 3"),
         ("finetune", "attention_levels", 4, "attention_levels is 4 and block_out_channels has 3"),
+        ("finetune", "condition", "diagnosis", "is 'malignancy' and .*condition 'diagnosis'; a"),
         ("finetune", "beta_start", 0.5, "beta_start 0.5 is greater than beta_end 0.02"),
         ("finetune", "block_out_channels", [50], "should be a multiple of 32"),
     ],
@@ -249,10 +256,44 @@ def test_a_run_that_cannot_work_stops_before_it_begins(here: Workspace, tmp_path
 def test_parameters_that_contradict_each_other(
     section: str, key: str, value: Any, message: str
 ) -> None:
-    raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text()) | {"generator": "latent_ddpm"}
+    raw = of_latent_ddpm()
     assert load.parse(raw).generator == "latent_ddpm"
     raw[section]["latent_ddpm"][key] = value
     with pytest.raises(InputError, match=message):
+        load.parse(raw)
+
+
+def test_noise_may_not_bury_the_signal_where_a_division_by_it_follows() -> None:
+    """float32 has no number below 1e-45: alpha-bar would be 0, and every sampler's image NaN."""
+    for end, prediction, refused in (
+        (0.2, "epsilon", True), (0.2, "v", True), (0.2, "flow", False), (0.1, "epsilon", False)
+    ):  # fmt: skip
+        settings = UNET.model_copy(update={"beta_end": end, "prediction": prediction})
+        if refused:
+            path = DiffusionPath(prediction, settings.beta_start, end)  # type: ignore[arg-type]
+            assert float(path.alphas_cumprod[-1]) == 0
+            with pytest.raises(ValueError, match="beta_end 0.2 leaves 2e-47 of the signal"):
+                settings.check_chosen()
+        else:
+            settings.check_chosen()
+
+
+def test_a_pool_asks_for_the_classes_that_the_defaults_train() -> None:
+    raw = of_latent_ddpm()
+    del raw["finetune"]["latent_ddpm"]["condition"], raw["synthesize"]["conditions"]
+    assert load.parse(raw).synthesize.conditions == "malignancy"
+    raw["synthesize"] |= {"conditions": "none"}
+    raw["finetune"]["latent_ddpm"]["condition"] = "diagnosis"
+    assert load.parse(raw | {"ratio": 0}).synthesize.conditions == "none"
+
+
+def test_parameters_of_captions_are_none_of_its_own() -> None:
+    raw = of_latent_ddpm()
+    raw["synthesize"]["prompt_source"] = "held_out"
+    raw["caption"]["held_out_fraction"] = 0.0
+    load.parse(raw)
+    raw |= {"train": {**raw["train"], "labels": "diagnosis"}, "real_fraction": 0.5}
+    with pytest.raises(InputError, match="conditions 'malignancy' gives them none; set it to diag"):
         load.parse(raw)
 
 
