@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from dermaflux.generators.data.latents import Latents
 from dermaflux.generators.latent_ddpm.model import autoencoder, weights
 from dermaflux.generators.latent_ddpm.model.diffusion import DiffusionPath
 from dermaflux.generators.latent_ddpm.sampling.generator import GENERATOR
+from dermaflux.generators.latent_ddpm.settings import Finetune
 from dermaflux.generators.latent_ddpm.training import perceptual
-from dermaflux.generators.latent_ddpm.training.trainer import TRAINER
+from dermaflux.generators.latent_ddpm.training.trainer import TRAINER, LatentTraining
 from dermaflux.generators.protocol import Condition, Models
 from dermaflux.params import load
 
@@ -193,7 +195,7 @@ def test_weights_refuse_another_autoencoder_sampler_or_damage(
     folder = draw_unet(here.backbone, tmp_path / "weights", DiffusionPath("v"))
     models = here.models(folder)
     kl(tmp_path / "other" / "vae")
-    with pytest.raises(InputError, match="of 16 channels and .*/vae holds another .* of 4; run"):
+    with pytest.raises(InputError, match=r"the autoencoder \w{12} and '.*/vae' is \w{12}; run the"):
         GENERATOR.open(Models(folder, tmp_path / "other"), SETTINGS)
     for changes, message in (
         ({"sampler": "euler"}, "'euler' cannot sample a model .* 'v'; choose ddpm, ddim"),
@@ -231,8 +233,35 @@ def test_a_run_that_cannot_work_stops_before_it_begins(here: Workspace, tmp_path
             TRAINER.prepare(run, images)
         assert "\n" not in str(caught.value)
     two = dataclasses.replace(here.training_run().processes, world=4)
-    with pytest.raises(InputError, match="micro_batches is 2, which 4 processes cannot share"):
+    with pytest.raises(
+        InputError, match=r"2, which 4 processes cannot share evenly; .* of 4, and batch"
+    ):
         TRAINER.prepare(here.training_run("latent_ddpm", UNET, processes=two), images)
+
+
+def test_a_training_is_another_with_other_perceptual_features(tmp_path: Path) -> None:
+    """A folder counts by what it holds, and only where the loss reads it."""
+    model = SimpleNamespace(description=SimpleNamespace(autoencoder="a"))
+    settings = UNET.model_copy(update={"perceptual_features": str(tmp_path)})
+
+    def identity(loss: object, changed: Finetune = settings) -> object:
+        inputs = SimpleNamespace(model=model, data=SimpleNamespace(samples=[]), perceptual=loss)
+        return LatentTraining(None, changed, inputs).identity["perceptual_features"]  # type: ignore[arg-type]
+
+    found = []
+    for content in ("first", "second"):
+        (tmp_path / "weights").write_text(content)
+        found.append(identity(object()))
+    assert found[0] != found[1]
+    assert identity(None) is None
+    decoder = UNET.model_copy(update={"perceptual_features": "decoder"})
+    assert identity(object(), decoder) == "decoder"
+
+
+def test_the_identity_of_a_hub_autoencoder_names_its_subfolder(tmp_path: Path) -> None:
+    (tmp_path / "pin.json").write_text('{"repository": "org/flux", "revision": "abc"}')
+    for latents, expected in (("org/vae", "org/vae@abc"), ("backbone", "org/flux@abc/vae")):
+        assert autoencoder.reference(latents, "abc", tmp_path).identity == expected
 
 
 def of_latent_ddpm() -> dict[str, Any]:

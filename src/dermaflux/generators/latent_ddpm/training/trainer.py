@@ -152,8 +152,10 @@ class LatentTraining:
 
     def __init__(self, run: TrainingRun, settings: Finetune, inputs: Inputs) -> None:
         self._run, self._settings, self._inputs = run, settings, inputs
+        features = settings.perceptual_features if inputs.perceptual is not None else None
         self.identity: Mapping[str, Json] = {
             "backbone": inputs.model.description.autoencoder,
+            "perceptual_features": features and perceptual.identity(features),
             # `finetune` keys its checkpoint by images and labels; these decide classes as well.
             "diagnoses": rank(*(sample.diagnosis for sample in inputs.data.samples)).hex(),
         }
