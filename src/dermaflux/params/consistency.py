@@ -24,8 +24,8 @@ def check(params: Params) -> None:
         )
     for section in (params.finetune, params.synthesize):
         section.settings(params.generator).check_chosen()
-    sampling = params.synthesize.settings(params.generator)
-    sampling.check_trained(params.finetune.settings(params.generator), params.synthesize.scale)
+    pool, trained = params.synthesize, params.finetune.settings(params.generator)
+    pool.settings(params.generator).check_trained(trained, pool.scale, pool.conditions)
     _named_models_exist(params)
     _students_learn(params)
     _weights_exist(params)
@@ -151,18 +151,21 @@ def _conditions_possible(params: Params) -> None:
 
 def _prompts_exist(params: Params) -> None:
     """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
-    if not params.synthesize.settings(params.generator).samples:
+    section, settings = params.synthesize, params.synthesize.settings(params.generator)
+    if not settings.samples:
         return
-    source = params.synthesize.prompt_source
-    if source == "held_out" and not params.caption.held_out_fraction:
+    source, captions = section.prompt_source, settings.reads_captions
+    if captions and source == "held_out" and not params.caption.held_out_fraction:
         raise ValueError(
             "synthesize.prompt_source 'held_out' needs captions that training never sees but "
             "caption.held_out_fraction is 0; raise it or set prompt_source to captions"
         )
     mixed = params.train.labels == "diagnosis" and {*MIXED} & {*params.arms()}
-    if source == "label" and mixed and params.synthesize.conditions == "malignancy":
+    if mixed and section.conditions == "malignancy" and (source == "label" or not captions):
+        without = "prompt_source 'label'" if captions else "conditions 'malignancy'"
+        fix = "set it to captions, set synthesize.conditions" if captions else "set it"
         raise ValueError(
             "train.labels 'diagnosis' mixes in synthetic images with a diagnosis but "
-            "synthesize.prompt_source 'label' gives them none; set it to captions, set "
-            "synthesize.conditions to diagnosis, or leave mixture out of train.arms"
+            f"synthesize.{without} gives them none; {fix} to diagnosis, or leave mixture out of "
+            "train.arms"
         )
