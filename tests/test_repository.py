@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 from ruamel.yaml import YAML
+
+from dermaflux.params import load
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -46,6 +50,22 @@ def recipe(target: str) -> list[str]:
     start = next(i for i, line in enumerate(lines) if line.startswith(f"{target}:")) + 1
     end = next(i for i in range(start, len(lines)) if not lines[i].startswith("\t"))
     return [line.strip() for line in lines[start:end]]
+
+
+def test_the_overrides_of_make_dermae_fit_the_shipped_parameters() -> None:
+    raw = load.read(ROOT / "params.yaml")
+    words = shlex.split("".join(line.removesuffix("\\") for line in recipe("dermae")))
+    changes = [after for word, after in pairwise(words) if word == "-S"]
+    assert len(changes) > 10
+    for change in changes:
+        path, _, value = change.partition("=")
+        *parents, last = path.split(".")
+        section = raw
+        for name in parents:
+            section = section[name]
+        section[last] = YAML(typ="safe").load(value)
+    params = load.parse(raw)
+    assert (params.train.recipe, params.distill.students) == ("mae", ["resnext"])
 
 
 def test_commit_hooks_run_what_lint_and_ci_run() -> None:

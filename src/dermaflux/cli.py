@@ -1,4 +1,4 @@
-"""The command line: one command per stage of `dvc.yaml`, and the tools around them.
+"""The command line: one command per stage of `dvc.yaml`, and those of `cli_tools`.
 
 Stage modules are imported when their command runs, so that `dermaflux --help` stays fast.
 """
@@ -11,12 +11,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dermaflux import launch
+from dermaflux import cli_tools, launch
 from dermaflux.errors import redacted, sentence_for
 
 # Read when torch loads. Threads that spin long while they wait make two busy processes on two cores
@@ -64,11 +63,14 @@ _Seed = Annotated[int, typer.Option(help="One of train.seeds.")]
 
 def _stage(room: str, name: str) -> Callable[[], None]:
     def command() -> None:
+        from dermaflux.params.choices import pretrains
         from dermaflux.params.load import load
 
         params = load()
         accelerate = params.runtime.accelerate
-        if name in _SHARED and accelerate and not launch.launched():
+        # One process says as well as several that a recipe does not pre-train.
+        computes = name in _SHARED and (name != "pretrain" or pretrains(params.train.recipe))
+        if computes and accelerate and not launch.launched():
             sys.exit(launch.launch(accelerate, name))
         importlib.import_module(f"dermaflux.{room}.{name}").run(params)
         if name == "ingest":
@@ -139,155 +141,7 @@ def evaluate(architecture: _Trained, seed: _Seed) -> None:
     evaluate.run(load(), architecture, seed)
 
 
-@app.command()
-def queue(
-    name: Annotated[str, typer.Argument(help="A grid: NAME of grids/NAME.yaml.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many runs and how long; queue nothing.")
-    ] = False,
-) -> None:
-    """Queue a grid of experiments in DVC, after saying how many runs and how long."""
-    from dermaflux.sweeps import queue
-
-    queue.run(name, dry_run)
-
-
-@app.command()
-def results(
-    name: Annotated[str, typer.Argument(help="A grid: NAME of grids/NAME.yaml.")],
-) -> None:
-    """Finished experiments of a grid -> reports/grids/NAME/index.html."""
-    from dermaflux.sweeps import results
-
-    results.run(name)
-
-
-@app.command()
-def reproduce(
-    image_id: Annotated[str, typer.Argument(help="image_id of a synthetic row.")],
-    output: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("reproduced.png"),
-    alone: Annotated[
-        bool, typer.Option("--alone", help="Sample the image by itself, not in its batch.")
-    ] = False,
-) -> None:
-    """Make one synthetic image again from its manifest row."""
-    from dermaflux.generators import reproduce as reproduction
-
-    reproduction.reproduce(image_id, output, alone=alone)
-
-
-@app.command("export-lora")
-def export_lora(
-    output: Annotated[Path, typer.Argument(help="New file, for example lesions.safetensors.")],
-    naming: Annotated[
-        str,
-        typer.Option("--format", help="kohya (ComfyUI, Forge, sd-scripts) or diffusers."),
-    ] = "kohya",
-    dtype: Annotated[str, typer.Option(help="fp32, or bf16 at half the size.")] = "fp32",
-) -> None:
-    """Write the fine-tuned LoRA as a file that other programs load."""
-    from dermaflux.generators.flux_lora.files import exported
-
-    exported.export(output, naming, dtype)
-
-
-@app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-) -> None:
-    """Probability of malignancy by the registry's champion. Not a medical device."""
-    from dermaflux.params.load import load
-    from dermaflux.registry import predict
-
-    predict.run(load(), images)
-
-
-@app.command()
-def rollback(
-    reason: Annotated[
-        str, typer.Option(help="Why; stored with the version that loses the alias.")
-    ] = "no reason given",
-) -> None:
-    """Give the registry's alias champion back to the version that had it before."""
-    from dermaflux.params.load import load
-    from dermaflux.registry import rollback
-
-    rollback.run(load(), reason)
-
-
-@app.command("export-onnx")
-def export_onnx(
-    output: Annotated[Path, typer.Argument(help="File to write, for example lesion.onnx.")],
-    cell: Annotated[
-        str | None,
-        typer.Option(help="A trained classifier such as vit-0/mixture; default: the champion."),
-    ] = None,
-) -> None:
-    """Write a classifier as ONNX: pictures in, calibrated probability out."""
-    from dermaflux.params.load import load
-    from dermaflux.registry import export_onnx
-
-    export_onnx.run(load(), output, cell)
-
-
-@app.command()
-def deployment(
-    cells: Annotated[list[str], typer.Argument(help="Trained classifiers, such as vit-0/mixture.")],
-    calibration: Annotated[
-        int, typer.Option(min=4, max=10_000, help="Training images that set int8's ranges.")
-    ] = 256,
-    latency_runs: Annotated[
-        int, typer.Option("--runs", min=20, max=100_000, help="Timed predictions per file.")
-    ] = 200,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of a timed prediction.")] = 1,
-) -> None:
-    """Parameters, FLOP, MAC, file size, latency and accuracy of classifiers in fp32 and int8."""
-    from dermaflux.params.load import load
-    from dermaflux.registry import deployment
-
-    deployment.run(load(), cells, calibration, latency_runs, threads)
-
-
-@app.command()
-def ui(port: Annotated[int, typer.Argument(min=1, max=65_535)] = 5000) -> None:
-    """Serve MLflow's UI for this checkout's store on 127.0.0.1."""
-    from dermaflux.tracking import ui
-
-    sys.exit(ui.run(port))
-
-
-@app.command()
-def download(
-    names: Annotated[list[str], typer.Argument(help="Names that `dermaflux sources` lists.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Folder to fill; default: the parameter data.")
-    ] = None,
-) -> None:
-    """Download published datasets, or print how to get them; resumes and counts."""
-    from dermaflux.download import datasets
-    from dermaflux.params.load import load
-
-    datasets.run(names, data or Path(load().data))
-
-
-@app.command()
-def sources(
-    check: Annotated[
-        bool, typer.Option("--check", help="Add up the paper's counts; fail when a sum is off.")
-    ] = False,
-) -> None:
-    """List the twelve datasets: images, size, licence, access and how to get them."""
-    from dermaflux.sources import overview
-
-    overview.run(check)
-
-
-@app.command()
-def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example data.")]) -> None:
-    """Render the phantom corpus in the eleven published layouts."""
-    from dermaflux.phantom import write
-
-    write(folder)
+app.add_typer(cli_tools.app)
 
 
 def main() -> None:

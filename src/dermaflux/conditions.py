@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,6 +47,7 @@ def unmet(params: Params) -> Iterator[str]:
     checks: list[Callable[[], object]] = [
         lambda: _generator(params, training),
         lambda: _pool_shares(params, training),
+        lambda: _shown(params, training),
         lambda: _audit(params, training),
         lambda: _pretraining(params),
         lambda: _cells(params, corpus),
@@ -123,10 +124,40 @@ def _pool_shares(params: Params, training: pd.DataFrame) -> dict[str, float] | N
     return plan.shares(section.proportions, images_per_class(training, section.column))
 
 
+def _shown(params: Params, training: pd.DataFrame) -> None:
+    """Whether `finetune` takes an image of each class that the pool is asked to show."""
+    from dermaflux.generators import registry
+    from dermaflux.generators.data import images
+
+    section = params.finetune
+    shares = _pool_shares(params, training)
+    if shares is None or "captions" in registry.generator(params.generator).needs:
+        return  # which captions are held out is not known yet
+    rows = images.labelled(paths.CORPUS)
+    chosen = images.select(rows, section.scales, section.maximum_images, params.seed)
+    shown = {getattr(sample, params.synthesize.column) for sample in chosen}
+    if missing := [name for name in shares if name not in shown]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"synthesize asks for the class {quoted(missing[0])}{more} but the {len(chosen):,} "
+            f"images of finetune.scales {section.scales} and finetune.maximum_images "
+            f"{section.maximum_images} show none of it; raise maximum_images, add a scale, or "
+            "leave it out of synthesize.proportions"
+        )
+
+
 def _audit(params: Params, training: pd.DataFrame) -> None:
     from dermaflux.audit import audit, features
 
     audit.check_classes(training["label"], paths.CORPUS, "train")
+    for name, share in _shares_of_labels(params, training).items():
+        images = params.synthesize.images
+        if share > 0 and round(share * images) < audit.MINIMUM:
+            raise InputError(
+                f"synthesize.images {images:,} hold about {share * images:.0f} {name} images but "
+                f"the audit needs {audit.MINIMUM}; raise it, or their share in "
+                "synthesize.proportions"
+            )
     features.extractor(params.audit.features)
 
 
@@ -174,20 +205,30 @@ def _check_pool_classes(params: Params, training: pd.DataFrame, added: Mapping[s
     wanted = subset.column(added)
     if shares is None:
         return
-    if column == wanted:
+    if wanted == "label":
+        planned = _shares_of_labels(params, training)
+    elif column == wanted:
         planned = {name: shares.get(name, 0.0) for name in added}
-    elif wanted == "label":
-        labels = training[training["label"].isin(CLASSES)].groupby(column)["label"]
-        of = labels.value_counts(normalize=True)
-        planned = {
-            name: sum(share * of.get((part, name), 0.0) for part, share in shares.items())
-            for name in added
-        }
     elif "captions" in registry.generator(params.generator).needs:
         return  # the diagnoses are those of the images that the captions describe
     else:
         planned = dict.fromkeys(added, 0.0)
     subset.check_pool_classes(added, planned, params.synthesize.images)
+
+
+def _shares_of_labels(params: Params, training: pd.DataFrame) -> dict[str, float]:
+    """Label -> share of the pool, as far as the shares of its classes say it; empty for none."""
+    shares, column = _pool_shares(params, training), params.synthesize.column
+    if shares is None:
+        return {}
+    if column == "label":
+        return {name: shares.get(name, 0.0) for name in CLASSES}
+    labels = training[training["label"].isin(CLASSES)].groupby(column)["label"]
+    of = labels.value_counts(normalize=True)
+    return {
+        name: sum(share * of.get((part, name), 0.0) for part, share in shares.items())
+        for name in CLASSES
+    }
 
 
 def _promote(params: Params) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from dermaflux import paths
 from dermaflux.classifiers import distill, evaluate, train
+from dermaflux.classifiers.data import training_set
 from dermaflux.classifiers.model import network, pretrained
 from dermaflux.core import table
 from dermaflux.core.checkpoints import checkpoint
@@ -199,6 +200,24 @@ def test_what_cannot_be_distilled_is_one_sentence_before_any_image(
     with pytest.raises(InputError, match=expected) as caught:
         distill.run(parameters(**changes), "resnext", 0, GATE)
     assert "\n" not in str(caught.value)
+
+
+def test_finding_the_classes_prints_nothing_and_drawing_images_prints_them_once(
+    workspace, capsys
+) -> None:
+    params = parameters({"labels": "diagnosis", "arms": ["real"]}, {"real_fraction": 0.5})
+    rows = table.metadata(paths.CORPUS, ["label", "diagnosis"], "train")
+    classes = training_set.find_classes(params, rows)
+    assert classes == ("angioma", "melanoma", "nevus")
+    assert capsys.readouterr().out == ""
+    assert training_set.load(params, 0, GATE, ["real"]).classes == classes
+    assert capsys.readouterr().out.count("3 diagnoses: angioma, melanoma, nevus; left out") == 1
+
+
+def test_train_leaves_students_to_distill(workspace) -> None:
+    with pytest.raises(InputError, match="`dermaflux distill --architecture resnext --seed 0`"):
+        train.run(parameters(), "resnext", 0, GATE)
+    assert not STUDENT.exists()
 
 
 def stages(folder: Path, students: list[str]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from recipe_runs import images
 from dermaflux.classifiers.data.pixel_cache import CachedPixels
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.classifiers.model import network
-from dermaflux.classifiers.train import loop
+from dermaflux.classifiers.train import loop, optimizer
+from dermaflux.classifiers.train.selection import auc_of, selection
 from dermaflux.core import torch_compile
 from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.core.tensor_cache import TensorCache
@@ -85,12 +86,12 @@ def test_each_optimiser_is_the_one_it_is_called() -> None:
         ("sgd", torch.optim.SGD),
     ):
         changed = settings.model_copy(update={"optimizer": name, "weight_decay": 0.3})
-        optimizer = loop._optimizer(changed, net, 0.1)
-        assert type(optimizer) is kind
-        biases, matrices = optimizer.param_groups
+        made = optimizer.create(changed, net, 0.1)
+        assert type(made) is kind
+        biases, matrices = made.param_groups
         assert (matrices["weight_decay"], biases["weight_decay"]) == (0.3, 0.0)
         # Of the second layer alone.
-        assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
+        assert [len(group["params"]) for group in made.param_groups] == [1, 1]
         assert matrices.get("momentum", 0.9) == 0.9
 
 
@@ -122,11 +123,11 @@ def test_epochs_are_compared_on_a_share_of_each_class_and_the_kept_one_scored_on
     tmp_path,
 ) -> None:
     labels = np.array([1] * 30 + [0] * 970)
-    chosen = loop.selection(labels, 100)
+    chosen = selection(labels, 100)
     assert list(chosen) == sorted(set(chosen))
     assert [int((labels[chosen] == label).sum()) for label in (0, 1)] == [97, 3]
     for limit in (None, 1000):
-        assert list(loop.selection(labels, limit)) == [*range(1000)]
+        assert list(selection(labels, limit)) == [*range(1000)]
 
     validation, model = images(20, 1), runs.model()
     result = runs.run("supervised", Checkpoint(tmp_path), model, epochs=3, selection_images=10)
@@ -135,8 +136,8 @@ def test_epochs_are_compared_on_a_share_of_each_class_and_the_kept_one_scored_on
     net.load_state_dict(result.weights)
     expected = network.probabilities(net, config, validation.pixels)
     assert result.validation == pytest.approx(expected, abs=1e-6)
-    few = loop.selection(validation.labels, 10)
-    assert loop.auc(validation.labels[few], expected[few]) == result.validation_auc
+    few = selection(validation.labels, 10)
+    assert auc_of(validation.labels[few], expected[few]) == result.validation_auc
 
 
 class MeanColour:

@@ -156,6 +156,7 @@ def test_an_epoch_shows_every_image_once_in_batches_of_nearly_one_size() -> None
     for epoch in epochs:
         assert sorted(torch.cat(epoch).tolist()) == list(range(103))
         assert {len(part) for part in epoch} == {20, 21}
+    assert [steps.count(step) for step in range(10)] == [len(part) for e in epochs for part in e]
     assert torch.cat(epochs[0]).tolist() != torch.cat(epochs[1]).tolist()
 
 

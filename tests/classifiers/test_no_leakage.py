@@ -47,9 +47,15 @@ def of_pretraining(params: Params) -> set[str]:
     return set(pretraining_set.choose("real").image_ids)
 
 
+def of_the_probe(params: Params) -> set[str]:
+    """Images that the linear probe learns from."""
+    return set(pretraining_set.labelled(params.train.image_size, 1000, params.seed).image_ids)
+
+
 READERS: dict[str, Reader] = {
     "generator": of_the_generator,
     "pre-training": of_pretraining,
+    "linear probe": of_the_probe,
     "teacher": of_classifiers("real", "repeated"),
     "student": of_classifiers("real", "no_teacher"),
 }

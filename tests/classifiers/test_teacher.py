@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,18 @@ def test_what_is_cached_runs_no_teacher_and_has_the_same_bits_after_a_kill(folde
     assert more == [8] * 6
     teacher.teach(again, PIXELS, "none")
     assert more[6:] == [1] * 6
+
+
+def test_another_configuration_and_other_code_have_logits_of_their_own(folder, monkeypatch) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for number in range(3):
+        if number == 1:
+            write_json(folder / "config.json", config | {"mean": [0.3, 0.2, 0.1]})
+        if number == 2:
+            monkeypatch.setattr(teacher, "stage_digest", lambda stage: f"edited {stage}")
+        opened, batches = counted(folder)
+        teacher.teach(opened, PIXELS, "none")
+        assert batches == [1] * len(PIXELS)
 
 
 def test_another_teacher_has_logits_of_its_own(folder) -> None:

@@ -16,7 +16,7 @@ from dermaflux.core import code_digest
 PACKAGE = Path(code_digest.__file__).parents[1]
 STAGES = [
     ("train", {"recipe": "supervised"}), ("finetune", {"generator": "flux_lora"}),
-    ("report", {}),
+    ("report", {}), ("pretrain", {"recipe": "mae"}), ("distill", {}),
 ]  # fmt: skip
 PRINT = f"""
 from dermaflux.core.code_digest import stage_digest
@@ -53,10 +53,18 @@ def add(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "edit", "changed"),
     [
-        ("training/ema.py", append, {"train", "finetune"}),
-        ("training/ema.py", rename, {"train", "finetune"}),
-        ("training/ema.py", add, {"train", "finetune"}),
-        ("core/table/reading.py", append, {"train", "finetune", "report"}),
+        ("training/ema.py", append, {"train", "finetune", "pretrain", "distill"}),
+        ("training/ema.py", rename, {"train", "finetune", "pretrain", "distill"}),
+        ("training/ema.py", add, {"train", "finetune", "pretrain", "distill"}),
+        (
+            "core/table/reading.py",
+            append,
+            {"train", "finetune", "report", "pretrain", "distill"},
+        ),
+        ("classifiers/recipes/mae/views.py", append, {"pretrain"}),
+        ("classifiers/recipes/distill/teacher.py", append, {"distill"}),
+        ("classifiers/recipes/supervised/recipe.py", append, {"train"}),
+        ("classifiers/train/loop.py", append, {"train", "distill"}),
         ("reporting/report.py", append, {"report"}),
         ("sweeps/probe.py", append, set()),
         ("tracking/runs.py", append, set()),

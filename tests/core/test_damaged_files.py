@@ -50,6 +50,7 @@ def every_image() -> list[str]:
     return [image_id for image_id, _ in table.images(paths.CORPUS)]
 
 
+REPRO = "`dvc repro`, or `dvc pull`"
 READERS: dict[str, tuple[str, Callable[[], object], str]] = {
     "corpus": (str(SHARD), lambda: table.metadata(paths.CORPUS), "ingest"),
     "images": (str(SHARD), every_image, "ingest"),
@@ -72,15 +73,15 @@ READERS: dict[str, tuple[str, Callable[[], object], str]] = {
     "figures": (
         "captions/figures.json", lambda: validate._caption_figures(paths.CAPTIONS), "caption",
     ),
-    "evaluation": (f"reports/evaluate/{CELL}.json", cells, "dvc repro evaluate"),
+    "evaluation": (f"reports/evaluate/{CELL}.json", cells, "`dvc repro`"),
     "predictions": (
-        f"reports/evaluate/{CELL}/predictions.csv", lambda: seed_means.read(CELL), "repro evaluate",
+        f"reports/evaluate/{CELL}/predictions.csv", lambda: seed_means.read(CELL), REPRO,
     ),
     "validation": (
-        f"{FOLDER}/validation.csv", lambda: candidates.predictions(FOLDER), "dvc repro train",
+        f"{FOLDER}/validation.csv", lambda: candidates.predictions(FOLDER), REPRO,
     ),
-    "config": (f"{FOLDER}/config.json", lambda: network.load(FOLDER), "dermaflux train"),
-    "weights": (f"{FOLDER}/model.safetensors", lambda: network.load(FOLDER), "dermaflux train"),
+    "config": (f"{FOLDER}/config.json", lambda: network.load(FOLDER), REPRO),
+    "weights": (f"{FOLDER}/model.safetensors", lambda: network.load(FOLDER), REPRO),
     "detector": ("ood.safetensors", lambda: ood.read(Path("ood.safetensors")), "dvc repro promote"),
     "pin": (
         f"{paths.BACKBONE}/{pipeline.PIN}", lambda: pipeline.reference(paths.BACKBONE), "backbone",

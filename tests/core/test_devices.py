@@ -79,6 +79,7 @@ COMMANDS = {
     "synthesize": ("generators.synthesize", [], "synthesize.batch"),
     "audit": ("audit.audit", [], "audit.features"),
     "train": ("classifiers.train", ["--architecture", "vit", "--seed", "0"], "train.batch"),
+    "distill": ("classifiers.distill", ["--architecture", "vit", "--seed", "0"], "distill.batch"),
     "evaluate": (
         "classifiers.evaluate",
         ["--architecture", "vit", "--seed", "0"],

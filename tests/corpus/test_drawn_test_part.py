@@ -228,6 +228,14 @@ def small_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
             "needs 80 synthetic malignant images but of 420 planned ones about 42",
         ),
         ({"synthesize": {"conditions": "diagnosis", "images": 80}}, None, None),
+        (
+            {
+                "synthesize": {"proportions": {"benign": 0.99, "malignant": 0.01}, "images": 300},
+                "train": {"arms": ["real"]},
+            },
+            None,
+            "images 300 hold about 3 malignant images but the audit needs 4; raise it, or",
+        ),
         ({}, ("test", "malignant"), "the test split holds 40 benign and 0 malignant images"),
         ({}, ("train", "malignant"), "the train split holds"),
         ({"validate": {"malignant_fraction": {"test": [0, 0.1]}}}, None, "50.0% of the test"),
@@ -256,6 +264,20 @@ def test_what_later_stages_refuse_is_known_from_the_counts(
     conditions.warn(parse(raw))
     first, *_ = capsys.readouterr().out.splitlines()
     assert first == f"warning: a later stage will stop: {sentences[0]}"
+
+
+def test_a_pool_may_ask_for_no_diagnosis_that_finetune_does_not_show(
+    small_corpus: list[dict[str, Any]],
+) -> None:
+    """Each image has its own here, and the generator reads no captions that could name it."""
+    rows = [row | {"diagnosis": row["image_id"]} for row in small_corpus]
+    table.write(rows, paths.CORPUS, 64)
+    raw = settings().model_dump(by_alias=True) | {"n_real": 80, "generator": "latent_ddpm"}
+    raw["synthesize"]["conditions"] = raw["finetune"]["latent_ddpm"]["condition"] = "diagnosis"
+    for most, missing in ((0, None), (20, "' and 59 more but the 20 images of finetune.scales")):
+        raw["finetune"]["maximum_images"] = most
+        sentences = list(conditions.unmet(parse(raw)))
+        assert [missing in sentence for sentence in sentences] == [True] * (missing is not None)
 
 
 @pytest.mark.parametrize(

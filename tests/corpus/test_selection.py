@@ -11,9 +11,11 @@ from decoded_items import decoded_item
 from ingested import settings
 
 from dermaflux.core.vocabulary import CLASSES
+from dermaflux.corpus import require
 from dermaflux.corpus.splitting import policies
 from dermaflux.corpus.splitting.records import DecodedItem
 from dermaflux.corpus.splitting.selection import Selection, select
+from dermaflux.errors import InputError
 
 CLEAN = policies.policy("clean", settings().ingest)
 NO_PAIRS = np.empty((0, 2), dtype=np.int64)
@@ -156,6 +158,19 @@ def test_a_published_validation_part_is_taken_or_left_out() -> None:
         left = ("source", "published-validation")
         assert rules(images, drawn) == {images[index].item.image_id: left for index in (0, 5)}
         assert drawn.splits[4] == "test"
+
+
+def test_a_published_validation_part_that_test_images_take_is_refused() -> None:
+    """As ISIC 2019's test part takes the 193 of ISIC 2018."""
+    images = [decoded_item(f"isic2018/{name}", label=name) for name in CLASSES]
+    images += [
+        decoded_item("isic2018/official", split="validation"),
+        decoded_item("isic2019/official", split="test"),
+    ]
+    ingest = settings(validation_by="published").ingest
+    require.before_writing(validated("published", images), [], ingest)
+    with pytest.raises(InputError, match="none of the 3 images that are kept is in a .* isic2019"):
+        require.before_writing(validated("published", images, [(2, 3)]), [], ingest)
 
 
 def test_images_drawn_one_by_one_share_lesions_with_training() -> None:

@@ -53,6 +53,12 @@ def test_every_registered_generator_is_tested() -> None:
     assert CASES.keys() == GENERATORS.keys(), "add an entry to tests/fixtures/generator_cases.py"
 
 
+@NAMES
+def test_settings_say_whether_the_sampler_reads_captions(name: str, tmp_path: Path) -> None:
+    settings = CASES[name].sampling(tmp_path)
+    assert settings.reads_captions == ("captions" in sampling(name).needs)
+
+
 def trained(name: str) -> None:
     if not registry.trainer(name).trains(CASES[name].training):
         pytest.skip(f"{name} trains nothing: there are no steps, and no checkpoint to resume")

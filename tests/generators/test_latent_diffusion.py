@@ -17,10 +17,10 @@ from dermaflux.core.seeds import generator
 from dermaflux.generators.data.images import Sample, TrainingImages
 from dermaflux.generators.latent_ddpm.model import unet, weights
 from dermaflux.generators.latent_ddpm.model.diffusion import DiffusionPath
-from dermaflux.generators.latent_ddpm.model.options import Prediction
+from dermaflux.generators.latent_ddpm.model.options import Prediction, check_sampler
 from dermaflux.generators.latent_ddpm.sampling import samplers
 from dermaflux.generators.latent_ddpm.sampling.sample import SamplingSettings, _clean
-from dermaflux.generators.latent_ddpm.training.data import MicroBatch, Order, arrange
+from dermaflux.generators.latent_ddpm.training.data import Order, arrange
 from dermaflux.generators.latent_ddpm.training.objective import Objective
 from dermaflux.generators.latent_ddpm.training.perceptual import PerceptualLoss
 
@@ -118,6 +118,24 @@ def test_all_thousand_steps_of_ddpm_start_in_pure_noise() -> None:
     assert schedule.timesteps[0] == 999
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "error"),
+    [("ddpm", 501, 0.01), ("ddim", 20, 0.1), ("ddim", 500, 0.01), ("dpm_solver", 501, 0.01)],
+)
+def test_samplers_keep_the_deviation_of_gaussian_data(name: Any, steps: int, error: float) -> None:
+    """For x_0 ~ N(0, r^2) the best x_0 at x_t is known, so nothing but the steps is in error."""
+    r, path = 0.5, DiffusionPath("epsilon")
+    check_sampler(name, steps, path.prediction)
+
+    def denoise(latents: Tensor, time: float) -> Tensor:
+        a, s = path.coefficients(torch.tensor([time]))
+        return latents * a * r**2 / (a**2 * r**2 + s**2)
+
+    draw = torch.Generator().manual_seed(5)
+    found = samplers.sample(denoise, path, name, steps, (4, 64, 64), [draw], CPU)
+    assert float(found.std()) == pytest.approx(r, abs=error)
+
+
 @pytest.mark.parametrize("steps", [1, 7, 100])
 def test_euler_reaches_the_closed_form_for_gaussian_data(steps: int) -> None:
     """For x_0 ~ N(0, r^2) the best x_0 at x_sigma is known, and so is each Euler step's factor."""
@@ -193,7 +211,7 @@ class Latents:
 def objective(perceptual: Any = None, processes: Processes = SINGLE, **changes: Any) -> Objective:
     torch.manual_seed(0)
     settings = UNET.model_copy(update={"min_snr_gamma": None, "perceptual_weight": 0.0} | changes)
-    mean, deviation = weights.channel_statistics(lambda: [Latents().draw(SAMPLES, [])])
+    mean, deviation = weights.channel_statistics([Latents().draw(SAMPLES, [])])
     description = replace(DESCRIPTION, path=DiffusionPath("epsilon"))
     model = weights.LatentModel(unet.build(SHAPE), description, mean, deviation)
     data = arrange(settings, TrainingImages(SAMPLES, SAMPLES[:2], 0, 0))
@@ -242,6 +260,11 @@ def test_labels_are_dropped_as_often_as_asked_and_unknown_ones_never_learn_a_cla
     for batch in prepared(never):
         assert batch.classes.tolist() == [labels[image_id] for image_id in batch.image_ids]
     assert {c for batch in prepared(always) for c in batch.classes.tolist()} == {2}
+    some = objective(label_drop=0.3)
+    batches = [batch for step in range(100) for batch in prepared(some, step)]
+    learned = [c for batch in batches for c in batch.classes.tolist()]
+    assert len(learned) == 400
+    assert learned.count(2) / 400 == pytest.approx(0.3, abs=0.07)  # three standard deviations
     settings = UNET.model_copy(update={"condition": "diagnosis"})
     data = arrange(settings, TrainingImages(SAMPLES, [], 0, 0))
     assert data.classes == ("nevus",)
@@ -260,7 +283,7 @@ def test_an_epoch_holds_every_image_once_whatever_the_parts_and_processes() -> N
     together = sorted((m for share in shares for m in share), key=lambda m: m.positions)
     assert [m.members[0] for m in together] == list(order.share(5, 0, 1)[0].members)
     assert order.steps(2) == 4
-    assert isinstance(shares[0][0], MicroBatch)
+    assert [len(share) for share in shares] == [2, 2]
 
 
 def perceptual_of(**changes: Any) -> tuple[float, Tensor, Tensor]:
@@ -317,7 +340,7 @@ def test_latents_are_standardised_per_channel_and_restored() -> None:
     torch.testing.assert_close(deviation, torch.ones(16), atol=1e-5, rtol=0)
     torch.testing.assert_close(model.restore(standard), latents, atol=1e-4, rtol=1e-5)
     with pytest.raises(ValueError, match="same value everywhere"):
-        weights.channel_statistics(lambda: [torch.ones(2, 4, 8, 8)])
+        weights.channel_statistics([torch.ones(2, 4, 8, 8)])
 
 
 def test_flop_are_those_of_every_layer_and_the_published_size_is_the_stated_one() -> None:

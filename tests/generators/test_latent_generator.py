@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from dermaflux.generators.data.latents import Latents
 from dermaflux.generators.latent_ddpm.model import autoencoder, weights
 from dermaflux.generators.latent_ddpm.model.diffusion import DiffusionPath
 from dermaflux.generators.latent_ddpm.sampling.generator import GENERATOR
+from dermaflux.generators.latent_ddpm.settings import Finetune
 from dermaflux.generators.latent_ddpm.training import perceptual
-from dermaflux.generators.latent_ddpm.training.trainer import TRAINER
+from dermaflux.generators.latent_ddpm.training.trainer import TRAINER, LatentTraining
 from dermaflux.generators.protocol import Condition, Models
 from dermaflux.params import load
 
@@ -193,11 +195,12 @@ def test_weights_refuse_another_autoencoder_sampler_or_damage(
     folder = draw_unet(here.backbone, tmp_path / "weights", DiffusionPath("v"))
     models = here.models(folder)
     kl(tmp_path / "other" / "vae")
-    with pytest.raises(InputError, match="of 16 channels and .*/vae holds another .* of 4; run"):
+    with pytest.raises(InputError, match=r"the autoencoder \w{12} and '.*/vae' is \w{12}; run the"):
         GENERATOR.open(Models(folder, tmp_path / "other"), SETTINGS)
     for changes, message in (
         ({"sampler": "euler"}, "'euler' cannot sample a model .* 'v'; choose ddpm, ddim"),
         ({"steps": 1001}, "steps is 1,001 and the noise schedule has 1,000"),
+        ({"steps": 501}, "steps is 501 and ddim needs a divisor of 1,000; set it to one such as"),
     ):
         with pytest.raises(InputError, match=message):
             GENERATOR.open(models, SETTINGS | changes)
@@ -230,8 +233,40 @@ def test_a_run_that_cannot_work_stops_before_it_begins(here: Workspace, tmp_path
             TRAINER.prepare(run, images)
         assert "\n" not in str(caught.value)
     two = dataclasses.replace(here.training_run().processes, world=4)
-    with pytest.raises(InputError, match="micro_batches is 2, which 4 processes cannot share"):
+    with pytest.raises(
+        InputError, match=r"2, which 4 processes cannot share evenly; .* of 4, and batch"
+    ):
         TRAINER.prepare(here.training_run("latent_ddpm", UNET, processes=two), images)
+
+
+def test_a_training_is_another_with_other_perceptual_features(tmp_path: Path) -> None:
+    """A folder counts by what it holds, and only where the loss reads it."""
+    model = SimpleNamespace(description=SimpleNamespace(autoencoder="a"))
+    settings = UNET.model_copy(update={"perceptual_features": str(tmp_path)})
+
+    def identity(loss: object, changed: Finetune = settings) -> object:
+        inputs = SimpleNamespace(model=model, data=SimpleNamespace(samples=[]), perceptual=loss)
+        return LatentTraining(None, changed, inputs).identity["perceptual_features"]  # type: ignore[arg-type]
+
+    found = []
+    for content in ("first", "second"):
+        (tmp_path / "weights").write_text(content)
+        found.append(identity(object()))
+    assert found[0] != found[1]
+    assert identity(None) is None
+    decoder = UNET.model_copy(update={"perceptual_features": "decoder"})
+    assert identity(object(), decoder) == "decoder"
+
+
+def test_the_identity_of_a_hub_autoencoder_names_its_subfolder(tmp_path: Path) -> None:
+    (tmp_path / "pin.json").write_text('{"repository": "org/flux", "revision": "abc"}')
+    for latents, expected in (("org/vae", "org/vae@abc"), ("backbone", "org/flux@abc/vae")):
+        assert autoencoder.reference(latents, "abc", tmp_path).identity == expected
+
+
+def of_latent_ddpm() -> dict[str, Any]:
+    raw: dict[str, Any] = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    return raw | {"generator": "latent_ddpm"}
 
 
 @pytest.mark.parametrize(
@@ -242,6 +277,7 @@ def test_a_run_that_cannot_work_stops_before_it_begins(here: Workspace, tmp_path
         ("finetune", "perceptual_weight", 0.1, "perceptual_weight is 0.1 and perceptual_features"),
         ("finetune", "micro_batches", 3, "batch 16 is not a multiple of micro_batches 3"),
         ("finetune", "attention_levels", 4, "attention_levels is 4 and block_out_channels has 3"),
+        ("finetune", "condition", "diagnosis", "is 'malignancy' and .*condition 'diagnosis'; a"),
         ("finetune", "beta_start", 0.5, "beta_start 0.5 is greater than beta_end 0.02"),
         ("finetune", "block_out_channels", [50], "should be a multiple of 32"),
     ],
@@ -249,10 +285,44 @@ def test_a_run_that_cannot_work_stops_before_it_begins(here: Workspace, tmp_path
 def test_parameters_that_contradict_each_other(
     section: str, key: str, value: Any, message: str
 ) -> None:
-    raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text()) | {"generator": "latent_ddpm"}
+    raw = of_latent_ddpm()
     assert load.parse(raw).generator == "latent_ddpm"
     raw[section]["latent_ddpm"][key] = value
     with pytest.raises(InputError, match=message):
+        load.parse(raw)
+
+
+def test_noise_may_not_bury_the_signal_where_a_division_by_it_follows() -> None:
+    """float32 has no number below 1e-45: alpha-bar would be 0, and every sampler's image NaN."""
+    for end, prediction, refused in (
+        (0.2, "epsilon", True), (0.2, "v", True), (0.2, "flow", False), (0.1, "epsilon", False)
+    ):  # fmt: skip
+        settings = UNET.model_copy(update={"beta_end": end, "prediction": prediction})
+        if refused:
+            path = DiffusionPath(prediction, settings.beta_start, end)  # type: ignore[arg-type]
+            assert float(path.alphas_cumprod[-1]) == 0
+            with pytest.raises(ValueError, match="beta_end 0.2 leaves 2e-47 of the signal"):
+                settings.check_chosen()
+        else:
+            settings.check_chosen()
+
+
+def test_a_pool_asks_for_the_classes_that_the_defaults_train() -> None:
+    raw = of_latent_ddpm()
+    del raw["finetune"]["latent_ddpm"]["condition"], raw["synthesize"]["conditions"]
+    assert load.parse(raw).synthesize.conditions == "malignancy"
+    raw["synthesize"] |= {"conditions": "none"}
+    raw["finetune"]["latent_ddpm"]["condition"] = "diagnosis"
+    assert load.parse(raw | {"ratio": 0}).synthesize.conditions == "none"
+
+
+def test_parameters_of_captions_are_none_of_its_own() -> None:
+    raw = of_latent_ddpm()
+    raw["synthesize"]["prompt_source"] = "held_out"
+    raw["caption"]["held_out_fraction"] = 0.0
+    load.parse(raw)
+    raw |= {"train": {**raw["train"], "labels": "diagnosis"}, "real_fraction": 0.5}
+    with pytest.raises(InputError, match="conditions 'malignancy' gives them none; set it to diag"):
         load.parse(raw)
 
 

@@ -285,7 +285,8 @@ def test_prompts_come_from_captions_only_where_the_generator_needs_them(here: Wo
         needs = frozenset()
 
     def prompts(generator: object) -> set[str]:
-        bank = synthesize.prompts_for(generator, POOL, here.corpus, here.captions)  # type: ignore[arg-type]
+        shares = synthesize.shares_for(POOL, here.corpus)
+        bank = synthesize.prompts_for(generator, POOL, here.corpus, here.captions, shares)  # type: ignore[arg-type]
         return {prompt.text for prompt in bank.prompts["benign"]}
 
     with_captions = prompts(registry.generator(NAME))

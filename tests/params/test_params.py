@@ -104,7 +104,22 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         ("finetune.flux_lora.rang", 8, "'finetune.flux_lora.rang'; did you mean 'rank'"),
         ("finetune.flux_lora.rank", "x", "finetune.flux_lora.rank is 'x' but should be a valid"),
         ("finetune.flux_lor", {}, "'finetune.flux_lor'; did you mean 'flux_lora'"),
-        ("promote.architecture", "dense", "'dense' is not one of train.architectures"),
+        (
+            "promote.architecture",
+            "dense",
+            "promote.architecture 'dense' has no entry in train.models",
+        ),
+        (
+            "promote.architecture",
+            "maxvit",
+            "'maxvit' is neither in train.architectures nor in distill.students; name one of",
+        ),
+        ("pretrain.architecture", "dense", "pretrain.architecture 'dense' has no entry in train"),
+        ("train.recipe", "distill", "one of supervised, mae; a student is named in distill."),
+        ("train.recipe", "mae", "none of ['vit', 'resnext'] starts from it; add a model with"),
+        ("train.warmup_epochs", 11, "warmup_epochs 11 is above epochs 10, so training would"),
+        ("pretrain.warmup_epochs", 61, "warmup_epochs 61 is above epochs 60, so training would"),
+        ("distill.alpha", 0, "distill.alpha: 0 gives the teacher no weight, so mixture would"),
         ("distill.students", ["dense"], "the student 'dense' of distill.students has no entry in"),
         ("distill.students", ["vit"], "'vit' is in train.architectures and in distill.students"),
         ("distill.alpha", 1.5, "distill.alpha is 1.5 but should be less than or equal to 1"),
@@ -130,11 +145,13 @@ def test_bad_value_is_one_sentence(path: str, value: Any, expected: str) -> None
         ("distill.teacher", "maxvit", "distill.teacher 'maxvit' is not one of train.architectures"),
         ("train.arms", ["repeated"], "train no teacher for distill.students; add mixture or real"),
         ("n_real", 0, "leaves the arm 'real' without images; set train.arms and distill.arms to"),
+        ("distill.epochs", 1, "distill.epochs 1 is below train.warmup_epochs 2, so training"),
     ],
 )
 def test_what_students_need_is_one_sentence(path: str, value: Any, expected: str) -> None:
     raw = with_value(path, value)
     raw["distill"]["students"] = ["densenet"]
+    raw["train"]["warmup_epochs"] = 2
     with pytest.raises(InputError, match=re.escape(expected)):
         load.parse(raw)
 
@@ -205,6 +222,10 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
         (
             {"synthesize.prompt_source": "label", "train.labels": "diagnosis", "real_fraction": 1},
             "'label' gives them none",
+        ),
+        (
+            {"promote.architecture": "dense", "train.labels": "diagnosis", "real_fraction": 1},
+            "promote.architecture 'dense' has no entry in train.models",
         ),
         (
             {"synthesize.conditions": "none"},

@@ -49,6 +49,47 @@ def test_hashes_are_of_the_inputs_that_were_used(unpromoted: Params) -> None:
     assert tags(unpromoted)["synthetic_hash"] == runs.dvc_hash(paths.SYNTHETIC)
 
 
+def configured(arm: str, **changes: object) -> None:
+    path = FOLDER.parent / arm / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [
+        ({"pretraining": {"real": 4, "synthetic": 0}}, {}, {"pretrained_hash"}),
+        (
+            {"pretraining": {"real": 4, "synthetic": 2}, "start_weights": "abc"},
+            {},
+            {"pretrained_hash", "start_weights", "synthetic_hash"},
+        ),
+        ({"start_weights": "abc"}, {}, {"start_weights"}),  # the hub's
+        ({"teacher": {"cell": "vit-0/real"}}, {}, set()),
+        ({"teacher": {"cell": "vit-0/real"}}, {"n_synthetic": 2}, {"synthetic_hash"}),
+        (
+            {"teacher": {"cell": "vit-0/real"}},
+            {"pretraining": {"real": 0, "synthetic": 2}},
+            {"synthetic_hash"},
+        ),
+    ],
+)
+def test_what_pre_training_and_teacher_saw_is_part_of_the_lineage(
+    student: dict[str, object],
+    teacher: dict[str, object],
+    expected: set[str],
+    unpromoted: Params,
+) -> None:
+    hashed = {"synthetic_hash": paths.SYNTHETIC, "pretrained_hash": paths.PRETRAINED}
+    for folder in hashed.values():
+        folder.mkdir(parents=True)
+        (folder / "file").write_text(folder.name)
+    configured("mixture", **student)
+    configured("real", **teacher)
+    found = tags(unpromoted)
+    assert found.keys() & {*hashed, "start_weights"} == expected
+    assert all(found[name] == runs.dvc_hash(hashed[name]) for name in expected & hashed.keys())
+
+
 def test_the_card_counts_training_images_by_source_and_licence(unpromoted: Params) -> None:
     split = candidates.validation_split()
     facts = lineage.card_facts(unpromoted, "vit-0/mixture", FOLDER, split, {}, "the only one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -108,3 +109,21 @@ def test_the_text_has_every_fact_and_its_metrics_are_those_of_scikit_learn() -> 
         assert sentence in text
     assert "{" not in text.split("---\n", 2)[2].replace("`{}`", "")  # no field left unfilled
     assert model_card.summary(facts).endswith(f"{facts.reason}. {model_card.DISCLAIMER}")
+
+
+def test_the_card_says_what_pre_training_and_teacher_saw() -> None:
+    facts, predictions = facts_and_predictions()
+    plain = model_card.render(facts, predictions)
+    assert "pretrained weights: none; selected" in plain
+    learned = {"pretrained": True, "pretraining": {"real": 1300, "synthetic": 59}}
+    learned["teacher"] = {"cell": "vit-0/mixture"}
+    lineage = {**facts.lineage, "synthetic_hash": "def.dir"}
+    changed = replace(facts, config={**facts.config, **learned}, lineage=lineage)
+    text = model_card.render(changed, predictions)
+    for sentence in (
+        "weights: yes, from 1,300 real and 59 synthetic images without labels; selected",
+        "\n- learned from the outputs of a teacher, too: `vit-0/mixture`\n- vit-0/real has",
+        "0 synthetic ones. Its pre-training or its teacher learned from synthetic images. Each",
+    ):
+        assert sentence in text
+        assert sentence not in plain

@@ -8,18 +8,20 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import made_up_evaluations
 import pandas as pd
 import pytest
+from PIL import Image
 
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.params import Params, load
 from dermaflux.params.arms import COLOURS
-from dermaflux.reporting import counts, pages, report, summary
+from dermaflux.reporting import classifier_section, counts, pages, report, summary
 from dermaflux.statistics.evaluations import Estimate
 
 
@@ -151,6 +153,85 @@ def test_a_student_is_compared_with_itself_without_a_teacher(
     printed = capsys.readouterr().out
     assert "densenet" in printed
     assert printed.count("no teacher") == 1
+    assert re.search(r"no teacher .* [+−]0\.\d{3} .*\(−\s+mixture\)", printed)
+    assert "gain. A student (densenet) learns" in " ".join(text.split())
+
+
+PROBE = {
+    "training_images": 36,
+    "validation_images": 12,
+    "mae": {"auc": 0.812, "auc_low": 0.7, "auc_high": 0.9},
+    "random": {"auc": 0.7, "auc_low": 0.6, "auc_high": 0.8},
+    "difference": {"auc": 0.112, "auc_low": 0.01, "auc_high": 0.2},
+}
+
+
+def pre_trained(workspace: Params, students: list[str], arms: list[str]) -> Params:
+    """`vit_mae` from its own pre-training, and students of it."""
+    raw = workspace.model_dump(by_alias=True)
+    raw["train"] |= {"recipe": "mae", "architectures": ["vit_mae"], "arms": arms, "seeds": [0, 1]}
+    raw["distill"] |= {"students": students, "teacher": "vit_mae", "arms": ["real"]}
+    raw["promote"]["architecture"] = "vit_mae"
+    return load.parse(raw)
+
+
+def test_a_page_says_what_pre_training_saw_and_what_it_gains(
+    workspace: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = pre_trained(workspace, ["resnext", "densenet"], ["real", "mixture", "scratch"])
+    made_up_evaluations.malignancy(params)
+    images = {"real": 1300, "synthetic": 59, "rejected": 1}
+    facts = {"recipe": "mae", "architecture": "vit_mae", "steps": 60, "images": images}
+    write_json(paths.PRETRAIN_REPORT, {**facts, "linear_probe": PROBE})
+    paths.PRETRAIN_FIGURES.mkdir()
+    Image.new("RGB", (30, 80)).save(paths.PRETRAIN_FIGURES / "grid.png")
+    text = " ".join(report.render(params).split())
+    for words in (
+        "In both arms vit_mae starts from weights that were pre-trained on real and synthetic",
+        "images (pretrain.images: both).",
+        "In both arms resnext and densenet learn from vit_mae, which was trained on real and",
+        "real only − real, from scratch",
+        "learned from 1,300 real and 59 synthetic images without labels (1 synthetic",
+        "an AUC of <strong>0.812</strong> (0.700 to 0.900); on features of random weights it has",
+        "The difference is +0.112 (0.010 to 0.200). In brackets: 95 % bootstrap intervals",
+        'href="#pretraining"',
+        "and their reconstructions.",
+    ):
+        assert words in text, words
+    # A line between classifiers, whatever the arms of each: two in each table.
+    results = text[text.index('id="results"') : text.index('id="groups"')]
+    assert results.count('<tr class="next"><th scope="row">') == 4
+    summary.run(params)
+    printed = capsys.readouterr().out
+    assert re.search(r"scratch .* −0\.\d{3} +−0\.\d{3} to [−+]0\.\d{3} +(no clear|lower)", printed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 2),
+        ({"pretrain": {"images": "synthetic"}}, 2),
+        ({"pretrain": {"images": "real"}}, 1),  # the teacher alone
+        ({"pretrain": {"images": "real"}, "ratio": 0.0}, 0),
+        ({"train": {"arms": ["real"]}}, 2),  # through the teacher's own start
+        ({"train": {"arms": ["real"]}, "pretrain": {"images": "real"}}, 0),
+    ],
+)
+def test_synthetic_images_beforehand_are_told_only_where_there_were_some(
+    workspace: Params, changes: dict[str, Any], expected: int
+) -> None:
+    raw = pre_trained(workspace, ["resnext"], ["real", "mixture"]).model_dump(by_alias=True)
+    for name, change in changes.items():
+        raw[name] = {**raw[name], **change} if isinstance(change, dict) else change
+    sentences = classifier_section.beforehand(load.parse(raw))
+    assert len(sentences) == expected
+    assert all(sentence.startswith("In both arms ") for sentence in sentences)
+
+
+def test_a_page_without_pre_training_does_not_speak_of_it(workspace: Params) -> None:
+    text = report.render(workspace)
+    assert "Pre-training" not in text
+    assert "In both arms" not in text
 
 
 def test_the_page_has_the_arms_colours_and_no_setting_of_speed(

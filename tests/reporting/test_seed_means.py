@@ -54,5 +54,7 @@ def test_cells_that_do_not_agree_are_refused(workspace: Params) -> None:
     with pytest.raises(InputError, match="vit-1 was evaluated on 11 images and vit-0 on 12"):
         seed_means.means(workspace, cells)
     path.unlink()
-    with pytest.raises(InputError, match=r"predictions\.csv is missing; run `dvc repro evaluate`"):
+    with pytest.raises(
+        InputError, match=r"predictions\.csv is missing; run `dvc repro`, or `dvc pull`"
+    ):
         seed_means.means(workspace, cells)

@@ -7,14 +7,19 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from layouts import records, rule, touch
+from layouts import isic2019, isic2020, records, rule, touch
 
+from dermaflux.corpus import ingest
+from dermaflux.corpus.shared_folders import once
+from dermaflux.params import OwnDataset
+from dermaflux.sources.discovery import discover
 from dermaflux.sources.published.isic2018 import CLASSES
 from dermaflux.sources.registry import SOURCES
 
 REAL = Path(__file__).parents[3] / "shared" / "real" / "metadata"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the published CSV files are not available")
 TASK = "ISIC2018_Task3"
+HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
 PARTS = {"Training": "train", "Validation": "validation", "Test": "test"}
 
 
@@ -67,10 +72,9 @@ def test_the_challenges_layout_has_three_parts_and_seven_classes(
 def test_ham10000_as_harvard_and_kaggle_have_it(tmp_path: Path, metadata: str) -> None:
     touch(tmp_path, "HAM10000_images_part_1/a.jpg", "HAM10000_images_part_2/b.jpg")
     touch(tmp_path, "HAM10000_images_part_2/c.jpg", f"{TASK}_Test_Images/t.jpg")
-    header = "lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"
     rows = "HAM_1,a,akiec,histo,40.0,male,face,x\nHAM_1,b,akiec,,,,,\nHAM_2,c,scc,,,,,\n"
-    (tmp_path / metadata).write_text(f"{header}\n{rows}")
-    (tmp_path / f"{TASK}_Test_GroundTruth.csv").write_text(f"{header}\nHAMTEST_0,t,mel,,,,,\n")
+    (tmp_path / metadata).write_text(f"{HEADER}\n{rows}")
+    (tmp_path / f"{TASK}_Test_GroundTruth.csv").write_text(f"{HEADER}\nHAMTEST_0,t,mel,,,,,\n")
     images = records(tmp_path, "isic2018")
     assert {name: (r.split, r.facts.label, r.facts.lesion_id) for name, r in images.items()} == {
         "a": ("train", "malignant", "HAM_1"),
@@ -79,6 +83,68 @@ def test_ham10000_as_harvard_and_kaggle_have_it(tmp_path: Path, metadata: str) -
         "t": ("test", "malignant", "HAMTEST_0"),
     }
     assert "'scc'; it must be one of mel, nv, bcc, akiec" in str(images["c"].facts.problem)
+
+
+@pytest.mark.parametrize("folder", [f"{TASK}_Training_Input", "HAM10000_images_part_2"])
+@pytest.mark.parametrize("table", ["challenge", "HAM10000", "both"])
+def test_either_folders_are_read_with_either_table(tmp_path: Path, folder: str, table: str) -> None:
+    touch(tmp_path, f"{folder}/a.jpg", f"{folder}/b.jpg")
+    if table != "HAM10000":
+        rows = one_hot_rows({"a": "NV", "b": "MEL"})
+        (tmp_path / f"{TASK}_Training_GroundTruth.csv").write_text(rows)
+        groups = "image,lesion_id\na,HAM_1\nb,HAM_2\n"
+        (tmp_path / f"{TASK}_Training_LesionGroupings.csv").write_text(groups)
+    if table != "challenge":
+        rows = f"{HEADER}\nHAM_1,a,nv,,,,,\nHAM_2,b,mel,,,,,\n"
+        (tmp_path / "HAM10000_metadata.csv").write_text(rows)
+    images = records(tmp_path, "isic2018")
+    assert {name: (r.facts.label, r.facts.lesion_id) for name, r in images.items()} == {
+        "a": ("benign", "HAM_1"),
+        "b": ("malignant", "HAM_2"),
+    }
+
+
+def test_a_teams_own_folder_is_its_own_whatever_it_is_called(tmp_path: Path) -> None:
+    """Nor does a table that people keep beside their own images make these a published dataset."""
+    ours = tmp_path / "HAM10000_images"
+    touch(ours, "a.jpg")
+    for table in (ours / "ours.csv", tmp_path / "HAM10000_metadata.csv"):
+        table.write_text(f"{HEADER}\nHAM_1,a,nv,,,,,\n")
+    own = OwnDataset.model_validate(
+        {
+            "name": "clinic",
+            "folder": "HAM10000_images",
+            "csv": "ours.csv",
+            "columns": {"image": "image_id", "label": "dx"},
+            "labels": {"nv": "benign"},
+        }
+    )
+    datasets, unread = discover(tmp_path, [], [own])
+    assert [dataset.source.name for dataset in datasets] == ["clinic"]
+    assert unread == []
+    datasets, _ = discover(tmp_path, [])  # without the entry, it is HAM10000's folder
+    assert [(d.source.name, d.folders[0].name) for d in datasets] == [
+        ("isic2018", "HAM10000_images")
+    ]
+
+
+@pytest.mark.parametrize("where", [".", "isic"])
+def test_challenges_in_one_folder_take_nothing_from_each_other(tmp_path: Path, where: str) -> None:
+    root = tmp_path / where
+    challenge(root, "Validation", {"v": "NV", "w": "MEL"}, in_folder=False)
+    isic2019(root, {"a": ("NV", "L"), "b": ("MEL", "M")}, {})
+    isic2020(root, {"c": ("P", 0), "d": ("Q", 1)})
+    touch(root, f"{TASK}_Test_Input/nobodys.jpg", "ISIC_2019_Training_Input/odd/nobodys.jpg")
+    (root / f"{TASK}_Test_GroundTruth.csv").write_text(one_hot_rows({"t": "NV"}))
+    datasets, _ = discover(tmp_path, [])
+    items = once(item for dataset in datasets for item in ingest.read(dataset, tmp_path))
+    assert {item.image_id: rule(item.record) for item in items} == {
+        **dict.fromkeys(["isic2018/v", "isic2018/w", "isic2019/a", "isic2019/b"]),
+        **dict.fromkeys(["isic2020/c", "isic2020/d"]),
+        "isic2018/t": "no-image",
+        "isic2018/nobodys": "no-row",
+        "isic2019/ISIC_2019_Training_Input/odd/nobodys": "outside-layout",
+    }
 
 
 def real_rows(name: str) -> list[dict[str, str]]:

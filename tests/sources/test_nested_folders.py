@@ -15,6 +15,7 @@ from dermaflux.sources.discovery import NO_ADAPTER, discover
 from dermaflux.sources.reading.files import walk_images
 
 MILK = ["AKIEC", "BCC", "BEN_OTH", "BKL", "DF", "INF", "MAL_OTH", "MEL", "NV", "SCCKA", "VASC"]
+SEVEN, TASK = ["AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "VASC"], "ISIC2018_Task3_Training"
 TRUTH = "\n".join([f"image,{','.join(CLASSES)}", f"a,{one_hot('NV')}", f"b,{one_hot('MEL')}"])
 ARCHIVE = "isic_id,diagnosis_1\na,Benign\nb,Malignant\n"
 DERM = "image_id,patient_id,copyright-license,split,malignancy,label\n"
@@ -26,6 +27,19 @@ LAYOUTS: dict[str, tuple[dict[str, str], list[str]]] = {
             "ISIC_2019_Training_Metadata.csv": "image,lesion_id\na,L\nb,M\n",
         },
         ["ISIC_2019_Training_Input/a.jpg", "ISIC_2019_Training_Input/b.jpg"],
+    ),
+    "isic2018": (
+        {
+            f"{TASK}_GroundTruth.csv": "\n".join(
+                [f"image,{','.join(SEVEN)}"]
+                + [
+                    f"{name}," + ",".join(str(int(c == code)) for c in SEVEN)
+                    for name, code in (("a", "NV"), ("b", "MEL"))
+                ]
+            ),
+            f"{TASK}_LesionGroupings.csv": "image,lesion_id\na,L\nb,M\n",
+        },
+        [f"{TASK}_Input/a.jpg", f"{TASK}_Input/b.jpg"],
     ),
     "isic2020": (
         {"ISIC_2020_Training_GroundTruth.csv": "image_name,patient_id,target\na,P,0\nb,P,1\n"},

@@ -9,7 +9,7 @@ import torch
 
 from dermaflux.core.seeds import generator
 from dermaflux.training import prefetch
-from dermaflux.training.prefetch import Prefetched, moved
+from dermaflux.training.prefetch import Prefetched, StepsAhead, moved
 
 PATIENCE = 60.0  # seconds until a test that would hang fails instead
 
@@ -45,6 +45,23 @@ def test_the_next_result_is_prepared_while_the_loop_computes() -> None:
     for step in Prefetched(prepare, range(6)):
         # The loop has not asked for step + 1 yet: without a thread this would wait for ever.
         assert step == 5 or prepared[step + 1].wait(PATIENCE)
+
+
+def test_steps_are_prepared_over_their_ends_and_anew_out_of_turn() -> None:
+    begun = threading.Event()
+
+    def prepare(item: tuple[int, int]) -> tuple[int, int]:
+        if item[0] == 1:
+            begun.set()
+        return item
+
+    ahead = StepsAhead(prepare, lambda step: [(step, 0), (step, 1)], steps=4)
+    for step in (0, 1, 3, 1):  # 3 and the last 1 are out of turn
+        results = ahead.at(step)
+        assert [next(results), next(results)] == [(step, 0), (step, 1)]
+        assert begun.wait(PATIENCE), "the first item of step 1 while step 0 is in use"
+    ahead.close()
+    assert list(ahead.at(2)) == [(2, 0), (2, 1), (3, 0), (3, 1)]
 
 
 def test_waiting_is_the_time_between_asking_and_getting(monkeypatch: pytest.MonkeyPatch) -> None:

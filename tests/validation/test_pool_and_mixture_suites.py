@@ -115,14 +115,20 @@ ASKED: dict[str, tuple[dict[str, object], dict[str, object], dict[str, object], 
     ),
     "shares of diagnoses": (
         {"conditions": "diagnosis", "proportions": {"nevus": 0.7, "melanoma": 0.3}},
-        {"diagnosis": NEVI}, {"diagnosis": ["nevus"] * 39 + ["wart"]}, "diagnosis vocabulary",
+        {"diagnosis": NEVI}, {"diagnosis": [*NEVI[:39], "wart"]}, "diagnosis vocabulary",
+    ),
+    "numbers of diagnoses": (
+        {"conditions": "diagnosis", "proportions": {"nevus": 0.7, "melanoma": 0.3}},
+        {"diagnosis": ["nevus"] * 29 + ["melanoma"] * 11},
+        {"diagnosis": ["nevus"] * 30 + ["melanoma"] * 10},
+        "number of nevus images, number of melanoma images",
     ),
     "none": (
         {"conditions": "none"}, {"label": "indeterminate", "prompt": ""}, {"label": "benign"},
         "label vocabulary",
     ),
 }  # fmt: skip
-"""Changes of the parameters, columns of a good pool, of a bad one, and the check that it fails."""
+"""Changes of the parameters, columns of a good pool, of a bad one, and the checks that it fails."""
 
 
 @pytest.mark.parametrize("case", ASKED)
@@ -136,7 +142,7 @@ def test_a_pool_holds_what_its_images_were_asked_to_show(case, params):
         return {failure["name"] for failure in validate.failures("synthetic", pool, checks)}
 
     assert failures(good) == set()
-    assert failures({**good, **bad}) == {name}
+    assert failures({**good, **bad}) == {*name.split(", ")}
 
 
 @pytest.mark.parametrize("name", BROKEN_POOL)
@@ -204,16 +210,16 @@ BROKEN_MIXTURE: dict[str, pd.DataFrame] = {
 
 
 def test_good_mixtures_pass(params):
-    validate.check("mixture", _mixture(), mixture_suite.checks(params, "mixture", False))
+    validate.check("mixture", _mixture(), mixture_suite.checks(params, "mixture", ()))
     alone = _mixture(synthetic=_rows("synthetic", 0, "train"))
-    validate.check("mixture", alone, mixture_suite.checks(params, "real", False))
+    validate.check("mixture", alone, mixture_suite.checks(params, "real", ()))
     odd = params.model_copy(update={"n_synthetic": 21})  # of an odd number one image is left out
-    validate.check("mixture", _mixture(), mixture_suite.checks(odd, "mixture", False))
+    validate.check("mixture", _mixture(), mixture_suite.checks(odd, "mixture", ()))
 
 
 @pytest.mark.parametrize("name", BROKEN_MIXTURE)
 def test_a_broken_mixture_is_refused(name, params):
-    checks = mixture_suite.checks(params, "mixture", False)
+    checks = mixture_suite.checks(params, "mixture", ())
     with pytest.raises(InputError):
         validate.check("mixture", BROKEN_MIXTURE[name], checks)
     failures = {
@@ -229,27 +235,55 @@ def test_a_broken_mixture_is_refused(name, params):
 def test_every_check_has_data_that_fails_it(params):
     names = {check.name for check in pool_suite.checks(*_settings(params))}
     assert names == set(BROKEN_POOL)
-    names = {check.name for check in mixture_suite.checks(params, "mixture", False)}
+    names = {check.name for check in mixture_suite.checks(params, "mixture", ())}
     assert names == set(BROKEN_MIXTURE)
 
 
 def test_a_leak_of_the_published_protocol_only_warns(params, capsys):
-    checks = mixture_suite.checks(params, "mixture", True)
+    checks = mixture_suite.checks(params, "mixture", ("validation", "test"))
     validate.check("mixture", BROKEN_MIXTURE["lesion not held out"], checks)
     assert "'lesion not held out'" in capsys.readouterr().out
 
 
 def test_lesions_on_both_sides_only_warn_where_images_are_drawn_one_by_one(params):
-    for by, blocking in (("group", True), ("image", False), ("published", True)):
-        ingest = params.ingest.model_copy(update={"validation_by": by})
+    """Those of a test image stop the pipeline even there."""
+    tie = {"lesion_id": "isic2019-lesion-5"}
+    corpus = {
+        split: pd.concat(
+            [_rows("isic2019", 20, "train"), _with(_rows("ddi", 6, split), [0], **tie)]
+        )
+        for split in ("validation", "test")
+    }
+    for by, policy, stopped in (
+        ("group", "clean", {"validation", "test"}),
+        ("image", "clean", {"test"}),
+        ("published", "clean", {"validation", "test"}),
+        ("image", "as_published", set()),
+    ):
+        ingest = params.ingest.model_copy(update={"validation_by": by, "policy": policy})
         chosen = params.model_copy(update={"ingest": ingest})
-        checks = corpus_suite.checks(chosen, _rows("isic2018", 2, "train"))
-        assert {c.blocking for c in checks if c.name.endswith("in one split")} == {blocking}
+        leaking = corpus_suite.leaking_splits(chosen)
+        for split, rows in corpus.items():
+            frame = corpus_suite.with_derived_columns(rows, pd.DataFrame())
+            table_checks = [
+                check for check in corpus_suite.checks(chosen, rows) if "split" in check.name
+            ]
+            table_checks = [check for check in table_checks if "lesion" in check.name]
+            drawn = _mixture(held_out=_with(HELD_OUT.assign(split=split), [0], **tie))
+            for suite, found, checks in (
+                ("corpus", frame, table_checks),
+                ("mixture", drawn, mixture_suite.checks(params, "mixture", leaking)),
+            ):
+                if split in stopped:
+                    with pytest.raises(InputError, match="'lesion "):
+                        validate.check(suite, found, checks)
+                else:
+                    assert validate.check(suite, found, checks) == 1
 
 
 def test_a_passed_check_is_not_repeated_and_a_failed_one_is(params, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    checks = mixture_suite.checks(params, "mixture", False)
+    checks = mixture_suite.checks(params, "mixture", ())
     runs = []
     check = validate.check
     monkeypatch.setattr(validate, "check", lambda *args: runs.append(args[0]) or check(*args))
@@ -262,7 +296,7 @@ def test_a_passed_check_is_not_repeated_and_a_failed_one_is(params, tmp_path, mo
     for _ in range(2):
         with pytest.raises(InputError, match="lesion not held out"):
             cached_check.check("mixture", leak, checks)
-    lenient = mixture_suite.checks(params, "mixture", True)
+    lenient = mixture_suite.checks(params, "mixture", ("validation", "test"))
     for _ in range(2):
         cached_check.check("mixture", leak, lenient)
         assert "'lesion not held out'" in capsys.readouterr().out

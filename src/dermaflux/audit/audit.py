@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _RULES = ("too near", "copy")
 _REASONS = np.array(["", "too near", "copy", "copy and too near"], dtype=object)
 _COLUMNS = ("image_id", "label")
-_MINIMUM = 4  # images of a class, for two halves of two
+MINIMUM = 4  # images of a class, for two halves of two
 
 
 def run(params: Params) -> None:
@@ -185,10 +185,10 @@ def check_classes(
     """Raise `InputError` when a class has too few images to be compared with itself."""
     for name in classes:
         count = int((labels == name).sum())
-        if count < _MINIMUM:
+        if count < MINIMUM:
             raise InputError(
                 f"{folder} contains {count} {name} images in split {split} but the audit needs "
-                f"{_MINIMUM}; add images of that class"
+                f"{MINIMUM}; add images of that class"
             )
 
 

@@ -70,10 +70,10 @@ def run(params: Params, architecture: str, seed: int) -> None:
     scores = _score(cell, arms, params.evaluate.batch)
     members = bootstrap.groups(scores.rows)
     result = comparison.compare(scores.labels, members, scores.arms, params.evaluate)
+    result["test"] = _counts(scores)
     for arm in arms:
         result[arm] |= _validation(paths.CLASSIFIERS / cell / arm, scores.classes)
-        result[arm]["majority_accuracy"] = multiclass.majority_accuracy(scores.labels)
-    result["test"] = _counts(scores)
+        result[arm]["majority_accuracy"] = result["test"]["majority_accuracy"]
     groups = subgroups.table(
         scores.rows, scores.labels, members, scores.arms, scores.classes, params.evaluate
     )
@@ -105,7 +105,7 @@ def _score(cell: str, arms: Sequence[str], batch: int) -> CellScores:
         if tuple(config["classes"]) != classes:
             raise InputError(
                 f"{cell}/{arm} has {len(config['classes'])} classes and {cell}/{arms[0]} "
-                f"{len(classes)}; run `dvc repro train` so that the arms agree"
+                f"{len(classes)}; run `dvc repro` so that the arms agree"
             )
         by_arm[arm] = Predictions(
             network.probabilities(model, config, images.pixels, batch),

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.params import Params
 from dermaflux.params.choices import pretrains
+
+if TYPE_CHECKING:
+    from dermaflux.classifiers.data.pretraining_set import Chosen
 
 _MEASURES = {"probe_images"}
 """Parameters of `pretrain` that decide no weight."""
@@ -43,24 +46,16 @@ def _pretrain(params: Params) -> None:
     from dermaflux.classifiers.data import pretraining_set
     from dermaflux.classifiers.recipes import registry
     from dermaflux.classifiers.recipes.protocol import PretrainingRun
-    from dermaflux.core.checkpoints import checkpoint, fingerprint
-    from dermaflux.core.code_digest import stage_digest
+    from dermaflux.core.checkpoints import checkpoint
     from dermaflux.core.distributed import join
 
     recipe = registry.pretraining(params.train.recipe)
     recipe.check(params)
     processes, images = join(), pretraining_set.choose(params.pretrain.images)
-    section, model = params.pretrain, params.train.models[params.pretrain.architecture]
-    key = fingerprint(
-        images=[*images.real.items(), *images.synthetic.items()],
-        settings=section.model_dump(exclude=_MEASURES),
-        model=model.model_dump(include={"name", "options"}),
-        image_size=params.train.image_size,
-        seed=params.seed,
-        code=stage_digest("pretrain", recipe=params.train.recipe),
-    )
     with (
-        checkpoint("pretrain", key, processes.main, lasting=True, output=paths.PRETRAINED) as saved,
+        checkpoint(
+            "pretrain", key(params, images), processes.main, lasting=True, output=paths.PRETRAINED
+        ) as saved,
         _log(params, processes.world, processes.main) as log,
     ):
         processes.wait()
@@ -70,7 +65,8 @@ def _pretrain(params: Params) -> None:
                 atomic_folder(paths.PRETRAINED) as folder,
                 atomic_folder(paths.PRETRAIN_FIGURES) as figures,
             ):
-                report = {"recipe": params.train.recipe, "architecture": section.architecture}
+                report = {"recipe": params.train.recipe}
+                report |= {"architecture": params.pretrain.architecture}
                 report |= trained.save(folder, figures)
                 write_json(folder / "pretrain.json", report)
             write_json(paths.PRETRAIN_REPORT, report)
@@ -82,20 +78,42 @@ def _pretrain(params: Params) -> None:
         processes.wait()
 
 
+def key(params: Params, images: Chosen) -> str:
+    """Fingerprint of what decides the weights, and of nothing else."""
+    from dermaflux.classifiers.model import network
+    from dermaflux.core.checkpoints import fingerprint
+    from dermaflux.core.code_digest import stage_digest
+
+    model = params.train.models[params.pretrain.architecture]
+    return fingerprint(
+        images=[*images.real.items(), *images.synthetic.items()],
+        settings=params.pretrain.model_dump(exclude=_MEASURES),
+        config=network.configure(model, params.train.image_size),
+        seed=params.seed,
+        code=stage_digest("pretrain", recipe=params.train.recipe),
+        libraries=network.libraries("torch", "timm", "transformers"),
+    )
+
+
 def _log(params: Params, world: int, main: bool) -> contextlib.AbstractContextManager[Any]:
     """The MLflow run in the main process, silence in the others."""
     from dermaflux.tracking import runs
 
     if not main:
         return contextlib.nullcontext(runs.Silent())
-    inputs = {
-        "real": [paths.CORPUS],
-        "synthetic": [paths.SYNTHETIC],
-        "both": [paths.CORPUS, paths.SYNTHETIC],
+    section, train = params.pretrain, params.train
+    parameters = {
+        "seed": params.seed,
+        "processes": world,
+        "recipe": train.recipe,
+        "image_size": train.image_size,
+        "model": train.models[section.architecture].model_dump(include={"name", "options"}),
+        **section.model_dump(),
     }
-    section = params.pretrain
-    parameters = {"seed": params.seed, "processes": world, **section.model_dump()}
-    used = inputs[section.images]
+    # Whatever it learns from, the corpus has the images of its figures.
+    used = [paths.CORPUS]
+    if section.images != "real":
+        used += [paths.SYNTHETIC, paths.AUDIT_REPORT]
     return runs.start("training", "pretrain", parameters, used, system_metrics=True)
 
 

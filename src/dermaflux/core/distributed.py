@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dermaflux.core.devices import automatic_device
+from dermaflux.errors import InputError
 
 BUCKET_BYTES = 64_000_000
 """Of gradients per exchange: large enough that latency does not count, small beside a model."""
@@ -79,6 +80,19 @@ class Processes:
     def wait(self) -> None:
         """Return when every process has arrived here."""
         self.gather(None)
+
+
+def even_share(parameter: str, count: int, rank: int, world: int, also: str = "") -> range:
+    """Indices of one of `world` processes among `count` items, as many as every other has.
+
+    Raises `InputError` where they cannot share; `parameter` says `count`, and `also` ends the fix.
+    """
+    if count % world:
+        raise InputError(
+            f"{parameter} is {count}, which {world} processes cannot share evenly; set it to a "
+            f"multiple of {world}{also}"
+        )
+    return range(rank, count, world)
 
 
 def _all_reduce(bucket: Sequence[Tensor]) -> None:

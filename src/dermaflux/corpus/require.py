@@ -41,11 +41,18 @@ def before_decoding(
 
 
 def before_writing(chosen: Selection, rejections: Sequence[Rejection], settings: Ingest) -> None:
-    """Raise `InputError` when what was chosen lacks a class or a test part."""
+    """Raise `InputError` when what was chosen lacks a class, a test part or the validation part."""
     kept = chosen.kept()
     _classes(Counter(chosen.labels[index] for index in kept), rejections)
     tests = sum(chosen.splits[index] == "test" for index in kept)
     _test_part(tests, len(kept), settings)
+    taken = settings.validation_by == "published"
+    if taken and not any(chosen.splits[index] == "validation" for index in kept):
+        raise InputError(
+            f"ingest.validation_by is published but none of the {len(kept):,} images that are kept "
+            "is in a published validation part; leave isic2019, whose test part holds those of "
+            "isic2018, out of ingest.sources, or set it to group"
+        )
 
 
 def _validation_part(usable: Sequence[Item]) -> None:

@@ -1,4 +1,4 @@
-"""Folders that two entries of `ingest.own` read, each by its own CSV file or image column.
+"""Folders that two datasets read: entries of `ingest.own`, or published ones unpacked together.
 
 Pure. Derm7pt is such a folder: its CSV file names a dermoscopic and a clinical photograph of every
 lesion in two columns. Each image counts once, and lesions and patients stay one group.
@@ -15,12 +15,14 @@ from dermaflux.corpus.splitting.records import Item
 from dermaflux.sources.adapter import Problem
 from dermaflux.sources.registry import SOURCES
 
+_UNNAMED = ("no-row", "outside-layout")
+
 
 def once(items: Iterable[Item]) -> list[Item]:
     """Every file once, and one name for a patient or lesion that both entries of a folder know.
 
-    A file belongs to the entry whose CSV names it. Where both name it, the second one's item has a
-    `Problem`; where neither does, the first one's stays.
+    A file belongs to the dataset whose CSV or layout names it. Where both name it, the second one's
+    item has a `Problem`; where neither does, one item stays.
     """
     by_file: dict[tuple[Path, str | None], list[Item]] = {}
     kept = []
@@ -30,8 +32,9 @@ def once(items: Iterable[Item]) -> list[Item]:
         else:
             by_file.setdefault((item.record.path, item.record.member), []).append(item)
     for found in by_file.values():
-        named = [item for item in found if not _without_row(item)] or found[:1]
-        kept.append(named[0])
+        named = [item for item in found if _rule(item) not in _UNNAMED]
+        without_row = [item for item in found if _rule(item) == "no-row"]
+        kept.append((named or without_row or found)[0])
         for item in named[1:]:
             reason = f"{named[0].image_id} is the same file; remove one of the rows"
             kept.append(_with_facts(item, problem=Problem("repeated-file", reason)))
@@ -59,6 +62,6 @@ def _with_facts(item: Item, **changes: Any) -> Item:
     return replace(item, record=replace(item.record, facts=facts))
 
 
-def _without_row(item: Item) -> bool:
+def _rule(item: Item) -> str | None:
     problem = item.record.facts.problem
-    return problem is not None and problem.rule == "no-row"
+    return problem.rule if problem else None

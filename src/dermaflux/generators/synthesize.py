@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def synthesize(
     settings = section.settings(name).model_dump()
     shares = shares_for(section, corpus)
     sampler = generator.open(models, settings, section.batch)
-    prompts = prompts_for(generator, section, corpus, captions)
+    prompts = prompts_for(generator, section, corpus, captions, shares)
     images = plan.plan(section.images, prompts, shares, section.scale, seed)
     groups = sampler.groups([image.condition for image in images])
     pool = plan.shards(groups, section.shard_images, section.batch)
@@ -149,16 +149,22 @@ def _shared_checkpoint(key: str, processes: Processes, output: Path) -> Iterator
 
 
 def prompts_for(
-    generator: Generator, section: Synthesize, corpus: Path, captions: Path
+    generator: Generator,
+    section: Synthesize,
+    corpus: Path,
+    captions: Path,
+    shares: Mapping[str, float],
 ) -> PromptBank:
-    """The prompts that `synthesize.prompt_source` asks for; the label's where none are needed."""
+    """The prompts that `synthesize.prompt_source` asks for; the label's where none are needed.
+
+    `shares` names the classes that are asked for, see `shares_for`.
+    """
     reads_captions = "captions" in generator.needs
     if section.conditions == "none":
         return prompt_bank.unconditional()
     if reads_captions and section.prompt_source != "label":
         rows = captioned(corpus, captions)
-        names = shares_for(section, corpus)
-        return prompt_bank.from_captions(rows, section.prompt_source, section.column, names)
+        return prompt_bank.from_captions(rows, section.prompt_source, section.column, shares)
     if section.conditions == "diagnosis":
         return prompt_bank.from_labels(labelled(corpus), name_diagnosis=reads_captions)
     return prompt_bank.label_only()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -81,7 +82,9 @@ class Model(Section):
     @property
     def pretrained_here(self) -> bool:
         """Whether it starts from what the stage `pretrain` writes."""
-        return self.pretrained and self.weights == PRETRAINED_WEIGHTS.as_posix()
+        if not self.pretrained or self.weights is None:
+            return False
+        return Path(self.weights) == PRETRAINED_WEIGHTS
 
     def local_folder(self) -> str | None:
         """The folder that a name such as `local-dir:FOLDER` gives; None for other names."""
@@ -112,7 +115,8 @@ class Train(Section):
     weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 0.05
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Factor on the learning rate from each layer to the one before it, as MAE is fine-tuned (0.75;
-    positions and class token then take no weight decay); null: one rate for all."""
+    positions and class token then take no weight decay); null: one rate for all. Of arms that start
+    from pretrained weights; random layers learn at the full rate."""
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`shuffled` shows each image once an epoch (the draw of n_real is balanced already);
@@ -131,7 +135,10 @@ class Train(Section):
     @classmethod
     def _known_recipe(cls, name: str) -> str:
         if name not in RECIPES:
-            raise ValueError(f"there is no recipe {quoted(name)}; name one of {', '.join(RECIPES)}")
+            hint = "; a student is named in distill.students" if name == "distill" else ""
+            raise ValueError(
+                f"there is no recipe {quoted(name)}; name one of {', '.join(RECIPES)}{hint}"
+            )
         return name
 
     @field_validator("arms")
@@ -140,6 +147,15 @@ class Train(Section):
         if "no_teacher" in arms:
             raise ValueError("the arm 'no_teacher' is of students alone; name it in distill.arms")
         return arms
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Train:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} is above epochs {self.epochs}, so training "
+                "would end before its full learning rate; lower it or raise epochs"
+            )
+        return self
 
     @model_validator(mode="after")
     def _models_exist(self) -> Train:
@@ -189,6 +205,16 @@ class Distill(Section):
     """null: `train.epochs`."""
     batch: Batch | None = None
     """null: `train.batch`."""
+
+    @field_validator("alpha")
+    @classmethod
+    def _teaches(cls, alpha: float) -> float:
+        if alpha == 0:
+            raise ValueError(
+                "0 gives the teacher no weight, so mixture would be the arm no_teacher again; "
+                "raise it, such as to 0.5"
+            )
+        return alpha
 
 
 class ZeroShot(Section):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dermaflux.errors import quoted
 from dermaflux.params.choices import GENERATORS, RECIPES, generator_schema, pretrains
 from dermaflux.params.classifiers import MIXED
+from dermaflux.paths import PRETRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     from dermaflux.params import Params
@@ -23,8 +24,9 @@ def check(params: Params) -> None:
         )
     for section in (params.finetune, params.synthesize):
         section.settings(params.generator).check_chosen()
-    sampling = params.synthesize.settings(params.generator)
-    sampling.check_trained(params.finetune.settings(params.generator), params.synthesize.scale)
+    pool, trained = params.synthesize, params.finetune.settings(params.generator)
+    pool.settings(params.generator).check_trained(trained, pool.scale, pool.conditions)
+    _named_models_exist(params)
     _students_learn(params)
     _weights_exist(params)
     _conditions_possible(params)
@@ -39,8 +41,9 @@ def check(params: Params) -> None:
         and params.promote.architecture not in params.architectures()
     ):
         raise ValueError(
-            f"promote.architecture {params.promote.architecture!r} is not one of "
-            f"train.architectures {quoted(params.architectures())}; name one of them"
+            f"promote.architecture {params.promote.architecture!r} is neither in "
+            "train.architectures nor in distill.students; name one of "
+            f"{quoted(params.architectures())}"
         )
     without = [arm for arm in params.arms() if arm not in MIXED]
     if params.n_real == 0 and params.real_fraction is None and without:
@@ -49,6 +52,20 @@ def check(params: Params) -> None:
             f"{' and distill.arms' if params.distill.students else ''} to [mixture] and "
             "n_synthetic to the number wanted"
         )
+
+
+def _named_models_exist(params: Params) -> None:
+    """Raise `ValueError` for a name that `dvc.yaml` looks up in `train.models` and would not find.
+
+    DVC does so whatever the recipe and the labels, and its own error names neither parameter.
+    """
+    for section in ("pretrain", "promote"):
+        name = getattr(params, section).architecture
+        if name not in params.train.models:
+            raise ValueError(
+                f"{section}.architecture {name!r} has no entry in train.models "
+                f"({', '.join(sorted(params.train.models))}); name one of them"
+            )
 
 
 def _students_learn(params: Params) -> None:
@@ -75,25 +92,32 @@ def _students_learn(params: Params) -> None:
             f"train.arms {quoted(params.train.arms)} train no teacher for distill.students; add "
             "mixture or real"
         )
+    own, warmup = params.distill.epochs, params.train.warmup_epochs
+    if params.distill.students and own is not None and warmup > own:
+        raise ValueError(
+            f"distill.epochs {own} is below train.warmup_epochs {warmup}, so training would end "
+            "before its full learning rate; raise it or lower the other"
+        )
 
 
 def _weights_exist(params: Params) -> None:
-    """Raise `ValueError` where the stage `pretrain` lacks its encoder or will not be run."""
+    """Raise `ValueError` where the stage `pretrain` lacks its encoder, or runs in vain or never."""
+    begun = [name for name in params.architectures() if params.train.models[name].pretrained_here]
     if pretrains(params.train.recipe):
-        if params.pretrain.architecture not in params.train.models:
+        if not begun:
             raise ValueError(
-                f"pretrain.architecture {params.pretrain.architecture!r} has no entry in "
-                f"train.models ({', '.join(sorted(params.train.models))}); name one of them"
+                f"train.recipe {params.train.recipe!r} pre-trains an encoder but none of "
+                f"{quoted(params.architectures())} starts from it; add a model with pretrained: "
+                f"true and weights: {PRETRAINED_WEIGHTS}, or set the recipe to supervised"
             )
         return
-    for name in params.architectures():
-        if params.train.models[name].pretrained_here:
-            others = " or ".join(filter(pretrains, RECIPES))
-            raise ValueError(
-                f"train.models.{name}.weights {quoted(params.train.models[name].weights)} is "
-                f"what pre-training writes but train.recipe is {params.train.recipe!r}; set it "
-                f"to {others}, or name other weights"
-            )
+    for name in begun:
+        others = " or ".join(filter(pretrains, RECIPES))
+        raise ValueError(
+            f"train.models.{name}.weights {quoted(params.train.models[name].weights)} is "
+            f"what pre-training writes but train.recipe is {params.train.recipe!r}; set it "
+            f"to {others}, or name other weights"
+        )
 
 
 def _conditions_possible(params: Params) -> None:
@@ -127,18 +151,21 @@ def _conditions_possible(params: Params) -> None:
 
 def _prompts_exist(params: Params) -> None:
     """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
-    if not params.synthesize.settings(params.generator).samples:
+    section, settings = params.synthesize, params.synthesize.settings(params.generator)
+    if not settings.samples:
         return
-    source = params.synthesize.prompt_source
-    if source == "held_out" and not params.caption.held_out_fraction:
+    source, captions = section.prompt_source, settings.reads_captions
+    if captions and source == "held_out" and not params.caption.held_out_fraction:
         raise ValueError(
             "synthesize.prompt_source 'held_out' needs captions that training never sees but "
             "caption.held_out_fraction is 0; raise it or set prompt_source to captions"
         )
     mixed = params.train.labels == "diagnosis" and {*MIXED} & {*params.arms()}
-    if source == "label" and mixed and params.synthesize.conditions == "malignancy":
+    if mixed and section.conditions == "malignancy" and (source == "label" or not captions):
+        without = "prompt_source 'label'" if captions else "conditions 'malignancy'"
+        fix = "set it to captions, set synthesize.conditions" if captions else "set it"
         raise ValueError(
             "train.labels 'diagnosis' mixes in synthetic images with a diagnosis but "
-            "synthesize.prompt_source 'label' gives them none; set it to captions, set "
-            "synthesize.conditions to diagnosis, or leave mixture out of train.arms"
+            f"synthesize.{without} gives them none; {fix} to diagnosis, or leave mixture out of "
+            "train.arms"
         )

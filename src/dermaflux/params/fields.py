@@ -167,16 +167,19 @@ class GeneratorSettings(Section):
     """Whether images are sampled; False where they are taken from others."""
     unconditional: ClassVar[bool] = False
     """Whether images can be sampled without asking for a class: `synthesize.conditions: none`."""
+    reads_captions: ClassVar[bool] = False
+    """Whether images are sampled from prompts, as the sampler's `needs` say too."""
     less_memory: ClassVar[str] = ""
     """What to change when memory runs out, as an error says it; empty where nothing can be."""
 
     def check_chosen(self) -> None:
         """Raise `ValueError` when a run that chooses this generator cannot use these values."""
 
-    def check_trained(self, trained: GeneratorSettings, scale: int) -> None:
+    def check_trained(self, trained: GeneratorSettings, scale: int, conditions: str) -> None:
         """Raise `ValueError` when what `finetune` trains cannot be sampled with these values.
 
-        `trained` is this generator's section of `finetune`, `scale` the images' side in pixels.
+        `trained` is this generator's section of `finetune`, `scale` the images' side in pixels,
+        `conditions` what `synthesize.conditions` says.
         """
 
     def input_paths(self) -> dict[str, str | None]:

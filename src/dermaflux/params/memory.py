@@ -16,6 +16,7 @@ _LOWER = {
     "audit": "set audit.features to a folder with SqueezeNet weights: its features are smaller",
     "pretrain": "lower pretrain.batch or train.image_size, or set pretrain.precision to bf16",
     "train": "lower train.batch or train.image_size, or set train.precision to bf16",
+    "distill": "lower distill.batch or train.image_size, or set train.precision to bf16",
     "evaluate": "lower evaluate.batch",
     "zero_shot": "lower zero_shot.batch",
     "promote": "lower train.image_size, or free memory that other programs take",

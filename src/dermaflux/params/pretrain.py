@@ -52,7 +52,7 @@ class Pretrain(Section):
     to height of 3:4 to 4:3, half of them mirrored: torchvision's `RandomResizedCrop`."""
     precision: Literal["fp32", "bf16"] = "fp32"
     probe_images: Count = 2000
-    """Labelled training images of the linear probe, at most."""
+    """Labelled training images of the linear probe, about as many, at least one of each class."""
 
     @model_validator(mode="after")
     def _fits(self) -> Pretrain:
@@ -61,6 +61,11 @@ class Pretrain(Section):
                 f"decoder_heads {self.decoder_heads} does not divide decoder_width "
                 f"{self.decoder_width}; choose heads that do, such as "
                 f"{max(n for n in range(1, self.decoder_heads) if self.decoder_width % n == 0)}"
+            )
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} is above epochs {self.epochs}, so training "
+                "would end before its full learning rate; lower it or raise epochs"
             )
         if self.crop_area[0] <= 0:
             raise ValueError("crop_area starts at 0, a crop without pixels; start it at 0.2")

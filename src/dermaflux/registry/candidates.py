@@ -50,7 +50,7 @@ def predictions(folder: Path) -> pd.DataFrame:
     Raises `InputError` when the file is missing or is not such a table.
     """
     path = folder / "validation.csv"
-    stage = "`dvc repro train`, or `dvc pull`"
+    stage = "`dvc repro`, or `dvc pull`"
     rows = read_csv(path, stage, ("probability",), ("image_id", "label"), index="image_id")
     rows["malignant"] = rows["label"].isin(["malignant", "1"])
     return rows[["malignant", "probability"]].sort_index()

@@ -106,7 +106,7 @@ def trained(cell: str, option: str = "") -> Path:
     if cell not in known:
         raise InputError(
             f"{option}{one_line(cell, 200)} is not a trained classifier; name one of "
-            f"{', '.join(known) or 'none yet'} or run `dermaflux train`"
+            f"{', '.join(known) or 'none yet'} or run `dvc repro`"
         )
     return folder
 

@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,14 @@ def tags(client: MlflowClient, params: Params, cell: str, arm: str, folder: Path
         "n_real": config.get("n_real", 0),
         "n_synthetic": config.get("n_synthetic", 0),
     }
-    if values["n_synthetic"]:
-        origins = (("synthetic_hash", paths.SYNTHETIC), ("generator_hash", paths.GENERATOR))
-        values |= {key: runs.dvc_hash(path) for key, path in origins if path.is_dir()}
+    origins = {}
+    if _saw_pool(config):
+        origins |= {"synthetic_hash": paths.SYNTHETIC, "generator_hash": paths.GENERATOR}
+    if "pretraining" in config:
+        origins["pretrained_hash"] = paths.PRETRAINED
+    values |= {key: runs.dvc_hash(path) for key, path in origins.items() if path.is_dir()}
+    if "start_weights" in config:
+        values["start_weights"] = config["start_weights"]
     if "teacher" in config:
         values |= runs.flat({"teacher": config["teacher"]})
     if "DVC_EXP_NAME" in os.environ:
@@ -64,6 +70,14 @@ def tags(client: MlflowClient, params: Params, cell: str, arm: str, folder: Path
     if train_run is not None:
         values["train_run_id"] = train_run
     return {key: str(value) for key, value in values.items()}
+
+
+def _saw_pool(config: Mapping[str, Any]) -> bool:
+    """Whether the classifier, its pre-training or its teacher learned from synthetic images."""
+    if config.get("n_synthetic") or config.get("pretraining", {}).get("synthetic"):
+        return True
+    taught = "teacher" in config
+    return taught and _saw_pool(_config(paths.CLASSIFIERS / config["teacher"]["cell"]))
 
 
 def _train_run(client: MlflowClient, folder: Path, output_hash: str) -> str | None:

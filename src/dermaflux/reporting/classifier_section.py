@@ -67,6 +67,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
             }
             for (architecture, arm), metrics in means.items()
         ],
+        "beforehand": beforehand(params),
         "effects": effects,
         "answers": {
             name: (_main_effect(effects, name), effect_table.answer(effects, name))
@@ -111,6 +112,37 @@ def training_images(params: Params, arm: str) -> str:
     }[arm]
 
 
+def beforehand(params: Params) -> list[str]:
+    """Sentences on synthetic images that the arm real saw all the same, through its start."""
+    sentences, section = [], params.pretrain
+    begun = [name for name in params.architectures() if params.train.models[name].pretrained_here]
+    if section.images == "real":
+        begun = []
+    if begun:
+        kind = "real and synthetic" if section.images == "both" else "synthetic"
+        sentences.append(
+            f"In both arms {_verb(begun, 'start')} from weights that were pre-trained on {kind} "
+            f"images (pretrain.images: {section.images})."
+        )
+    added = params.ratio if params.n_synthetic is None else params.n_synthetic
+    teacher, students = params.distill.teacher, params.distill.students
+    if students and "mixture" in params.train.arms and added:
+        sentences.append(
+            f"In both arms {_verb(students, 'learn')} from {teacher}, which was trained on real "
+            "and synthetic images."
+        )
+    elif students and teacher in begun:
+        sentences.append(
+            f"In both arms {_verb(students, 'learn')} from {teacher}, which was pre-trained so."
+        )
+    return sentences
+
+
+def _verb(names: Sequence[str], verb: str) -> str:
+    """`vit starts`, `vit and resnext start`."""
+    return f"{' and '.join(names)} {verb}{'s' if len(names) == 1 else ''}"
+
+
 def _main_effect(effects: Sequence[effect_table.Row], architecture: str) -> effect_table.Row | None:
     return next(
         (
@@ -141,7 +173,7 @@ def _curves(
             path = paths.EVALUATIONS / cell.name / kind / f"{arm}.csv"
             if arm in arms and path.is_file():
                 by_arm = curves.setdefault(cell.architecture, {})
-                rows = read_csv(path, "the stage evaluate", _DRAWN[kind])
+                rows = read_csv(path, "`dvc repro`", _DRAWN[kind])
                 by_arm.setdefault(arm, []).append(rows)
     return curves
 
@@ -175,7 +207,7 @@ def _groups(cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
     for cell in cells:
         path = paths.EVALUATIONS / cell.name / "groups.csv"
         if path.is_file():
-            rows = read_csv(path, "the stage evaluate", texts=("group", "note", "arm"))
+            rows = read_csv(path, "`dvc repro`", texts=("group", "note", "arm"))
             rows = rows[rows["arm"].isin(MAIN)]
             by_architecture.setdefault(cell.architecture, []).append(rows)
     tables = {}

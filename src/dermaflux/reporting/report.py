@@ -163,6 +163,8 @@ def render(params: Params) -> str:
             audit=audit,
             audit_rows=_scalars({k: v for k, v in audit.items() if k != "rejected"}),
             nearest=images.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
+            pretraining=read_json(paths.PRETRAIN_REPORT),
+            pretraining_grid=images.file_uri(paths.PRETRAIN_FIGURES / "grid.png"),
             validation=read_json(paths.VALIDATION_REPORT),
             validation_rows=_scalars(read_json(paths.VALIDATION_REPORT)),
             promote=read_json(paths.PROMOTE_REPORT),

@@ -5,6 +5,7 @@ Reads synthetic/ (labels only) and reports/; writes nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dermaflux import paths
@@ -42,7 +43,10 @@ def _scores(params: Params) -> Table:
     headline, seeds = results.headline(params), len(params.train.seeds)
     means = seed_means.means(params, cells)
     rows = effect_table.table(means, params.architectures(), params.arms(), headline, level)
-    against_real = {(row.architecture, row.arm): row for row in rows if row.against == "real"}
+    differences = {(row.architecture, row.arm): row for row in rows if row.against == "real"}
+    # Whatever lacks something, the page takes from the arm that has it; here each arm has a line.
+    lacking = [_turned(row) for row in rows if row.against in ("scratch", *effect_table.ABLATIONS)]
+    differences |= {(row.architecture, row.arm): row for row in lacking}
     scores = Table(
         title=f"Test {results.METRICS[headline]}: mean over {seeds} seed{'s' * (seeds > 1)}, "
         f"{percent(level)} intervals over {'seeds and ' * (seeds > 1)}test images",
@@ -54,18 +58,26 @@ def _scores(params: Params) -> Table:
     scores.add_column("classifier", no_wrap=True)
     for name in ("AUC", "interval", "− real", "interval"):
         scores.add_column(name, justify="right", no_wrap=True)
-    scores.add_column("effect", no_wrap=True)
+    scores.add_column("effect")  # the one that may take two lines
     for architecture in params.architectures():
         scores.add_row(architecture, style="bold")
         for arm in params.training(architecture).arms:
             mean = means[architecture, arm][headline].estimate(level)
             row = [arm.replace("_", " "), number(mean.value), interval(mean) or "none"]
-            difference = against_real.get((architecture, arm))
+            difference = differences.get((architecture, arm))
             if difference is not None:
-                effect = difference.effect
-                row += [signed(effect.value), interval(effect, True) or "none", difference.verdict]
+                effect, other = difference.effect, difference.against
+                row += [signed(effect.value), interval(effect, True) or "none"]
+                row += [difference.verdict + f" (− {other})" * (other != "real")]
             scores.add_row(*row)
     return scores
+
+
+def _turned(row: effect_table.Row) -> effect_table.Row:
+    """The difference the other way round."""
+    effect = row.effect
+    turned = replace(effect, value=0 - effect.value, low=0 - effect.high, high=0 - effect.low)
+    return replace(row, arm=row.against, against=row.arm, effect=turned)
 
 
 def run(params: Params) -> None:

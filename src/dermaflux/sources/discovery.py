@@ -65,6 +65,7 @@ def _matches(source: Source, root: Path, named: bool = False) -> bool:
 
 
 def _locate(data: Path, children: Sequence[Path], source: Source) -> Dataset | None:
+    """Where one published dataset is; `children` are the folders that it may be in."""
     named = data / source.name
     if named in children:
         if not _matches(source, named, named=True):
@@ -76,8 +77,11 @@ def _locate(data: Path, children: Sequence[Path], source: Source) -> Dataset | N
                 f"({source.url}), or remove that folder"
             )
         return Dataset(source, named, (named,))
-    if _matches(source, data):
-        present = set(os.listdir(data))
+    # Not the folders of `ingest.own`, which are the team's whatever they are called.
+    names = {child.name for child in children}
+    present = {name for name in os.listdir(data) if name in names or not (data / name).is_dir()}
+    here = [marker for marker in source.markers if marker.split("/")[0] in present]
+    if any(_exists(data, marker) for marker in here):
         claimed = tuple(data / name for name in source.claims if name in present)
         return Dataset(source, data, claimed)
     roots = [

@@ -57,12 +57,12 @@ def load(params: Params) -> list[Cell]:
         wanted = params.training(architecture).arms
         for seed in params.train.seeds:
             path = paths.EVALUATIONS / f"{paths.cell(architecture, seed)}.json"
-            content = read_json(path, "`dvc repro evaluate`", "test")
+            content = read_json(path, "`dvc repro`", "test")
             missing = [arm for arm in wanted if arm not in content]
             if missing:
-                raise InputError(f"{path} has no arm {missing[0]!r}; run `dvc repro evaluate`")
+                raise InputError(f"{path} has no arm {missing[0]!r}; run `dvc repro`")
             if not all(isinstance(content[key], dict) for key in ("test", *wanted)):
-                raise damaged(path, "its arms hold no figures", "`dvc repro evaluate`")
+                raise damaged(path, "its arms hold no figures", "`dvc repro`")
             arms: dict[str, dict[str, Any]] = {arm: content[arm] for arm in wanted}
             cells.append(Cell(architecture, seed, arms, content["test"]))
     return cells

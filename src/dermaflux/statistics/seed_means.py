@@ -57,7 +57,7 @@ Means = Mapping[tuple[str, str], Mapping[str, SeedMean]]
 def read(cell: str) -> pd.DataFrame:
     """Test predictions of a cell, by image_id. Raises `InputError` when they are missing."""
     path = paths.EVALUATIONS / cell / "predictions.csv"
-    stage = "`dvc repro evaluate`, or `dvc pull`"
+    stage = "`dvc repro`, or `dvc pull`"
     rows = read_csv(path, stage, texts=("image_id", "label"), index="image_id")
     with reading(path, stage):
         scores = rows.drop(columns="label").astype(float)
@@ -91,7 +91,7 @@ def lesions(image_ids: Sequence[str]) -> Array:
     if absent:
         raise InputError(
             f"{len(absent)} evaluated images such as {absent[0]} are not in the test split of "
-            f"{paths.CORPUS}; run `dvc repro evaluate`, or `dvc checkout corpus` on the commit "
+            f"{paths.CORPUS}; run `dvc repro`, or `dvc checkout corpus` on the commit "
             "they were evaluated on"
         )
     return bootstrap.groups(rows.loc[list(image_ids)].reset_index())
@@ -112,15 +112,15 @@ def means(params: Params, cells: Sequence[Cell]) -> Means:
         if not rows.index.equals(first.index):
             raise InputError(
                 f"{cell.name} was evaluated on {len(rows)} images and {cells[0].name} on "
-                f"{len(first)}, and they are not the same; run `dvc repro evaluate`"
+                f"{len(first)}, and they are not the same; run `dvc repro`"
             )
         if len(rows) != cell.test.get("images", len(rows)):
             raise InputError(
                 f"{cell.name} has predictions for {len(rows)} test images, but its figures are of "
-                f"{cell.test['images']}; run `dvc repro evaluate`"
+                f"{cell.test['images']}; run `dvc repro`"
             )
         for arm, figures in cell.arms.items():
-            with reading(paths.EVALUATIONS / f"{cell.name}.json", "`dvc repro evaluate`"):
+            with reading(paths.EVALUATIONS / f"{cell.name}.json", "`dvc repro`"):
                 labels, of_arm = predictions(rows, arm, figures)
             if weights is None:
                 members = lesions(list(rows.index))

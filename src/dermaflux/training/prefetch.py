@@ -48,6 +48,40 @@ class Prefetched(Generic[Result]):
         self._results.close()
 
 
+class StepsAhead(Generic[Item, Result]):
+    """Prepares the items of optimiser steps in their order, `depth` ahead and over their ends.
+
+    `items` gives those of one step, counted from 0; there are `steps` of them.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[Item], Result],
+        items: Callable[[int], Iterable[Item]],
+        steps: int,
+        depth: int = 1,
+    ) -> None:
+        self._prepare, self._items, self._steps, self._depth = prepare, items, steps, depth
+        self._ahead: Prefetched[Result] | None = None
+        self._next = 0
+
+    def at(self, step: int) -> Prefetched[Result]:
+        """Where the results of this step come next; a step out of turn begins anew."""
+        if self._ahead is None or step != self._next:
+            self.close()
+            steps = range(step, self._steps)
+            items = (item for number in steps for item in self._items(number))
+            self._ahead = Prefetched(self._prepare, items, self._depth)
+        self._next = step + 1
+        return self._ahead
+
+    def close(self) -> None:
+        """Drop what was prepared for later steps."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on `device`; from CPU to GPU through pinned memory, so that nothing waits."""
     if device.type != "cuda" or tensor.device.type != "cpu":

@@ -19,6 +19,8 @@ from dermaflux.training.ema import MovingAverage
 
 if TYPE_CHECKING:
     from dermaflux.core.checkpoints import Checkpoint
+    from dermaflux.params.fields import Optimisation
+    from dermaflux.params.runtime import FinetuneRuntime
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,30 @@ class Settings:
     """
     autocast: torch.dtype | None = None
     """bfloat16: forward passes run under autocast. float16 would need loss scaling."""
+
+    @classmethod
+    def of(
+        cls,
+        settings: Optimisation,
+        runtime: FinetuneRuntime,
+        steps: int,
+        weight_decay: float,
+        betas: tuple[float, float],
+        autocast: torch.dtype | None = None,
+    ) -> Settings:
+        """Those of a generator's parameters, with `steps` where epochs decide them."""
+        return cls(
+            steps=steps,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_steps,
+            maximum_gradient_norm=settings.maximum_gradient_norm,
+            checkpoint_steps=runtime.checkpoint_steps,
+            weight_decay=weight_decay,
+            betas=betas,
+            ema_decay=settings.ema_decay,
+            log_steps=runtime.log_steps,
+            autocast=autocast,
+        )
 
 
 class TrainingState:

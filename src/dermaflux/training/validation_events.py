@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ class HeldOutLoss(Generic[B, P]):
     ) -> None:
         self._scales, self._batches, self._processes = scales, batches, processes
         self._prepare, self._errors = prepare, errors
+        self.images, self.main = len(scales), processes.main
 
     def __call__(self) -> dict[str, float]:
         """`validation_loss`, and the same per scale as `validation_loss_128` and so on.
@@ -100,17 +101,15 @@ def _means(scales: Sequence[int], errors: Mapping[int, float]) -> dict[str, floa
     }
 
 
-def held_out_event(
-    name: str, loss: Callable[[], dict[str, float]], images: int, every: int, main: bool
-) -> Event:
+def held_out_event(name: str, loss: HeldOutLoss[Any, Any], every: int) -> Event:
     """The held-out loss before the first step, every few steps and after the last, printed."""
 
     def measure(step: int) -> dict[str, float]:
         values = loss()
-        if main:
+        if loss.main:
             print(
                 f"{name} {step:,}: validation loss {values['validation_loss']:.4f} on "
-                f"{images:,} held-out images",
+                f"{loss.images:,} held-out images",
                 flush=True,
             )
         return values
@@ -156,6 +155,14 @@ class Grid:
         processes = self._processes
         if any(processes.gather(processes.main and not self._path.exists())):
             self.draw(step)
+
+
+def generator_events(
+    grid: Grid, grid_steps: int, loss: HeldOutLoss[Any, Any] | None, every: int
+) -> list[Event]:
+    """The grid, and the held-out loss where there is one, as `fit` takes them."""
+    events = [Event(grid_steps, grid.draw)]
+    return events if loss is None else [*events, held_out_event("finetune", loss, every)]
 
 
 def save_grid(images: Pixels, columns: int, path: Path) -> None:

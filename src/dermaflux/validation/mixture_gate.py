@@ -13,7 +13,7 @@ from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.params import Params
 from dermaflux.validation import cached_check
-from dermaflux.validation.corpus_suite import splits_leak
+from dermaflux.validation.corpus_suite import leaking_splits
 from dermaflux.validation.mixture_suite import HELD_OUT, MIXTURE, checks, with_derived_columns
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check(
     )
     counts = {"real": len(real), "synthetic": len(synthetic)} if params.real_fraction else None
     arm = "mixture" if synthetic else "real"
-    cached_check.check("mixture", frame, checks(params, arm, splits_leak(params), counts))
+    cached_check.check("mixture", frame, checks(params, arm, leaking_splits(params), counts))
 
 
 def _rows(frame: pd.DataFrame, image_ids: Sequence[str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ Reads and writes nothing; `mixture_gate` runs it on the tables.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from dermaflux.core.vocabulary import CLASSES
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from dermaflux.params import Params
 
-HELD_OUT = ("image_id", "sha256", *GROUPS)
+HELD_OUT = ("image_id", "split", "sha256", *GROUPS)
 """Columns read of the validation and test splits: identities, no label."""
-MIXTURE = ("label", "source", "split", *HELD_OUT)
+MIXTURE = ("label", "source", *HELD_OUT)
 """Columns read of the corpus's training split and of the synthetic pool."""
 
 
@@ -40,16 +40,17 @@ def with_derived_columns(
     frame["malignant"] = (frame["label"] == "malignant").astype("int8")
     frame["memorised"] = frame["image_id"].where(frame["image_id"].isin(list(rejected)))
     for column in ("sha256", *GROUPS):
-        known = held_out.dropna(subset=[column]).drop_duplicates(column)
-        image_of = known.set_index(column)["image_id"]
-        frame[f"held_out_{column}"] = frame[column].map(image_of).astype("str")
+        for name, rows in (("held_out", held_out), ("test", held_out[held_out["split"] == "test"])):
+            known = rows.dropna(subset=[column]).drop_duplicates(column)
+            image_of = known.set_index(column)["image_id"]
+            frame[f"{name}_{column}"] = frame[column].map(image_of).astype("str")
     return frame
 
 
 def checks(
-    params: Params, arm: str, published: bool, counts: Mapping[str, int] | None = None
+    params: Params, arm: str, leaking: Collection[str], counts: Mapping[str, int] | None = None
 ) -> list[Check]:
-    """Checks of one arm's training images; `published` data may leak, which then only warns.
+    """Checks of one arm's training images; ties to the splits of `leaking` only warn.
 
     `counts`: images of each kind where `real_fraction` decides their number; they keep the
     proportions of the split, so neither kind is balanced.
@@ -72,20 +73,19 @@ def checks(
         among("split vocabulary", "split", ("train",)),
         *(_number(kind, count) for kind, count in expected.items()),
         none_of("not memorised", "memorised", "no image is one that the audit rejected"),
-        none_of(
-            "image not held out",
-            "held_out_sha256",
-            "no image is, byte for byte, one of validation or test",
-        )._replace(blocking=not published),
-        *(
-            none_of(
-                f"{name} not held out",
-                f"held_out_{column}",
-                f"no {name} also has images in validation or test",
-            )._replace(blocking=not published)
-            for column, name in GROUPS.items()
-        ),
+        *(check._replace(blocking=not leaking) for check in _apart("held_out", "held out")),
+        *(_apart("test", "in test") if leaking and "test" not in leaking else ()),
     ]
+
+
+def _apart(prefix: str, where: str) -> Iterator[Check]:
+    """No image is tied to those that the derived columns of this prefix name."""
+    splits = "test" if prefix == "test" else "validation or test"
+    same = f"no image is, byte for byte, one of {splits}"
+    yield none_of(f"image not {where}", f"{prefix}_sha256", same)
+    for column, name in GROUPS.items():
+        shared = f"no {name} also has images in {splits}"
+        yield none_of(f"{name} not {where}", f"{prefix}_{column}", shared)
 
 
 def _number(kind: str, count: int) -> Check:

@@ -5,6 +5,7 @@ Reads and writes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -88,8 +89,11 @@ def _classes(section: Synthesize) -> list[Check]:
         return [among("label vocabulary", "label", ("indeterminate",))]
     vocabulary = among("label vocabulary", "label", CLASSES)
     if section.conditions == "diagnosis":
-        named = () if isinstance(shares, str) else tuple(shares)
-        asked = [among("diagnosis vocabulary", "diagnosis", named)] if named else []
+        asked: list[Check] = []
+        if not isinstance(shares, str):
+            wanted = {k: section.images * v / sum(shares.values()) for k, v in shares.items()}
+            asked = [among("diagnosis vocabulary", "diagnosis", tuple(shares))]
+            asked += [_number(name, images) for name, images in wanted.items()]
         return [vocabulary, *present(("diagnosis",)), *asked]
     if shares == "natural":  # those of the corpus, which this gate does not read
         return [vocabulary]
@@ -106,6 +110,18 @@ def _classes(section: Synthesize) -> list[Check]:
             {"split": "train"},
         ),
     ]
+
+
+def _number(diagnosis: str, wanted: float) -> Check:
+    """As many images of a diagnosis as its share asks for, up to one that `pool.plan` may stray."""
+    low, high = max(math.floor(wanted) - 1, 0), math.ceil(wanted) + 1
+    return Check(
+        f"number of {diagnosis} images",
+        f"between {low:,} and {high:,} images show {diagnosis}",
+        "ExpectTableRowCountToBeBetween",
+        {"min_value": low, "max_value": high},
+        {"diagnosis": diagnosis},
+    )
 
 
 def _every_pool(section: Synthesize) -> list[Check]:

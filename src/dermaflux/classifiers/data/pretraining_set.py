@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dermaflux import paths
-from dermaflux.classifiers.data import pixel_cache, samples, training_set
+from dermaflux.classifiers.data import pixel_cache, samples, subset, training_set
 from dermaflux.classifiers.data.pixel_cache import CachedPixels
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.core import table
-from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
@@ -74,14 +73,20 @@ def choose(images: str) -> Chosen:
 
 
 def labelled(side: int, limit: int, seed: int) -> Samples:
-    """At most `limit` benign and malignant training images, in their proportions, by hash."""
+    """About `limit` benign and malignant training images: a share of each class, by hash.
+
+    At least one of each class, however rare it is. Raises `InputError` when one has none.
+    """
     columns = (*_COLUMNS, "label")
     rows = table.metadata(paths.CORPUS, columns, "train")
     rows = rows[rows["label"].isin(CLASSES)]
-    if rows["label"].nunique() < len(CLASSES):
-        raise InputError(
-            f"the training split holds {len(rows)} images of one class, and the linear probe needs "
-            "benign and malignant ones; add a dataset with both"
-        )
-    ids = sorted(rows["image_id"], key=lambda image_id: rank(seed, image_id))[:limit]
+    counts = subset.counts(rows, CLASSES)
+    for name, count in counts.items():
+        if count == 0:
+            raise InputError(
+                f"the training split holds 0 {name} images of {len(rows)}, and the linear probe "
+                "needs benign and malignant ones; add a dataset with images of that class"
+            )
+    share = min(1.0, limit / len(rows)) if len(rows) else 1.0
+    ids = subset.draw(rows, subset.fraction(counts, share), seed)
     return samples.load(paths.CORPUS, rows, sorted(ids), "train", side)

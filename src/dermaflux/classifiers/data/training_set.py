@@ -89,7 +89,10 @@ def load(params: Params, seed: int, gate: Gate, arms: Sequence[Arm]) -> CellImag
     """
     side = params.train.image_size
     rows = table.metadata(paths.CORPUS, _COLUMNS, "train")
-    classes = find_classes(params, rows)
+    chosen = _diagnoses(params, rows)
+    classes = CLASSES if chosen is None else chosen.classes
+    if chosen is not None:
+        print(chosen, flush=True)  # here, where the images are drawn, and so once a cell
     wanted = _real_counts(params, rows, classes)
     if params.real_fraction is None:
         real = subset.draw_real(rows, params.n_real, seed)
@@ -116,12 +119,16 @@ def load(params: Params, seed: int, gate: Gate, arms: Sequence[Arm]) -> CellImag
 
 def find_classes(params: Params, training: pd.DataFrame) -> tuple[str, ...]:
     """What classifiers tell apart, from the metadata of the training split."""
+    chosen = _diagnoses(params, training)
+    return CLASSES if chosen is None else chosen.classes
+
+
+def _diagnoses(params: Params, training: pd.DataFrame) -> diagnoses.DiagnosisClasses | None:
+    """The diagnoses that are classes; None of labels malignancy."""
     if params.train.labels == "malignancy":
-        return CLASSES
+        return None
     validation = table.metadata(paths.CORPUS, ["diagnosis"], "validation")
-    chosen = diagnoses.choose(training, validation, params.train.minimum_diagnosis_images)
-    print(f"train: {chosen}", flush=True)
-    return chosen.classes
+    return diagnoses.choose(training, validation, params.train.minimum_diagnosis_images)
 
 
 def _real_counts(params: Params, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:

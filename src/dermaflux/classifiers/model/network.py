@@ -8,6 +8,7 @@ here trains.
 
 from __future__ import annotations
 
+import importlib
 import math
 import textwrap
 from contextlib import closing
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from dermaflux.classifiers.data.samples import Images
 
-WRITER = "`dermaflux train` or `dvc pull`"
+WRITER = "`dvc repro`, or `dvc pull`"
 THRESHOLD = 0.5
 """Training sets are balanced, so 0.5 is the equal-prior decision (the paper's accuracy)."""
 _OURS = frozenset(
@@ -76,6 +77,11 @@ def configure(model: Model, image_size: int, classes: Sequence[str] = CLASSES) -
         "classes": list(classes),
         "threshold": THRESHOLD if binary(classes) else None,
     }
+
+
+def libraries(*names: str) -> list[str]:
+    """The libraries whose arithmetic decides weights, with their versions."""
+    return [f"{name} {importlib.import_module(name).__version__}" for name in names]
 
 
 def binary(classes: Sequence[str]) -> bool:

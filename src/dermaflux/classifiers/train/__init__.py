@@ -31,8 +31,8 @@ from dermaflux.classifiers.train import loop
 from dermaflux.core.arrays import Array
 from dermaflux.core.checkpoints import Checkpoint, checkpoint, fingerprint
 from dermaflux.core.code_digest import stage_digest
-from dermaflux.core.files import atomic_folder, write_json
-from dermaflux.errors import InputError
+from dermaflux.core.files import atomic_folder, read_json, write_json
+from dermaflux.errors import InputError, quoted
 from dermaflux.metrics import calibration
 from dermaflux.params import UNTRAINED, Arm, Model, Params, Train
 from dermaflux.tracking import runs as tracking
@@ -47,6 +47,11 @@ _ELSEWHERE = {
 
 def run(params: Params, architecture: str, seed: int, gate: Gate) -> None:
     """Train every arm of a cell whose images pass the gate; the cell's folder appears whole."""
+    if architecture in params.distill.students:
+        raise InputError(
+            f"{quoted(architecture)} is one of distill.students and learns from a teacher; run "
+            f"`dermaflux distill --architecture {architecture} --seed {seed}`"
+        )
     Cell.open(params, architecture, seed, gate).run()
 
 
@@ -133,10 +138,31 @@ class Cell:
         """The weights an arm starts from."""
         return None if arm in UNTRAINED else self.weights
 
+    def beginning(self, arm: Arm) -> dict[str, Any]:
+        """Where an arm's weights begin, for its config.json; nothing where they are random."""
+        start = self.start(arm)
+        if start is None:
+            return {}
+        known = {"start_weights": pretrained.digest(start)}
+        path = paths.PRETRAINED / "pretrain.json"
+        if not self.model.pretrained_here or not path.is_file():
+            return known
+        return {**known, "pretraining": read_json(path, "`dermaflux pretrain`").get("images", {})}
+
+    def settings_of(self, arm: Arm) -> Train:
+        """The settings as they hold for an arm: layer decay only where there are layers to spare.
+
+        Random first layers would hardly learn at 0.75^12 of the rate, and what pretrained weights
+        gain (real - scratch) would look larger than it is.
+        """
+        if self.start(arm) is not None:
+            return self.settings
+        return self.settings.model_copy(update={"layer_decay": None})
+
     def key(self, arm: Arm) -> str:
         """Fingerprint of what decides the arm's weights, and of nothing else."""
         # Everything not excluded is in the key: a parameter added later must not be forgotten.
-        settings = self.settings.model_dump(exclude=_ELSEWHERE)
+        settings = self.settings_of(arm).model_dump(exclude=_ELSEWHERE)
         plan = self.plan(arm)
         return fingerprint(
             images=self.images.digests(arm),
@@ -149,7 +175,7 @@ class Cell:
             settings=settings,
             seed=self.seed,
             code=self.code(),
-            libraries=_libraries(),
+            libraries=network.libraries("torch", "timm"),
             **self.taught(arm),
         )
 
@@ -187,7 +213,7 @@ class Cell:
         return loop.fit(
             self.recipe(arm),
             self.model,
-            self.settings,
+            self.settings_of(arm),
             self.images.of(arm),
             self.images.validation,
             self.seed,
@@ -200,6 +226,8 @@ class Cell:
     def logged(self, arm: Arm) -> AbstractContextManager[tracking.Run]:
         """The MLflow run of a training."""
         inputs = [paths.CORPUS, *self.teachers(arm)]
+        if self.start(arm) is not None and self.model.pretrained_here:
+            inputs.append(paths.PRETRAINED)
         used = [("corpus train", paths.CORPUS, self.images.real, "training")]
         used += [("corpus validation", paths.CORPUS, self.images.validation, "validation")]
         if self.images.has_synthetic(arm):
@@ -235,6 +263,7 @@ class Cell:
             "n_shown": len(self.plan(arm).shown),
             "epoch": result.epoch,
             "pretrained": self.start(arm) is not None,
+            **self.beginning(arm),
             **self.taught(arm),
         }
         if result.validation is not None:
@@ -262,11 +291,3 @@ def _write_scores(
     pd.DataFrame(names | dict(zip(columns, by_column, strict=True))).to_csv(
         folder / "validation.csv", index=False
     )
-
-
-def _libraries() -> list[str]:
-    """The libraries whose arithmetic decides the weights, with their versions."""
-    import timm
-    import torch
-
-    return [f"torch {torch.__version__}", f"timm {timm.__version__}"]

@@ -19,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dermaflux.classifiers.data import arm_plan
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.classifiers.model import network
 from dermaflux.classifiers.recipes.protocol import Recipe
+from dermaflux.classifiers.train import optimizer
+from dermaflux.classifiers.train.selection import auc_of, better, selection
 from dermaflux.core.arrays import Array
 from dermaflux.core.checkpoints import Checkpoint
 from dermaflux.core.decode_ahead import decode_ahead
@@ -32,15 +34,12 @@ from dermaflux.core.devices import automatic_device
 from dermaflux.core.seeds import derived_seed, generator
 from dermaflux.core.torch_compile import compiled_forward
 from dermaflux.errors import InputError
-from dermaflux.metrics.binary import auc
-from dermaflux.metrics.multiclass import mauc
 from dermaflux.params import Model, Train
 from dermaflux.progress import progress
 from dermaflux.tracking.runs import Log
 from dermaflux.training.freed_memory import retain_freed_memory
 from dermaflux.training.schedule import lr_scale
 
-_MOMENTUM = 0.9  # of SGD: torchvision's and timm's recipes
 _SAVING_SHARE = 0.1  # of the time: a ViT-B with its optimiser takes seconds to write
 _BATCHES_AHEAD = 4  # read while the device computes
 
@@ -136,7 +135,7 @@ class _Training:
         net = recipe.build(start)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)
         self.forward = compiled_forward(self.net) if settings.compile else self.net
-        self.optimizer = _optimizer(settings, self.net, model.learning_rate)
+        self.optimizer = optimizer.create(settings, self.net, model.learning_rate)
         self.images = training.pixels
         self.labels = torch.from_numpy(training.labels).long()
         self.shown = torch.from_numpy(shown)
@@ -165,7 +164,7 @@ class _Training:
                 scores = self.recipe.scores(self.net, judges.pixels)
                 history.append(self._row(epoch, loss, judges.labels, scores))
                 _report(history[-1], log)
-                if _better(history, best):
+                if better(history[-1], best):
                     best = self._candidate(history[-1], scores)
                 if epoch < self.settings.epochs and time.monotonic() >= next_save:
                     next_save = self._save(saved, history, best)
@@ -221,15 +220,14 @@ class _Training:
         share = lr_scale(
             step, self.settings.epochs * self.steps, self.settings.warmup_epochs * self.steps
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.model.learning_rate * share * group.get("lr_scale", 1.0)
+        optimizer.set_rate(self.optimizer, self.model.learning_rate * share)
 
     def _row(
         self, epoch: int, loss: float, labels: Array, scores: Array | None
     ) -> dict[str, float]:
         current = max(group["lr"] for group in self.optimizer.param_groups)
         row = {"epoch": epoch, "loss": loss, "learning_rate": current}
-        return row if scores is None else {**row, "validation_auc": _auc(labels, scores)}
+        return row if scores is None else {**row, "validation_auc": auc_of(labels, scores)}
 
     def _candidate(self, row: dict[str, float], scores: Array | None) -> dict[str, Any]:
         """What is kept of an epoch that is the best so far."""
@@ -253,54 +251,6 @@ class _Training:
         )
         took = time.monotonic() - began
         return time.monotonic() + took * (1 / _SAVING_SHARE - 1)
-
-
-def selection(labels: Array, limit: int | None) -> Array:
-    """Indices, ascending, of about `limit` of the validation images with `labels` (N,).
-
-    Each class keeps its share, at least one image, evenly spread over the class's images in their
-    order, which is by source. All when `limit` is None or large enough.
-    """
-    if limit is None or limit >= len(labels):
-        return np.arange(len(labels))
-    parts = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        count = max(1, round(limit * len(members) / len(labels)))
-        parts.append(members[np.linspace(0, len(members) - 1, count).round().astype(int)])
-    return np.sort(np.concatenate(parts))
-
-
-def _better(history: list[dict[str, float]], best: dict[str, Any]) -> bool:
-    """Whether the last epoch beats the best one; without scores every epoch does."""
-    value = history[-1].get("validation_auc")
-    return not best or value is None or value > best["auc"]
-
-
-def _auc(labels: Array, scores: Array) -> float:
-    """ROC-AUC, of scores (N, K) the macro mean of each class against the rest."""
-    return auc(labels, scores) if scores.ndim == 1 else mauc(labels, scores)
-
-
-def _optimizer(settings: Train, net: nn.Module, rate: float) -> torch.optim.Optimizer:
-    """Torch's own, over what may learn: decay for matrices and kernels, none for biases, norms.
-
-    With `layer_decay`, groups of timm whose `lr_scale` falls from the last layer to the first, and
-    no decay for what the model names, as the MAE repository fine-tunes.
-    """
-    from timm.optim import param_groups_layer_decay, param_groups_weight_decay
-
-    if settings.layer_decay is None:
-        groups = param_groups_weight_decay(net, settings.weight_decay)
-    else:
-        spared = net.no_weight_decay() if hasattr(net, "no_weight_decay") else ()
-        groups = param_groups_layer_decay(
-            net, settings.weight_decay, spared, layer_decay=settings.layer_decay
-        )
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=_MOMENTUM, fused=True)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=rate, fused=True)
 
 
 def _on_cpu(weights: dict[str, Tensor]) -> dict[str, Tensor]:

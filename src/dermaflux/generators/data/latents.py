@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,14 @@ _VERSION = 1  # of how pixels become the autoencoder's input
 _ENCODED_PIXELS = 16 * 128 * 128
 """Pixels encoded together: 16 images of 128 pixels, one of 512."""
 _AHEAD = 64  # decoded images waiting for the autoencoder
+
+
+class LatentSource(Protocol):
+    """Samples latents of images from their cached posteriors."""
+
+    def draw(self, samples: Sequence[Sample], generators: Sequence[torch.Generator]) -> Tensor:
+        """A fresh posterior sample per image, shifted and scaled, (B, C, h, w) on the CPU."""
+        ...
 
 
 class Latents:

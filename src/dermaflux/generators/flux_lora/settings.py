@@ -68,6 +68,7 @@ class Finetune(Optimisation):
 class Synthesize(GeneratorSettings):
     """Sampling with the flow ODE (paper section 2.2: 20 steps)."""
 
+    reads_captions: ClassVar[bool] = True
     less_memory: ClassVar[str] = (
         "lower synthesize.batch, or set synthesize.flux_lora.base_dtype to bf16, fp8 or nf4"
     )

@@ -6,6 +6,7 @@ others are ours.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -37,6 +38,8 @@ from dermaflux.params.fields import (
 
 Channels = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
 Beta = Annotated[float, Field(gt=0.0, lt=1.0)]
+_LEAST_SIGNAL = 1e-30
+"""alpha-bar of the last step: float32 rounds what is below 1e-45 to 0, which gives NaN."""
 
 
 class Finetune(Optimisation):
@@ -55,7 +58,7 @@ class Finetune(Optimisation):
     scale: Scale = 256
     """Side in pixels to which all training images are resized, and the only one that can be
     sampled; published: 256. `finetune.scales` still chooses the images."""
-    condition: Literal["malignancy", "diagnosis"] = "diagnosis"
+    condition: Literal["malignancy", "diagnosis"] = "malignancy"
     """Classes that get an embedding. One more stands for no class, so that one model also samples
     unconditionally; an image without a diagnosis trains that one."""
     label_drop: Fraction = 0.1
@@ -125,6 +128,12 @@ class Finetune(Optimisation):
                 f"finetune.latent_ddpm.beta_start {self.beta_start:g} is greater than beta_end "
                 f"{self.beta_end:g}; noise must grow with the step, so exchange them"
             )
+        signal = self._last_signal()
+        if self.prediction != "flow" and signal < _LEAST_SIGNAL:
+            raise ValueError(
+                f"finetune.latent_ddpm.beta_end {self.beta_end:g} leaves {signal:.1g} of the "
+                f"signal at the last step, less than {_LEAST_SIGNAL:g}; lower it, such as to 0.02"
+            )
         if self.attention_levels > len(self.block_out_channels):
             raise ValueError(
                 f"finetune.latent_ddpm.attention_levels is {self.attention_levels} and "
@@ -135,6 +144,12 @@ class Finetune(Optimisation):
                 f"finetune.latent_ddpm.batch {self.batch} is not a multiple of micro_batches "
                 f"{self.micro_batches}; change one of them"
             )
+
+    def _last_signal(self) -> float:
+        """alpha-bar of the last of the 1000 steps."""
+        rise = (self.beta_end - self.beta_start) / (TIMESTEPS - 1)
+        betas = (self.beta_start + rise * step for step in range(TIMESTEPS))
+        return math.exp(sum(math.log1p(-beta) for beta in betas))
 
     def check_inputs(self) -> None:
         """Raise `ValueError` where a folder is not there, or a hub id has no revision."""
@@ -161,7 +176,7 @@ class Synthesize(GeneratorSettings):
     """`ddpm` (published), `ddim` (Song et al. 2021, deterministic) or `dpm_solver` (DPM-Solver++ of
     order 2, Lu et al. 2022) for `epsilon` and `v`; `euler` for `flow`."""
     steps: Count = TIMESTEPS
-    """Evaluations of the U-Net; at most 1000 but for `euler`."""
+    """Evaluations of the U-Net; at most 1000 but for `euler`, and for `ddim` a divisor of 1000."""
     guidance: Guidance = 1.5
     """Classifier-free guidance: unconditional + guidance x (conditional - unconditional). 1 has no
     second pass; ours."""
@@ -169,8 +184,14 @@ class Synthesize(GeneratorSettings):
     """Limit on the predicted clean latents, in standard deviations of the training latents. A
     barely trained `epsilon` model needs about 2.5; null (published): none."""
 
-    def check_trained(self, trained: GeneratorSettings, scale: int) -> None:
-        """Raise `ValueError` for a sampler of another prediction, or another scale."""
+    def check_trained(self, trained: GeneratorSettings, scale: int, conditions: str) -> None:
+        """Raise `ValueError` for a sampler of another prediction, other classes or scale."""
         assert isinstance(trained, Finetune)
+        if conditions not in ("none", trained.condition):
+            raise ValueError(
+                f"synthesize.conditions is {conditions!r} and finetune.latent_ddpm.condition "
+                f"{trained.condition!r}; a model samples the classes that it was trained with, so "
+                "make them equal, or set conditions to none"
+            )
         check_sampler(self.sampler, self.steps, trained.prediction)
         check_scale(scale, trained.scale)

@@ -4,7 +4,8 @@ Reads the challenge's ``ISIC2018_Task3_{Training,Validation,Test}_Input/*.jpg``,
 ``..._GroundTruth.csv`` (also in the folder of that name that its zip file holds) and
 ``ISIC2018_Task3_Training_LesionGroupings.csv``; or HAM10000 as Harvard's Dataverse and Kaggle have
 it: ``HAM10000_images_part_{1,2}/*.jpg`` with ``HAM10000_metadata.csv``, and
-``ISIC2018_Task3_Test_Images/*.jpg`` with ``ISIC2018_Task3_Test_GroundTruth.csv``.
+``ISIC2018_Task3_Test_Images/*.jpg`` with ``ISIC2018_Task3_Test_GroundTruth.csv``; or the images of
+one with the table of the other.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _LESIONS = f"{_TASK}_Training_LesionGroupings.csv"
 _HAM = ("HAM10000_images_part_1", "HAM10000_images_part_2", "HAM10000_images")
 _HAM_METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
 _HAM_TEST = f"{_TASK}_Test_Images"
+_HAM_FOLDERS: Mapping[str, tuple[str, ...]] = {"Training": _HAM, "Test": (_HAM_TEST,)}
 
 
 def _facts(row: Row, code: str | Problem, lesion: Row | None) -> Facts:
@@ -65,31 +67,34 @@ def _existing(root: Path, names: tuple[str, ...]) -> Path:
 
 
 def _is_metadata(truth: Path) -> bool:
-    """Whether a test part's table is HAM10000's (image_id, dx) and not the challenge's."""
+    """Whether a table is one of HAM10000's own (image_id, dx) and not the challenge's."""
     if not truth.is_file():
         return False
     with truth.open("rb") as file:
-        return b"image_id" in file.readline(4096)
+        return b"image_id" in file.readline(4096).lower()
+
+
+def _layout(root: Path, part: str) -> tuple[Path, list[Path]]:
+    """Table and folders of a part: either table serves either folders, where one has no other."""
+    name = f"{_TASK}_{part}_GroundTruth"
+    tables: tuple[str, ...] = (f"{name}.csv", f"{name}/{name}.csv", f"{name}.tab")
+    folders, others = [root / f"{_TASK}_{part}_Input"], _HAM_FOLDERS.get(part, ())
+    ham = not nested_image_files(folders[0]) and any((root / other).is_dir() for other in others)
+    if ham:
+        folders = [root / other for other in others]
+    if part == "Training":
+        tables = (*_HAM_METADATA, *tables) if ham else (*tables, *_HAM_METADATA)
+    return _existing(root, tables), folders
 
 
 def read(root: Path) -> Iterator[Record]:
     """Records of the three parts; a part that was not downloaded is left out."""
     for part, split in _PARTS.items():
-        name = f"{_TASK}_{part}_GroundTruth"
-        truth = _existing(root, (f"{name}.csv", f"{name}/{name}.csv", f"{name}.tab"))
-        folders = [root / f"{_TASK}_{part}_Input"]
-        metadata = part == "Test" and _is_metadata(truth)
-        if part == "Training" and not truth.is_file():
-            truth, folders, metadata = (
-                _existing(root, _HAM_METADATA),
-                [root / f for f in _HAM],
-                True,
-            )
-        elif part == "Test" and not folders[0].is_dir():
-            folders = [root / _HAM_TEST]
+        truth, folders = _layout(root, part)
         if not truth.is_file() and not any(folder.is_dir() for folder in folders):
             continue
         images = by_stem(path for folder in folders for path in nested_image_files(folder))
+        metadata = truth.name in _HAM_METADATA or _is_metadata(truth)
         if metadata:
             rows = read_csv(truth, ("image_id", "dx", "lesion_id"))
             yield from join(images, rows, "image_id", _of_metadata, split)
@@ -117,7 +122,8 @@ SOURCE = Source(
     citation="Tschandl et al. 2018 (10.1038/sdata.2018.161); Codella et al. 2019 "
     "(arXiv:1902.03368)",
     url="https://challenge.isic-archive.com/data/#2018",
-    markers=(*(f"{_TASK}_{part}_Input" for part in _PARTS), *_HAM, *_HAM_METADATA),
+    markers=(*(f"{_TASK}_{part}_Input" for part in _PARTS), *_HAM),
+    shared_markers=_HAM_METADATA,
     claims=(
         *(f"{_TASK}_{part}_Input" for part in _PARTS),
         *(f"{_TASK}_{part}_GroundTruth{suffix}" for part in _PARTS for suffix in ("", ".csv")),

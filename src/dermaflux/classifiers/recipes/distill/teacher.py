@@ -4,7 +4,7 @@ The teacher sees exactly the view that the student sees, which matters more than
 ("consistent teaching": Beyer et al. 2022, arXiv 2106.05237, section 3.1). Where augmentation has
 finitely many views (`none`, and `flips`: the square's eight symmetries), their logits are computed
 once and kept in `.dermaflux/cache/teacher-logits/` of the main checkout, by the content of the
-image and by the teacher; otherwise the teacher runs at every step.
+image, by the teacher and by the code; otherwise the teacher runs at every step.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch import Tensor
 from dermaflux.classifiers.data.samples import Images
 from dermaflux.classifiers.model import network, pretrained
 from dermaflux.classifiers.recipes.classification.augmentation import turn
+from dermaflux.core.checkpoints import fingerprint
+from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import locked
 from dermaflux.core.hashing import sha256
 from dermaflux.core.tensor_cache import TensorCache, key
@@ -31,7 +33,6 @@ Teaching = Callable[[Tensor], Tensor]
 """Images (B, 3, S, S) in [0, 1] -> logits (B, K) or (B, 1), float32 on their device."""
 VIEWS = {"none": 1, "flips": 8}
 """Augmentation -> how many views of an image it can show, where these are finitely many."""
-_VERSION = 1  # of the way from pixels to logits
 
 
 class Teacher:
@@ -39,7 +40,11 @@ class Teacher:
 
     def __init__(self, folder: Path) -> None:
         self.net, self.config = network.load(folder)
-        self.digest = pretrained.digest(folder / "model.safetensors")
+        self.digest = fingerprint(
+            weights=pretrained.digest(folder / "model.safetensors"),
+            config=self.config,
+            code=stage_digest("distill"),
+        )
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -88,7 +93,7 @@ def _entries(teacher: Teacher, images: Images, views: int) -> dict[str, Tensor]:
     device = next(teacher.net.parameters()).device
     cache = TensorCache(cache_folder(device))
     keys = [
-        key(_VERSION, teacher.digest, views, *image.shape, sha256(image.numpy().tobytes()))
+        key(teacher.digest, views, *image.shape, sha256(image.numpy().tobytes()))
         for image in _singly(images)
     ]
     with locked(cache.folder / ".lock", "distill: the same logits cannot be computed"):

@@ -12,8 +12,9 @@ from dermaflux.classifiers.data.samples import Images
 from dermaflux.classifiers.model import network
 from dermaflux.classifiers.recipes.mae import views
 from dermaflux.classifiers.recipes.mae.views import Steps
+from dermaflux.core.arrays import Array
 from dermaflux.core.distributed import Processes
-from dermaflux.training.prefetch import Prefetched, moved
+from dermaflux.training.prefetch import StepsAhead, moved
 from dermaflux.training.protocol import Step
 from dermaflux.training.step_log import Work
 
@@ -40,11 +41,10 @@ class Objective:
         processes: Processes,
     ) -> None:
         self._model, self._config = model, dict(config)
-        self._images, self._ids, self._steps, self._total = images, image_ids, steps, total
+        self._images, self._ids, self._steps = images, image_ids, steps
         self._area, self._flop, self._processes = crop_area, flop_per_image, processes
         self._patches = model.vit.embeddings.patch_embeddings.num_patches
-        self._ahead: Prefetched[tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
-        self._expected = -1
+        self._ahead = StepsAhead(self._prepared, lambda step: [step], total, _BATCHES_AHEAD)
 
     def weights(self) -> Mapping[str, nn.Parameter]:
         """All but the fixed positions."""
@@ -53,26 +53,21 @@ class Objective:
 
     def parts(self, step: int) -> Iterator[Step]:
         """This process's images of an optimiser step, counted from 0."""
-        if self._ahead is None or step != self._expected:
-            self.close()
-            self._ahead = Prefetched(self._prepared, range(step, self._total), _BATCHES_AHEAD)
-        self._expected = step + 1
-        indices, pixels, chances, noise = next(self._ahead)
+        ahead = self._ahead.at(step)
+        indices, pixels, chances, noise = next(ahead)
         images = views.crop(network.unit(pixels), chances, self._area)
         output = self._model(pixel_values=network.normalise(images, self._config), noise=noise)
-        share = len(indices) / len(self._steps.at(step)) if self._processes.world > 1 else 1.0
-        yield Step(output.loss * share, [self._ids[index] for index in indices], self._ahead.waited)
+        share = len(indices) / self._steps.count(step) if self._processes.world > 1 else 1.0
+        yield Step(output.loss * share, [self._ids[index] for index in indices], ahead.waited)
 
     def work(self, step: int) -> Work:
         """Images and FLOP of an optimiser step, over all processes."""
-        images = len(self._steps.at(step))
+        images = self._steps.count(step)
         return Work(images, flop=images * self._flop)
 
     def close(self) -> None:
         """Drop what was read for later steps."""
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
+        self._ahead.close()
 
     def _prepared(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Indices, pixels (B, S, S, 3) and random numbers of this process's images."""
@@ -97,7 +92,7 @@ class HeldOut:
         self.noise = views.chances(seed, -1, len(images), patches)[1]
         """(N, patches): what is hidden."""
 
-    def normalised(self, part: slice) -> Tensor:
+    def normalised(self, part: slice | Array) -> Tensor:
         """Images (B, 3, S, S) as the model takes them."""
         pixels = network.read(self._images, part).to(self._model.device)
         return network.normalise(network.unit(pixels), self._config)

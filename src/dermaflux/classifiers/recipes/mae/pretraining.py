@@ -24,7 +24,7 @@ from dermaflux.classifiers.recipes.mae.encoder import Encoder, check_fits, descr
 from dermaflux.classifiers.recipes.mae.objective import HeldOut, Objective
 from dermaflux.classifiers.recipes.mae.plan import plan
 from dermaflux.classifiers.recipes.mae.views import Steps
-from dermaflux.core.arrays import Pixels
+from dermaflux.core.arrays import Array, Pixels
 from dermaflux.core.files import write_json
 from dermaflux.core.seeds import derived_seed
 from dermaflux.errors import InputError
@@ -62,7 +62,7 @@ def _encoder(params: Params) -> Encoder:
             f"pretrain.mask_ratio {section.mask_ratio:g} hides {hidden} of {encoder.patches} "
             "patches, and some must be hidden and some seen; set it nearer to 0.75"
         )
-    for name in train.architectures:
+    for name in params.architectures():
         if train.models[name].pretrained_here:
             check_fits(encoder, name, train.models[name])
     return encoder
@@ -84,7 +84,8 @@ def train(run: PretrainingRun) -> Trained:
         print(planned.table(section.architecture, section.batch), flush=True)
     model = _untrained(encoder, section, run.params.seed).to(device)
     validation = samples.load_split(paths.CORPUS, "validation", side)
-    measured = validation[1].pixels[np.arange(min(_MEASURED, len(validation[1].labels)))]
+    probed = pretraining_set.labelled(side, section.probe_images, run.params.seed)
+    measured = validation[1].pixels[_spread(_MEASURED, len(validation[1].labels))]
     held_out = HeldOut(model, config, measured, section.batch, run.params.seed)
     total = steps.per_epoch * section.epochs
     objective = Objective(
@@ -99,7 +100,14 @@ def train(run: PretrainingRun) -> Trained:
             "pretrain", objective, _settings(run, model, total), run.saved, run.log,
             [Event(every, held_out, at_start=True)], run.processes, peak,
         )  # fmt: skip
-    return Trained(run.params, encoder, config, model, held_out, curves, run.images, validation)
+    return Trained(
+        run.params, encoder, config, model, held_out, curves, run.images, validation, probed
+    )
+
+
+def _spread(count: int, images: int) -> Array:
+    """At most `count` indices, evenly spread over images that are ordered by dataset."""
+    return np.linspace(0, images - 1, min(count, images)).round().astype(int)
 
 
 def _untrained(encoder: Encoder, section: Pretrain, seed: int) -> Any:
@@ -137,6 +145,8 @@ class Trained:
     images: Chosen
     validation: tuple[Any, samples.Samples]
     """Rows and images of the validation split."""
+    probed: samples.Samples
+    """Training images of the linear probe."""
 
     def save(self, folder: Path, figures: Path) -> dict[str, Any]:
         """Write weights, their configuration and `grid.png`; returns the figures of the stage.
@@ -175,7 +185,7 @@ class Trained:
 
     def pictures(self) -> Pixels:
         """uint8 (3 N, S, S, 3): validation images, what is seen of each, its reconstruction."""
-        part = slice(0, _SHOWN)
+        part = _spread(_SHOWN, len(self.held_out.noise))
         images = self.held_out.normalised(part)
         with torch.no_grad():
             seen, whole = autoencoder.reconstructions(
@@ -191,8 +201,7 @@ class Trained:
     def _probe(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """AUC on the validation split, of trained and of initial weights, with intervals."""
         params, (rows, scored) = self.params, self.validation
-        section, side = params.pretrain, params.train.image_size
-        training = pretraining_set.labelled(side, section.probe_images, params.seed)
+        section, training = params.pretrain, self.probed
         untrained = timm_weights(_untrained(self.encoder, section, params.seed).state_dict())
         scores = {}
         for name, values in (("mae", weights), ("random", untrained)):

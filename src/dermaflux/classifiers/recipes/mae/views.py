@@ -29,6 +29,11 @@ class Steps:
         """Optimiser steps of an epoch."""
         return -(-self.images // self.batch)
 
+    def count(self, step: int) -> int:
+        """Images of a step, without drawing the order of all."""
+        fewest, larger = divmod(self.images, self.per_epoch)
+        return fewest + (step % self.per_epoch < larger)
+
     def at(self, step: int) -> Tensor:
         """(B,) int64 indices of the images of a step, counted from 0."""
         epoch, number = divmod(step, self.per_epoch)

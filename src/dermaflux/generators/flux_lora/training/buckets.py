@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from dermaflux.core.distributed import even_share
 from dermaflux.core.seeds import generator
-from dermaflux.errors import InputError
 
 _PATCH = 16  # pixels of a token's side: 8 by the autoencoder, 2 by packing
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -99,12 +99,10 @@ class Order:
 
         Together the processes take each micro-batch of the step once.
         """
-        if self._micro_batches % world:
-            raise InputError(
-                f"finetune.flux_lora.micro_batches is {self._micro_batches}, which {world} "
-                f"processes cannot share evenly; set it to a multiple of {world}"
-            )
-        return self.at(step)[rank::world]
+        parameter = "finetune.flux_lora.micro_batches"
+        mine = even_share(parameter, self._micro_batches, rank, world)
+        first = step * self._micro_batches
+        return [self._micro_batch(first + offset) for offset in mine]
 
     def _micro_batch(self, index: int) -> MicroBatch:
         number, within = divmod(index, self.per_epoch)

@@ -23,9 +23,9 @@ from dermaflux.training.validation_events import HeldOutLoss
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
+    from dermaflux.generators.data.latents import LatentSource
     from dermaflux.generators.flux_lora.settings import Finetune
     from dermaflux.generators.flux_lora.training.data import TrainingData
-    from dermaflux.generators.flux_lora.training.objective import LatentSource
 
 
 @dataclass(frozen=True)

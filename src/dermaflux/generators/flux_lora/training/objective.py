@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from dermaflux.core.distributed import Processes
@@ -21,20 +20,13 @@ from dermaflux.generators.flux_lora.model.loss import flow_matching_loss, noise_
 from dermaflux.generators.flux_lora.model.prompt_padding import TextSource
 from dermaflux.generators.flux_lora.settings import Finetune
 from dermaflux.generators.flux_lora.training.buckets import MicroBatch, Order
-from dermaflux.training.prefetch import Prefetched, moved
+from dermaflux.training.prefetch import StepsAhead, moved
 from dermaflux.training.protocol import Step
 from dermaflux.training.step_log import Work
 
 if TYPE_CHECKING:
     from dermaflux.generators.data.images import Sample
-
-
-class LatentSource(Protocol):
-    """Samples latents of images from their cached posteriors."""
-
-    def draw(self, samples: Sequence[Sample], generators: Sequence[torch.Generator]) -> Tensor:
-        """A fresh posterior sample per image, shifted and scaled, (B, 16, h, w) on the CPU."""
-        ...
+    from dermaflux.generators.data.latents import LatentSource
 
 
 @dataclass(frozen=True)
@@ -69,8 +61,7 @@ class Objective:
         self._model, self._samples, self._caption_tokens = model, samples, caption_tokens
         self._order, self._latents, self._text = order, latents, text
         self._settings, self._seed, self._processes = settings, seed, processes
-        self._steps, self._expected = steps, -1
-        self._ahead: Prefetched[_Prepared] | None = None
+        self._ahead = StepsAhead(lambda item: self._prepared(*item), self._items, steps)
         self._shape = flops.FluxShape.of(model.config)
         self._adapter = flops.LoraShape(settings.rank, settings.targets)
 
@@ -80,32 +71,25 @@ class Objective:
 
     def parts(self, step: int) -> Iterator[Step]:
         """This process's micro-batches of an optimiser step, counted from 0."""
-        if self._ahead is None or step != self._expected:
-            self.close()
-            self._ahead = Prefetched(lambda item: self._prepared(*item), self._items(step))
-        self._expected = step + 1
+        ahead = self._ahead.at(step)
         real = sum(micro.real for micro in self._order.at(step))
         for _ in self._share(step):
-            prepared = next(self._ahead)
+            prepared = next(ahead)
             errors = self._errors(prepared)
             images = prepared.samples[: prepared.micro.real]
             # Fillers give the batch its static shape; slicing keeps them out of the gradient.
             loss = errors[: prepared.micro.real].sum() / real
-            yield Step(loss, [sample.image_id for sample in images], self._ahead.waited)
+            yield Step(loss, [sample.image_id for sample in images], ahead.waited)
 
     def close(self) -> None:
         """Drop what was prepared for later steps."""
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
+        self._ahead.close()
 
     def _share(self, step: int) -> list[MicroBatch]:
         return self._order.share(step, self._processes.rank, self._processes.world)
 
-    def _items(self, first: int) -> Iterator[tuple[int, MicroBatch]]:
-        for step in range(first, self._steps):
-            for micro in self._share(step):
-                yield step, micro
+    def _items(self, step: int) -> list[tuple[int, MicroBatch]]:
+        return [(step, micro) for micro in self._share(step)]
 
     def _prepared(self, step: int, micro: MicroBatch) -> _Prepared:
         samples = [self._samples[index] for index in micro.members]

@@ -16,6 +16,7 @@ from torch import nn
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
+from dermaflux.generators.data.latents import LatentSource
 from dermaflux.generators.flux_lora.model import lora
 from dermaflux.generators.flux_lora.model.pipeline import COMPUTE
 from dermaflux.generators.flux_lora.model.prompt_padding import TextSource
@@ -23,13 +24,13 @@ from dermaflux.generators.flux_lora.sampling.sample import SamplingSettings, sam
 from dermaflux.generators.flux_lora.settings import Finetune
 from dermaflux.generators.flux_lora.training.data import TrainingData
 from dermaflux.generators.flux_lora.training.held_out import held_out_loss
-from dermaflux.generators.flux_lora.training.objective import LatentSource, Objective
+from dermaflux.generators.flux_lora.training.objective import Objective
 from dermaflux.generators.protocol import Condition, Facts, Json, TrainingRun
 from dermaflux.training.curves import Curves
-from dermaflux.training.fit import Event, fit
+from dermaflux.training.fit import fit
 from dermaflux.training.peak_flops import measured_peak
 from dermaflux.training.state import Settings
-from dermaflux.training.validation_events import Grid, held_out_event
+from dermaflux.training.validation_events import Grid, generator_events
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
@@ -71,37 +72,24 @@ class LoraTraining:
             inputs.text, settings, run.seed, steps, processes,
         )  # fmt: skip
         grid = Grid(self._sample_grid, _GRID_SIDE, run.grid, run.log, processes)
-        events = [Event(run.runtime.grid_steps, grid.draw)]
+        loss = None
         if data.held_out:
             loss = held_out_loss(model, data, inputs.latents, inputs.text, settings, processes)
-            every, count = run.section.validation_steps, len(data.held_out)
-            events.append(held_out_event("finetune", loss, count, every, processes.main))
+        every = run.section.validation_steps
+        events = generator_events(grid, run.runtime.grid_steps, loss, every)
         model.train()
         peak = None
         if processes.main:
             peak = processes.world * measured_peak(processes.device, COMPUTE[settings.base_dtype])
+        optimisation = Settings.of(settings, run.runtime, steps, 1e-4, (0.9, 0.999))
         with contextlib.closing(objective):
             curves = fit(
-                "finetune", objective, self._optimisation(steps), saved, run.log, events,
+                "finetune", objective, optimisation, saved, run.log, events,
                 processes, peak,
             )  # fmt: skip
         model.eval()
         grid.complete(steps)
         return curves
-
-    def _optimisation(self, steps: int) -> Settings:
-        settings, runtime = self._settings, self._run.runtime
-        return Settings(
-            steps=steps,
-            learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_steps,
-            maximum_gradient_norm=settings.maximum_gradient_norm,
-            checkpoint_steps=runtime.checkpoint_steps,
-            weight_decay=1e-4,
-            betas=(0.9, 0.999),
-            ema_decay=settings.ema_decay,
-            log_steps=runtime.log_steps,
-        )
 
     def _sample_grid(self) -> Pixels:
         """The first captions of each class at the smallest training scale, in fixed noise."""

@@ -39,7 +39,7 @@ class AutoencoderReference:
     subfolder: str | None
     """Inside a hub repository."""
     identity: str
-    """Changes with the weights: hash of the folder's files, or repository@revision."""
+    """Changes with the weights: hash of the folder's files, or repository@revision(/subfolder)."""
     licence: str
     """Of images that it decodes."""
 
@@ -55,9 +55,8 @@ def reference(latents: str, revision: str | None, backbone: Path) -> Autoencoder
             licence = f"see {source}"
     folder = Path(source)
     if revision is not None and not folder.is_dir():
-        return AutoencoderReference(
-            source, revision, subfolder, f"{source}@{revision}/{subfolder}", licence
-        )
+        identity = "/".join(filter(None, (f"{source}@{revision}", subfolder)))
+        return AutoencoderReference(source, revision, subfolder, identity, licence)
     found = next((f for f in (folder, folder / _PART) if (f / _CONFIG).is_file()), None)
     if found is None:
         fix = "run the stage `backbone`" if latents == BACKBONE else "name a folder diffusers saved"
@@ -93,12 +92,6 @@ def load(origin: AutoencoderReference, device: torch.device) -> Any:
     if device.type == "cpu":
         vae.to(memory_format=torch.channels_last)
     return vae.eval().to(device)
-
-
-def channels(origin: AutoencoderReference) -> object:
-    """Channels of its latents, from its configuration alone."""
-    with _opening(origin):
-        return _config(origin).get("latent_channels")
 
 
 def _opening(origin: AutoencoderReference) -> AbstractContextManager[None]:

@@ -15,7 +15,7 @@ TIMESTEPS = 1000
 
 
 def check_sampler(sampler: SamplerName, steps: int, prediction: Prediction) -> None:
-    """Raise `ValueError` when the sampler cannot use what the U-Net predicts."""
+    """Raise `ValueError` when the sampler cannot use what the U-Net predicts, or the steps."""
     if (sampler == "euler") != (prediction == "flow"):
         fitting = "euler" if prediction == "flow" else "ddpm, ddim or dpm_solver"
         raise ValueError(
@@ -26,6 +26,12 @@ def check_sampler(sampler: SamplerName, steps: int, prediction: Prediction) -> N
         raise ValueError(
             f"synthesize.latent_ddpm.steps is {steps:,} and the noise schedule has {TIMESTEPS:,}; "
             f"set it to {TIMESTEPS:,} or less"
+        )
+    # diffusers steps back by T // steps and spaces the times of "trailing" by T / steps.
+    if sampler == "ddim" and TIMESTEPS % steps:
+        raise ValueError(
+            f"synthesize.latent_ddpm.steps is {steps:,} and ddim needs a divisor of {TIMESTEPS:,}; "
+            "set it to one such as 20, 50 or 100, or the sampler to dpm_solver"
         )
 
 

@@ -7,7 +7,7 @@ is inside, so the file's hash is the generator's identity.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -64,13 +64,13 @@ class LatentModel:
         return latents * self.deviation.to(latents) + self.mean.to(latents)
 
 
-def channel_statistics(draws: Callable[[], Any]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (C, 1, 1) of latents, given as an iterable of (B, C, h, w).
+def channel_statistics(draws: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (C, 1, 1) of latents, each (B, C, h, w).
 
     Raises `ValueError` for a channel that never changes.
     """
     count, total, squares = 0, torch.zeros(1), torch.zeros(1)
-    for latents in draws():
+    for latents in draws:
         values = latents.double()
         count += values.shape[0] * values.shape[2] * values.shape[3]
         total = total + values.sum((0, 2, 3))

@@ -8,7 +8,7 @@ from typing import Any
 
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.devices import automatic_device
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.generators.latent_ddpm.model import autoencoder, classes, weights
 from dermaflux.generators.latent_ddpm.model.autoencoder import AutoencoderReference
 from dermaflux.generators.latent_ddpm.model.options import check_sampler, check_scale
@@ -60,6 +60,7 @@ class LatentDdpm:
         return LatentDdpmSampler(models, values, provenance, description, origin)
 
 
+_SHOWN = 12  # characters of an autoencoder's identity in a sentence
 GENERATOR: Generator = LatentDdpm()
 
 
@@ -117,7 +118,6 @@ def _other_autoencoder(
     models: Models, description: Description, origin: AutoencoderReference
 ) -> InputError:
     return InputError(
-        f"{models.generator} was trained on latents of {description.shape.channels} channels and "
-        f"{origin.source} holds another autoencoder, of {autoencoder.channels(origin)}; run the "
-        "stage `finetune` again"
+        f"{models.generator} was trained with the autoencoder {description.autoencoder[:_SHOWN]} "
+        f"and {quoted(origin.source)} is {origin.identity[:_SHOWN]}; run the stage `finetune` again"
     )

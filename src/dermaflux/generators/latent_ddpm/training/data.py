@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from dermaflux.core.distributed import even_share
 from dermaflux.core.seeds import generator
-from dermaflux.errors import InputError
 from dermaflux.generators.data.images import Sample, TrainingImages
 from dermaflux.generators.latent_ddpm.model import classes
 from dermaflux.generators.latent_ddpm.settings import Finetune
@@ -73,16 +73,11 @@ class Order:
 
         Together the processes take each micro-batch of the step once.
         """
-        if self._micro % world:
-            raise InputError(
-                f"finetune.latent_ddpm.micro_batches is {self._micro}, which {world} processes "
-                f"cannot share evenly; set it to a multiple of {world} that divides batch "
-                f"{self._batch}"
-            )
+        parameter, also = "finetune.latent_ddpm.micro_batches", ", and batch to a multiple of that"
+        mine = even_share(parameter, self._micro, rank, world, also)
         size = self._batch // self._micro
-        first = step * self._batch
-        starts = range(first, first + self._batch, size)
-        return [self._micro_batch(range(start, start + size)) for start in starts[rank::world]]
+        starts = (step * self._batch + number * size for number in mine)
+        return [self._micro_batch(range(start, start + size)) for start in starts]
 
     def _micro_batch(self, positions: Sequence[int]) -> MicroBatch:
         return MicroBatch(tuple(self._member(place) for place in positions), tuple(positions))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +15,16 @@ from torch import Tensor, nn
 from dermaflux.core.distributed import Processes
 from dermaflux.core.seeds import generator
 from dermaflux.generators.data.images import Sample
+from dermaflux.generators.data.latents import LatentSource
 from dermaflux.generators.latent_ddpm.model.unet import forward_flop
 from dermaflux.generators.latent_ddpm.model.weights import LatentModel
 from dermaflux.generators.latent_ddpm.settings import Finetune
 from dermaflux.generators.latent_ddpm.training.data import MicroBatch, Order, TrainingData
 from dermaflux.generators.latent_ddpm.training.perceptual import PerceptualLoss
-from dermaflux.training.prefetch import Prefetched, moved
+from dermaflux.training.prefetch import StepsAhead, moved
 from dermaflux.training.protocol import Step
 from dermaflux.training.step_log import Work
 from dermaflux.training.validation_events import HeldOutLoss
-
-
-class LatentSource(Protocol):
-    """Samples latents of images from their cached posteriors."""
-
-    def draw(self, samples: Sequence[Sample], generators: Sequence[torch.Generator]) -> Tensor:
-        """A fresh posterior sample per image, shifted and scaled, (B, C, h, w) on the CPU."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,8 +58,8 @@ class Objective:
     ) -> None:
         self._model, self._data, self._order, self._latents = model, data, order, latents
         self._settings, self._seed, self._processes = settings, seed, processes
-        self._steps, self._expected, self._perceptual = steps, -1, perceptual
-        self._ahead: Prefetched[Batch] | None = None
+        self._perceptual = perceptual
+        self._ahead = StepsAhead(self._prepared, self._share, steps)
         # Backward passes cost twice the forward one; the perceptual term is not counted.
         self._flop = 3 * settings.batch * forward_flop(model.description.shape)
 
@@ -77,19 +69,14 @@ class Objective:
 
     def parts(self, step: int) -> Iterator[Step]:
         """This process's micro-batches of an optimiser step, counted from 0."""
-        if self._ahead is None or step != self._expected:
-            self.close()
-            self._ahead = Prefetched(self._prepared, self._items(step))
-        self._expected = step + 1
+        ahead = self._ahead.at(step)
         for _ in range(self._settings.micro_batches // self._processes.world):
-            batch = next(self._ahead)
-            yield Step(self.loss(batch), batch.image_ids, self._ahead.waited)
+            batch = next(ahead)
+            yield Step(self.loss(batch), batch.image_ids, ahead.waited)
 
     def close(self) -> None:
         """Drop what was prepared for later steps."""
-        if self._ahead is not None:
-            self._ahead.close()
-            self._ahead = None
+        self._ahead.close()
 
     def work(self, step: int) -> Work:
         """Images and FLOP of an optimiser step, over all processes."""
@@ -125,10 +112,6 @@ class Objective:
     def _share(self, step: int) -> list[MicroBatch]:
         return self._order.share(step, self._processes.rank, self._processes.world)
 
-    def _items(self, first: int) -> Iterator[MicroBatch]:
-        for step in range(first, self._steps):
-            yield from self._share(step)
-
     def _prepared(self, micro: MicroBatch) -> Batch:
         samples = [self._data.samples[index] for index in micro.members]
         draws = [generator(self._seed, "finetune", position) for position in micro.positions]
@@ -161,9 +144,8 @@ def prepare(
     """Latents and noise of images, each drawn from its own generator, and their classes."""
     clean = latents.draw(samples, draws)
     noise = torch.stack([torch.randn(clean.shape[1:], generator=draw) for draw in draws])
-    standard = (clean - model.mean.cpu()) / model.deviation.cpu()
     classes = torch.tensor([data.embedding(sample) for sample in samples])
-    parts = (standard, noise, classes, torch.full((len(samples),), torch.nan))
+    parts = (model.standardise(clean), noise, classes, torch.full((len(samples),), torch.nan))
     return Batch([s.image_id for s in samples], *(moved(part, device) for part in parts))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dermaflux.core.hashing import folder_digest
 from dermaflux.errors import InputError, one_line, quoted
 from dermaflux.generators.latent_ddpm.model import autoencoder
 from dermaflux.generators.latent_ddpm.model.options import DECODER
@@ -58,6 +59,11 @@ class PerceptualLoss:
 
 def _unit(features: Tensor) -> Tensor:
     return nn.functional.normalize(features.float(), dim=1, eps=1e-10)
+
+
+def identity(name: str) -> str:
+    """Changes with the features: hash of a folder's files, or `decoder`."""
+    return name if name == DECODER else folder_digest(Path(name))
 
 
 def create(name: str, vae: Any, device: torch.device) -> PerceptualLoss:

@@ -30,10 +30,10 @@ from dermaflux.generators.latent_ddpm.training.perceptual import PerceptualLoss
 from dermaflux.generators.protocol import Facts, Json, Need, Trainer, TrainingRun
 from dermaflux.params.fields import GeneratorSettings
 from dermaflux.training.curves import Curves
-from dermaflux.training.fit import Event, fit
+from dermaflux.training.fit import fit
 from dermaflux.training.peak_flops import measured_peak
 from dermaflux.training.state import Settings
-from dermaflux.training.validation_events import Grid, held_out_event
+from dermaflux.training.validation_events import Grid, generator_events
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,7 +122,7 @@ def _model(
             yield latents.draw(part, [generator("statistics", s.image_id) for s in part])
 
     try:
-        mean, deviation = weights.channel_statistics(draws)
+        mean, deviation = weights.channel_statistics(draws())
     except ValueError as error:
         raise InputError(
             f"{error} in {len(counted):,} training images; check the autoencoder "
@@ -152,8 +152,10 @@ class LatentTraining:
 
     def __init__(self, run: TrainingRun, settings: Finetune, inputs: Inputs) -> None:
         self._run, self._settings, self._inputs = run, settings, inputs
+        features = settings.perceptual_features if inputs.perceptual is not None else None
         self.identity: Mapping[str, Json] = {
             "backbone": inputs.model.description.autoencoder,
+            "perceptual_features": features and perceptual.identity(features),
             # `finetune` keys its checkpoint by images and labels; these decide classes as well.
             "diagnoses": rank(*(sample.diagnosis for sample in inputs.data.samples)).hex(),
         }
@@ -171,37 +173,26 @@ class LatentTraining:
             inputs.perceptual,
         )  # fmt: skip
         grid = Grid(self._sample_grid, _GRID_SIDE, run.grid, run.log, processes)
-        events = [Event(run.runtime.grid_steps, grid.draw)]
+        loss = None
         if data.held_out:
             loss = held_out_loss(model, data, inputs.latents, settings, processes)
-            every, count = run.section.validation_steps, len(data.held_out)
-            events.append(held_out_event("finetune", loss, count, every, processes.main))
-        dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        every = run.section.validation_steps
+        events = generator_events(grid, run.runtime.grid_steps, loss, every)
+        betas = (settings.beta_1, settings.beta_2)
+        autocast = torch.bfloat16 if settings.precision == "bf16" else None
+        optimisation = Settings.of(
+            settings, run.runtime, steps, settings.weight_decay, betas, autocast
+        )
         peak = None
         if processes.main:
-            peak = processes.world * measured_peak(processes.device, dtype)
+            peak = processes.world * measured_peak(processes.device, autocast or torch.float32)
         with contextlib.closing(objective):
             curves = fit(
-                "finetune", objective, self._optimisation(steps), saved, run.log, events,
+                "finetune", objective, optimisation, saved, run.log, events,
                 processes, peak,
             )  # fmt: skip
         grid.complete(steps)
         return curves
-
-    def _optimisation(self, steps: int) -> Settings:
-        settings, runtime = self._settings, self._run.runtime
-        return Settings(
-            steps=steps,
-            learning_rate=settings.learning_rate,
-            warmup_steps=settings.warmup_steps,
-            maximum_gradient_norm=settings.maximum_gradient_norm,
-            checkpoint_steps=runtime.checkpoint_steps,
-            weight_decay=settings.weight_decay,
-            betas=(settings.beta_1, settings.beta_2),
-            ema_decay=settings.ema_decay,
-            log_steps=runtime.log_steps,
-            autocast=torch.bfloat16 if settings.precision == "bf16" else None,
-        )
 
     def _sample_grid(self) -> Pixels:
         """A row of each class from fixed noise."""

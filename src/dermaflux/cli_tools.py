@@ -1,0 +1,165 @@
+"""The commands around the stages: experiments, images, models in use, data and the MLflow UI.
+
+Modules are imported when their command runs, as in `cli`, which takes these commands in.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def queue(
+    name: Annotated[str, typer.Argument(help="A grid: NAME of grids/NAME.yaml.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how many runs and how long; queue nothing.")
+    ] = False,
+) -> None:
+    """Queue a grid of experiments in DVC, after saying how many runs and how long."""
+    from dermaflux.sweeps import queue
+
+    queue.run(name, dry_run)
+
+
+@app.command()
+def results(
+    name: Annotated[str, typer.Argument(help="A grid: NAME of grids/NAME.yaml.")],
+) -> None:
+    """Finished experiments of a grid -> reports/grids/NAME/index.html."""
+    from dermaflux.sweeps import results
+
+    results.run(name)
+
+
+@app.command()
+def reproduce(
+    image_id: Annotated[str, typer.Argument(help="image_id of a synthetic row.")],
+    output: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("reproduced.png"),
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Sample the image by itself, not in its batch.")
+    ] = False,
+) -> None:
+    """Make one synthetic image again from its manifest row."""
+    from dermaflux.generators import reproduce as reproduction
+
+    reproduction.reproduce(image_id, output, alone=alone)
+
+
+@app.command("export-lora")
+def export_lora(
+    output: Annotated[Path, typer.Argument(help="New file, for example lesions.safetensors.")],
+    naming: Annotated[
+        str,
+        typer.Option("--format", help="kohya (ComfyUI, Forge, sd-scripts) or diffusers."),
+    ] = "kohya",
+    dtype: Annotated[str, typer.Option(help="fp32, or bf16 at half the size.")] = "fp32",
+) -> None:
+    """Write the fine-tuned LoRA as a file that other programs load."""
+    from dermaflux.generators.flux_lora.files import exported
+
+    exported.export(output, naming, dtype)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+) -> None:
+    """Probability of malignancy by the registry's champion. Not a medical device."""
+    from dermaflux.params.load import load
+    from dermaflux.registry import predict
+
+    predict.run(load(), images)
+
+
+@app.command()
+def rollback(
+    reason: Annotated[
+        str, typer.Option(help="Why; stored with the version that loses the alias.")
+    ] = "no reason given",
+) -> None:
+    """Give the registry's alias champion back to the version that had it before."""
+    from dermaflux.params.load import load
+    from dermaflux.registry import rollback
+
+    rollback.run(load(), reason)
+
+
+@app.command("export-onnx")
+def export_onnx(
+    output: Annotated[Path, typer.Argument(help="File to write, for example lesion.onnx.")],
+    cell: Annotated[
+        str | None,
+        typer.Option(help="A trained classifier such as vit-0/mixture; default: the champion."),
+    ] = None,
+) -> None:
+    """Write a classifier as ONNX: pictures in, calibrated probability out."""
+    from dermaflux.params.load import load
+    from dermaflux.registry import export_onnx
+
+    export_onnx.run(load(), output, cell)
+
+
+@app.command()
+def deployment(
+    cells: Annotated[list[str], typer.Argument(help="Trained classifiers, such as vit-0/mixture.")],
+    calibration: Annotated[
+        int, typer.Option(min=4, max=10_000, help="Training images that set int8's ranges.")
+    ] = 256,
+    latency_runs: Annotated[
+        int, typer.Option("--runs", min=20, max=100_000, help="Timed predictions per file.")
+    ] = 200,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a timed prediction.")] = 1,
+) -> None:
+    """Parameters, FLOP, MAC, file size, latency and accuracy of classifiers in fp32 and int8."""
+    from dermaflux.params.load import load
+    from dermaflux.registry import deployment
+
+    deployment.run(load(), cells, calibration, latency_runs, threads)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Argument(min=1, max=65_535)] = 5000) -> None:
+    """Serve MLflow's UI for this checkout's store on 127.0.0.1."""
+    from dermaflux.tracking import ui
+
+    sys.exit(ui.run(port))
+
+
+@app.command()
+def download(
+    names: Annotated[list[str], typer.Argument(help="Names that `dermaflux sources` lists.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder to fill; default: the parameter data.")
+    ] = None,
+) -> None:
+    """Download published datasets, or print how to get them; resumes and counts."""
+    from dermaflux.download import datasets
+    from dermaflux.params.load import load
+
+    datasets.run(names, data or Path(load().data))
+
+
+@app.command()
+def sources(
+    check: Annotated[
+        bool, typer.Option("--check", help="Add up the paper's counts; fail when a sum is off.")
+    ] = False,
+) -> None:
+    """List the twelve datasets: images, size, licence, access and how to get them."""
+    from dermaflux.sources import overview
+
+    overview.run(check)
+
+
+@app.command()
+def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example data.")]) -> None:
+    """Render the phantom corpus in the eleven published layouts."""
+    from dermaflux.phantom import write
+
+    write(folder)
