@@ -34,7 +34,14 @@ class SeedMean:
     values: Array
     """(S,) one per seed."""
     resampled: Array
-    """(B,) means over the seeds on B resamples of the test images."""
+    """(B,) means over the seeds on B resamples of the test images, or (S, B) of each seed."""
+    each: Array | None = None
+    """(S, B), where `resampled` has the means."""
+
+    @property
+    def by_seed(self) -> SeedMean:
+        """The same with the resamples of each seed."""
+        return self if self.each is None else SeedMean(self.values, self.each)
 
     def estimate(self, confidence: float) -> Estimate:
         """Mean and interval, with limits clipped to [0, 1]."""
@@ -105,7 +112,7 @@ def means(params: Params, cells: Sequence[Cell]) -> Means:
     first = read(cells[0].name)
     weights: Array | None = None
     values: dict[tuple[str, str], dict[str, list[float]]] = {}
-    sums: dict[tuple[str, str], dict[str, Array]] = {}
+    resamples: dict[tuple[str, str], dict[str, list[Array]]] = {}
     once = np.ones((1, len(first)), np.int32)
     for cell in cells:
         rows = first if cell is cells[0] else read(cell.name)
@@ -131,12 +138,12 @@ def means(params: Params, cells: Sequence[Cell]) -> Means:
             resampled = comparison.figures(labels, of_arm, params.evaluate, weights)
             for name, value in point.items():
                 values.setdefault(key, {}).setdefault(name, []).append(float(value[0]))
-                total = sums.setdefault(key, {})
-                total[name] = total.get(name, 0.0) + resampled[name]
+                resamples.setdefault(key, {}).setdefault(name, []).append(resampled[name])
     return {
         key: {
-            name: SeedMean(np.array(seeds), sums[key][name] / len(seeds))
+            name: SeedMean(np.array(seeds), each.sum(axis=0) / len(each), each)
             for name, seeds in by_metric.items()
+            for each in [np.array(resamples[key][name])]
         }
         for key, by_metric in values.items()
     }

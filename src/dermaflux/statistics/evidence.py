@@ -1,0 +1,88 @@
+"""What a run says about its synthetic images: their gain, what as many real images gained, what one
+of them is worth, and which gain it could have seen at all. Pure functions on `seed_means`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dermaflux.errors import InputError
+from dermaflux.statistics import effects, power
+from dermaflux.statistics.effects import Effect
+from dermaflux.statistics.exchange_rate import ExchangeRate, exchange_rate
+from dermaflux.statistics.power import Criterion, SeedsNeeded
+from dermaflux.statistics.seed_means import Means, SeedMean
+
+SMALL = 0.02
+"""A difference in AUC that is worth having; the published gains are between 0.01 and 0.06."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of one architecture, in the metric that was asked for."""
+
+    gain: Effect
+    """mixture - real, its interval simultaneous for all architectures."""
+    ceiling: Effect | None
+    """more_real - real: what perfect synthetic images would have gained; None where not trained."""
+    detectable: float | None
+    """The smallest true gain that this run calls significant with 80 % probability."""
+    rate: ExchangeRate | None
+    why_no_rate: str
+    """One sentence without its full stop, or empty."""
+    needed: SeedsNeeded
+    """For a gain of `SMALL`."""
+
+    @property
+    def blind(self) -> bool:
+        """Whether even as many real images gained less than the run could see."""
+        if self.detectable is None or self.ceiling is None:
+            return False
+        return self.ceiling.value < self.detectable
+
+
+def of(
+    means: Mapping[str, SeedMean],
+    sizes: Mapping[str, int],
+    synthetic: int,
+    test_images: int,
+    confidence: float,
+    comparisons: int,
+) -> Evidence | None:
+    """Evidence from the arms of one architecture; None without both arms, real and mixture.
+
+    `sizes`: arm of real images alone -> how many it was trained on; `comparisons`: as in
+    `effects.effect`.
+    """
+    if "real" not in means or "mixture" not in means:
+        return None
+    real, mixture, criterion = means["real"], means["mixture"], Criterion(confidence, comparisons)
+    ceiling = None
+    if "more_real" in means:
+        ceiling = means["more_real"].minus(real, confidence, comparisons)
+    differences, resampled = mixture.values - real.values, mixture.resampled - real.resampled
+    over_seeds, over_images = effects.variances(differences, resampled)
+    rate, why = None, ""
+    try:
+        curve = {size: means[arm].by_seed for arm, size in sizes.items() if arm in means}
+        rate = exchange_rate(
+            curve, mixture.by_seed, sizes["real"], synthetic, confidence, comparisons
+        )
+    except InputError as error:
+        why = str(error)
+    return Evidence(
+        mixture.minus(real, confidence, comparisons),
+        ceiling,
+        power.minimum_detectable(differences, resampled, criterion),
+        rate,
+        why,
+        power.seeds_needed(
+            SMALL, over_seeds * len(differences), over_images, criterion, test_images
+        ),
+    )
+
+
+def headline(means: Means, architecture: str, metric: str) -> dict[str, SeedMean]:
+    """Arm -> the mean of one metric, of one architecture."""
+    return {arm: row[metric] for (name, arm), row in means.items() if name == architecture}
