@@ -22,21 +22,33 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from dermaflux.classifiers.data.real_draws import RealDraws
     from dermaflux.params import Params
 
 _COLUMNS = ("image_id", "label", "diagnosis", "split", "source", "scale")
 
 
 def warn(params: Params) -> None:
-    """Print what is not met, a line each."""
+    """Print what is not met, and which arms the training split is too small for, a line each."""
     for sentence in unmet(params):
         print(f"warning: a later stage will stop: {sentence}", flush=True)
+    for sentence in shortages(params):
+        print(f"note: {sentence}", flush=True)
 
 
 def require_balance(params: Params) -> None:
     """Raise `InputError` where `validate` would refuse the corpus for its label balance."""
     for sentence in _balance(params, table.metadata(paths.CORPUS, _COLUMNS)):
         raise InputError(f"caption does not start, since validate would stop: {sentence}")
+
+
+def shortages(params: Params) -> list[str]:
+    """A sentence for each arm that `train` will not train as its name says."""
+    try:
+        draws = _draws(params, table.metadata(paths.CORPUS, _COLUMNS))
+    except InputError:  # which `unmet` tells
+        return []
+    return list(draws.shortages.values())
 
 
 def unmet(params: Params) -> Iterator[str]:
@@ -173,27 +185,31 @@ def _pretraining(params: Params) -> None:
 
 def _cells(params: Params, corpus: pd.DataFrame) -> None:
     """Models, real images and synthetic images of `train`."""
-    from dermaflux.classifiers.data import diagnoses, subset
+    from dermaflux.classifiers.data import subset
     from dermaflux.classifiers.model import network
     from dermaflux.params import ENLARGED, MIXED
 
-    training = corpus[corpus["split"] == "train"]
-    section, classes = params.train, CLASSES
+    section = params.train
     for architecture in params.architectures():
         network.configure(section.models[architecture], section.image_size)
-    if section.labels == "diagnosis":
-        validation = corpus[corpus["split"] == "validation"]
-        chosen = diagnoses.choose(training, validation, section.minimum_diagnosis_images)
-        classes = chosen.classes
-    wanted = subset.real_counts(
-        subset.counts(training, classes), params.n_real, params.real_fraction
-    )
+    draws = _draws(params, corpus)
     if set(ENLARGED) & set(params.arms()):
-        total = params.synthetic_wanted(sum(wanted.values()))
+        total = params.synthetic_wanted(sum(draws.counts["real"].values()))
         subset.check_pool(total, params.synthesize.images)
         if set(MIXED) & set(params.arms()):
-            added = subset.proportional(total, wanted)
-            _check_pool_classes(params, training, added)
+            _check_pool_classes(params, corpus[corpus["split"] == "train"], draws.added)
+
+
+def _draws(params: Params, corpus: pd.DataFrame) -> RealDraws:
+    """How many real images the arms will train on; raises `InputError` where there are too few."""
+    from dermaflux.classifiers.data import diagnoses, real_draws, subset
+
+    training, classes = corpus[corpus["split"] == "train"], CLASSES
+    if params.train.labels == "diagnosis":
+        validation = corpus[corpus["split"] == "validation"]
+        least = params.train.minimum_diagnosis_images
+        classes = diagnoses.choose(training, validation, least).classes
+    return real_draws.choose(params, subset.counts(training, classes), params.arms())
 
 
 def _check_pool_classes(params: Params, training: pd.DataFrame, added: Mapping[str, int]) -> None:

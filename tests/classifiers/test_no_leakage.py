@@ -21,7 +21,7 @@ from dermaflux.classifiers.data import pretraining_set, training_set
 from dermaflux.core import table
 from dermaflux.corpus import ingest
 from dermaflux.generators.data import images as generator_images
-from dermaflux.params import Arm, Params, load
+from dermaflux.params import Params, load
 
 Reader = Callable[[Params], set[str]]
 
@@ -32,7 +32,7 @@ def of_the_generator(params: Params) -> set[str]:
     return {sample.image_id for sample in chosen.samples}
 
 
-def of_classifiers(*arms: Arm) -> Reader:
+def of_classifiers(*arms: str, **changes: object) -> Reader:
     """image_ids that the arms of a cell train on; the gate, which would refuse a leak, is open."""
 
     def read(params: Params) -> set[str]:
@@ -40,6 +40,19 @@ def of_classifiers(*arms: Arm) -> Reader:
         return {name for arm in arms for name in cell.of(arm).image_ids}
 
     return read
+
+
+def of_further_images(params: Params) -> set[str]:
+    """image_ids of the arms beyond n_real; the synthetic images that they replace are not drawn."""
+    counts = table.metadata(paths.CORPUS, ["label"], "train")["label"].value_counts()
+    train = params.train.model_copy(update={"curve": [0.5, counts.min() / 2]})
+    few = params.model_copy(
+        update={"n_real": 4, "ratio": counts.min() / 2 - 1, "real_fraction": None, "train": train}
+    )
+    arms = ["real", "more_real", *train.curve_sizes(4)]
+    cell = training_set.load(few, 0, lambda *_: None, arms)
+    assert cell.shortages == {}
+    return {name for arm in arms for name in cell.of(arm).image_ids}
 
 
 def of_pretraining(params: Params) -> set[str]:
@@ -58,6 +71,7 @@ READERS: dict[str, Reader] = {
     "linear probe": of_the_probe,
     "teacher": of_classifiers("real", "repeated"),
     "student": of_classifiers("real", "no_teacher"),
+    "further real images": of_further_images,
 }
 
 

@@ -75,7 +75,7 @@ def test_the_command_refuses_images_that_are_also_held_out(split: str) -> None:
     with Path("params.yaml").open("w") as file:
         YAML(typ="safe").dump(parameters.model_dump(by_alias=True), file)
     rows = table.metadata(paths.CORPUS, split="train")
-    shared = subset.draw_real(rows, parameters.n_real, 0)[3]
+    shared = subset.draw(rows, subset.balanced(parameters.n_real), 0)[3]
     digest = rows.set_index("image_id").loc[shared, "sha256"]
     (shard,) = table.shards(paths.CORPUS, split)
     shard.unlink()

@@ -136,7 +136,7 @@ def test_indeterminate_images_reach_no_model(known: Path, tmp_path: Path) -> Non
         assert len(images.labels) == len(loaded)
     training = rows[rows["split"] == "train"]
     fewest = int(training["label"].value_counts()[["benign", "malignant"]].min())
-    assert unclear.isdisjoint(subset.draw_real(training, 2 * fewest, 0))
+    assert unclear.isdisjoint(subset.draw(training, subset.balanced(2 * fewest), 0))
     texts = rows[["image_id", "label"]].assign(caption="a lesion", split="train")
     columns = pa.schema(
         [*((name, pa.string()) for name in (*texts.columns, "flags")), ("held_out", pa.bool_())]

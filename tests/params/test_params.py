@@ -125,6 +125,12 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         ("distill.alpha", 1.5, "distill.alpha is 1.5 but should be less than or equal to 1"),
         ("distill.alpha", -0.1, "distill.alpha is -0.1 but should be greater than or equal to 0"),
         ("distill.temperature", 0, "distill.temperature is 0 but should be greater than or equal"),
+        ("train.arms", ["fake"], "there is no arm 'fake'; name one of real, mixture, repeated,"),
+        ("train.arms", ["real_x2"], "there is no arm 'real_x2'; name one of real, mixture"),
+        ("train.curve", [0], "train.curve.0 is 0 but should be greater than 0"),
+        ("train.curve", [1.0000001], "1.0000001 has more than six digits; round it to 1"),
+        ("train.curve", [2, 2.0], "names one entry twice"),
+        ("train.curve", [0.001], "0.001 times n_real 240 is less than one image of each class"),
         (
             "train.arms",
             ["no_teacher"],
@@ -154,6 +160,17 @@ def test_what_students_need_is_one_sentence(path: str, value: Any, expected: str
     raw["train"]["warmup_epochs"] = 2
     with pytest.raises(InputError, match=re.escape(expected)):
         load.parse(raw)
+
+
+def test_sizes_of_the_curve_are_arms_of_all_but_students() -> None:
+    raw = with_value("train.curve", [2, 1, 0.5])
+    raw["train"]["arms"] = ["mixture"]
+    raw["distill"] |= {"students": ["densenet"], "arms": ["no_teacher"]}
+    params = load.parse(raw)
+    assert params.training("vit").arms == ["mixture", "real_x2", "real", "real_x0.5"]
+    assert params.training("densenet").arms == ["no_teacher"]
+    assert params.arms() == ["mixture", "real_x2", "real", "real_x0.5", "no_teacher"]
+    assert params.train.curve_sizes(30) == {"real_x2": 30, "real": 15, "real_x0.5": 8}
 
 
 def test_missing_file_and_broken_yaml(tmp_path: Path) -> None:
@@ -226,6 +243,14 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
         (
             {"promote.architecture": "dense", "train.labels": "diagnosis", "real_fraction": 1},
             "promote.architecture 'dense' has no entry in train.models",
+        ),
+        (
+            {"train.curve": [2], "real_fraction": 0.5},
+            "multiples of n_real but real_fraction 0.5 decides the number of real images; set it",
+        ),
+        (
+            {"train.curve": [2], "n_real": 0},
+            "multiples of n_real but n_real is 0; set it to",
         ),
         (
             {"synthesize.conditions": "none"},

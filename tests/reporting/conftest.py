@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import get_args
 
 import made_up_evaluations
 import numpy as np
@@ -16,7 +15,8 @@ from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.files import write_json, write_text
 from dermaflux.core.hashing import sha256
-from dermaflux.params import Arm, Params, load
+from dermaflux.params import Params, load
+from dermaflux.params.arms import ARMS
 
 PARAMETERS = Path(__file__).parents[2] / "params.yaml"
 
@@ -116,7 +116,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.delenv("DVC_ROOT", raising=False)
     shipped = load.load(PARAMETERS).model_dump(by_alias=True)
     quick = {**shipped["evaluate"], "bootstrap_samples": 100}
-    arms = [arm for arm in get_args(Arm) if arm not in ("no_teacher", "scratch")]
+    arms = [arm for arm in ARMS if arm not in ("no_teacher", "scratch")]
     train = {**shipped["train"], "arms": arms}
     params = load.parse({**shipped, "evaluate": quick, "train": train})
     rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)

@@ -86,6 +86,20 @@ def test_families_are_corrected_separately() -> None:
     assert lower.verdict == "lower"
 
 
+def test_the_ceiling_and_the_floor_have_rows_of_their_own_and_sizes_have_none() -> None:
+    arms = ["real", "mixture", "more_real", "shuffled", "real_x2"]
+    auc = means(real=0.8, mixture=0.9, more_real=0.95, shuffled=0.7, real_x2=0.95)
+    rows = effect_table.table(auc, ["vit"], arms, "auc", 0.95)
+    assert [(row.arm, row.against, row.verdict) for row in rows] == [
+        ("mixture", "real", "helps"),
+        ("more_real", "real", "higher"),
+        ("mixture", "shuffled", "higher"),
+        ("mixture", "more_real", "lower"),
+    ]
+    answer = "they help, and more than the same images with shuffled labels"
+    assert effect_table.answer(rows, "vit") == answer
+
+
 def test_what_pretrained_weights_gain_is_a_contrast_of_its_own() -> None:
     auc = means(real=0.8, scratch=0.6, mixture=0.8, repeated=0.8)
     rows = effect_table.table(auc, ["vit"], [*ARMS[:3], "scratch"], "auc", 0.95)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 import shutil
@@ -244,6 +245,35 @@ def test_the_page_has_the_arms_colours_and_no_setting_of_speed(
     assert any(b"#123456" in plot for plot in plots)
     faster = workspace.runtime.model_copy(update={"accelerate": "--num_processes 8"})
     assert report.render(workspace.model_copy(update={"runtime": faster})) == text
+
+
+def test_a_page_of_a_curve_and_of_an_arm_that_could_not_be(workspace: Params, capsys) -> None:
+    train = workspace.train.model_copy(update={"curve": [0.5, 2.0, 4.0]})
+    params = workspace.model_copy(update={"train": train})
+    made_up_evaluations.malignancy(params)
+    said = {"more_real": "more_real needs 240 further, 6 held", "real_x4": "real_x4 needs 480 of 6"}
+    for path in paths.EVALUATIONS.glob("*.json"):
+        content = json.loads(path.read_text())
+        del content["real_x4"]
+        write_json(path, {**content, "shortages": said})
+    text = report.render(params)
+    assert "More_real needs 240 further, 6 held." in text
+    assert "Real_x4 needs 480 of 6." in text
+    assert '<span class="dot real_x0.5"></span>120 real</td>' in text
+    assert '<span class="dot real_x2"></span>480 real</td>' in text
+    assert r".dot.real_x0\.5 { background: " + COLOURS["real"] in text
+    assert not re.search(r"dot (real_x4|more_real)", text)
+    assert "real only, × 2</td>" in text
+    assert "real only, × 2 −" not in text  # no effect
+    assert "real + synthetic − real + synthetic, labels shuffled" in text
+    capsys.readouterr()
+    summary.run(params)
+    printed = capsys.readouterr().out
+    assert all(printed.count(sentence) == 1 for sentence in said.values())
+    lines = [line.split() for line in printed.splitlines() if line.strip()]
+    of_arm = {arm: [line for line in lines if line[:2] == ["real", arm]] for arm in ("x2", "x0.5")}
+    assert [len(line) for rows in of_arm.values() for line in rows] == [6] * 4  # no effect
+    assert sum(line == ["(−", "mixture)"] for line in lines) == 2  # of shuffled
 
 
 def test_text_of_the_data_cannot_break_the_page(workspace: Params) -> None:

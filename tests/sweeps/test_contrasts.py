@@ -94,6 +94,14 @@ def test_a_mixture_is_compared_with_real_images_and_controls() -> None:
         "real minus scratch",
         "mixture minus no_teacher",
     ]
+    arms = dict.fromkeys(("real", "mixture", "shuffled", "more_real", "real_x2"), values)
+    added = names("ratios", [experiment("added", parameters(), arms)])
+    assert [name.removeprefix("vit added: ") for name in added if name.startswith("vit")] == [
+        "mixture minus real",
+        "mixture minus shuffled",
+        "mixture minus more_real",
+        "more_real minus real",
+    ]
     alone = experiment("alone", parameters(n_real=0, n_synthetic=90), {"mixture": values})
     assert contrasts.of_grid("ratios", [whole, alone])[-1].first[0] is whole
 

@@ -76,6 +76,21 @@ def test_a_grid_is_the_product_of_what_varies(
         work["vit"][0] / 100 + work["vit"][1] / 400
     )
 
+    # Ceiling and floor hang on the ratio; a size of the curve is the arm real of another n_real,
+    # here 50 to 1,600; and what the split is too small for is not trained.
+    base["train"] |= {"arms": ["real", "more_real", "shuffled"], "curve": [0.5, 1, 2, 8]}
+    sizes = plan.resolve(base, [run for run in runs if run.overrides["n_real"]])
+    for available, per_seed in (
+        (None, {"real": 6, "more_real": 4, "shuffled": 4}),
+        ({"benign": 900, "malignant": 160}, {"real": 3, "more_real": 3, "shuffled": 4}),
+    ):
+        by_run = [plan.trainings(params, None, available) for params in sizes]
+        trained = plan.distinct(by_run)
+        assert Counter(each.arm for each in trained if each.seed == 0) == per_seed
+    images = {each.images for each in trained if each.arm == "real"}
+    assert images == {50, 100, 200}
+
+    base["train"] |= {"arms": ["real", "mixture"], "curve": []}
     # A student hangs on the ratio through its teacher, whatever its own arm shows; at ratio 0 its
     # mixture is its real arm. Without a teacher it does not hang on how the teacher counts.
     base["distill"] |= {"students": ["resnext"], "epochs": 3}

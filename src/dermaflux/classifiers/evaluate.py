@@ -2,8 +2,9 @@
 
 Reads `corpus/` (split test) and `models/classifiers/<cell>/`; writes
 `reports/evaluate/<cell>.json` (per arm figures with bootstrap intervals, beside them the accuracy
-of always predicting the most frequent class, and every arm minus real from paired resamples and the
-DeLong test) and `reports/evaluate/<cell>/` with `predictions.csv`
+of always predicting the most frequent class, every arm minus real from paired resamples and the
+DeLong test, and under `shortages` what the training split was too small for) and
+`reports/evaluate/<cell>/` with `predictions.csv`
 (image_id, label, one probability column per arm; of diagnoses one per arm and class),
 `groups.csv` (one row per arm and group of images), `roc/<arm>.csv` (fpr, tpr),
 `reliability/<arm>.csv` (uncalibrated and calibrated) and `decision/<arm>.csv` (net benefit of
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux import paths
-from dermaflux.classifiers.data import samples
+from dermaflux.classifiers.data import real_draws, samples
 from dermaflux.classifiers.logging import evaluation_log
 from dermaflux.classifiers.model import network
 from dermaflux.core import table
@@ -58,9 +59,9 @@ def run(params: Params, architecture: str, seed: int) -> None:
     """Score every arm of a cell; all files appear whole."""
     cell = paths.cell(architecture, seed)
     wanted = params.training(architecture).arms
+    shortages = real_draws.read(paths.CLASSIFIERS / cell)
     arms = [arm for arm in wanted if (paths.CLASSIFIERS / cell / arm).is_dir()]
-    if arms != wanted:
-        missing = next(arm for arm in wanted if arm not in arms)
+    for missing in [arm for arm in wanted if arm not in arms and arm not in shortages]:
         stage = "distill" if architecture in params.distill.students else "train"
         raise InputError(
             f"{paths.CLASSIFIERS / cell} has no arm {missing!r}; run `dermaflux {stage} "
@@ -71,6 +72,8 @@ def run(params: Params, architecture: str, seed: int) -> None:
     members = bootstrap.groups(scores.rows)
     result = comparison.compare(scores.labels, members, scores.arms, params.evaluate)
     result["test"] = _counts(scores)
+    if shortages:
+        result["shortages"] = shortages
     for arm in arms:
         result[arm] |= _validation(paths.CLASSIFIERS / cell / arm, scores.classes)
         result[arm]["majority_accuracy"] = result["test"]["majority_accuracy"]

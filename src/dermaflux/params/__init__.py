@@ -11,15 +11,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from dermaflux.params import consistency
+from dermaflux.params.arms import ENLARGED, LEARNED, MIXED, REPEATING, UNTRAINED, Arm
 from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
 from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
-    ENLARGED,
-    LEARNED,
-    MIXED,
-    REPEATING,
-    UNTRAINED,
-    Arm,
     Audit,
     Distill,
     Evaluate,
@@ -119,16 +114,19 @@ class Params(Section):
         return [*self.train.architectures, *self.distill.students]
 
     def training(self, architecture: str) -> Train:
-        """The section `train` as it holds for an architecture.
+        """The section `train` as it holds for an architecture, its arms with those of the curve.
 
-        Students have arms of their own, and no layer decay, which is for pretrained weights.
+        Students have arms of their own, no curve, and no layer decay, which is for pretrained
+        weights.
         """
         if architecture not in self.distill.students:
-            return self.train
+            sizes = self.train.curve_sizes(self.n_real)
+            arms = list(dict.fromkeys([*self.train.arms, *sizes]))
+            return self.train.model_copy(update={"arms": arms})
         own = self.distill.model_dump(include={"arms", "epochs", "batch"}, exclude_none=True)
-        return self.train.model_copy(update={**own, "layer_decay": None})
+        return self.train.model_copy(update={**own, "curve": [], "layer_decay": None})
 
-    def arms(self) -> list[Arm]:
+    def arms(self) -> list[str]:
         """Every arm of any architecture, each once."""
         trained = [arm for name in self.architectures() for arm in self.training(name).arms]
         return list(dict.fromkeys(trained))

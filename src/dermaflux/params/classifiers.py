@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dermaflux.errors import quoted
+from dermaflux.params.arms import Arm, curve_arm
 from dermaflux.params.choices import RECIPES
 from dermaflux.params.fields import (
     Batch,
@@ -41,28 +42,13 @@ class Audit(Section):
     """`pixels`, or a folder with SqueezeNet weights in safetensors."""
 
 
-Arm = Literal[
-    "real", "mixture", "repeated", "augmented", "random_features", "scratch", "no_teacher"
-]
-"""`real`: n_real real images. `mixture`: the same and ratio x n_real synthetic ones. Controls with
-which a gain of `mixture` is compared: `repeated`: real images repeated to the mixture's number;
-`augmented`: the same with strong classical augmentation; `random_features`: the real images on the
-frozen network at its random initial weights, of which the last layer alone is trained; `scratch`:
-the real images on the whole network from random weights, where the others start from pretrained
-ones; `no_teacher`, of students alone: the mixture's images for as many steps, without the
-teacher."""
-MIXED: tuple[Arm, ...] = ("mixture", "no_teacher")
-"""Arms that show the mixture's synthetic images."""
-UNTRAINED: tuple[Arm, ...] = ("random_features", "scratch")
-"""Arms that start from random weights, whatever the model names."""
-REPEATING: tuple[Arm, ...] = ("repeated", "augmented")
-"""Arms that show real images again in place of the mixture's synthetic ones."""
-ENLARGED: tuple[Arm, ...] = (*MIXED, *REPEATING)
-"""Arms whose number of images depends on `ratio`."""
-LEARNED: tuple[Arm, ...] = ("real", *ENLARGED, "scratch")
-"""Arms whose network learned its features; `random_features` can lead only by luck."""
+def _few_digits(multiple: float) -> float:
+    if float(f"{multiple:g}") != multiple:
+        raise ValueError(f"{multiple!r} has more than six digits; round it to {multiple:g}")
+    return multiple
 
 
+Multiple = Annotated[float, Field(gt=0.0, le=1000.0), AfterValidator(_few_digits)]
 StudentArm = Literal["real", "mixture", "no_teacher"]
 
 
@@ -98,7 +84,12 @@ class Train(Section):
     architectures: Annotated[list[Name], Field(min_length=1, max_length=100), EachOnce]
     """Names of `models` to train; the DVC matrix runs over these and `seeds`."""
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), EachOnce]
-    arms: Annotated[list[Arm], Field(min_length=1, max_length=7), EachOnce] = ["real", "mixture"]
+    arms: Annotated[list[Arm], Field(min_length=1, max_length=9), EachOnce] = ["real", "mixture"]
+    """Names of `arms.ARMS`."""
+    curve: Annotated[list[Multiple], Field(max_length=6), EachOnce] = []
+    """Multiples of n_real at which real images alone are trained on too, for a learning curve: each
+    is an arm such as `real_x0.5`, and 1 is the arm `real`. Needs n_real: under `real_fraction`, and
+    with n_real 0, there is nothing to multiply."""
     recipe: Annotated[str, Field(max_length=64)] = "supervised"
     """What a network learns from its images: a name of `choices.RECIPES`."""
     labels: Literal["malignancy", "diagnosis"] = "malignancy"
@@ -176,6 +167,10 @@ class Train(Section):
                     "be the arm real again; leave scratch out or give that model weights"
                 )
         return self
+
+    def curve_sizes(self, n_real: int) -> dict[str, int]:
+        """Arm of the curve -> its real images of each class, halves rounded up."""
+        return {curve_arm(multiple): int(multiple * n_real / 2 + 0.5) for multiple in self.curve}
 
 
 class Distill(Section):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dermaflux.errors import quoted
+from dermaflux.params.arms import MIXED
 from dermaflux.params.choices import GENERATORS, RECIPES, generator_schema, pretrains
-from dermaflux.params.classifiers import MIXED
 from dermaflux.paths import PRETRAINED_WEIGHTS
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def check(params: Params) -> None:
             "train.architectures nor in distill.students; name one of "
             f"{quoted(params.architectures())}"
         )
+    _curve_possible(params)
     without = [arm for arm in params.arms() if arm not in MIXED]
     if params.n_real == 0 and params.real_fraction is None and without:
         raise ValueError(
@@ -52,6 +53,26 @@ def check(params: Params) -> None:
             f"{' and distill.arms' if params.distill.students else ''} to [mixture] and "
             "n_synthetic to the number wanted"
         )
+
+
+def _curve_possible(params: Params) -> None:
+    """Raise `ValueError` for sizes of the curve that are multiples of nothing, or come to none."""
+    curve = params.train.curve
+    unknown = (
+        f"real_fraction {params.real_fraction:g} decides the number of real images"
+        if params.real_fraction is not None
+        else "n_real is 0"
+    )
+    if curve and (params.real_fraction is not None or not params.n_real):
+        raise ValueError(
+            f"train.curve {quoted(curve)} are multiples of n_real but {unknown}; set it to []"
+        )
+    for multiple in curve:
+        if int(multiple * params.n_real / 2 + 0.5) == 0:
+            raise ValueError(
+                f"train.curve {multiple:g} times n_real {params.n_real} is less than one image of "
+                f"each class; raise it to at least {1 / params.n_real:.3g}"
+            )
 
 
 def _named_models_exist(params: Params) -> None:

@@ -3,7 +3,9 @@
 Reads models/classifiers/ and the validation split of corpus/; writes nothing.
 
 The arm `random_features` is not a candidate: its network is frozen at random weights, as a baseline
-for what training adds, so it could only lead by chance.
+for what training adds, so it could only lead by chance. Neither are `shuffled`, which learned from
+wrong labels, and the sizes of `train.curve`, which are points of a curve and no choice of data.
+`more_real` is one, unless the training split was too small and it is the arm `real`.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermaflux import paths
+from dermaflux.classifiers.data import real_draws
 from dermaflux.core import table
 from dermaflux.core.checkpoints import fingerprint
 from dermaflux.core.files import read_csv
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
-from dermaflux.params import LEARNED, Arm, Params
+from dermaflux.params import LEARNED, Params
 from dermaflux.registry import lineage
 
 if TYPE_CHECKING:
@@ -63,14 +66,14 @@ def auc(rows: pd.DataFrame) -> float:
     return binary.auc(rows["malignant"].to_numpy().astype(int), rows["probability"].to_numpy())
 
 
-def learned_arms(params: Params) -> list[Arm]:
+def learned_arms(params: Params) -> list[str]:
     """Arms that can be promoted; raises `InputError` when there is none."""
     trained = params.training(params.promote.architecture).arms
     arms = [arm for arm in trained if arm in LEARNED]
     if not arms:
         raise InputError(
             f"the list of arms {trained} of {params.promote.architecture} contains no candidate, "
-            "because none of them trains features; add real or mixture"
+            "because none of them trains features on true labels; add real or mixture"
         )
     return arms
 
@@ -81,7 +84,8 @@ def candidates(params: Params) -> list[Candidate]:
     trained = []
     for seed in params.train.seeds:
         cell = paths.cell(params.promote.architecture, seed)
-        for arm in arms:
+        short = real_draws.read(paths.CLASSIFIERS / cell)
+        for arm in [arm for arm in arms if arm not in short] or arms:
             folder = paths.CLASSIFIERS / cell / arm
             rows = predictions(folder)
             trained.append(Candidate(cell, arm, folder, rows, auc(rows)))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dermaflux.params.arms import COLOURS, TITLES
+from dermaflux.params.arms import COLOURS, TITLES, colour
+from dermaflux.params.arms import title as title_of
 from dermaflux.reporting.plots import FAINT, GREY, INK, axes, svg
 
 if TYPE_CHECKING:
@@ -34,13 +35,14 @@ def forest(
     figure, plot = axes(10.4, 1.0 + 0.34 * len(means))
     names = []
     for row, ((architecture, arm), mean) in enumerate(means.items()):
-        colour = COLOURS[arm]
-        seeds = [cell.arms[arm][metric] for cell in cells if cell.architecture == architecture]
-        plot.plot(seeds, [row] * len(seeds), "o", color=colour, alpha=0.35, markersize=5)
+        shade = colour(arm)
+        of_seeds = [cell.arms for cell in cells if cell.architecture == architecture]
+        seeds = [arms[arm][metric] for arms in of_seeds if arm in arms]
+        plot.plot(seeds, [row] * len(seeds), "o", color=shade, alpha=0.35, markersize=5)
         if mean.has_interval:
-            plot.plot([mean.low, mean.high], [row, row], color=colour, linewidth=2)
-        plot.plot(mean.value, row, "D", color=colour, markersize=6)
-        names.append(f"{architecture}, {TITLES[arm]}")
+            plot.plot([mean.low, mean.high], [row, row], color=shade, linewidth=2)
+        plot.plot(mean.value, row, "D", color=shade, markersize=6)
+        names.append(f"{architecture}, {title_of(arm)}")
     if bayes is not None:
         plot.axvline(bayes, color=INK, linewidth=1, linestyle="--")
         plot.annotate(f"best possible (Bayes) {bayes:.3f} ", (bayes, -0.65), ha="right", fontsize=8)
@@ -56,10 +58,10 @@ def effects(rows: Sequence[Row]) -> str:
     figure, plot = axes(10.4, 1.0 + 0.3 * len(rows))
     names = []
     for index, row in enumerate(rows):
-        effect, colour = row.effect, COLOURS[row.arm if row.against == "real" else row.against]
+        effect, shade = row.effect, COLOURS[row.arm if row.against == "real" else row.against]
         if effect.has_interval:
-            plot.plot([effect.low, effect.high], [index, index], color=colour, linewidth=2)
-        plot.plot(effect.value, index, "D", color=colour, markersize=6)
+            plot.plot([effect.low, effect.high], [index, index], color=shade, linewidth=2)
+        plot.plot(effect.value, index, "D", color=shade, markersize=6)
         names.append(f"{row.architecture}: {TITLES[row.arm]} − {TITLES[row.against]}")
     plot.axvline(0, color=INK, linewidth=1)
     plot.set_yticks(range(len(names)), names)

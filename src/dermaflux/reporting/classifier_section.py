@@ -57,6 +57,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         "points": points,
         "headline": headline,
         "test": cells[0].test,
+        "shortages": evaluations.said(cells),
         "trained_on": {arm: training_images(params, arm) for arm in TITLES},
         "rows": [
             {
@@ -92,6 +93,9 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
 
 def training_images(params: Params, arm: str) -> str:
     """The training images of an arm, in words."""
+    size = params.train.curve_sizes(params.n_real).get(arm)
+    if size is not None:
+        return f"{2 * size:,} real"
     if params.real_fraction is not None:
         real = f"{100 * params.real_fraction:g} % of the real images"
         added = (
@@ -103,6 +107,8 @@ def training_images(params: Params, arm: str) -> str:
         real, added = f"{params.n_real:,} real", f"{params.synthetic_wanted():,}"
     return {
         "real": real,
+        "more_real": f"{real} + {added} further real",
+        "shuffled": f"{real} + {added} synthetic with shuffled labels",
         "mixture": f"{real} + {added} synthetic",
         "repeated": f"{real} + {added} repeated",
         "augmented": f"{real} + {added} repeated, strongly augmented",

@@ -14,10 +14,15 @@ from dermaflux.statistics import effects
 from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.seed_means import Means
 
-ABLATIONS = ("no_teacher",)
+ABLATIONS = ("no_teacher", "shuffled")
 """Arms that lack something which the mixture has."""
-CONTROLS = {"repeated": "repeating real images", "augmented": "strong augmentation"}
+CONTROLS = {
+    "repeated": "repeating real images",
+    "augmented": "strong augmentation",
+    "shuffled": "the same images with shuffled labels",
+}
 """Arms whose gain the mixture must exceed, in words."""
+_AGAINST_REAL = ("repeated", "augmented", "more_real", "random_features")
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,11 @@ def table(
     """mixture - real of each architecture first, then the others.
 
     These are each control - real, mixture - control, and real - scratch: what pretrained weights
-    gain. `arms` are those of any architecture.
+    gain. `arms` are those of any architecture; the sizes of `train.curve` are compared with none.
     """
     question = [("mixture", "real")]
-    other = ("real", "mixture", "scratch", *ABLATIONS)
-    rest = [(arm, "real") for arm in arms if arm not in other]
-    rest += [("mixture", arm) for arm in (*CONTROLS, *ABLATIONS)]
+    rest = [(arm, "real") for arm in arms if arm in _AGAINST_REAL]
+    rest += [("mixture", arm) for arm in dict.fromkeys((*CONTROLS, *ABLATIONS, "more_real"))]
     rest += [("real", "scratch")]
     rows = []
     for family in (question, rest):

@@ -16,7 +16,7 @@ from dermaflux import paths
 from dermaflux.core import files, table
 from dermaflux.core.files import write_text
 from dermaflux.params import Params
-from dermaflux.params.arms import COLOURS, TITLES
+from dermaflux.params.arms import TITLES, colour, title
 from dermaflux.reporting import (
     classifier_section,
     counts,
@@ -170,8 +170,8 @@ def render(params: Params) -> str:
             promote=read_json(paths.PROMOTE_REPORT),
             artefacts=_artefacts(params),
             sections=sections,
-            arms=TITLES,
-            colours=COLOURS,
+            arms={arm: title(arm) for arm in (*TITLES, *params.arms())},
+            colours={arm: colour(arm) for arm in (*TITLES, *params.arms())},
             paper=PAPER,
         )
     )

@@ -5,6 +5,7 @@ Reads synthetic/ (labels only) and reports/; writes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from dermaflux.reporting import counts, effect_table, results
 from dermaflux.reporting.pages import interval, number, percent, signed
 from dermaflux.reporting.report import bayes_auc, read_json
 from dermaflux.statistics import evaluations, seed_means
+from dermaflux.statistics.evaluations import Cell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,12 +37,12 @@ def _corpus() -> Table:
     return grid
 
 
-def _scores(params: Params) -> Table:
+def _scores(params: Params, cells: Sequence[Cell]) -> Table:
     from rich import box
     from rich.table import Table
 
-    cells, level = evaluations.load(params), params.evaluate.confidence
-    headline, seeds = results.headline(params), len(params.train.seeds)
+    level, headline = params.evaluate.confidence, results.headline(params)
+    seeds = len(params.train.seeds)
     means = seed_means.means(params, cells)
     rows = effect_table.table(means, params.architectures(), params.arms(), headline, level)
     differences = {(row.architecture, row.arm): row for row in rows if row.against == "real"}
@@ -61,7 +63,7 @@ def _scores(params: Params) -> Table:
     scores.add_column("effect")  # the one that may take two lines
     for architecture in params.architectures():
         scores.add_row(architecture, style="bold")
-        for arm in params.training(architecture).arms:
+        for arm in [arm for name, arm in means if name == architecture]:
             mean = means[architecture, arm][headline].estimate(level)
             row = [arm.replace("_", " "), number(mean.value), interval(mean) or "none"]
             difference = differences.get((architecture, arm))
@@ -89,7 +91,10 @@ def run(params: Params) -> None:
     rejected = len(read_json(paths.AUDIT_REPORT).get("rejected", []))
     console.print(_corpus())
     console.print(f"Synthetic images: {synthetic:,}, of which the audit rejected {rejected:,}\n")
-    console.print(_scores(params))
+    cells = evaluations.load(params)
+    console.print(_scores(params, cells))
+    for sentence in evaluations.said(cells):
+        console.print(sentence)
     bayes = bayes_auc()
     if bayes is not None:
         console.print(f"Best possible on the phantom corpus (Bayes): AUC {number(bayes)}")

@@ -33,12 +33,14 @@ def rows(definition: Grid, experiments: Sequence[Experiment], level: float) -> l
         params = experiment.params
         for (architecture, arm), per_seed in experiment.metrics.items():
             added = experiment.n_synthetic if arm in ENLARGED else 0
+            each = params.train.curve_sizes(params.n_real).get(arm)
+            n_real = params.n_real if each is None else 2 * each
             synthetic = added if arm in MIXED else 0
             row: dict[str, Any] = {
                 "experiment": experiment.run.name,
                 "architecture": architecture,
                 "arm": arm,
-                "n_real": params.n_real if params.real_fraction is None else None,
+                "n_real": n_real if params.real_fraction is None else None,
                 "real_fraction": params.real_fraction,
                 "n_synthetic": synthetic,
                 "ratio": added / params.n_real if params.n_real else math.inf,

@@ -40,8 +40,8 @@ class Contrast:
 
     @property
     def against_control(self) -> bool:
-        """Whether the second is a control arm: neither real images alone nor another generator."""
-        return self.second[1] not in ("real", "mixture")
+        """Whether a control arm takes part: neither n_real images alone nor a mixture."""
+        return not {self.first[1], self.second[1]} <= {"real", "mixture"}
 
     @property
     def name(self) -> str:
@@ -67,7 +67,8 @@ def of_grid(layout: str, experiments: Sequence[Experiment]) -> list[Contrast]:
             pairs = [("real", "scratch"), ("mixture", "no_teacher")]
             if baseline is not None:
                 contrasts.append(Contrast(architecture, mixture, (baseline, "real")))
-                pairs += [("mixture", control) for control in REPEATING]
+                pairs += [("mixture", control) for control in (*REPEATING, "shuffled", "more_real")]
+                pairs += [("more_real", "real")]
             contrasts += [
                 Contrast(architecture, (experiment, first), (experiment, second))
                 for first, second in pairs

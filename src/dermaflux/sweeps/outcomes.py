@@ -17,6 +17,7 @@ from dermaflux import paths
 from dermaflux.core.files import reading
 from dermaflux.errors import InputError
 from dermaflux.params import Params, load, yaml_file
+from dermaflux.statistics import evaluations
 from dermaflux.sweeps.dvc_experiments import Files
 from dermaflux.sweeps.grid import Run
 
@@ -73,12 +74,13 @@ def read(run: Run, revision: str) -> Experiment:
     scores: dict[Arm, list[Any]] = {}
     first: pd.DataFrame | None = None
     for architecture in params.architectures():
-        arms = params.training(architecture).arms
+        trained = params.training(architecture).arms
         for seed in params.train.seeds:
             cell = paths.cell(architecture, seed)
             file = paths.EVALUATIONS / f"{cell}.json"
             with reading(file, f"experiment {run.name} again"):
                 content = json.loads(files.text(str(file)))
+                arms = evaluations.distinct(trained, content)
                 for arm in arms:
                     _ = content[arm]
             rows = _predictions(files, str(paths.EVALUATIONS / cell / "predictions.csv"))

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dermaflux.classifiers.data import subset
+from dermaflux.classifiers.data import real_draws, subset
 from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED, MIXED, UNTRAINED, Params, load
+from dermaflux.params.arms import REAL_AT_ZERO
 from dermaflux.sweeps.grid import Run, with_overrides
 
 
@@ -66,15 +67,22 @@ def real_images(params: Params, training_images: int | None) -> int:
     return round(params.real_fraction * (training_images or 0))
 
 
-def trainings(params: Params, training_images: int | None) -> list[Training]:
-    """Classifiers of one run. `training_images` is the size of the training split, if known."""
+def trainings(
+    params: Params, training_images: int | None, available: Mapping[str, int] | None = None
+) -> list[Training]:
+    """Classifiers of one run. `training_images` is the size of the training split, if known.
+
+    So are the `available` images of each class; arms that need more are not trained on more.
+    """
     real = real_images(params, training_images)
     n_synthetic = params.synthetic_wanted(real)
     pool = f"{params.generator} {params.synthesize.model_dump()}"
     trainings = []
     for architecture in params.architectures():
         section = params.training(architecture)
-        settings = section.model_dump(exclude={"architectures", "seeds", "arms", "models"})
+        settings = section.model_dump(exclude={"architectures", "seeds", "arms", "curve", "models"})
+        sizes = section.curve_sizes(params.n_real)
+        short = _shortages(params, available, section.arms)
         model = section.models[architecture].model_dump()
         # Pretrained weights and teachers depend on what they saw, not on what a classifier sees.
         here = section.models[architecture].pretrained_here
@@ -86,9 +94,13 @@ def trainings(params: Params, training_images: int | None) -> list[Training]:
             taught += f"{n_synthetic} {pool}"
         for seed in params.train.seeds:
             for arm in section.arms:
+                if arm in sizes and arm in short:
+                    continue
                 # Without synthetic images these arms train on the real images, once each.
-                same_as_real = arm in ("mixture", "repeated") and not n_synthetic
-                trained_as = "real" if same_as_real else arm
+                same_as_real = arm in REAL_AT_ZERO and (not n_synthetic or arm in short)
+                trained_as = "real" if same_as_real or arm in sizes else arm
+                of_class = sizes.get(arm)
+                count = real if of_class is None else 2 * of_class
                 mixed = trained_as in MIXED
                 fraction = params.real_fraction
                 trainings.append(
@@ -96,8 +108,8 @@ def trainings(params: Params, training_images: int | None) -> list[Training]:
                         architecture,
                         seed,
                         trained_as,
-                        f"{fraction} of the split" if fraction else f"{params.n_real}",
-                        real + n_synthetic if trained_as in ENLARGED else real,
+                        f"{fraction} of the split" if fraction else f"{count}",
+                        real + n_synthetic if trained_as in ENLARGED else count,
                         section.epochs,
                         n_synthetic if mixed else 0,
                         pool if mixed else "",
@@ -107,6 +119,15 @@ def trainings(params: Params, training_images: int | None) -> list[Training]:
                     )
                 )
     return list(dict.fromkeys(trainings))
+
+
+def _shortages(
+    params: Params, available: Mapping[str, int] | None, arms: Sequence[str]
+) -> Mapping[str, str]:
+    asked = "more_real" in arms or params.train.curve
+    if available is None or not asked or params.train.labels != "malignancy":
+        return {}
+    return real_draws.choose(params, available, arms).shortages
 
 
 def distinct(runs: Sequence[Sequence[Training]]) -> list[Training]:

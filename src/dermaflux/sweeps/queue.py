@@ -97,7 +97,8 @@ def _corpus_counts() -> dict[str, dict[str, int]] | None:
 
 def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | None) -> None:
     images = _images(counts, "train")
-    by_run = [plan.trainings(params, images) for params in resolved]
+    available = counts["train"] if counts else None
+    by_run = [plan.trainings(params, images, available) for params in resolved]
     shared = plan.distinct(by_run)
     validation = _images(counts, "validation") or 0
     work = plan.passes(shared, min(validation, resolved[0].train.selection_images or validation))

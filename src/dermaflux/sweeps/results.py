@@ -18,7 +18,7 @@ import numpy as np
 from dermaflux import paths
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError
-from dermaflux.params import arms
+from dermaflux.params.arms import title
 from dermaflux.reporting import pages
 from dermaflux.reporting.images import data_uri
 from dermaflux.statistics import seed_means
@@ -44,6 +44,8 @@ _QUESTIONS = {
     "generators": "Which generator's images train better classifiers?",
     "synthetic": "Do synthetic images help?",
     "controls": "Do they help more than repeating or augmenting real images?",
+    "shuffled": "Do they help more than the same images with shuffled labels?",
+    "more_real": "What would as many further real images gain?",
     "scratch": "Do pretrained weights help?",
     "no_teacher": "Does the teacher help?",
 }
@@ -108,7 +110,7 @@ def _page(
     has_curves = definition.layout in _CURVES
     return {
         "name": name,
-        "arms": arms.TITLES,
+        "arms": {row["arm"]: title(row["arm"]) for row in rows},
         "definition": definition,
         "baseline": baseline,
         "missing": missing,
@@ -149,12 +151,12 @@ def _families(definition: Grid, compared: Sequence[Contrast]) -> list[tuple[str,
     first = "generators" if definition.layout == "generators" else "synthetic"
 
     def question(contrast: Contrast) -> str:
-        arm = contrast.second[1]
-        if arm in _QUESTIONS:
-            return arm
+        for arm in (contrast.second[1], contrast.first[1]):
+            if arm in _QUESTIONS:
+                return arm
         return "controls" if contrast.against_control else first
 
-    names = (first, "controls", "scratch", "no_teacher")
+    names = (first, "controls", "shuffled", "more_real", "scratch", "no_teacher")
     return [(name, [each for each in compared if question(each) == name]) for name in names]
 
 
@@ -201,10 +203,10 @@ def _effects(
 
 
 def _verdict(contrast: Contrast, effect: Effect, corrected: float, alpha: float) -> str:
-    against_real = contrast.second[1] == "real"
+    question = (contrast.first[1], contrast.second[1]) == ("mixture", "real")
     higher, lower, neither = (
         ("helps", "harms", "no clear effect")
-        if against_real
+        if question
         else ("better", "worse", "no clear difference")
     )
     if math.isnan(corrected):

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from dermaflux.core.arrays import Array
 from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
@@ -66,6 +69,16 @@ def draw(rows: pd.DataFrame, wanted: Mapping[str, int], seed: int) -> list[str]:
     return chosen
 
 
+def firsts(drawn: Mapping[str, int], wanted: Mapping[str, int]) -> Array:
+    """(M,) int64 positions of the `wanted` first images of each class in what `draw` returned.
+
+    So a smaller sample is found in a larger one of the same order.
+    """
+    starts = np.cumsum([0, *drawn.values()])
+    parts = [start + np.arange(wanted[name]) for start, name in zip(starts, drawn, strict=False)]
+    return np.concatenate(parts)
+
+
 def check_real(available: Mapping[str, int], count: int) -> None:
     """Raise `InputError` when a class of the training split is too small for n_real `count`."""
     images, name = min((available.get(name, 0), name) for name in CLASSES)
@@ -111,12 +124,6 @@ def check_pool_classes(wanted: Mapping[str, int], shares: Mapping[str, float], i
                 f"ones about {expected:,.0f} show that class; lower ratio, raise synthesize.images,"
                 " or change synthesize.conditions and synthesize.proportions"
             )
-
-
-def draw_real(rows: pd.DataFrame, count: int, seed: int) -> list[str]:
-    """image_ids of a balanced sample of the corpus split `train`; raises like `check_real`."""
-    check_real(counts(rows, CLASSES), count)
-    return draw(rows, balanced(count), seed)
 
 
 def draw_synthetic(

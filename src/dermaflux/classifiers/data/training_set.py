@@ -8,18 +8,22 @@ a draw or lets it pass.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from dermaflux import paths
-from dermaflux.classifiers.data import diagnoses, samples, subset
+from dermaflux.classifiers.data import diagnoses, real_draws, samples, subset
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.core import table
+from dermaflux.core.arrays import Array
 from dermaflux.core.files import read_json, reading
+from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, quoted
-from dermaflux.params import ENLARGED, MIXED, Arm, Params
+from dermaflux.params import MIXED, Params
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +40,9 @@ class Gate(Protocol):
         """Raise `InputError` when training on these image_ids would break a promise.
 
         `real`: of the corpus's training split; `synthetic`: of the pool; `rejected`: those of the
-        pool that the audit found memorised, none where the mixture is not drawn.
+        pool that the audit found memorised, none where the mixture is not drawn. Where an arm
+        trains on more real images, it is called again with all of these, and their number as
+        n_real.
         """
 
 
@@ -45,47 +51,72 @@ class CellImages:
     """What the arms of a cell train and select on."""
 
     classes: tuple[str, ...]
-    training: Samples
-    """Real images, then the synthetic ones of the mixture, if an arm asks for it."""
-    n_real: int
-    """How many of them are real."""
+    corpus: Samples
+    """Real training images of all arms."""
+    draws: Mapping[str, Array]
+    """Arm -> (M,) indices into `corpus`; arms that are not listed have those of `real`."""
+    pool: Samples
+    """Synthetic images of the mixture; none where no arm asks for them."""
     validation: Samples
     added: Mapping[int, int]
     """Class number -> synthetic images of the mixture, whether or not it is trained."""
+    seed: int
+    shortages: Mapping[str, str]
+    """As `real_draws.RealDraws.shortages`."""
 
-    @cached_property
-    def real(self) -> Samples:
-        """The real training images."""
-        return self.training.part(0, self.n_real)
+    def real(self, arm: str) -> Samples:
+        """The real training images of an arm."""
+        indices = self.draws[self._draw(arm)]
+        return self.corpus.take(indices) if len(indices) < len(self.corpus.labels) else self.corpus
 
-    @cached_property
-    def synthetic(self) -> Samples:
-        """The synthetic training images; none where no arm asks for them."""
-        return self.training.part(self.n_real, len(self.training.image_ids))
+    def synthetic(self, arm: str) -> Samples:
+        """The synthetic training images of an arm."""
+        if not self.has_synthetic(arm):
+            return self.pool.part(0, 0)
+        if arm != "shuffled":
+            return self.pool
+        draw = np.random.default_rng(derived_seed(self.seed, "shuffled labels"))
+        return replace(self.pool, labels=draw.permutation(self.pool.labels))
 
     def has_synthetic(self, arm: str) -> bool:
         """Whether synthetic images take part in an arm; at ratio 0 the mixture is the real arm."""
-        return arm in MIXED and len(self.synthetic.image_ids) > 0
+        return arm in MIXED and len(self.pool.image_ids) > 0
 
     def of(self, arm: str) -> Samples:
-        """Training images of an arm, each once."""
-        return self.training if self.has_synthetic(arm) else self.real
+        """Training images of an arm, each once: real ones, then synthetic ones."""
+        if not self.has_synthetic(arm):
+            return self.real(arm)
+        return samples.concatenate(self.real(arm), self.synthetic(arm))
 
     def digests(self, arm: str) -> list[str]:
-        """Hashes of the images that an arm trains and selects on."""
-        real, synthetic, validation = self._digests
-        return [real, validation] + [synthetic] * self.has_synthetic(arm)
+        """Hashes of the images that an arm trains and selects on, with their labels."""
+        shown = [
+            self._digest(f"real images of {self._draw(arm)}", self.real(arm)),
+            self._digest("validation", self.validation),
+        ]
+        if self.has_synthetic(arm):
+            shuffled = "shuffled " * (arm == "shuffled")
+            shown.append(self._digest(f"{shuffled}synthetic images", self.synthetic(arm)))
+        return shown
+
+    def _draw(self, arm: str) -> str:
+        return arm if arm in self.draws else "real"
+
+    def _digest(self, name: str, images: Samples) -> str:
+        # Once a cell, not once an arm: the paper's images are gigabytes.
+        if name not in self._digests:
+            self._digests[name] = images.digest()
+        return self._digests[name]
 
     @cached_property
-    def _digests(self) -> tuple[str, str, str]:
-        # Once a cell, not once an arm: the paper's images are gigabytes.
-        return self.real.digest(), self.synthetic.digest(), self.validation.digest()
+    def _digests(self) -> dict[str, str]:
+        return {}
 
 
-def load(params: Params, seed: int, gate: Gate, arms: Sequence[Arm]) -> CellImages:
+def load(params: Params, seed: int, gate: Gate, arms: Sequence[str]) -> CellImages:
     """Draw the images of the arms, pass the gate, then decode.
 
-    Every `InputError` about counts comes first.
+    Every `InputError` about counts comes first. Prints what the training split is too small for.
     """
     side = params.train.image_size
     rows = table.metadata(paths.CORPUS, _COLUMNS, "train")
@@ -93,28 +124,29 @@ def load(params: Params, seed: int, gate: Gate, arms: Sequence[Arm]) -> CellImag
     classes = CLASSES if chosen is None else chosen.classes
     if chosen is not None:
         print(chosen, flush=True)  # here, where the images are drawn, and so once a cell
-    wanted = _real_counts(params, rows, classes)
-    if params.real_fraction is None:
-        real = subset.draw_real(rows, params.n_real, seed)
-    else:
-        real = subset.draw(rows, wanted, seed)
-    total = params.synthetic_wanted(len(real)) if set(ENLARGED) & set(arms) else 0
-    added = subset.proportional(total, wanted)
+    draws = real_draws.choose(params, subset.counts(rows, classes), arms)
+    for sentence in draws.shortages.values():
+        print(sentence, flush=True)
+    corpus = subset.draw(rows, draws.largest, seed)
+    indices = {arm: subset.firsts(draws.largest, draws.counts[arm]) for arm in draws.counts}
+    real = [corpus[index] for index in indices["real"]]
     pool, synthetic, rejected = rows[:0], list[str](), list[str]()
-    if any(added.values()) and set(MIXED) & set(arms):
+    if any(draws.added.values()) and set(MIXED) & set(arms):
         rejected = rejected_images()
         pool = table.metadata(paths.SYNTHETIC, _COLUMNS, "train")
         require_same_pool(pool, rejected)
         _has_classes(pool, classes)
-        synthetic = subset.draw_synthetic(pool, rejected, added, seed)
+        synthetic = subset.draw_synthetic(pool, rejected, draws.added, seed)
     gate(params, real, synthetic, rejected)
-    training = samples.load(paths.CORPUS, rows, real, "train", side, classes)
+    if len(corpus) > len(real):  # the largest draw contains the others
+        gate(params.model_copy(update={"n_real": len(corpus)}), corpus, [], [])
+    training = samples.load(paths.CORPUS, rows, corpus, "train", side, classes)
+    extra = training.part(0, 0)
     if synthetic:
         extra = samples.load(paths.SYNTHETIC, pool, synthetic, "train", side, classes)
-        training = samples.concatenate(training, extra)
     validation = samples.load_split(paths.CORPUS, "validation", side, classes)[1]
-    by_number = {number: added[name] for number, name in enumerate(classes)}
-    return CellImages(classes, training, len(real), validation, by_number)
+    added = {number: draws.added[name] for number, name in enumerate(classes)}
+    return CellImages(classes, training, indices, extra, validation, added, seed, draws.shortages)
 
 
 def find_classes(params: Params, training: pd.DataFrame) -> tuple[str, ...]:
@@ -129,11 +161,6 @@ def _diagnoses(params: Params, training: pd.DataFrame) -> diagnoses.DiagnosisCla
         return None
     validation = table.metadata(paths.CORPUS, ["diagnosis"], "validation")
     return diagnoses.choose(training, validation, params.train.minimum_diagnosis_images)
-
-
-def _real_counts(params: Params, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
-    available = subset.counts(rows, classes)
-    return subset.real_counts(available, params.n_real, params.real_fraction)
 
 
 def _has_classes(pool: pd.DataFrame, classes: Sequence[str]) -> None:

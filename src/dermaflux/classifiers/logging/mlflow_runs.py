@@ -18,12 +18,14 @@ from dermaflux.core.arrays import Array
 from dermaflux.core.checkpoints import fingerprint
 from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.params import ENLARGED, MIXED, Params, arms
+from dermaflux.params import MIXED, REPEATING, Params, arms
 from dermaflux.tracking.runs import Dataset
 from dermaflux.tracking.seed_runs import Parent
 
 TRAINING = "training"
 TESTING = "classifier"
+_WITH_RATIO = (*MIXED, *REPEATING)
+"""Arms whose runs have a ratio; the further images of `more_real` count as real ones."""
 _AUC = ("auc", "mauc")
 """Both are logged as `AUC`: of two classes the macro one-versus-rest AUC is the AUC. With a capital
 the name sorts first, so the MLflow UI takes it where it needs a metric to start with."""
@@ -36,13 +38,14 @@ def arm_parameters(
 
     The UI starts its comparisons with the first names in alphabetical order that differ: what a
     grid varies comes before the settings of training.
-    `n_real` is the number of real images drawn where `real_fraction` decides it.
+    `n_real` is the number of real images of the arm, where that is known: `real_fraction` may
+    decide it, and arms such as `more_real` have another.
     """
     fraction = params.real_fraction
     if n_real is None and not fraction:
         n_real = params.n_real
-    ratio = params.ratio if arm in ENLARGED else 0.0
-    if params.n_synthetic is not None and arm in ENLARGED:
+    ratio = params.ratio if arm in _WITH_RATIO else 0.0
+    if params.n_synthetic is not None and arm in _WITH_RATIO:
         ratio = params.n_synthetic / n_real if n_real else float("inf")
     # A number that follows from n_real and ratio would come before ratio in the UI's comparisons.
     synthetic = {} if params.n_synthetic is None else {"n_synthetic": params.n_synthetic}
@@ -69,7 +72,7 @@ def name(parameters: dict[str, Any], of_all_seeds: bool = False) -> str:
     words = [str(parameters["architecture"]), str(parameters["arm"]).replace("_", " ")]
     if "real_fraction" in parameters:
         words.append(f"{100 * parameters['real_fraction']:g} %")
-    if parameters["arm"] in ENLARGED:
+    if parameters["arm"] in _WITH_RATIO:
         real = 0 if parameters["ratio"] == float("inf") else 1
         words.append(f"{real}:{parameters['ratio'] if real else 1:g}")
     if not of_all_seeds:
@@ -81,7 +84,7 @@ def parent(params: Params, parameters: dict[str, Any], stage: str) -> Parent:
     """The run of all seeds that share everything which decides the arm's figures, but the seed."""
     shared = {key: value for key, value in parameters.items() if key != "seed"}
     settings = params.training(parameters["architecture"]).model_dump(
-        exclude={"architectures", "seeds", "arms", "models"}
+        exclude={"architectures", "seeds", "arms", "curve", "models"}
     )
     experiment = os.environ.get("DVC_EXP_NAME")
     key = fingerprint(
@@ -110,7 +113,7 @@ def color(parameters: dict[str, Any]) -> str:
     `train.architectures` changes no run.
     """
     white = 0.5 * rank("colour", parameters["architecture"])[0] / 255
-    base = bytes.fromhex(arms.COLOURS[parameters["arm"]][1:])
+    base = bytes.fromhex(arms.colour(parameters["arm"])[1:])
     return "#" + bytes(round((1 - white) * part + white * 255) for part in base).hex()
 
 

@@ -5,9 +5,9 @@ Reads what `training_set` reads, and pretrained weights; writes
 --seed 0`.
 
 Of `train.models` only the cell's architecture is read, and `train.architectures` and `train.seeds`
-not at all: one more of either changes nothing here. The arms `real`, `random_features` and
-`scratch` do not depend on `ratio`: their results stay in their checkpoints, so a second ratio
-trains only the other arms and logs no second run of these.
+not at all: one more of either changes nothing here. The arms `real`, `random_features`, `scratch`
+and those of `train.curve` do not depend on `ratio`: their results stay in their checkpoints, so a
+second ratio trains only the others. `shortages.json` names arms that the split is too small for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from dermaflux import paths
-from dermaflux.classifiers.data import arm_plan, training_set
+from dermaflux.classifiers.data import arm_plan, real_draws, training_set
 from dermaflux.classifiers.data.arm_plan import ArmPlan
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.classifiers.data.training_set import CellImages, Gate
@@ -40,7 +40,7 @@ from dermaflux.tracking import store
 
 _ELSEWHERE = {
     *("architectures", "seeds", "arms", "models", "labels", "minimum_diagnosis_images"),
-    *("image_size", "augmentation"),
+    *("image_size", "augmentation", "curve"),
 }
 """Parameters of `train` that act only through the images, the config or the plan of an arm."""
 
@@ -94,11 +94,16 @@ class Cell:
     def run(self) -> None:
         """Train every arm; the cell's folder appears whole."""
         folder = paths.CLASSIFIERS / paths.cell(self.architecture, self.seed)
+        # An arm of the curve that the training split is too small for is left out.
+        sizes = self.settings.curve_sizes(self.params.n_real).keys()
+        short = self.images.shortages
+        arms = [arm for arm in self.settings.arms if arm not in sizes or arm not in short]
         # At ratio 0 the enlarged arms are the real one, whose result stays.
-        lasting = {self.key(arm) for arm in self.lasting}
+        lasting = {self.key(arm) for arm in (*self.lasting, *(sizes & set(arms)))}
         runs, finished = [], []
         with atomic_folder(folder) as partial:
-            for arm in self.settings.arms:
+            real_draws.write(short, partial)
+            for arm in arms:
                 key = self.key(arm)
                 logged = self.train(arm, key, partial / arm)
                 runs += [logged] if logged else []
@@ -228,12 +233,13 @@ class Cell:
         inputs = [paths.CORPUS, *self.teachers(arm)]
         if self.start(arm) is not None and self.model.pretrained_here:
             inputs.append(paths.PRETRAINED)
-        used = [("corpus train", paths.CORPUS, self.images.real, "training")]
+        real, synthetic = self.images.real(arm), self.images.synthetic(arm)
+        used = [("corpus train", paths.CORPUS, real, "training")]
         used += [("corpus validation", paths.CORPUS, self.images.validation, "validation")]
         if self.images.has_synthetic(arm):
             inputs += [paths.SYNTHETIC, paths.AUDIT_REPORT]
-            used += [("synthetic", paths.SYNTHETIC, self.images.synthetic, "training")]
-        count = len(self.images.real.image_ids)
+            used += [("synthetic", paths.SYNTHETIC, synthetic, "training")]
+        count = len(real.image_ids)
         parameters = mlflow_runs.arm_parameters(
             self.params, self.architecture, self.seed, arm, count
         )
@@ -256,16 +262,17 @@ class Cell:
 
         folder.mkdir()
         network.save_weights(result.weights, folder / "model.safetensors")
-        synthetic = len(self.images.synthetic.image_ids) if self.images.has_synthetic(arm) else 0
         training = {
-            "n_real": len(self.images.real.image_ids),
-            "n_synthetic": synthetic,
+            "n_real": len(self.images.real(arm).image_ids),
+            "n_synthetic": len(self.images.synthetic(arm).image_ids),
             "n_shown": len(self.plan(arm).shown),
             "epoch": result.epoch,
             "pretrained": self.start(arm) is not None,
             **self.beginning(arm),
             **self.taught(arm),
         }
+        if arm in self.images.shortages:
+            training["shortage"] = self.images.shortages[arm]
         if result.validation is not None:
             labels = self.images.validation.labels
             training["temperature"] = calibration.fit_temperature(
