@@ -108,3 +108,17 @@ def test_what_pretrained_weights_gain_is_a_contrast_of_its_own() -> None:
     gain = pairs["real", "scratch"]
     assert gain.effect.value == pytest.approx(0.2, abs=0.02)
     assert (gain.verdict, gain.comparisons) == ("higher", 3)
+
+
+def test_a_question_that_could_not_be_answered_says_so() -> None:
+    rows = effect_table.table(
+        means(real=0.8, mixture=0.801), ["vit"], ["real", "mixture"], "auc", 0.95
+    )
+    assert [row.verdict for row in rows] == ["no clear effect"]
+    (row,) = effect_table.judged(rows, ["vit"])
+    assert row.verdict == "could not be seen"
+    answer = effect_table.answer([row], "vit")
+    assert answer is not None
+    assert answer.startswith("this run could not have seen it: the results are compatible with")
+    assert effect_table.judged(rows, []) == rows
+    assert row.detectable == pytest.approx(0.03, abs=0.006)  # 2.8 standard errors of 0.01

@@ -14,6 +14,7 @@ from typing import Any
 import made_up_evaluations
 import pandas as pd
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from dermaflux import paths
@@ -22,7 +23,15 @@ from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params, load
 from dermaflux.params.arms import COLOURS
-from dermaflux.reporting import classifier_section, counts, pages, report, summary
+from dermaflux.reporting import (
+    classifier_section,
+    counts,
+    evidence_section,
+    pages,
+    report,
+    summary,
+)
+from dermaflux.statistics import evaluations, seed_means
 from dermaflux.statistics.evaluations import Estimate
 
 
@@ -274,6 +283,35 @@ def test_a_page_of_a_curve_and_of_an_arm_that_could_not_be(workspace: Params, ca
     of_arm = {arm: [line for line in lines if line[:2] == ["real", arm]] for arm in ("x2", "x0.5")}
     assert [len(line) for rows in of_arm.values() for line in rows] == [6] * 4  # no effect
     assert sum(line == ["(−", "mixture)"] for line in lines) == 2  # of shuffled
+
+
+def test_the_first_screen_says_what_an_image_is_worth_and_what_could_be_seen(
+    workspace: Params, capsys
+) -> None:
+    arms = ["real", "mixture", "more_real"]
+    train = workspace.train.model_copy(update={"arms": arms, "curve": [0.5]})
+    params = workspace.model_copy(update={"train": train})
+    made_up_evaluations.malignancy(params)
+    page = report.render(params)
+    findings = page[page.index('id="findings"') : page.index('class="cards"')]
+    means = seed_means.means(params, evaluations.load(params))
+    found = evidence_section.build(params, means, "auc", 12)
+    assert found.keys() == {"vit", "resnext"}
+    for each in found.values():
+        assert len(each.sentences) >= 3
+        assert all(str(escape(sentence)) in findings for sentence in each.sentences)
+    assert "As many further real images (240) change it by" in findings
+    assert "This run sees a gain of" in findings
+    assert "with a probability of 80 %" in findings
+    assert '<th scope="col">Visible from</th>' in page
+    capsys.readouterr()
+    summary.run(params)
+    assert found["vit"].sentences[0] in capsys.readouterr().out
+    assert evidence_section.real_sizes(params) == (
+        {"real_x0.5": 120, "real": 240, "more_real": 480}, 240
+    )  # fmt: skip
+    share = params.model_copy(update={"real_fraction": 0.5})
+    assert evidence_section.real_sizes(share) == ({}, 0)
 
 
 def test_text_of_the_data_cannot_break_the_page(workspace: Params) -> None:

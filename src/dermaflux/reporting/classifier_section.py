@@ -12,7 +12,7 @@ from dermaflux import paths
 from dermaflux.core.files import read_csv
 from dermaflux.params import Params
 from dermaflux.params.arms import TITLES
-from dermaflux.reporting import classifier_plots, effect_table, results
+from dermaflux.reporting import classifier_plots, effect_table, evidence_section, results
 from dermaflux.reporting.classifier_plots import MAIN
 from dermaflux.statistics import evaluations, seed_means
 from dermaflux.statistics.evaluations import Cell, Estimate
@@ -46,7 +46,11 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         key: metrics[headline].estimate(level) for key, metrics in means.items()
     }
     columns, points = results.columns(cells), results.operating_points(params)
-    effects = effect_table.table(means, params.architectures(), params.arms(), headline, level)
+    said = evidence_section.build(params, means, headline, int(cells[0].test["images"]))
+    effects = effect_table.judged(
+        effect_table.table(means, params.architectures(), params.arms(), headline, level),
+        [name for name, each in said.items() if each.evidence.blind],
+    )
     roc, reliability, decision = (
         _curves(cells, name, arms)
         for name, arms in (("roc", tuple(TITLES)), ("reliability", MAIN), ("decision", MAIN))
@@ -70,6 +74,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         ],
         "beforehand": beforehand(params),
         "effects": effects,
+        "evidence": {name: each.sentences for name, each in said.items()},
         "answers": {
             name: (_main_effect(effects, name), effect_table.answer(effects, name))
             for name in params.architectures()

@@ -7,10 +7,10 @@ control gains as much as the mixture, the content of the synthetic images deserv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
-from dermaflux.statistics import effects
+from dermaflux.statistics import effects, power
 from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.seed_means import Means
 
@@ -39,6 +39,10 @@ class Row:
     comparisons: int
     """Size of the family."""
     confidence: float
+    detectable: float | None
+    """The smallest true difference that would be significant with a probability of 80 %."""
+    blind: bool = False
+    """Whether the run could not have seen what is asked for; see `statistics.evidence`."""
 
     @property
     def sign(self) -> int:
@@ -54,7 +58,8 @@ class Row:
             return "no interval"
         question = (self.arm, self.against) == ("mixture", "real")
         up, down = ("helps", "harms") if question else ("higher", "lower")
-        return ("no clear effect", up, down)[self.sign]
+        unclear = "could not be seen" if self.blind else "no clear effect"
+        return (unclear, up, down)[self.sign]
 
 
 def table(
@@ -84,10 +89,31 @@ def table(
         ]
         corrected = effects.holm([effect.p for effect in differences])
         rows += [
-            Row(*pair, effect, p, len(pairs), confidence)
-            for pair, effect, p in zip(pairs, differences, corrected, strict=True)
+            Row(
+                *(name, arm, against),
+                effect,
+                p,
+                len(pairs),
+                confidence,
+                power.minimum_detectable(
+                    means[name, arm][metric].values - means[name, against][metric].values,
+                    means[name, arm][metric].resampled - means[name, against][metric].resampled,
+                    power.Criterion(confidence, len(pairs)),
+                ),
+            )
+            for (name, arm, against), effect, p in zip(pairs, differences, corrected, strict=True)
         ]
     return rows
+
+
+def judged(rows: Sequence[Row], blind: Collection[str]) -> list[Row]:
+    """The rows, of which the question of a `blind` architecture could not have been answered."""
+    return [
+        replace(row, blind=(row.arm, row.against) == ("mixture", "real"))
+        if row.architecture in blind
+        else row
+        for row in rows
+    ]
 
 
 def answer(rows: Sequence[Row], architecture: str) -> str | None:
@@ -100,7 +126,8 @@ def answer(rows: Sequence[Row], architecture: str) -> str | None:
         return "one seed and no resamples, so there is no interval to judge by"
     low, high = (f"{limit:+.3f}".replace("-", "−") for limit in (main.effect.low, main.effect.high))
     if main.sign == 0:
-        return f"no clear effect: the results are compatible with any change from {low} to {high}"
+        unclear = "this run could not have seen it" if main.blind else "no clear effect"
+        return f"{unclear}: the results are compatible with any change from {low} to {high}"
     if main.sign < 0:
         return f"they harm: a change of {low} to {high}"
     controls = {

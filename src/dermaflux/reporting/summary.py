@@ -5,17 +5,18 @@ Reads synthetic/ (labels only) and reports/; writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dermaflux import paths
 from dermaflux.params import Params
-from dermaflux.reporting import counts, effect_table, results
+from dermaflux.reporting import counts, effect_table, evidence_section, results
+from dermaflux.reporting.evidence_section import Said
 from dermaflux.reporting.pages import interval, number, percent, signed
 from dermaflux.reporting.report import bayes_auc, read_json
 from dermaflux.statistics import evaluations, seed_means
-from dermaflux.statistics.evaluations import Cell
+from dermaflux.statistics.seed_means import Means
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,14 +38,16 @@ def _corpus() -> Table:
     return grid
 
 
-def _scores(params: Params, cells: Sequence[Cell]) -> Table:
+def _scores(params: Params, means: Means, said: Mapping[str, Said]) -> Table:
     from rich import box
     from rich.table import Table
 
     level, headline = params.evaluate.confidence, results.headline(params)
     seeds = len(params.train.seeds)
-    means = seed_means.means(params, cells)
-    rows = effect_table.table(means, params.architectures(), params.arms(), headline, level)
+    rows = effect_table.judged(
+        effect_table.table(means, params.architectures(), params.arms(), headline, level),
+        [name for name, each in said.items() if each.evidence.blind],
+    )
     differences = {(row.architecture, row.arm): row for row in rows if row.against == "real"}
     # Whatever lacks something, the page takes from the arm that has it; here each arm has a line.
     lacking = [_turned(row) for row in rows if row.against in ("scratch", *effect_table.ABLATIONS)]
@@ -92,9 +95,13 @@ def run(params: Params) -> None:
     console.print(_corpus())
     console.print(f"Synthetic images: {synthetic:,}, of which the audit rejected {rejected:,}\n")
     cells = evaluations.load(params)
-    console.print(_scores(params, cells))
+    means, headline = seed_means.means(params, cells), results.headline(params)
+    said = evidence_section.build(params, means, headline, int(cells[0].test["images"]))
+    console.print(_scores(params, means, said))
     for sentence in evaluations.said(cells):
         console.print(sentence)
+    for architecture, each in said.items():
+        console.print(f"{architecture}: {' '.join(each.sentences)}")
     bayes = bayes_auc()
     if bayes is not None:
         console.print(f"Best possible on the phantom corpus (Bayes): AUC {number(bayes)}")

@@ -17,8 +17,8 @@ from dermaflux.core import table
 from dermaflux.core.devices import automatic_device
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, one_line, quoted
-from dermaflux.params import Params
-from dermaflux.sweeps import grid, plan, probe
+from dermaflux.params import Params, load
+from dermaflux.sweeps import grid, plan, probe, seeds_needed
 
 
 def run(name: str, dry: bool) -> None:
@@ -55,8 +55,6 @@ def run(name: str, dry: bool) -> None:
 
 
 def _raw() -> dict[str, Any]:
-    from dermaflux.params import load
-
     raw = load.read()
     load.parse(raw)  # raises the InputError of a broken file
     return raw
@@ -126,12 +124,15 @@ def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | No
             f"{scored:,.4g} images/s in scoring, measured on this machine at "
             f"{params.train.image_size} px, batch {params.training(architecture).batch}"
         )
+    seconds = plan.seconds(work, rates)
     scope = "and scoring of validation images" if counts else "without validation"
     print(
-        f"about {plan.duration(plan.seconds(work, rates))} one after another on this device for "
+        f"about {plan.duration(seconds)} one after another on this device for "
         f"training {scope}; corpus, generator and evaluation come on top, finished trainings are "
         "not subtracted"
     )
+    for line in seeds_needed.lines(load.load(), seconds / len(resolved[0].train.seeds)):
+        print(line)
 
 
 def _images(counts: dict[str, dict[str, int]] | None, split: str) -> int | None:

@@ -12,10 +12,10 @@ from dermaflux.statistics import evaluations, evidence, seed_means
 from dermaflux.sweeps import plan
 
 
-def lines(params: Params, seconds_per_seed: float | None) -> list[str]:
+def lines(params: Params, seconds_per_seed: float) -> list[str]:
     """One line per architecture of `params`, whose cells in this checkout are the pilot.
 
-    `seconds_per_seed`: what one more seed of the whole grid costs, if known.
+    `seconds_per_seed`: what one seed of the whole grid costs.
     """
     small = f"a gain of {evidence.SMALL:g}"
     try:
@@ -34,6 +34,8 @@ def lines(params: Params, seconds_per_seed: float | None) -> list[str]:
         if seeds is None:
             said.append(f"  {name}: {small} cannot be seen: {each.evidence.needed.reason}")
             continue
-        cost = "" if seconds_per_seed is None else f", about {plan.duration(seeds * seconds_per_seed)}"
+        cost = (
+            "" if seconds_per_seed is None else f", about {plan.duration(seeds * seconds_per_seed)}"
+        )
         said.append(f"  {name}: {small} takes {seeds} seeds{cost}")
     return said
