@@ -208,8 +208,9 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
 def test_no_time_is_estimated_for_half_precision_without_a_gpu(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = load.load(Path(__file__).parents[2] / "params.yaml")
-    params.train.precision = "bf16"
+    shipped = load.load(Path(__file__).parents[2] / "params.yaml")
+    train = shipped.train.model_copy(update={"precision": "bf16"})
+    params = shipped.model_copy(update={"train": train})
     monkeypatch.setattr(probe, "rates", lambda *_: pytest.fail("a step was timed"))
     queue._estimate([params], None)
     assert "no time is estimated: train.precision is bf16" in capsys.readouterr().out
