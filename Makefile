@@ -31,7 +31,7 @@ dermae: data ## DerMAE on the corpus of make demo: latent diffusion, masked auto
 	dvc exp run --name dermae-$$(date +%Y%m%d-%H%M%S) -S generator=latent_ddpm -S finetune.latent_ddpm.steps=250 \
 	  -S synthesize.images=260 -S train.recipe=mae -S pretrain.epochs=20 -S train.epochs=6 \
 	  -S 'train.architectures=[vit_mae]' -S 'train.seeds=[0,1]' \
-	  -S 'train.arms=[real,mixture,scratch,random_features]' -S train.layer_decay=0.75 \
+	  -S 'train.arms=[real,mixture,scratch,random_features]' -S 'train.curve=[]' -S train.layer_decay=0.75 \
 	  -S 'distill.students=[resnext]' -S distill.teacher=vit_mae \
 	  -S promote.architecture=resnext -S promote.model_name=lesion-student
 	dermaflux summary

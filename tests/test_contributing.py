@@ -151,7 +151,7 @@ def test_the_recipe_example_keeps_the_contract_and_trains_a_cell(checkout: Check
     checkout.run(
         "python -c 'import json, toy_corpus; toy_corpus.write(); "
         "params = toy_corpus.parameters().model_dump(by_alias=True); "
-        'params["train"] |= {"recipe": "focal", "arms": ["real"]}; '
+        'params["train"] |= {"recipe": "focal", "arms": ["real"], "curve": []}; '
         'open("params.yaml", "w").write(json.dumps(params))\''
     )
     output = checkout.run("dermaflux train --architecture vit --seed 0")

@@ -49,7 +49,7 @@ def of_further_images(params: Params) -> set[str]:
     few = params.model_copy(
         update={"n_real": 4, "ratio": counts.min() / 2 - 1, "real_fraction": None, "train": train}
     )
-    arms = ["real", "more_real", *train.curve_sizes(4)]
+    arms = ["real", "more_real", *few.curve_sizes()]
     cell = training_set.load(few, 0, lambda *_: None, arms)
     assert cell.shortages == {}
     return {name for arm in arms for name in cell.of(arm).image_ids}

@@ -32,5 +32,5 @@ def unpromoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Pat
     small_registry.classifier("vit-0", "real", noise=2.0, seed=1)
     small_registry.classifier("vit-0", "mixture", noise=1.0, seed=2)
     params = load.load(small_registry.PARAMETERS)
-    train = params.train.model_copy(update={"seeds": [0], "arms": ["real", "mixture"]})
+    train = params.train.model_copy(update={"seeds": [0], "arms": ["real", "mixture"], "curve": []})
     return params.model_copy(update={"train": train})

@@ -117,7 +117,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     shipped = load.load(PARAMETERS).model_dump(by_alias=True)
     quick = {**shipped["evaluate"], "bootstrap_samples": 100}
     arms = [arm for arm in ARMS if arm not in ("no_teacher", "scratch")]
-    train = {**shipped["train"], "arms": arms}
+    train = {**shipped["train"], "arms": arms, "curve": []}
     params = load.parse({**shipped, "evaluate": quick, "train": train})
     rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)
     rows += _rows("kaggle1", "validation", {"benign": 6, "malignant": 6}, 100)

@@ -62,7 +62,7 @@ def test_a_grid_is_the_product_of_what_varies(
     ]
     base = raw()
     base["train"]["arms"] = ["real", "mixture", "repeated", "augmented", "random_features"]
-    base["train"]["architectures"] = ["vit"]
+    base["train"] |= {"architectures": ["vit"], "curve": []}
     resolved = plan.resolve(base, runs)
     by_run = [plan.trainings(params, None) for params in resolved]
     # Per n_real and seed: real and random features once; mixture, repeated and augmented at two

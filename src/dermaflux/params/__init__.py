@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from dermaflux.params import consistency
-from dermaflux.params.arms import ENLARGED, LEARNED, MIXED, REPEATING, UNTRAINED, Arm
+from dermaflux.params.arms import ENLARGED, LEARNED, MIXED, REPEATING, UNTRAINED, Arm, curve_arm
 from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
 from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
@@ -120,11 +120,16 @@ class Params(Section):
         weights.
         """
         if architecture not in self.distill.students:
-            sizes = self.train.curve_sizes(self.n_real)
-            arms = list(dict.fromkeys([*self.train.arms, *sizes]))
+            arms = list(dict.fromkeys([*self.train.arms, *self.curve_sizes()]))
             return self.train.model_copy(update={"arms": arms})
         own = self.distill.model_dump(include={"arms", "epochs", "batch"}, exclude_none=True)
         return self.train.model_copy(update={**own, "curve": [], "layer_decay": None})
+
+    def curve_sizes(self) -> dict[str, int]:
+        """Arm of the curve -> its real images of each class, halves rounded up."""
+        if self.real_fraction is not None or not self.n_real:
+            return {}
+        return {curve_arm(each): int(each * self.n_real / 2 + 0.5) for each in self.train.curve}
 
     def arms(self) -> list[str]:
         """Every arm of any architecture, each once."""

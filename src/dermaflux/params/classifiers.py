@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dermaflux.errors import quoted
-from dermaflux.params.arms import Arm, curve_arm
+from dermaflux.params.arms import Arm
 from dermaflux.params.choices import RECIPES
 from dermaflux.params.fields import (
     Batch,
@@ -88,8 +88,8 @@ class Train(Section):
     """Names of `arms.ARMS`."""
     curve: Annotated[list[Multiple], Field(max_length=6), EachOnce] = []
     """Multiples of n_real at which real images alone are trained on too, for a learning curve: each
-    is an arm such as `real_x0.5`, and 1 is the arm `real`. Needs n_real: under `real_fraction`, and
-    with n_real 0, there is nothing to multiply."""
+    is an arm such as `real_x0.5`, and 1 is the arm `real`. Under `real_fraction`, and with n_real
+    0, there is nothing to multiply and none is trained."""
     recipe: Annotated[str, Field(max_length=64)] = "supervised"
     """What a network learns from its images: a name of `choices.RECIPES`."""
     labels: Literal["malignancy", "diagnosis"] = "malignancy"
@@ -167,10 +167,6 @@ class Train(Section):
                     "be the arm real again; leave scratch out or give that model weights"
                 )
         return self
-
-    def curve_sizes(self, n_real: int) -> dict[str, int]:
-        """Arm of the curve -> its real images of each class, halves rounded up."""
-        return {curve_arm(multiple): int(multiple * n_real / 2 + 0.5) for multiple in self.curve}
 
 
 class Distill(Section):

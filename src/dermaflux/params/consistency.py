@@ -56,22 +56,12 @@ def check(params: Params) -> None:
 
 
 def _curve_possible(params: Params) -> None:
-    """Raise `ValueError` for sizes of the curve that are multiples of nothing, or come to none."""
-    curve = params.train.curve
-    unknown = (
-        f"real_fraction {params.real_fraction:g} decides the number of real images"
-        if params.real_fraction is not None
-        else "n_real is 0"
-    )
-    if curve and (params.real_fraction is not None or not params.n_real):
-        raise ValueError(
-            f"train.curve {quoted(curve)} are multiples of n_real but {unknown}; set it to []"
-        )
-    for multiple in curve:
-        if int(multiple * params.n_real / 2 + 0.5) == 0:
+    """Raise `ValueError` for a size of the curve that comes to no image."""
+    for arm, images in params.curve_sizes().items():
+        if not images:
             raise ValueError(
-                f"train.curve {multiple:g} times n_real {params.n_real} is less than one image of "
-                f"each class; raise it to at least {1 / params.n_real:.3g}"
+                f"train.curve: {arm} with n_real {params.n_real} is less than one image of each "
+                f"class; raise the multiple to at least {1 / params.n_real:.3g}"
             )
 
 

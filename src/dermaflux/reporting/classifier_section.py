@@ -98,7 +98,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
 
 def training_images(params: Params, arm: str) -> str:
     """The training images of an arm, in words."""
-    size = params.train.curve_sizes(params.n_real).get(arm)
+    size = params.curve_sizes().get(arm)
     if size is not None:
         return f"{2 * size:,} real"
     if params.real_fraction is not None:

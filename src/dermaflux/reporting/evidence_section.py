@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dermaflux.classifiers.data import subset
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.params import Params
 from dermaflux.reporting.pages import interval, number, signed
@@ -46,10 +45,12 @@ def real_sizes(params: Params) -> tuple[dict[str, int], int]:
     """
     if params.real_fraction is not None or not params.n_real:
         return {}, 0
-    real = subset.balanced(params.n_real)
-    added = subset.proportional(params.synthetic_wanted(), real)
-    count, synthetic = sum(real.values()), sum(added.values())
-    sizes = {arm: len(CLASSES) * n for arm, n in params.train.curve_sizes(params.n_real).items()}
+    # As many of each class, as they are drawn.
+    count, synthetic = (
+        len(CLASSES) * (images // len(CLASSES))
+        for images in (params.n_real, params.synthetic_wanted())
+    )
+    sizes = {arm: len(CLASSES) * n for arm, n in params.curve_sizes().items()}
     return {**sizes, "real": count, "more_real": count + synthetic}, synthetic
 
 

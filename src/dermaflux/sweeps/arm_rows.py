@@ -33,7 +33,7 @@ def rows(definition: Grid, experiments: Sequence[Experiment], level: float) -> l
         params = experiment.params
         for (architecture, arm), per_seed in experiment.metrics.items():
             added = experiment.n_synthetic if arm in ENLARGED else 0
-            each = params.train.curve_sizes(params.n_real).get(arm)
+            each = params.curve_sizes().get(arm)
             n_real = params.n_real if each is None else 2 * each
             synthetic = added if arm in MIXED else 0
             row: dict[str, Any] = {

@@ -81,7 +81,7 @@ def trainings(
     for architecture in params.architectures():
         section = params.training(architecture)
         settings = section.model_dump(exclude={"architectures", "seeds", "arms", "curve", "models"})
-        sizes = section.curve_sizes(params.n_real)
+        sizes = params.curve_sizes()
         short = _shortages(params, available, section.arms)
         model = section.models[architecture].model_dump()
         # Pretrained weights and teachers depend on what they saw, not on what a classifier sees.

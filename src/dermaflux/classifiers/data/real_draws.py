@@ -59,7 +59,7 @@ def choose(params: Params, available: Mapping[str, int], arms: Sequence[str]) ->
                 f"more_real needs {added[name]:,} further {name} images but the training split "
                 f"holds {left[name]:,} beyond {drawn}, so it adds none and is the real arm"
             )
-    for arm, images in params.train.curve_sizes(params.n_real).items():
+    for arm, images in params.curve_sizes().items():
         wanted = dict.fromkeys(real, images)
         if arm == "real" or arm not in arms:
             continue

@@ -95,7 +95,7 @@ class Cell:
         """Train every arm; the cell's folder appears whole."""
         folder = paths.CLASSIFIERS / paths.cell(self.architecture, self.seed)
         # An arm of the curve that the training split is too small for is left out.
-        sizes = self.settings.curve_sizes(self.params.n_real).keys()
+        sizes = self.params.curve_sizes().keys()
         short = self.images.shortages
         arms = [arm for arm in self.settings.arms if arm not in sizes or arm not in short]
         # At ratio 0 the enlarged arms are the real one, whose result stays.
