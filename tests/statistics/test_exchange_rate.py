@@ -153,8 +153,8 @@ def test_one_seed_speaks_of_test_images_only_and_neither_has_no_limits() -> None
         ),
         (
             Amount(239.8, None, None),
-            "420 synthetic images were worth 0 real ones (no limit within the sizes measured): "
-            "0.00 each (no limit within the sizes measured)",
+            "What 420 synthetic images were worth in real ones cannot be told: every number "
+            "measured, from -120 to 720, is possible, and so are others",
         ),
     ],
 )

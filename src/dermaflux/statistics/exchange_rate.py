@@ -57,7 +57,10 @@ class Amount:
         return Amount((self.value - minus) / per, low, high, self.bound)
 
     def text(self, digits: int, noun: str) -> str:
-        """Such as `35 real ones (-20 to 110)` or `at least 35 real ones (-20 or more)`."""
+        """Such as `35 real ones (-20 to 110)` or `at least 35 real ones (-20 or more)`.
+
+        At least one limit must be known.
+        """
         value, low, high = (
             None if x is None else f"{round(x, digits) + 0:,.{digits}f}"  # + 0: no "-0"
             for x in (self.value, self.low, self.high)
@@ -67,7 +70,7 @@ class Amount:
         elif low is not None:
             limits = f"{low} or more"
         else:
-            limits = "no limit within the sizes measured" if high is None else f"{high} or less"
+            limits = f"{high} or less"
         return " ".join(word for word in (self.bound, value, noun, f"({limits})") if word)
 
 
@@ -95,6 +98,13 @@ class ExchangeRate:
     @property
     def sentence(self) -> str:
         """`420 synthetic images were worth 35 real ones (-20 to 110): 0.08 each (...)`."""
+        if self.equivalent.low is None and self.equivalent.high is None:
+            fewest, most = (self.curve.sizes[end] - self.real for end in (0, -1))
+            return (
+                f"What {self.synthetic:,} synthetic images were worth in real ones cannot be told: "
+                f"every number measured, from {fewest:,} to {most:,}, is possible, and so are "
+                "others"
+            )
         return (
             f"{self.synthetic:,} synthetic images were worth {self.worth.text(0, 'real ones')}: "
             f"{self.each.text(2, 'each')}"
