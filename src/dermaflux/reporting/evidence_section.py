@@ -63,7 +63,7 @@ def sentences(seen: Evidence, synthetic: int) -> list[str]:
             f"{signed(seen.ceiling.value)} ({interval(seen.ceiling, True)})."
         )
     if seen.rate is not None:
-        said.append(f"{seen.rate.sentence}.")
+        said.append(seen.rate.sentence.replace("-", "\N{MINUS SIGN}") + ".")
     else:
         said.append(f"What one is worth in real images is not known: {seen.why_no_rate}.")
     return said
