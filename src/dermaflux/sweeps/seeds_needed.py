@@ -30,12 +30,10 @@ def lines(params: Params, seconds_per_seed: float) -> list[str]:
     found = evidence_section.build(params, means, results.headline(params), test_images)
     said = []
     for name, each in found.items():
-        seeds = each.evidence.needed.seeds
-        if seeds is None:
-            said.append(f"  {name}: {small} cannot be seen: {each.evidence.needed.reason}")
-            continue
-        cost = (
-            "" if seconds_per_seed is None else f", about {plan.duration(seeds * seconds_per_seed)}"
-        )
-        said.append(f"  {name}: {small} takes {seeds} seeds{cost}")
+        needed = each.evidence.needed
+        if needed.seeds is None:
+            said.append(f"  {name}: {small} cannot be seen: {needed.reason}")
+        else:
+            cost = plan.duration(needed.seeds * seconds_per_seed)
+            said.append(f"  {name}: {small} takes {needed.seeds} seeds, about {cost} for the grid")
     return said
