@@ -103,7 +103,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     command("git", "init", "-q")
     dvc("init", "-q")
     shipped = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(shipped.replace("curve: [0.5]", "curve: []"))
+    (tmp_path / "params.yaml").write_text(shipped.replace("curve: [0.5, 2]", "curve: []"))
     (tmp_path / "dvc.yaml").write_text(DVC)
     (tmp_path / "stage.py").write_text(STAGE)
     (tmp_path / ".gitignore").write_text("/corpus\n/mlruns\n/reports/grids\n")

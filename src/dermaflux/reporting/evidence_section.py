@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.params import Params
 from dermaflux.reporting.pages import interval, number, signed
-from dermaflux.statistics import evidence
+from dermaflux.statistics import evidence, power
 from dermaflux.statistics.evidence import Evidence
 from dermaflux.statistics.seed_means import Means
 
@@ -30,11 +30,11 @@ def build(params: Params, means: Means, metric: str, test_images: int) -> dict[s
         return {}
     architectures, found = params.architectures(), {}
     for name in architectures:
-        of_arms = evidence.headline(means, name, metric)
+        of_arms = evidence.of_architecture(means, name, metric)
         level = params.evaluate.confidence
         seen = evidence.of(of_arms, sizes, synthetic, test_images, level, len(architectures))
         if seen is not None:
-            found[name] = Said(seen, (*sentences(seen, synthetic), *visible(seen)))
+            found[name] = Said(seen, (*sentences(seen, synthetic), *visible(seen, test_images)))
     return found
 
 
@@ -69,21 +69,25 @@ def sentences(seen: Evidence, synthetic: int) -> list[str]:
     return said
 
 
-def visible(seen: Evidence) -> list[str]:
+def visible(seen: Evidence, test_images: int) -> list[str]:
     """Which gain the run could have seen, and what a small one takes."""
     if seen.detectable is None:
         return []
     needed = seen.needed
     small = number(evidence.SMALL, 2)
-    takes = (
-        f"one of {small} takes {needed.seeds} seeds"
-        if needed.seeds is not None
-        else f"one of {small} cannot be seen: {needed.reason}"
-    )
+    if needed.seeds is not None:
+        takes = f"one of {small} takes {needed.seeds} seeds"
+    elif needed.test_images is not None:
+        takes = (
+            f"one of {small} takes {needed.test_images:,} test images in place of {test_images:,}, "
+            f"and {power.MOST_SEEDS} seeds"
+        )
+    else:
+        takes = f"one of {small} cannot be seen: {needed.reason}"
     said = [
         f"This run sees a gain of {number(seen.detectable)} or more with a probability of 80 %; "
         f"{takes}."
     ]
     if seen.blind:
-        said.append("What as many real images gained lies below that.")
+        said.append("What as many further real images gained lies below that.")
     return said

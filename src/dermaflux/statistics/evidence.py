@@ -83,6 +83,6 @@ def of(
     )
 
 
-def headline(means: Means, architecture: str, metric: str) -> dict[str, SeedMean]:
-    """Arm -> the mean of one metric, of one architecture."""
+def of_architecture(means: Means, architecture: str, metric: str) -> dict[str, SeedMean]:
+    """Arm -> the mean of one metric."""
     return {arm: row[metric] for (name, arm), row in means.items() if name == architecture}
