@@ -28,12 +28,7 @@ ARMS = ["real", "mixture", "repeated", "augmented", "random_features"]
 CELL = paths.CLASSIFIERS / "vit-0"
 
 
-@pytest.fixture(autouse=True)
-def workspace(tmp_path, monkeypatch) -> None:
-    (tmp_path / ".dvc").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    toy.write()
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 def parameters(top: dict[str, object] | None = None, **changes: object) -> params.Params:

@@ -37,13 +37,6 @@ ARMS = ["real", "mixture", "no_teacher"]
 GATE = mixture_gate.check
 
 
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> None:
-    (tmp_path / ".dvc").mkdir()
-    monkeypatch.chdir(tmp_path)
-    toy.write()
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A workspace with a teacher and its student."""

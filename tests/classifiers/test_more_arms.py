@@ -23,13 +23,7 @@ from dermaflux.validation import mixture_gate
 CELL = paths.CLASSIFIERS / "vit-0"
 
 
-@pytest.fixture(autouse=True)
-def workspace(tmp_path, monkeypatch) -> None:
-    """80 benign and 50 malignant training images, 30 and 30 synthetic ones."""
-    (tmp_path / ".dvc").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    toy.write()
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 def parameters(top: dict[str, object] | None = None, **changes: object) -> Params:

@@ -37,13 +37,7 @@ from dermaflux.params import load
 from dermaflux.tracking import runs as tracking
 from dermaflux.validation import mixture_gate
 
-
-@pytest.fixture(autouse=True)
-def workspace(tmp_path, monkeypatch) -> None:
-    (tmp_path / ".dvc").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    toy.write()
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 def test_a_recipe_that_learns_from_labels_leaves_an_empty_folder_without_reading() -> None:

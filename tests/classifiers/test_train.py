@@ -29,15 +29,6 @@ CELL = paths.CLASSIFIERS / "vit-0"
 DAMAGED = "deserialize|[Tt]hrift|corrupt|decompress"
 
 
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    (tmp_path / ".dvc").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
-    toy.write()
-    return tmp_path
-
-
 def logged_runs() -> list[dict[str, str]]:
     client = tracking.connect()
     ids = [experiment.experiment_id for experiment in client.search_experiments()]

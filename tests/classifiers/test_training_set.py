@@ -19,12 +19,7 @@ from dermaflux.validation import mixture_gate
 ARMS: list[Arm] = ["real", "mixture"]
 
 
-@pytest.fixture(autouse=True)
-def workspace(tmp_path, monkeypatch) -> Path:
-    (tmp_path / ".dvc").mkdir()
-    monkeypatch.chdir(tmp_path)
-    toy.write()
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("workspace")
 
 
 def test_arms_share_their_real_images_and_rejected_ones_stay_out() -> None:
