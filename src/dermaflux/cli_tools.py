@@ -30,11 +30,17 @@ def queue(
 @app.command()
 def results(
     name: Annotated[str, typer.Argument(help="A grid: NAME of grids/NAME.yaml.")],
+    submission: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A leaderboard.json measured elsewhere, or a folder of such; repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Finished experiments of a grid -> reports/grids/NAME/index.html."""
     from dermaflux.sweeps import results
 
-    results.run(name)
+    results.run(name, submission or [])
 
 
 @app.command()

@@ -123,3 +123,31 @@ def test_torch_fidelity_agrees_on_whole_sets_of_images() -> None:
     )
     assert estimate > 0.1
     assert estimate == pytest.approx(reference["kernel_inception_distance_mean"], rel=1e-5)
+
+
+def test_the_interval_is_a_jackknife_and_holds_the_true_distance() -> None:
+    """Against leaving out each image in turn, and a closed form."""
+    generator = np.random.default_rng(3)
+
+    def kernels(x, y):
+        return fidelity.kernel(x, x), fidelity.kernel(y, y), fidelity.kernel(x, y)
+
+    ours, real = generator.normal(0.3, 1, (7, 5)), generator.normal(0, 1, (6, 5))
+    variance = 0.0
+    for size, left_out in (
+        (7, [(np.delete(ours, i, 0), real) for i in range(7)]),
+        (6, [(ours, np.delete(real, i, 0)) for i in range(6)]),
+    ):
+        values = [fidelity.unbiased_mmd2(*kernels(*pair)) for pair in left_out]
+        variance += (size - 1) / size * np.sum((values - np.mean(values)) ** 2)
+    error = fidelity.standard_error(*kernels(ours, real))
+    assert error == pytest.approx(np.sqrt(variance))
+
+    # For features of -1 and 1, k(x, y) = (xy + 1)^3 = 4xy + 4, and the distance is 4 (m - m')^2.
+    held = 0
+    for _ in range(400):
+        x = np.where(generator.random((150, 1)) < 0.85, 1.0, -1.0)
+        y = np.where(generator.random((200, 1)) < 0.5, 1.0, -1.0)
+        value = fidelity.unbiased_mmd2(*kernels(x, y))
+        held += abs(value - 4 * 0.7**2) < 1.96 * fidelity.standard_error(*kernels(x, y))
+    assert 0.92 <= held / 400 <= 0.98

@@ -204,7 +204,9 @@ def _quantiles(ratio: Array) -> dict[str, float]:
 def _fidelity(
     features: Array, generated: pd.DataFrame, points: Array, training: pd.DataFrame
 ) -> dict[str, Any]:
-    """KID per class, and its mean over classes, as pool and corpus differ in class balance.
+    """KID per class, and its mean over classes with a 95 % interval over other images.
+
+    A mean over classes, as pool and corpus differ in class balance.
 
     Images sampled without a class are compared with all training images.
     """
@@ -215,12 +217,19 @@ def _fidelity(
         classes[name] = {
             "kid": kid.mean,
             "kid_std": kid.std,
+            "kid_error": kid.error,
             "kid_floor": floor.mean,
             "kid_floor_std": floor.std,
             "subset_size": kid.subset_size,
         }
+    mean = float(np.mean([part["kid"] for part in classes.values()]))
+    # Classes share no image, so their errors are independent; 95 % as for the rates.
+    half = 1.96 * float(np.sqrt(sum(part["kid_error"] ** 2 for part in classes.values())))
+    half /= len(classes)
     return {
-        "kid": float(np.mean([part["kid"] for part in classes.values()])),
+        "kid": mean,
+        "kid_low": mean - half,
+        "kid_high": mean + half,
         "kid_floor": float(np.mean([part["kid_floor"] for part in classes.values()])),
         "classes": classes,
     }

@@ -127,6 +127,13 @@ class Collection(Protocol):
 
     needs: frozenset[Need]
 
+    def named(self, settings: GeneratorSettings) -> Mapping[str, int]:
+        """Class -> files whose names or labels say so, before any is opened.
+
+        Raises `InputError` where there is nothing to list.
+        """
+        ...
+
     def collect(
         self, section: Synthesize, settings: GeneratorSettings, output: Path, report: Path
     ) -> None:

@@ -21,6 +21,8 @@ GENERATORS: Mapping[str, str] = {
 }
 """Value of `generator` -> its package, which holds `settings`, `training.trainer` and
 `sampling.generator`."""
+COLLECTION = "released"
+"""The one of them that takes images which others made, from `synthesize.released.folder`."""
 _RENAMED = {"lora": "flux_lora", "folder": "released"}
 """Values of `generator` in files written for an earlier version."""
 

@@ -21,13 +21,12 @@ from dermaflux.params import LEARNED, REPEATING
 from dermaflux.statistics import bootstrap, delong, effects
 from dermaflux.statistics.effects import Effect
 from dermaflux.sweeps.outcomes import Arm, Experiment
+from dermaflux.sweeps.pools import PER_IMAGE
 
 METRICS = ("auc", "accuracy", "mauc", "macro_f1")
 _THRESHOLD = 0.5
 _PER_CLASSIFIER = ("n_real", "real_fraction", "train")
 """Parameters that decide a classifier and have no part in making the synthetic images."""
-_PER_IMAGE = ("generator", "backbone", "finetune", "synthesize")
-"""Sections that decide what a synthetic image looks like."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _between_generators(experiments: Sequence[Experiment]) -> list[Contrast]:
         for first, second in itertools.combinations(experiments, 2)
         if first.n_synthetic == second.n_synthetic > 0
         and _parameters(first, _PER_CLASSIFIER) == _parameters(second, _PER_CLASSIFIER)
-        and _parameters(first, _PER_IMAGE) != _parameters(second, _PER_IMAGE)
+        and _parameters(first, PER_IMAGE) != _parameters(second, PER_IMAGE)
         and (first.pool is None or first.pool != second.pool)
         for architecture in first.params.architectures()
         if (architecture, "mixture") in first.metrics.keys() & second.metrics.keys()
@@ -131,7 +130,11 @@ class Resampled:
 
     def mean(self, metric: str, scores: Array) -> Array:
         """(B,) means over the rows of `scores` (S, N), on B resamples."""
-        return np.asarray(np.mean([self._of_row(metric, row) for row in scores], axis=0))
+        return np.asarray(np.mean(self.by_seed(metric, scores), axis=0))
+
+    def by_seed(self, metric: str, scores: Array) -> Array:
+        """(S, B) of each row of `scores` (S, N), on B resamples."""
+        return np.array([self._of_row(metric, row) for row in scores])
 
     def _of_row(self, metric: str, row: Array) -> Array:
         key = (metric, row.tobytes())

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 from dermaflux.errors import InputError
@@ -124,3 +125,12 @@ class Files:
                 "queue the experiment again"
             ) from None
         return file
+
+    def first(self, folder: Path, suffix: str) -> IO[Any]:
+        """The first file of a folder by name, opened; raise `InputError` when there is none."""
+        try:
+            names = self._files.ls(folder.as_posix(), detail=False)
+        except FileNotFoundError:
+            names = []
+        found = sorted(name for name in names if name.endswith(suffix))
+        return self.open(found[0] if found else f"{folder}/*{suffix}")

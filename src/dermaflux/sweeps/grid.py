@@ -2,7 +2,8 @@
 
 A grid has `set`, the parameters of every run, and `runs`, a list of blocks. A block may set further
 parameters (`set`) and list values (`vary`), of which the Cartesian product is taken. Parameters are
-written as on DVC's command line: `train.seeds: [0, 1]`.
+written as on DVC's command line: `train.seeds: [0, 1]`. In place of `runs` it may have `pools`:
+synthetic images by name, a run for each, which `dermaflux results` ranks.
 """
 
 from __future__ import annotations
@@ -14,27 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dermaflux.errors import InputError, one_line, quoted
 from dermaflux.params import yaml_file
+from dermaflux.sweeps.pools import Overrides, Part, Pool
 
 FOLDER = Path("grids")
 _OLD_FOLDER = Path("experiments")
-Overrides = dict[str, Any]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 _MOST_RUNS = 10_000
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, str_max_length=10_000
-    )
-
-
-class Block(_Part):
+class Block(Part):
     """Runs that share `set` and differ in `vary`."""
 
     name: str = ""
@@ -43,7 +38,7 @@ class Block(_Part):
     vary: dict[str, list[Any]] = {}
 
 
-class Published(_Part):
+class Published(Part):
     """A figure that a paper states, in [0, 1]; with `over`, a difference of two such figures."""
 
     at: Overrides
@@ -60,7 +55,7 @@ Stated = dict[Literal["accuracy", "f1"], float | None]
 """What a paper states of one classifier, in [0, 1]; None where it gives no number."""
 
 
-class Row(_Part):
+class Row(Part):
     """A row of a published table, and the classifier of this grid that stands beside it."""
 
     title: str
@@ -76,7 +71,7 @@ class Row(_Part):
         return self.diagnosis if labels == "diagnosis" else self.malignancy
 
 
-class Grid(_Part):
+class Grid(Part):
     """A named set of experiments."""
 
     description: str
@@ -85,12 +80,39 @@ class Grid(_Part):
     layout: Literal["ratios", "generators", "zero_shot", "low_data", "table"] = "ratios"
     """How `dermaflux results` lays out the metrics."""
     set_: Overrides = Field(alias="set", default={})
-    runs: list[Block] = Field(min_length=1)
+    runs: list[Block] = []
+    pools: dict[str, Pool] = {}
+    """Name -> images; a run for each in place of `runs`, ranked by what an image is worth."""
     published: list[Published] = []
     table: list[Row] = []
     """Of the layout `table`: the rows of a published table, in its order."""
     notes: list[str] = []
     """Sentences about the published figures, shown below the table."""
+
+    def blocks(self) -> list[Block]:
+        """Blocks of `runs`, or one for each pool."""
+        pools = self.pools.items()
+        named = [
+            Block.model_validate({"name": name, "set": each.overrides()}) for name, each in pools
+        ]
+        return [*self.runs, *named]
+
+    @model_validator(mode="after")
+    def _runs_or_pools(self) -> Grid:
+        if bool(self.runs) == bool(self.pools):
+            raise ValueError(
+                "a grid has either runs, a list of blocks, or pools, synthetic images by name, "
+                f"and this one has {'both' if self.runs else 'neither: runs is empty'}; keep or "
+                "write one"
+            )
+        first: dict[str, str] = {}
+        for name, pool in self.pools.items():
+            other = first.setdefault(f"{sorted(pool.overrides().items())}", name)
+            if other != name:
+                raise ValueError(
+                    f"the pools {quoted(other)} and {quoted(name)} are the same images; keep one"
+                )
+        return self
 
     @model_validator(mode="after")
     def _varied(self) -> Grid:
@@ -170,13 +192,13 @@ def load(name: str) -> Grid:
 def runs(name: str, grid: Grid) -> list[Run]:
     """All runs of a grid in the order of its file; raise `InputError` when two names are equal."""
     expanded: list[Run] = []
-    count = sum(math.prod(map(len, block.vary.values())) for block in grid.runs)
+    count = sum(math.prod(map(len, block.vary.values())) for block in grid.blocks())
     if count > _MOST_RUNS:
         raise InputError(
             f"{FOLDER / name}.yaml stands for {count:,} runs of at most {_MOST_RUNS:,}; vary fewer "
             "parameters"
         )
-    for block in grid.runs:
+    for block in grid.blocks():
         for values in itertools.product(*block.vary.values()):
             varied = dict(zip(block.vary, values, strict=True))
             parts = [name, block.name, *(_label(key, value) for key, value in varied.items())]

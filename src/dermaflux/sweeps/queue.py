@@ -19,6 +19,7 @@ from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, one_line, quoted
 from dermaflux.params import Params, load
 from dermaflux.sweeps import grid, plan, probe, seeds_needed
+from dermaflux.sweeps.leaderboard import available
 
 
 def run(name: str, dry: bool) -> None:
@@ -27,6 +28,8 @@ def run(name: str, dry: bool) -> None:
     runs = grid.runs(name, definition)
     raw = _raw()
     resolved = plan.resolve(raw, runs)
+    if definition.pools:
+        runs, resolved = _pools_here(name, runs, resolved)
     _check_paths(runs, resolved)
     counts = _corpus_counts()
     training = counts["train"] if counts else None
@@ -52,6 +55,27 @@ def run(name: str, dry: bool) -> None:
     print("start them:   dvc queue start -j 1      (-j N for N at a time)")
     print("watch them:   dvc queue status")
     print(f"then read:    dermaflux results {name}")
+
+
+def _pools_here(
+    name: str, runs: Sequence[grid.Run], resolved: Sequence[Params]
+) -> tuple[list[grid.Run], list[Params]]:
+    """Runs of the pools whose images can be had here; the others are told, and may come later."""
+    here, reasons = [], []
+    for run, params in zip(runs, resolved, strict=True):
+        reason = available.absent(params)
+        if reason:
+            reasons.append(reason)
+            print(f"{run.name} is not run: {reason}")
+            continue
+        available.check(run, params)
+        here.append((run, params))
+    if not here:
+        raise InputError(
+            f"nothing is queued: none of the {len(runs)} pools of {grid.FOLDER / name}.yaml is "
+            f"here, since {reasons[0]}"
+        )
+    return [run for run, _ in here], [params for _, params in here]
 
 
 def _raw() -> dict[str, Any]:

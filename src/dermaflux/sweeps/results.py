@@ -3,12 +3,13 @@
 Reads `grids/<name>.yaml`, the experiments in git and DVC's cache, and from `corpus/` which test
 images show one lesion; writes `reports/grids/<name>/` with `index.html` (self-contained),
 `curves.svg`, `roc.svg`, `table.csv`, `effects.json` and, for the layout `table`,
-`published.csv`. Command: `dermaflux results figure4`.
+`published.csv`; of a grid with pools also `leaderboard.json`. Command: `dermaflux results figure4`.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,9 @@ from dermaflux.sweeps import (
 from dermaflux.sweeps.arm_rows import TITLES
 from dermaflux.sweeps.contrasts import Contrast, Resampled
 from dermaflux.sweeps.grid import Grid, Published
+from dermaflux.sweeps.leaderboard import page as leaderboard_page
+from dermaflux.sweeps.leaderboard import submissions as submitted
+from dermaflux.sweeps.leaderboard.collect import collect
 from dermaflux.sweeps.outcomes import Experiment
 
 if TYPE_CHECKING:
@@ -52,15 +56,32 @@ _QUESTIONS = {
 _CURVES = ("ratios", "low_data")
 
 
-def run(name: str) -> None:
-    """Collect the finished experiments, name the missing ones, and write the page."""
+def run(name: str, submissions: Sequence[Path] = ()) -> None:
+    """Collect the finished experiments, name the missing ones, and write the page.
+
+    `submissions` are files of `leaderboard.json`, or folders of them, for a grid with pools. A
+    page is written without those that cannot be shown, which an `InputError` then names.
+    """
     definition = grid.load(name)
     runs = grid.runs(name, definition)
+    if submissions and not definition.pools:
+        raise InputError(
+            f"{grid.FOLDER / name}.yaml has no pools, so there is no leaderboard to submit to; "
+            "leave --submission out"
+        )
+    others = submitted.files(submissions)
     baseline, finished = dvc_experiments.newest(runs, may_be_none=bool(definition.table))
     experiments = [outcomes.read(run, finished[run.name]) for run in runs if run.name in finished]
     missing = [run.name for run in runs if run.name not in finished]
     groups = _lesions(experiments)
     page = _page(name, definition, experiments, groups, missing, baseline)
+    refused: list[str] = []
+    if definition.pools:
+        away = [run for run in runs if run.name in missing]
+        board, refused = collect(
+            name, definition, experiments, finished, away, groups, baseline, others
+        )
+        page |= leaderboard_page.values(board)
     for absent in missing:
         print(f"{absent}: not finished, left out")
     for question, rows in page["families"].items():
@@ -72,9 +93,14 @@ def run(name: str) -> None:
             )
     for row in page["table"]:
         print(published_table.line(row))
+    if page["board"]:
+        print(*leaderboard_page.lines(page["board"]), sep="\n")
     target = paths.GRIDS / name
     _write(target, page)
     print(f"results: {target / 'index.html'} ({len(experiments)} of {len(runs)} experiments)")
+    if refused:
+        print(*refused[1:], sep="\n", file=sys.stderr)
+        raise InputError(f"the page has no row of a submission that is refused: {refused[0]}")
 
 
 def _lesions(experiments: Sequence[Experiment]) -> Array:
@@ -123,6 +149,7 @@ def _page(
         "figures": published_table.FIGURES,
         "curves": curves.over_ratio(rows, shown[:2], TITLES) if has_curves else None,
         "zero_shot": _zero_shot(experiments, groups),
+        "board": None,
     }
 
 
@@ -258,6 +285,9 @@ def _write(target: Path, page: dict[str, Any]) -> None:
             pd.DataFrame(lines).to_csv(partial / "published.csv", index=False)
         keys = ("families", "missing", "baseline", "level", "images")
         write_json(partial / "effects.json", {key: page[key] for key in keys})
+        if page["board"]:
+            content = page["board"].model_dump(mode="json", by_alias=True)
+            write_json(partial / "leaderboard.json", content)
         if page["curves"]:
             (partial / "curves.svg").write_bytes(page["curves"])
         if page["zero_shot"]:

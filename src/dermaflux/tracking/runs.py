@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dermaflux.errors import InputError, redacted
-from dermaflux.tracking import killed_runs, seed_runs, store
+from dermaflux.tracking import killed_runs, machine, seed_runs, store
 from dermaflux.tracking.dvc_hash import dvc_hash
 from dermaflux.tracking.run import Run
 from dermaflux.tracking.seed_runs import Parent
@@ -164,6 +164,7 @@ def start(
         "mlflow.source.git.commit": git_revision(),
         "stage": stage or name.split("/")[0],
         "process.host": socket.gethostname(),
+        "process.device": machine.device(),
         "process.id": str(os.getpid()),
         **{key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_STAGE") if key in os.environ},
         **{f"input.{path.as_posix()}": dvc_hash(path) for path in inputs},

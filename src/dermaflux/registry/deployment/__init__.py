@@ -31,7 +31,7 @@ from dermaflux.registry.deployment.quantization import probabilities, quantize
 from dermaflux.registry.model_card import DISCLAIMER
 from dermaflux.statistics import bootstrap, comparison
 from dermaflux.statistics.comparison import Predictions
-from dermaflux.tracking import runs
+from dermaflux.tracking import machine, runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ def run(
     write_text(paths.DEPLOYMENTS / "table.csv", _table(rows).to_csv(index=False))
     print(_text(row for row in rows if row["classifier"] in cells))
     print(
-        f"latency: ONNX Runtime at batch 1 on {cost.processor()}, {threads} thread"
+        f"latency: ONNX Runtime at batch 1 on {machine.processor()}, {threads} thread"
         f"{'s' if threads > 1 else ''}, {latency_runs:,} runs; int8: QDQ, per channel, "
         f"up to {calibration:,} training images for calibration; all rows: "
         f"{paths.DEPLOYMENTS / 'table.csv'}. {DISCLAIMER}"
@@ -119,7 +119,7 @@ def _measure(
         "parameters": computation.parameters,
         "flop": computation.flop,
         "mac": computation.mac,
-        "processor": cost.processor(),
+        "processor": machine.processor(),
         "calibration_images": len(training),
         "calibration_method": method,
         "test_images": len(labels),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -88,13 +85,3 @@ def latencies(
         p50, p95 = np.quantile(values[warm_up:], [0.5, 0.95]) * 1000
         result[name] = Latency(float(p50), float(p95), runs, threads)
     return result
-
-
-def processor() -> str:
-    """The processor as the system names it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()

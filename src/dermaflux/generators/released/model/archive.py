@@ -8,6 +8,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from dermaflux.core.images import ImageError
@@ -28,18 +29,30 @@ def is_zip(path: Path) -> bool:
         return False
 
 
+def names(path: Path) -> list[str]:
+    """Names of the files in an archive, as in `members`."""
+    with _opened(path) as archive:
+        return sorted(_entries(path, archive))
+
+
 def members(path: Path, wanted: set[str] | None) -> Iterator[tuple[str, bytes | ImageError]]:
     """(name, bytes or why there are none) of the files in an archive, ordered by name.
 
     Names have forward slashes and no `.` or `..`; a repeated one gets a number. Only `wanted` names
     when given. Raises `InputError` for a damaged or encrypted archive.
     """
+    with _opened(path) as archive:
+        entries = _entries(path, archive)
+        for name in sorted(entries):
+            if wanted is None or name in wanted:
+                yield name, _read(archive, entries[name])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = _entries(path, archive)
-            for name in sorted(entries):
-                if wanted is None or name in wanted:
-                    yield name, _read(archive, entries[name])
+            yield archive
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError) as error:
         detail = quoted(" ".join(str(error).split()))
         raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from dermaflux.core.images import ImageError
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, quoted
 from dermaflux.generators.pool.report import Refused
-from dermaflux.generators.released.model.archive import is_zip, members
+from dermaflux.generators.released.model.archive import is_zip, members, names
 from dermaflux.generators.released.model.class_words import labels_in
 
 _ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"))
@@ -58,6 +59,20 @@ def contents(
                 yield from _rows(path, name, wanted)
         elif wanted is None or name in wanted:
             yield name, _words(name), _archived(name) or _read(path)
+
+
+def named(folder: Path) -> Counter[str]:
+    """Class -> files whose names or labels say so; none of them is opened but tables."""
+    if folder.is_file() and is_zip(folder):
+        return Counter(_words(name) for name in names(folder) if not _is_passed_over(name))
+    counts: Counter[str] = Counter()
+    for path in _files(folder):
+        name = _printable(path.name if path == folder else path.relative_to(folder).as_posix())
+        if path.suffix.lower() == ".parquet":
+            counts.update(label for _, label, _ in _rows(path, name, None, ("label",)))
+        else:
+            counts[_words(name)] += 1
+    return counts
 
 
 def _words(name: str) -> str:
@@ -114,7 +129,9 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _rows(path: Path, name: str, wanted: set[str] | None) -> Iterator[tuple[str, str, bytes]]:
+def _rows(
+    path: Path, name: str, wanted: set[str] | None, columns: Sequence[str] = ("image", "label")
+) -> Iterator[tuple[str, str, bytes]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -125,13 +142,13 @@ def _rows(path: Path, name: str, wanted: set[str] | None) -> Iterator[tuple[str,
                     f"{path} has columns {', '.join(file.schema_arrow.names)} and not image and "
                     "label; rename them"
                 )
-            names = _class_names(file.schema_arrow.metadata or {})
+            classes = _class_names(file.schema_arrow.metadata or {})
             number = 0
-            for batch in file.iter_batches(_ROWS, columns=["image", "label"]):
+            for batch in file.iter_batches(_ROWS, columns=list(columns)):
                 for row in batch.to_pylist():
                     row_name, number = f"{name}/{number:06d}", number + 1
                     if wanted is None or row_name in wanted:
-                        yield row_name, _label(row["label"], names), _bytes(row["image"])
+                        yield row_name, _label(row["label"], classes), _bytes(row.get("image"))
     except (pa.ArrowException, OSError) as error:
         reason = quoted(" ".join(str(error).split()))
         raise InputError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from dermaflux.generators.protocol import Collection, Need
+from dermaflux.generators.released.model import files
 from dermaflux.generators.released.sampling import collect
 from dermaflux.generators.released.settings import Synthesize as Settings
 from dermaflux.params import Synthesize
@@ -15,6 +17,11 @@ class ReleasedImages:
     """The entry `sampling.generator` of released images."""
 
     needs: frozenset[Need] = frozenset()
+
+    def named(self, settings: GeneratorSettings) -> Mapping[str, int]:
+        """Class -> files of `synthesize.released.folder`."""
+        assert isinstance(settings, Settings)
+        return files.named(Path(str(settings.folder)))
 
     def collect(
         self, section: Synthesize, settings: GeneratorSettings, output: Path, report: Path

@@ -1,0 +1,88 @@
+"""Whether a pool of a grid can be run and ranked, before anything is queued.
+
+Reads names of released files; writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.errors import InputError, quoted
+from dermaflux.params import Params
+from dermaflux.reporting import evidence_section
+from dermaflux.statistics.learning_curve import FEWEST_SIZES
+from dermaflux.sweeps import plan
+from dermaflux.sweeps.grid import Run
+
+
+def absent(params: Params) -> str:
+    """Why a pool's images cannot be made here, in a sentence without its end; empty where not."""
+    try:
+        for section in (params.finetune, params.synthesize):
+            section.settings(params.generator).check_inputs()
+    except ValueError as error:
+        # Pages are published, and where a checkout lies is nobody's business.
+        return str(error).replace(f"{os.getcwd()}{os.sep}", "")
+    return ""
+
+
+def why_missing(raw: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, str]:
+    """Run that is not finished -> why."""
+    reasons = {}
+    for run in runs:
+        try:
+            (params,) = plan.resolve(dict(raw), [run])
+            reasons[run.name] = absent(params) or "not finished"
+        except InputError as error:
+            reasons[run.name] = str(error).removeprefix("nothing is queued: ")
+    return reasons
+
+
+def check(run: Run, params: Params) -> None:
+    """Raise `InputError` for a run whose images cannot be ranked."""
+    arms = params.training(params.train.architectures[0]).arms
+    lacking = [arm for arm in ("real", "mixture") if arm not in arms]
+    if lacking or params.train.labels != "malignancy":
+        what = f"arm {lacking[0]}" if lacking else "AUC of benign against malignant"
+        fix = f"add {lacking[0]} to train.arms" if lacking else "set train.labels to malignancy"
+        raise InputError(
+            f"nothing is queued: {run.name} has no {what}, and pools are ranked by it; {fix}"
+        )
+    alone = evidence_section.real_sizes(params)[0]
+    sizes = {images for arm, images in alone.items() if arm in arms}
+    if len(sizes) < FEWEST_SIZES:
+        raise InputError(
+            f"nothing is queued: {run.name} trains on real images alone at {len(sizes)} sizes and "
+            f"an exchange rate needs {FEWEST_SIZES}; add some to train.curve, and set n_real"
+        )
+    if not params.synthetic_wanted():
+        raise InputError(
+            f"nothing is queued: {run.name} adds no synthetic image to its {params.n_real} real "
+            "ones, so there is nothing to rank; raise ratio"
+        )
+    if not params.samples():
+        _check_classes(run, params)
+
+
+def _check_classes(run: Run, params: Params) -> None:
+    from dermaflux.generators import registry
+    from dermaflux.generators.protocol import Collection
+
+    collection = registry.generator(params.generator)
+    assert isinstance(collection, Collection)
+    named = collection.named(params.synthesize.settings(params.generator))
+    wanted = params.synthesize.images // len(CLASSES)
+    counts = {label: named.get(label, 0) for label in CLASSES}
+    if min(counts.values()) < wanted:
+        held = " and ".join(f"{count:,} {label}" for label, count in counts.items())
+        paths = params.synthesize.settings(params.generator).input_paths()
+        places = " and ".join(filter(None, paths.values()))
+        raise InputError(
+            f"nothing is queued: {run.name}: {quoted(places)} names {held} images but "
+            f"synthesize.images {params.synthesize.images:,} takes {wanted:,} of each class; add "
+            "images of that class in a folder of its name, lower synthesize.images, or leave the "
+            "pool out"
+        )
