@@ -306,6 +306,7 @@ def test_the_page_has_every_row_and_escapes_what_others_wrote(tmp_path: Path) ->
     assert len(re.findall(r'<td class="narrow">(1 to 2|3)</td>', html)) == 3
     assert "the order is not known" in html
     assert "As many further real images" not in html  # there is no arm more_real
+    assert html.count("all pools") == len(SIZES)
     assert html.count("0.7%") + html.count("0.714 %") == 3
     written = (tmp_path / "page" / "leaderboard.json").read_bytes()
     assert schema.Leaderboard.model_validate_json(written) == made
@@ -324,24 +325,32 @@ def test_only_pools_with_images_of_both_classes_are_queued(
     raw["synthesize"]["images"] = 4
     resolved = plan.resolve(raw, planned)
     with pytest.raises(InputError, match="none of the 2 pools of grids/g.yaml is here, since"):
-        queue._pools_here("g", planned, resolved)
+        queue._pools_here("g", planned, resolved, None)
     for name in ("benign/1.png", "benign/2.png"):
         (tmp_path / "alike" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "alike" / name).touch()
     with pytest.raises(InputError, match="names 2 benign and 0 malignant images but .* takes 2 of"):
-        queue._pools_here("g", planned, resolved)
+        queue._pools_here("g", planned, resolved, None)
     (tmp_path / "alike" / "malignant").mkdir()
     for name in ("1.png", "2.png"):
         (tmp_path / "alike" / "malignant" / name).touch()
     capsys.readouterr()
-    here, _ = queue._pools_here("g", planned, resolved)
+    here, _ = queue._pools_here("g", planned, resolved, None)
     assert [run.name for run in here] == ["g-alike"]
     assert "g-away is not run: synthesize.released.folder 'away' does not exist" in (
         capsys.readouterr().out
     )
     raw["train"]["arms"] = ["mixture"]
     with pytest.raises(InputError, match="g-alike has no arm real, .* add real to train.arms"):
-        queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]))
+        queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]), None)
     raw["train"] |= {"arms": ["real", "mixture"], "curve": []}
-    with pytest.raises(InputError, match="g-alike trains .* at 1 sizes and .* needs 3; add some"):
-        queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]))
+    with pytest.raises(
+        InputError, match="g-alike trains .* at 1 sizes and .* needs 3; add smaller"
+    ):
+        queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]), None)
+    raw["train"] |= {"curve": [0.5, 2]}
+    few = {"benign": 4, "malignant": 3}
+    with pytest.raises(
+        InputError, match=r"at 2 sizes \(.*real_x2.*\) and an exchange rate needs 3"
+    ):
+        queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]), few)

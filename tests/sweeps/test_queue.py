@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,92 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     results.run("made-up")
     assert "made-up-n_synthetic-240: not finished, left out" in capsys.readouterr().out
     assert "<code>made-up-n_synthetic-240</code>" in (folder / "index.html").read_text()
+
+
+POOLS = """
+description: made up
+source: ours
+layout: generators
+set:
+  train.architectures: [vit]
+  train.seeds: [0, 1]
+  train.arms: [real, mixture]
+  train.curve: [0.25, 0.5]
+  evaluate.bootstrap_samples: 100
+pools:
+  trained: {set: {generator: latent_ddpm}}
+  released: {folder: released, licence: CC0}
+  away: {folder: nowhere, licence: MIT}
+"""
+STRENGTHS = """
+    strengths = {"real_x0.25": 0.6, "real_x0.5": 0.8, "real": 1.0}
+    strengths |= {"latent_ddpm": 0.95, "released": 0.7}
+    gain = strengths[params.generator if arm == "mixture" else arm]
+"""
+AUDIT = """
+  audit:
+    cmd: >-
+      python -c "import json, os; os.makedirs('reports', exist_ok=True);
+      json.dump({'images': 420, 'memorised_count': 4, 'kid': 0.05},
+      open('reports/audit.json', 'w'))"
+    params: [generator]
+    metrics:
+      - reports/audit.json: {cache: false}
+"""
+
+
+def test_pools_are_queued_ranked_and_joined_by_a_submission(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus()
+    stage = re.sub(r"    gain = .*\n", STRENGTHS, STAGE.replace("params.train.arms", "ARMS"))
+    stage = stage.replace("draw = np", 'ARMS = params.training("vit").arms\ndraw = np')
+    (project / "stage.py").write_text(re.sub(r"assert params.caption.*\n", "", stage))
+    with_audit = DVC.replace(
+        "    params: [n_real", "    deps: [reports/audit.json]\n    params: [n_real"
+    )
+    (project / "dvc.yaml").write_text(
+        with_audit.replace("n_synthetic,", "n_synthetic, generator,") + AUDIT
+    )
+    (project / "grids" / "made-up.yaml").write_text(POOLS)
+    (project / ".gitignore").write_text("/corpus\n/mlruns\n/reports/grids\n/released\n")
+    for label in ("benign", "malignant"):
+        (project / "released" / label).mkdir(parents=True)
+        for number in range(210):
+            (project / "released" / label / f"{number}.png").touch()
+    command("git", "add", "--all")
+    command("git", "commit", "-qm", "Pools")
+
+    queue.run("made-up", dry=False)
+    printed = capsys.readouterr().out
+    assert "made-up-away is not run: synthesize.released.folder 'nowhere' does not" in printed
+    # Two sizes of the curve and the real arm once, a mixture for each pool: two seeds each.
+    assert "2 experiments, 10 classifiers to train (6 more are shared" in printed
+    command("dvc", "exp", "run", "--run-all")
+    results.run("made-up")
+    printed = capsys.readouterr().out
+    folder = paths.GRIDS / "made-up"
+    content = json.loads((folder / "leaderboard.json").read_text())
+    assert [(entry["pool"], entry["state"]) for entry in content["entries"]] == [
+        ("trained", "measured"), ("released", "measured"), ("away", "not run"),
+    ]  # fmt: skip
+    assert content["commit"] == dvc_experiments.commit("HEAD")
+    assert "nowhere" in content["entries"][2]["reason"]
+    assert str(project) not in (folder / "index.html").read_text()
+    assert "not run: away" in printed
+
+    theirs = {**content, "entries": content["entries"][:1]}
+    theirs["entries"][0] |= {"pool": "theirs", "pool_hash": "another"}
+    (project / "theirs.json").write_text(json.dumps(theirs))
+    results.run("made-up", [project / "theirs.json"])
+    shown = json.loads((folder / "leaderboard.json").read_text())["entries"]
+    assert {entry["pool"]: entry["state"] for entry in shown}["theirs"] == "submitted"
+    (project / "theirs.json").write_text(
+        json.dumps({**theirs, "test": {**theirs["test"], "images": 9}})
+    )
+    with pytest.raises(InputError, match="refused: .*theirs.json.* another test split"):
+        results.run("made-up", [project / "theirs.json"])
+    assert "theirs" not in (folder / "index.html").read_text()
 
 
 def test_no_time_is_estimated_for_half_precision_without_a_gpu(

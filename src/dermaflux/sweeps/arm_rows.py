@@ -64,6 +64,16 @@ def rows(definition: Grid, experiments: Sequence[Experiment], level: float) -> l
     return found
 
 
+def without_repeats(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a grid with pools, with what all of them share shown once."""
+    first = rows[0]["experiment"] if rows else ""
+    return [
+        row if row["n_synthetic"] else {**row, "experiment": "all pools"}
+        for row in rows
+        if row["n_synthetic"] or row["experiment"] == first
+    ]
+
+
 def matches(published: Published, experiment: Experiment) -> bool:
     """Whether a published figure is of the parameters that an experiment was run with."""
     return published.at.items() <= experiment.run.overrides.items()

@@ -82,7 +82,7 @@ def trainings(
         section = params.training(architecture)
         settings = section.model_dump(exclude={"architectures", "seeds", "arms", "curve", "models"})
         sizes = params.curve_sizes()
-        short = _shortages(params, available, section.arms)
+        short = shortages(params, available, section.arms)
         model = section.models[architecture].model_dump()
         # Pretrained weights and teachers depend on what they saw, not on what a classifier sees.
         here = section.models[architecture].pretrained_here
@@ -121,9 +121,10 @@ def trainings(
     return list(dict.fromkeys(trainings))
 
 
-def _shortages(
+def shortages(
     params: Params, available: Mapping[str, int] | None, arms: Sequence[str]
 ) -> Mapping[str, str]:
+    """Arm -> why it cannot be trained on the `available` images of each class, if known."""
     asked = "more_real" in arms or params.train.curve
     if available is None or not asked or params.train.labels != "malignancy":
         return {}

@@ -28,11 +28,11 @@ def run(name: str, dry: bool) -> None:
     runs = grid.runs(name, definition)
     raw = _raw()
     resolved = plan.resolve(raw, runs)
-    if definition.pools:
-        runs, resolved = _pools_here(name, runs, resolved)
-    _check_paths(runs, resolved)
     counts = _corpus_counts()
     training = counts["train"] if counts else None
+    if definition.pools:
+        runs, resolved = _pools_here(name, runs, resolved, training)
+    _check_paths(runs, resolved)
     for run, params in zip(runs, resolved, strict=True):
         if training is not None:
             plan.check_counts(run.name, params, training)
@@ -58,7 +58,10 @@ def run(name: str, dry: bool) -> None:
 
 
 def _pools_here(
-    name: str, runs: Sequence[grid.Run], resolved: Sequence[Params]
+    name: str,
+    runs: Sequence[grid.Run],
+    resolved: Sequence[Params],
+    training: dict[str, int] | None,
 ) -> tuple[list[grid.Run], list[Params]]:
     """Runs of the pools whose images can be had here; the others are told, and may come later."""
     here, reasons = [], []
@@ -68,7 +71,7 @@ def _pools_here(
             reasons.append(reason)
             print(f"{run.name} is not run: {reason}")
             continue
-        available.check(run, params)
+        available.check(run, params, training)
         here.append((run, params))
     if not here:
         raise InputError(

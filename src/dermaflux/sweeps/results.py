@@ -132,6 +132,8 @@ def _page(
     """Everything the template and the files beside it show."""
     level = experiments[0].params.evaluate.confidence if experiments else math.nan
     rows = arm_rows.rows(definition, experiments, level)
+    if definition.pools:
+        rows = arm_rows.without_repeats(rows)
     shown = [metric for metric in TITLES if any(metric in row for row in rows)]
     has_curves = definition.layout in _CURVES
     return {

@@ -41,8 +41,11 @@ def why_missing(raw: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, str]:
     return reasons
 
 
-def check(run: Run, params: Params) -> None:
-    """Raise `InputError` for a run whose images cannot be ranked."""
+def check(run: Run, params: Params, training_split: Mapping[str, int] | None) -> None:
+    """Raise `InputError` for a run whose images cannot be ranked.
+
+    `training_split`: class -> images, where there is a corpus.
+    """
     arms = params.training(params.train.architectures[0]).arms
     lacking = [arm for arm in ("real", "mixture") if arm not in arms]
     if lacking or params.train.labels != "malignancy":
@@ -52,11 +55,14 @@ def check(run: Run, params: Params) -> None:
             f"nothing is queued: {run.name} has no {what}, and pools are ranked by it; {fix}"
         )
     alone = evidence_section.real_sizes(params)[0]
-    sizes = {images for arm, images in alone.items() if arm in arms}
+    short = plan.shortages(params, training_split, arms)
+    sizes = {images for arm, images in alone.items() if arm in arms and arm not in short}
     if len(sizes) < FEWEST_SIZES:
+        left_out = f" ({next(iter(short.values())).rstrip('.')})" if short else ""
         raise InputError(
-            f"nothing is queued: {run.name} trains on real images alone at {len(sizes)} sizes and "
-            f"an exchange rate needs {FEWEST_SIZES}; add some to train.curve, and set n_real"
+            f"nothing is queued: {run.name} trains on real images alone at {len(sizes)} sizes"
+            f"{left_out} and an exchange rate needs {FEWEST_SIZES}; add smaller ones to "
+            "train.curve, and set n_real"
         )
     if not params.synthetic_wanted():
         raise InputError(
