@@ -7,6 +7,7 @@ import os
 import resource
 import struct
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -45,6 +46,24 @@ def pool(folder: Path, output: Path) -> pd.DataFrame:
     section = Synthesize(images=6, scale=128, shard_images=4)
     collect.collect(section, folder, output, output.with_name(f"{output.name}-report"))
     return table.metadata(output)
+
+
+def test_classes_are_counted_by_name_as_they_are_read(tmp_path: Path) -> None:
+    """Of a zip, a folder and a table alike, against the reader that opens every image."""
+    contents = {**GOOD, "benign/more.jpg": picture(99), "malignantly/1.png": b"", "a.txt": b""}
+    for name, content in contents.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(content)
+    images = [{"bytes": content} for name, content in GOOD.items()]
+    labels = [name.split("/")[0] for name in GOOD]
+    pd.DataFrame({"image": images, "label": labels}).to_parquet(tmp_path / "table.parquet")
+    for path, expected in (
+        (zipped(tmp_path / "pool.zip", contents), {"benign": 4, "malignant": 3, "": 1}),
+        (tmp_path / "folder", {"benign": 4, "malignant": 3, "": 1}),
+        (tmp_path / "table.parquet", {"benign": 3, "malignant": 3}),
+    ):
+        assert files.named(path) == expected
+        assert files.named(path) == Counter(label for _, label, _ in files.contents(path))
 
 
 def test_a_zip_is_the_same_pool_as_its_folder(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from test_contrasts import parameters
 
+from dermaflux import paths
 from dermaflux.errors import InputError
 from dermaflux.params import load
 from dermaflux.statistics import bootstrap, effects
@@ -23,10 +24,12 @@ from dermaflux.statistics.seed_means import SeedMean
 from dermaflux.sweeps import plan, queue, results
 from dermaflux.sweeps.contrasts import Resampled
 from dermaflux.sweeps.grid import Grid, Run, runs
-from dermaflux.sweeps.leaderboard import board, page, ranks, schema, submissions
+from dermaflux.sweeps.leaderboard import board, images, page, ranks, schema, submissions
 from dermaflux.sweeps.leaderboard.images import Images
 from dermaflux.sweeps.leaderboard.rows import Measured
 from dermaflux.sweeps.outcomes import Experiment
+from dermaflux.tracking import machine
+from dermaflux.tracking import runs as tracking
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"real_x0.5": 50, "real": 100, "real_x2": 200, "real_x4": 400}
@@ -144,7 +147,7 @@ def test_a_row_is_its_exchange_rate_gain_and_corrected_p() -> None:
     # Holm: of three, the smallest times 3, the next times 2, and none below the one before.
     (p1, c1), (p2, c2), (p3, c3) = sorted((p, corrected) for p, corrected, _ in raw.values())
     expected = [3 * p1, max(3 * p1, 2 * p2), max(3 * p1, 2 * p2, p3)]
-    assert [c1, c2, c3] == pytest.approx(np.minimum(expected, 1))
+    assert [c1, c2, c3] == pytest.approx(np.minimum(expected, 1), rel=1e-6, abs=0)
     assert raw["good"][2] == raw["alike"][2] == schema.Rank(best=1, worst=2)
     assert raw["bad"][2] == schema.Rank(best=3, worst=3)
     assert [entry.pool for entry in made.entries][2:] == ["bad", "away"]
@@ -354,3 +357,23 @@ def test_only_pools_with_images_of_both_classes_are_queued(
         InputError, match=r"at 2 sizes \(.*real_x2.*\) and an exchange rate needs 3"
     ):
         queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]), few)
+
+
+@pytest.mark.slow
+def test_the_speed_is_that_of_the_run_that_sampled_these_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / ".dvc").mkdir()
+    paths.SYNTHETIC.mkdir()
+    (paths.SYNTHETIC / "one").write_text("an image")
+    pool = tracking.dvc_hash(paths.SYNTHETIC)
+    assert images._speed(pool) == (None, "")
+    assert not (tmp_path / "mlruns").exists()  # asking makes no store
+    with tracking.start("generator", "synthesize", {}, []) as log:
+        for step, speed in enumerate((10.0, 90.0, 20.0)):
+            log.metrics({"images_per_second": speed}, step)
+        log.outputs(paths.SYNTHETIC)
+    assert images._speed(pool) == (20.0, machine.device())
+    assert images._speed("another pool") == (None, "")

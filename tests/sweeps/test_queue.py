@@ -227,13 +227,22 @@ STRENGTHS = """
     strengths |= {"latent_ddpm": 0.95, "released": 0.7}
     gain = strengths[params.generator if arm == "mixture" else arm]
 """
-AUDIT = """
-  audit:
-    cmd: >-
-      python -c "import json, os; os.makedirs('reports', exist_ok=True);
-      json.dump({'images': 420, 'memorised_count': 4, 'kid': 0.05},
-      open('reports/audit.json', 'w'))"
+POOL = """
+import json
+from pathlib import Path
+from dermaflux.core import table
+from dermaflux.params.load import load
+rows = [{"image_id": "a", "split": "train", "licence": f"of {load().generator}"}]
+table.write(rows, Path("synthetic"), 64)
+Path("reports").mkdir(exist_ok=True)
+audit = {"images": 420, "memorised_count": 4, "kid": 0.05}
+Path("reports/audit.json").write_text(json.dumps(audit))
+"""
+SYNTHESIZE = """
+  synthesize:
+    cmd: python pool.py
     params: [generator]
+    outs: [synthetic]
     metrics:
       - reports/audit.json: {cache: false}
 """
@@ -245,15 +254,16 @@ def test_pools_are_queued_ranked_and_joined_by_a_submission(
     corpus()
     stage = re.sub(r"    gain = .*\n", STRENGTHS, STAGE.replace("params.train.arms", "ARMS"))
     stage = stage.replace("draw = np", 'ARMS = params.training("vit").arms\ndraw = np')
+    (project / "pool.py").write_text(POOL)
     (project / "stage.py").write_text(re.sub(r"assert params.caption.*\n", "", stage))
     with_audit = DVC.replace(
         "    params: [n_real", "    deps: [reports/audit.json]\n    params: [n_real"
     )
     (project / "dvc.yaml").write_text(
-        with_audit.replace("n_synthetic,", "n_synthetic, generator,") + AUDIT
+        with_audit.replace("n_synthetic,", "n_synthetic, generator,") + SYNTHESIZE
     )
     (project / "grids" / "made-up.yaml").write_text(POOLS)
-    (project / ".gitignore").write_text("/corpus\n/mlruns\n/reports/grids\n/released\n")
+    (project / ".gitignore").write_text("/corpus\n/mlruns\n/reports/grids\n/released\n/synthetic\n")
     for label in ("benign", "malignant"):
         (project / "released" / label).mkdir(parents=True)
         for number in range(210):
@@ -274,6 +284,8 @@ def test_pools_are_queued_ranked_and_joined_by_a_submission(
     assert [(entry["pool"], entry["state"]) for entry in content["entries"]] == [
         ("trained", "measured"), ("released", "measured"), ("away", "not run"),
     ]  # fmt: skip
+    assert [entry["licence"] for entry in content["entries"]] == ["of latent_ddpm", "CC0", "MIT"]
+    assert all(entry["pool_hash"].endswith(".dir") for entry in content["entries"][:2])
     assert content["commit"] == dvc_experiments.commit("HEAD")
     assert "nowhere" in content["entries"][2]["reason"]
     assert str(project) not in (folder / "index.html").read_text()
