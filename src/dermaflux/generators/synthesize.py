@@ -31,7 +31,7 @@ from dermaflux.core.images import encode_png
 from dermaflux.generators import registry
 from dermaflux.generators.data.images import captioned, images_per_class, labelled
 from dermaflux.generators.pool import plan, report, shards
-from dermaflux.generators.pool.plan import PlannedImage, SamplingBatch
+from dermaflux.generators.pool.plan import PlannedImage, SamplingBatch, Shard
 from dermaflux.generators.protocol import Collection, Generator, Models, Sampler
 from dermaflux.params import Params, Synthesize
 from dermaflux.tracking import runs
@@ -83,8 +83,8 @@ def synthesize(
 ) -> dict[str, Any] | None:
     """Sample the pool shard by shard; a killed call continues after its last finished batch.
 
-    Every process samples its shards, the main one puts all in place, or those that are chosen.
-    Returns what counts.json says of a choice.
+    Every process samples its shards, the main one puts all in place, or those that are chosen, of
+    which it returns what counts.json says.
     """
     generator = registry.generator(name)
     assert isinstance(generator, Generator)
@@ -98,10 +98,10 @@ def synthesize(
     groups = sampler.groups([image.condition for image in images])
     pool = plan.shards(groups, section.shard_images, section.batch)
 
+    constants = _constants(name, sampler)
+
     def make_batch(batch: SamplingBatch) -> Pixels:
         return sampler([images[index].condition for index in batch.members])
-
-    constants = _constants(name, sampler)
 
     def make_row(index: int, pixels: Pixels, batch: int) -> dict[str, Any]:
         chosen = choice.columns(pixels) if choice else {}
@@ -110,27 +110,38 @@ def synthesize(
     key = _key(name, section, sampler, seed, images, choice)
     with _shared_checkpoint(key, processes, output) as saved:
         started = time.monotonic()
-        resumed = any(saved.file(".").glob("batch-*"))
-        resumed |= any(shards.shard_file(saved, shard).exists() for shard in pool)
+        finished = [s for s in pool if shards.shard_file(saved, s).exists()]
+        resumed = bool(finished) or any(saved.file(".").glob("batch-*"))
         if choice and processes.main:
-            finished = [len(s.members) for s in pool if shards.shard_file(saved, s).exists()]
-            choice.require_room(saved.file("."), sum(finished), section.scale)
+            sampled = sum(len(shard.members) for shard in finished)
+            choice.require_room(saved.file("."), sampled, section.scale)
         schema = table.CHOSEN_SCHEMA if choice else table.SCHEMA
         shards.sample_share(pool, saved, processes, make_batch, make_row, log, schema)
         if not processes.main:
             return None
         shards.wait(pool, saved, processes)
         shown = [getattr(image.condition, section.column) for image in images]
-        with atomic_folder(output) as partial:
-            if choice is None:
-                facts = None
-                shards.assemble(pool, saved, partial)
-            else:
-                files = [shards.shard_file(saved, shard) for shard in pool]
-                facts = choice.write(files, shown, section.shard_images, partial)
+        facts = _put_in_place(pool, saved, choice, shown, section.shard_images, output)
         saved.discard()
         print(_made(section, shown, facts, output, None if resumed else time.monotonic() - started))
         return facts
+
+
+def _put_in_place(
+    pool: Sequence[Shard],
+    saved: Checkpoint,
+    choice: Choice | None,
+    shown: Sequence[str],
+    shard_images: int,
+    output: Path,
+) -> dict[str, Any] | None:
+    """All finished shards, or those of the chosen images; what counts.json says of a choice."""
+    with atomic_folder(output) as partial:
+        if choice is None:
+            shards.assemble(pool, saved, partial)
+            return None
+        files = [shards.shard_file(saved, shard) for shard in pool]
+        return choice.write(files, shown, shard_images, partial)
 
 
 def _choice(section: Synthesize, selector: Path) -> Choice | None:
