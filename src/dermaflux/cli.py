@@ -121,6 +121,16 @@ def train(architecture: _Architecture, seed: _Seed) -> None:
 
 
 @app.command()
+def selector() -> None:
+    """Real images -> models/selector/: the classifier that chooses synthetic ones, if any does."""
+    from dermaflux.classifiers import selector
+    from dermaflux.params.load import load
+    from dermaflux.validation import mixture_gate
+
+    selector.run(load(), mixture_gate.check)
+
+
+@app.command()
 def distill(
     architecture: Annotated[str, typer.Option(help="A name from distill.students.")], seed: _Seed
 ) -> None:

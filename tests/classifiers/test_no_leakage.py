@@ -17,6 +17,7 @@ from layouts import isic2019, kaggle, save
 from PIL import Image
 
 from dermaflux import paths
+from dermaflux.classifiers import selector
 from dermaflux.classifiers.data import pretraining_set, training_set
 from dermaflux.core import table
 from dermaflux.corpus import ingest
@@ -65,6 +66,11 @@ def of_the_probe(params: Params) -> set[str]:
     return set(pretraining_set.labelled(params.train.image_size, 1000, params.seed).image_ids)
 
 
+def of_the_selector(params: Params) -> set[str]:
+    """Images that the classifier is trained on which chooses synthetic ones."""
+    return set(selector.images(params, params.train.seeds[0], lambda *_: None).corpus.image_ids)
+
+
 READERS: dict[str, Reader] = {
     "generator": of_the_generator,
     "pre-training": of_pretraining,
@@ -72,6 +78,7 @@ READERS: dict[str, Reader] = {
     "teacher": of_classifiers("real", "repeated"),
     "student": of_classifiers("real", "no_teacher"),
     "further real images": of_further_images,
+    "selector": of_the_selector,
 }
 
 

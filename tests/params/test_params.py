@@ -71,6 +71,7 @@ def test_profile_and_demo_have_the_same_sections() -> None:
             "names 'bengn', which is not a class of conditions 'malignancy'; write benign",
         ),
         ("synthesize.proportions", {1: 1.0}, "the class 1 is not text; put it in quotes"),
+        ("synthesize.select", "certain", "synthesize.select is 'certain' but should be 'none' or"),
         ("n_real", 7, "n_real is 7 but should be a multiple of 2"),
         ("seed", "one", "seed is 'one' but should be a valid integer"),
         ("finetune.scales", [64], "finetune.scales.0 is 64 but should be 128, 256 or 512"),
@@ -263,6 +264,35 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
                 "synthesize.proportions": "natural",
             },
             "half of its images from each class.*set these to malignancy and balanced",
+        ),
+        (
+            {"synthesize.select": "uncertain", "synthesize.candidates": 1},
+            "select is 'uncertain' but candidates 1 leaves nothing to choose from; raise",
+        ),
+        (
+            {
+                "synthesize.select": "uncertain",
+                "generator": "released",
+                "synthesize.released.folder": "x",
+            },
+            "generator 'released' samples no candidates; choose another generator, or set",
+        ),
+        (
+            {
+                "synthesize.select": "uncertain",
+                "n_real": 0,
+                "n_synthetic": 100,
+                "train.arms": ["mixture"],
+            },
+            "n_real 0 leaves its classifier without images; raise n_real, or set",
+        ),
+        (
+            {
+                "synthesize.select": "uncertain",
+                "train.recipe": "mae",
+                "train.architectures": ["vit_mae", "vit"],
+            },
+            "'vit_mae', the first of train.architectures, starts from pre-training.*first, or set",
         ),
     ],
 )

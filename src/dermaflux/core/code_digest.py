@@ -36,6 +36,16 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
         "generators/data",
         "generators/{generator}",
     ),
+    "selector": (
+        "core",
+        "training",
+        "metrics",
+        "classifiers/selector.py",
+        "classifiers/train",
+        "classifiers/data",
+        "classifiers/model",
+        "classifiers/recipes/classification",
+    ),
     "synthesize": (
         "core",
         "captions/text",

@@ -68,6 +68,10 @@ def sample_again(
             f"{image_id} was made with weights {row['weights'][:12]} but {models.generator} holds "
             f"{weights[:12]}; check out the revision that made it (`dvc checkout`)"
         )
+    if not alone:
+        # Of a chosen pool, most images of a batch were not kept.
+        everything = table.candidates(synthetic)
+        rows = table.metadata(everything) if everything.is_dir() else rows
     members = match if alone else rows[rows["batch"] == row["batch"]].sort_values("image_id")
     with reading(synthetic, "the stage synthesize"):
         settings = json.loads(row["sampler_settings"])

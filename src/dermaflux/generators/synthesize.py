@@ -2,8 +2,10 @@
 
 Reads models/generator/, models/backbone/, captions of training images; writes synthetic/, shards of
 the one table, and reports/synthesize/. A collection of released images takes the place of sampled
-ones. Run with `dermaflux synthesize`; `dermaflux reproduce IMAGE_ID` samples one again. The
-parameter `runtime.accelerate` spreads the shards over GPUs and machines; it changes no result.
+ones. With `select` the pool is what the classifier in models/selector/ is least certain of, out of
+several times as many images. Run with `dermaflux synthesize`; `dermaflux reproduce IMAGE_ID`
+samples one again. The parameter `runtime.accelerate` spreads the shards over GPUs and machines; it
+changes no result.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.captions.text import prompt_bank
@@ -29,11 +31,14 @@ from dermaflux.core.images import encode_png
 from dermaflux.generators import registry
 from dermaflux.generators.data.images import captioned, images_per_class, labelled
 from dermaflux.generators.pool import plan, report, shards
-from dermaflux.generators.pool.plan import PlannedImage, SamplingBatch
+from dermaflux.generators.pool.plan import PlannedImage, SamplingBatch, Shard
 from dermaflux.generators.protocol import Collection, Generator, Models, Sampler
 from dermaflux.params import Params, Synthesize
 from dermaflux.tracking import runs
 from dermaflux.tracking.runs import Log, Silent
+
+if TYPE_CHECKING:
+    from dermaflux.generators.pool.choice import Choice
 
 _MODELS = Models(paths.GENERATOR, paths.BACKBONE)
 
@@ -57,9 +62,10 @@ def run(params: Params) -> None:
     inputs = [paths.CORPUS, paths.GENERATOR]
     inputs += [paths.CAPTIONS] * ("captions" in generator.needs)
     inputs += [paths.BACKBONE] * ("backbone" in generator.needs)
+    inputs += [paths.SELECTOR] * (section.select != "none")
     with runs.start("generator", "synthesize", parameters, inputs) as log:
-        synthesize(name, *arguments, log, processes)
-        report.write(paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, [], column=section.column)
+        counts = synthesize(name, *arguments, log, processes)
+        report.write(paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, [], counts, section.column)
         log.outputs(paths.SYNTHETIC)
 
 
@@ -73,10 +79,12 @@ def synthesize(
     output: Path,
     log: Log,
     processes: Processes = SINGLE,
-) -> None:
+    selector: Path = paths.SELECTOR_PROGRAM,
+) -> dict[str, Any] | None:
     """Sample the pool shard by shard; a killed call continues after its last finished batch.
 
-    Every process samples its shards, the main one puts all in place.
+    Every process samples its shards, the main one puts all in place, or those that are chosen, of
+    which it returns what counts.json says.
     """
     generator = registry.generator(name)
     assert isinstance(generator, Generator)
@@ -84,51 +92,106 @@ def synthesize(
     shares = shares_for(section, corpus)
     sampler = generator.open(models, settings, section.batch)
     prompts = prompts_for(generator, section, corpus, captions, shares)
-    images = plan.plan(section.images, prompts, shares, section.scale, seed)
+    choice = _choice(section, selector)
+    planned = section.images * (choice.candidates if choice else 1)
+    images = plan.plan(planned, prompts, shares, section.scale, seed)
     groups = sampler.groups([image.condition for image in images])
     pool = plan.shards(groups, section.shard_images, section.batch)
+
+    constants = _constants(name, sampler)
 
     def make_batch(batch: SamplingBatch) -> Pixels:
         return sampler([images[index].condition for index in batch.members])
 
-    constants = _constants(name, sampler)
-
     def make_row(index: int, pixels: Pixels, batch: int) -> dict[str, Any]:
-        return _row(images[index], pixels, constants | {"batch": batch})
+        chosen = choice.columns(pixels) if choice else {}
+        return _row(images[index], pixels, constants | chosen | {"batch": batch})
 
-    key = _key(name, section, sampler, seed, images)
+    key = _key(name, section, sampler, seed, images, choice)
     with _shared_checkpoint(key, processes, output) as saved:
         started = time.monotonic()
-        resumed = any(saved.file(".").glob("batch-*"))
-        resumed |= any(shards.shard_file(saved, shard).exists() for shard in pool)
-        shards.sample_share(pool, saved, processes, make_batch, make_row, log)
-        if processes.main:
-            shards.wait(pool, saved, processes)
-            with atomic_folder(output) as partial:
-                shards.assemble(pool, saved, partial)
-            saved.discard()
-            counts = Counter(getattr(image.condition, section.column) for image in images)
-            print(_made(images, counts, output, None if resumed else time.monotonic() - started))
+        finished = [s for s in pool if shards.shard_file(saved, s).exists()]
+        resumed = bool(finished) or any(saved.file(".").glob("batch-*"))
+        if choice and processes.main:
+            sampled = sum(len(shard.members) for shard in finished)
+            choice.require_room(saved.file("."), sampled, section.scale)
+        schema = table.CHOSEN_SCHEMA if choice else table.SCHEMA
+        shards.sample_share(pool, saved, processes, make_batch, make_row, log, schema)
+        if not processes.main:
+            return None
+        shards.wait(pool, saved, processes)
+        shown = [getattr(image.condition, section.column) for image in images]
+        facts = _put_in_place(pool, saved, choice, shown, section.shard_images, output)
+        saved.discard()
+        print(_made(section, shown, facts, output, None if resumed else time.monotonic() - started))
+        return facts
+
+
+def _put_in_place(
+    pool: Sequence[Shard],
+    saved: Checkpoint,
+    choice: Choice | None,
+    shown: Sequence[str],
+    shard_images: int,
+    output: Path,
+) -> dict[str, Any] | None:
+    """All finished shards, or those of the chosen images; what counts.json says of a choice."""
+    with atomic_folder(output) as partial:
+        if choice is None:
+            shards.assemble(pool, saved, partial)
+            return None
+        files = [shards.shard_file(saved, shard) for shard in pool]
+        return choice.write(files, shown, shard_images, partial)
+
+
+def _choice(section: Synthesize, selector: Path) -> Choice | None:
+    """How images are chosen; None where all that are sampled are the pool."""
+    if section.select == "none":
+        return None
+    from dermaflux.generators.pool.choice import Choice
+    from dermaflux.generators.pool.selector import Selector
+
+    return Choice(Selector(selector), section.images, section.candidates)
 
 
 def _made(
-    images: Sequence[PlannedImage], counts: Counter[str], output: Path, seconds: float | None
+    section: Synthesize,
+    shown: Sequence[str],
+    facts: Mapping[str, Any] | None,
+    output: Path,
+    seconds: float | None,
 ) -> str:
-    """The line that ends the stage; `seconds` is None when an earlier call made a part."""
+    """The line that ends the stage; `seconds` is None when an earlier call made a part.
+
+    `shown`: the class of every image that was sampled, of which those of the pool come first.
+    """
+    counts = Counter(shown[: section.images])
     classes = ", ".join(f"{count:,} {label}" for label, count in sorted(counts.items()))
-    speed = f", {len(images) / seconds:.3g} images/s" if seconds else ""
-    side = images[0].condition.scale
-    return f"synthesize: {len(images):,} images of {side} px ({classes}) in {output}{speed}"
+    speed = f", {len(shown) / seconds:.3g} images/s" if seconds else ""
+    line = f"synthesize: {section.images:,} images of {section.scale} px ({classes}) in {output}"
+    if facts is None:
+        return line + speed
+    kept, everywhere = (facts["uncertainty"][name] for name in ("kept", "candidates"))
+    return (
+        f"{line}, the least certain of {len(shown):,} (mean uncertainty {kept:.3f}, of all "
+        f"{everywhere:.3f}){speed}"
+    )
 
 
 def _key(
-    name: str, section: Synthesize, sampler: Sampler, seed: int, images: Sequence[PlannedImage]
+    name: str,
+    section: Synthesize,
+    sampler: Sampler,
+    seed: int,
+    images: Sequence[PlannedImage],
+    choice: Choice | None,
 ) -> str:
     return checkpoints.fingerprint(
         code=stage_digest("synthesize", generator=name),
         section=section.chosen(name),
         sampler=dict(sampler.settings),
         weights=sampler.provenance.weights,
+        selector=choice and choice.selector.digest,
         backbone=sampler.provenance.backbone,
         seed=seed,
         prompts=[

@@ -31,6 +31,7 @@ def check(params: Params) -> None:
     _weights_exist(params)
     _conditions_possible(params)
     _prompts_exist(params)
+    _selector_possible(params)
     if params.train.labels == "diagnosis" and params.real_fraction is None:
         raise ValueError(
             "train.labels 'diagnosis' has classes too rare for a balanced n_real; set "
@@ -157,6 +158,28 @@ def _conditions_possible(params: Params) -> None:
             f"synthesize.conditions 'none' gives synthetic images no class but the arm "
             f"{mixed[0]!r} trains a classifier on them; leave it out, or set conditions to "
             "malignancy or diagnosis"
+        )
+
+
+def _selector_possible(params: Params) -> None:
+    """Raise `ValueError` where `synthesize.select` has no candidates, or no classifier to ask."""
+    select, architecture = params.synthesize.select, params.train.architectures[0]
+    if select == "none":
+        return
+    chosen, fix = f"synthesize.select is {select!r}", "or set synthesize.select to none"
+    if not params.synthesize.settings(params.generator).samples:
+        raise ValueError(
+            f"{chosen} but the generator {params.generator!r} samples no candidates; choose another"
+            f" generator, {fix}"
+        )
+    if params.n_real == 0 and params.real_fraction is None:
+        raise ValueError(
+            f"{chosen} but n_real 0 leaves its classifier without images; raise n_real, {fix}"
+        )
+    if params.train.models[architecture].pretrained_here:
+        raise ValueError(
+            f"{chosen} but its classifier {architecture!r}, the first of train.architectures, "
+            f"starts from pre-training, which may see the pool; put another one first, {fix}"
         )
 
 

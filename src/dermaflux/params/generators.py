@@ -153,10 +153,25 @@ class SynthesizeShared(_GeneratorSections):
     """Prompts: `captions` trained with, `held_out` ones of training images, or the paper's
     label-only sentence, which names the diagnosis where that is asked for."""
 
+    select: Literal["none", "uncertain"] = "none"
+    """Which of the sampled images make up the pool: all, or those of each class of which the stage
+    `selector`'s classifier is least certain."""
+    candidates: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Images sampled for each one kept, where `select` is not none."""
+
     @property
     def column(self) -> Literal["label", "diagnosis"]:
         """Column of the table whose values are the classes that images are asked to show."""
         return "diagnosis" if self.conditions == "diagnosis" else "label"
+
+    @model_validator(mode="after")
+    def _candidates_leave_a_choice(self) -> SynthesizeShared:
+        if self.select != "none" and self.candidates < 2:
+            raise ValueError(
+                f"select is {self.select!r} but candidates {self.candidates} leaves nothing to "
+                "choose from; raise candidates to 2 or more, or set select to none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _proportions_name_classes(self) -> SynthesizeShared:

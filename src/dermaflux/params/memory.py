@@ -15,6 +15,7 @@ _LOWER = {
     "backbone": "lower backbone.tiny.flow_batch and backbone.tiny.autoencoder_batch",
     "audit": "set audit.features to a folder with SqueezeNet weights: its features are smaller",
     "pretrain": "lower pretrain.batch or train.image_size, or set pretrain.precision to bf16",
+    "selector": "lower train.batch or train.image_size, or set train.precision to bf16",
     "train": "lower train.batch or train.image_size, or set train.precision to bf16",
     "distill": "lower distill.batch or train.image_size, or set train.precision to bf16",
     "evaluate": "lower evaluate.batch",

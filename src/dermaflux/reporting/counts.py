@@ -111,3 +111,19 @@ def _rules(counts: dict[str, int]) -> list[Rule]:
 def synthetic() -> pd.Series[int]:
     """Synthetic images per label."""
     return table.metadata(paths.SYNTHETIC, ["label"])["label"].value_counts().sort_index()
+
+
+def chosen() -> str:
+    """How the images of the pool were chosen, in a sentence; empty where all that were sampled are.
+
+    Raises `InputError` for a pool whose list of candidates is missing.
+    """
+    if "uncertainty" not in table.columns(paths.SYNTHETIC):
+        return ""
+    kept = table.metadata(paths.SYNTHETIC, ["uncertainty"])["uncertainty"]
+    sampled = table.metadata(table.candidates(paths.SYNTHETIC), ["uncertainty"])["uncertainty"]
+    return (
+        f"The synthetic images are chosen: of {len(sampled):,} sampled ones, the {len(kept):,} of "
+        "whose class a classifier trained on real images alone is least certain (mean uncertainty "
+        f"{kept.mean():.3f}, of all {sampled.mean():.3f}; 0 is sure, 1 undecided)."
+    )

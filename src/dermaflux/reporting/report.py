@@ -66,7 +66,12 @@ def _images(params: Params, rejected: set[str]) -> dict[str, Any]:
             )
             for folder, rows in ((paths.CORPUS, real), (paths.SYNTHETIC, synthetic))
         )
-    return {"grids": grids, "synthetic": counts.synthetic(), "grid_images": count}
+    return {
+        "grids": grids,
+        "synthetic": counts.synthetic(),
+        "chosen": counts.chosen(),
+        "grid_images": count,
+    }
 
 
 def _training() -> dict[str, Any]:

@@ -6,6 +6,7 @@ table, keyed by ``image_id``, so that captioning again never rewrites images.
 """
 
 from dermaflux.core.table.reading import (
+    candidates,
     check_shard,
     columns,
     decoded,
@@ -15,7 +16,15 @@ from dermaflux.core.table.reading import (
     pixels,
     shards,
 )
-from dermaflux.core.table.schema import COLUMNS, METADATA, SCALES, SCHEMA, SPLITS
+from dermaflux.core.table.schema import (
+    CHOICE,
+    CHOSEN_SCHEMA,
+    COLUMNS,
+    METADATA,
+    SCALES,
+    SCHEMA,
+    SPLITS,
+)
 from dermaflux.core.table.writing import (
     ShardWriter,
     settings_json,
@@ -25,12 +34,15 @@ from dermaflux.core.table.writing import (
 )
 
 __all__ = [
+    "CHOICE",
+    "CHOSEN_SCHEMA",
     "COLUMNS",
     "METADATA",
     "SCALES",
     "SCHEMA",
     "SPLITS",
     "ShardWriter",
+    "candidates",
     "check_shard",
     "columns",
     "decoded",

@@ -42,6 +42,12 @@ def shards(folder: Path, split: str | None = None) -> list[Path]:
     return paths
 
 
+def candidates(pool: Path) -> Path:
+    """Folder of the table of all candidates, without images, in the folder of a chosen pool."""
+    # Readers of Parquet folders, ours and others', pass over a name that starts with a dot.
+    return pool / ".candidates"
+
+
 def _check_names(paths: Sequence[Path]) -> None:
     """Raise `InputError` unless these are all shards of their tables: each name says how many."""
     tables: dict[str, list[tuple[int, int]]] = {}

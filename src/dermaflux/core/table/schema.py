@@ -50,12 +50,36 @@ re-run of a synthetic image needs."""
 COLUMNS = tuple(_FEATURES)
 METADATA = tuple(name for name in COLUMNS if name != "image")
 
-_ARROW = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32()}
+_CHOICE: dict[str, dict[str, str]] = {
+    "uncertainty": {"dtype": "float64", "_type": "Value"},
+    "candidates": {"dtype": "int32", "_type": "Value"},
+    "selector": {"dtype": "string", "_type": "Value"},
+}
+"""Further columns of a pool that was chosen from candidates: how unsure the selector is of the
+image, from 0 (sure) to 1 (undecided), candidates for each image kept, and the SHA-256 of the
+selector. Other tables do not have them."""
+
+_ARROW = {
+    "string": pa.string(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+}
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-SCHEMA = pa.schema(
-    [
-        (name, _IMAGE if feature["_type"] == "Image" else _ARROW[feature["dtype"]])
-        for name, feature in _FEATURES.items()
-    ],
-    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
-)
+
+
+def _schema(features: dict[str, dict[str, str]]) -> pa.Schema:
+    """Arrow types of the features, which the metadata names for Hugging Face."""
+    return pa.schema(
+        [
+            (name, _IMAGE if feature["_type"] == "Image" else _ARROW[feature["dtype"]])
+            for name, feature in features.items()
+        ],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+
+
+SCHEMA = _schema(_FEATURES)
+CHOSEN_SCHEMA = _schema(_FEATURES | _CHOICE)
+CHOICE = tuple(_CHOICE)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermaflux.core import table
 from dermaflux.core.arrays import Pixels
@@ -23,6 +23,9 @@ from dermaflux.errors import InputError
 from dermaflux.generators.pool.plan import SamplingBatch, Shard
 from dermaflux.progress import progress
 from dermaflux.tracking.runs import Log
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _POLL_SECONDS = 0.5
 
@@ -56,8 +59,9 @@ def sample_share(
     make_batch: MakeBatch,
     make_row: MakeRow,
     log: Log,
+    schema: pa.Schema = table.SCHEMA,
 ) -> None:
-    """Finish every shard of this process that is not finished yet."""
+    """Finish every shard of this process that is not finished yet; rows have `schema`."""
     from filelock import FileLock
 
     share = [shards[number] for number in processes.share(len(shards))]
@@ -70,7 +74,7 @@ def sample_share(
             # Processes of a killed call may still be sampling it.
             with FileLock(saved.file(f"shard-{shard.number:05d}.lock")):
                 if not shard_file(saved, shard).exists():
-                    _finish(shard, saved, make_batch, make_row, log, advance)
+                    _finish(shard, saved, make_batch, make_row, log, advance, schema)
             done += len(shard.members)
             speed = (done - before) / (time.monotonic() - started)
             print(
@@ -88,6 +92,7 @@ def _finish(
     make_row: MakeRow,
     log: Log,
     advance: Callable[..., None],
+    schema: pa.Schema,
 ) -> None:
     """Sample the batches that no part holds, write the shard, discard its parts."""
     import torch
@@ -109,7 +114,7 @@ def _finish(
         for index, pixels in zip(batch.members, images, strict=True):
             rows[index] = make_row(index, pixels, batch.number)
         advance(len(batch.members))
-    table.write_shard([rows[index] for index in shard.members], shard_file(saved, shard))
+    table.write_shard([rows[index] for index in shard.members], shard_file(saved, shard), schema)
     for part in parts:
         part.discard()
 

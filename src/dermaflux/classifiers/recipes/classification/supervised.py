@@ -42,6 +42,13 @@ class Supervised:
         logits = net(network.normalise(images, self.config))
         return cross_entropy(logits.float(), labels)
 
-    def scores(self, net: nn.Module, images: Images) -> Array:
+    def scores(self, net: nn.Module, images: Images) -> Array | None:
         """Class probabilities."""
         return network.probabilities(net, self.config, images)
+
+
+class Unselected(Supervised):
+    """The same, but for the epoch, which is the last: no validation image takes part."""
+
+    def scores(self, net: nn.Module, images: Images) -> None:
+        """None: epochs are not compared."""
