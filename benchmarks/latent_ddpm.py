@@ -9,11 +9,14 @@ cached latents), and the step of diffusers' `examples/unconditional_image_genera
 memory.
 
 `quality`: trains on balanced training images of an ingested corpus and scores samples: z-KID
-(SqueezeNet 1.0 features at 224 px, z-scored on balanced real training images, clipped to +-10)
-against the training and the test split, and class AUC (does a logistic probe trained on real images
-recover the class that was asked for?). Several `--perceptual-weight`, `--seeds` and `--samplers`
-give a row each; train with decoder or AlexNet
-features, so that the judge is another network. `--pools` scores folders of other generators' pools.
+(SqueezeNet 1.0 features, z-scored on balanced real training images, clipped to +-10) against the
+training and the test split, and class AUC (does a logistic probe trained on real images recover the
+class that was asked for?). Real test images, and the same through the autoencoder, are scored
+first: no sample can be expected below them. Several `--perceptual-weight`, `--seeds` and
+`--samplers` give a row each; train with decoder features, so that the judge is another network.
+`--pools` scores folders of other generators' pools, `--generators` trained generator folders.
+Features are those of images at their own size; `--features-side 224` enlarges them first, and then
+the autoencoder's blur alone costs more than a KID of 1.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.generators import finetune
 from dermaflux.generators.latent_ddpm import settings
-from dermaflux.generators.latent_ddpm.model import unet
+from dermaflux.generators.latent_ddpm.model import autoencoder, unet
 from dermaflux.generators.latent_ddpm.sampling.generator import GENERATOR
 from dermaflux.generators.protocol import Condition, Models, TrainingRun
 from dermaflux.params import Finetune
@@ -59,7 +62,6 @@ DEMO: dict[str, Any] = {
     "batch": 16,
 }
 _SHAPE = unet.Shape(16, 16, (64, 128, 128), 1, 2, 2)
-_FEATURES_SIDE = 224
 _WARM = 3
 
 
@@ -152,6 +154,7 @@ class Judge:
     """Real images in the feature space, and the probe trained on them."""
 
     extract: Any
+    side: int | None
     mean: Array
     deviation: Array
     train: Array
@@ -160,7 +163,7 @@ class Judge:
 
     def features(self, images: Pixels) -> Array:
         """(N, D), z-scored and clipped."""
-        return _clipped(self.mean, self.deviation, _extracted(self.extract, images))
+        return _clipped(self.mean, self.deviation, _extracted(self.extract, images, self.side))
 
     def score(self, images: Pixels, labels: Sequence[str]) -> dict[str, float]:
         """z-KID against both splits, and the AUC of the class asked for."""
@@ -175,13 +178,15 @@ class Judge:
         }
 
 
-def _extracted(extract: Any, images: Pixels) -> Array:
-    resized = [
-        np.asarray(Image.fromarray(image).resize((_FEATURES_SIDE,) * 2, Image.Resampling.BICUBIC))
-        for image in images
-    ]
-    parts = [np.stack(resized[i : i + 32]) for i in range(0, len(resized), 32)]
-    return np.concatenate([extract(part) for part in parts])
+def _extracted(extract: Any, images: Pixels, side: int | None) -> Array:
+    if side is not None:
+        images = np.stack(
+            [
+                np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+                for image in images
+            ]
+        )
+    return np.concatenate([extract(images[i : i + 32]) for i in range(0, len(images), 32)])
 
 
 def _clipped(mean: Array, deviation: Array, features: Array) -> Array:
@@ -209,13 +214,31 @@ def judge(arguments: argparse.Namespace) -> Judge:
     extract = extractor(str(arguments.features))
     train, labels = balanced(arguments.corpus, "train", arguments.images, arguments.scale)
     test, test_labels = balanced(arguments.corpus, "test", arguments.images, arguments.scale)
-    raw = _extracted(extract, train)
+    side = arguments.features_side
+    raw, raw_test = (_extracted(extract, part, side) for part in (train, test))
     mean, deviation = raw.mean(0), raw.std(0) + 1e-6
-    features, held = (_clipped(mean, deviation, part) for part in (raw, _extracted(extract, test)))
+    features, held = (_clipped(mean, deviation, part) for part in (raw, raw_test))
     probe = LogisticRegression(C=0.01, max_iter=1000).fit(features, np.array(labels) == CLASSES[1])
-    found = Judge(extract, mean, deviation, features, held, probe)
-    print("real test images, balanced:", found.score(test, test_labels))
-    return found
+    return Judge(extract, side, mean, deviation, features, held, probe)
+
+
+def limits(arguments: argparse.Namespace, scored: Judge) -> list[dict[str, Any]]:
+    """Rows of real test images, balanced, and of the same through the autoencoder."""
+    images, labels = balanced(arguments.corpus, "test", arguments.images, arguments.scale)
+    origin = autoencoder.reference(arguments.latents, None, arguments.backbone)
+    vae = autoencoder.load(origin, torch.device("cpu"))
+    through = []
+    with torch.inference_mode():
+        for part in np.array_split(images, -(-len(images) // 16)):
+            encoded = vae.encode(torch.tensor(part).permute(0, 3, 1, 2) / 127.5 - 1)
+            latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
+            decoded = vae.decode(latents).sample
+            pixels = ((decoded + 1) * 127.5).clamp(0, 255).round().byte()
+            through.append(pixels.permute(0, 2, 3, 1).numpy())
+    return [
+        {"real": "test", **scored.score(images, labels)},
+        {"real": "test, through the autoencoder", **scored.score(np.concatenate(through), labels)},
+    ]
 
 
 def trained(arguments: argparse.Namespace, weight: float, seed: int) -> tuple[Path, float]:
@@ -261,7 +284,16 @@ def sampled(arguments: argparse.Namespace, folder: Path, name: str) -> dict[str,
 
 def quality(arguments: argparse.Namespace) -> dict[str, Any]:
     """A row for every weight, seed and sampler, and for every other pool."""
-    scored, rows = judge(arguments), []
+    scored = judge(arguments)
+    rows = limits(arguments, scored)
+    print(*rows, sep="\n", flush=True)
+    for folder, name in itertools.product(arguments.generators, arguments.samplers):
+        found = sampled(arguments, folder, name)
+        row = scored.score(found.pop("images"), found.pop("labels"))
+        rows.append({"generator": folder.name, "sampler": name, **found, **row})
+        print(rows[-1], flush=True)
+    if arguments.generators:
+        arguments.seeds = []
     for weight, seed in itertools.product(arguments.perceptual_weight, arguments.seeds):
         folder, minutes = trained(arguments, weight, seed)
         for name in arguments.samplers:
@@ -289,17 +321,21 @@ def main() -> None:
     parser.add_argument("--backbone", type=Path, default=Path("models/backbone"))
     parser.add_argument("--latents", default="backbone")
     parser.add_argument("--features", type=Path, help="folder of SqueezeNet 1.0, the judge")
+    parser.add_argument("--features-side", type=int, help="side in px to which images are enlarged")
     parser.add_argument("--images", type=int, default=2000, help="real training images, balanced")
     parser.add_argument("--samples", type=int, default=160)
     parser.add_argument("--scale", type=int, default=128)
     parser.add_argument("--prediction", default="flow")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--perceptual-weight", type=float, nargs="*", default=[0.0])
     parser.add_argument("--perceptual-features", default="decoder")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--samplers", nargs="*", default=["euler:20"])
     parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--clip-sample-range", type=float)
+    parser.add_argument(
+        "--generators", type=Path, nargs="*", default=[], help="in place of training"
+    )
     parser.add_argument("--pools", type=Path, nargs="*", default=[])
     parser.add_argument("--work", type=Path, default=Path("benchmark-latent-ddpm"))
     parser.add_argument("--output", type=Path)

@@ -270,10 +270,10 @@ def test_a_broken_parameter_file_is_one_sentence_at_once(tmp_path: Path, kind: s
         lines = (ROOT / "params.yaml").read_bytes().splitlines(keepends=True)
         content = b"".join(line for line in lines if not line.startswith(key)) + content
     path.write_bytes(content)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError) as caught:
         load.load(path)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert expected in str(caught.value)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) <= 1000

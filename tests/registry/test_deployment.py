@@ -152,7 +152,12 @@ def test_the_table_of_a_trained_classifier(
     graph = onnx.load_from_string(files["int8"]).graph
     scales = {each.name: each.dims for each in graph.initializer if each.name.endswith("_scale")}
     assert any(dims and dims[0] > 1 for dims in scales.values())
-    assert any(node.op_type == "QuantizeLinear" for node in graph.node)
+    integers = {o for node in graph.node if node.op_type == "DequantizeLinear" for o in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    groups = [next(a.i for a in node.attribute if a.name == "group") for node in convolutions]
+    assert max(groups) > 1
+    for number, (node, group) in enumerate(zip(convolutions, groups, strict=True)):
+        assert ({*node.input[:2]} <= integers) == (number > 0 and group == 1), node.name
     rows = pd.read_csv(paths.DEPLOYMENTS / "table.csv")
     assert list(rows["classifier"] + " " + rows["precision"]) == [
         *("efficientnet-0/mixture fp32", "efficientnet-0/mixture int8"),
@@ -183,7 +188,8 @@ def test_the_method_that_changes_probabilities_least_is_taken(
     answers = {b"fp32": 0.5, b"min-max": 0.9, b"percentile 99.9": 0.6}
     seen: dict[str, list[int]] = {"ranges": [], "choice": []}
 
-    def with_method(prepared: Path, pixels: np.ndarray, name: str) -> bytes:
+    def with_method(prepared: Path, pixels: np.ndarray, name: str, excluded: list[str]) -> bytes:
+        assert excluded == ["stem"]
         seen["ranges"] = pixels[:, 0, 0, 0].tolist()
         return name.encode()
 
@@ -191,6 +197,7 @@ def test_the_method_that_changes_probabilities_least_is_taken(
         seen["choice"] = pixels[:, 0, 0, 0].tolist()
         return np.full(len(pixels), answers.get(content, 0.8))
 
+    monkeypatch.setattr(quantization, "_sensitive", lambda prepared: ["stem"])
     monkeypatch.setattr(quantization, "_with_method", with_method)
     monkeypatch.setattr(quantization, "probabilities", probabilities)
     monkeypatch.setattr(
