@@ -47,7 +47,7 @@ controls: $(VENV)/.installed ## Does the pipeline see a perfect generator, and o
 	for pool in pool shuffled; do \
 	  dvc exp run --name controls-$$pool-$$(date +%Y%m%d-%H%M%S) -S data=$(CONTROLS)/data \
 	  -S generator=released -S synthesize.released.folder=$(CONTROLS)/$$pool -S synthesize.images=640 \
-	  -S 'ingest.own=[{name: phantom, folder: phantom}]' -S ingest.test_fraction=0.35 \
+	  -S '++ingest.own=[{name: phantom, folder: phantom}]' -S ingest.test_fraction=0.35 \
 	  -S ingest.validation_fraction=0.08 -S caption.captioner=label \
 	  -S 'validate.caption_characters=[20,1600]' -S n_real=80 -S ratio=8 \
 	  -S 'train.architectures=[resnext]' -S 'train.arms=[real,mixture,more_real]' -S 'train.curve=[3,18]' \

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermaflux.core.files import atomic_folder, write_json, write_text
-from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, quoted
 from dermaflux.phantom.folder import layouts, truth, write_images
 from dermaflux.phantom.layout import PlannedImage, pick
-from dermaflux.phantom.lesion import RandomIntegers, bayes_auc, draw
+from dermaflux.phantom.lesion import Label, RandomIntegers, bayes_auc, draw
 
 MOST = 100_000
+_LABELS: tuple[Label, Label] = ("benign", "malignant")
 _SEEDS = 2**31
 _MINIMUM_SIDE = 128
 """Shorter side in pixels from which the corpus keeps an image, and the smallest scale of a pool."""
@@ -33,10 +33,10 @@ def plan(count: int, seed: int = 0, *, shuffled: bool = False) -> list[PlannedIm
     among the same images.
     """
     published = [image for layout in layouts().values() for image in layout.images]
-    looks = {label: _training(published, label) for label in CLASSES}
+    looks = {label: _training(published, label) for label in _LABELS}
     rng, images = RandomIntegers("pool look", seed), []
     for index in range(count):
-        label = CLASSES[index % len(CLASSES)]
+        label = _LABELS[index % len(_LABELS)]
         look = pick(looks[label], rng)
         lesion = draw(index, f"pool/{seed}", label)
         path = f"{label}/{index:06d}{Path(look.path).suffix}"
@@ -50,7 +50,7 @@ def plan(count: int, seed: int = 0, *, shuffled: bool = False) -> list[PlannedIm
     ]
 
 
-def _training(images: Sequence[PlannedImage], label: str) -> list[PlannedImage]:
+def _training(images: Sequence[PlannedImage], label: Label) -> list[PlannedImage]:
     """Intact ones of a class that training can see."""
     return [
         image
@@ -67,7 +67,7 @@ def write(
 
     Raises `InputError` for a count or seed outside its range and a folder that holds something.
     """
-    if not 2 <= count <= MOST or count % len(CLASSES):
+    if not 2 <= count <= MOST or count % len(_LABELS):
         raise InputError(
             f"a phantom pool of {count} images cannot be rendered; give --pool an even number from "
             f"2 to {MOST:,}, half of each class"
