@@ -4,9 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PORT ?= 5000
+CONTROLS := .dermaflux/controls
+# Released images need none, but the pipeline has one.
+SMALLEST_BACKBONE := -S backbone.tiny.images=32 -S backbone.tiny.autoencoder_steps=12 \
+  -S backbone.tiny.minimum_psnr=1 -S backbone.tiny.flow_steps=4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dermae data test lint ui lock clean
+.PHONY: help demo dermae controls data test lint ui lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -35,6 +39,20 @@ dermae: data ## DerMAE on the corpus of make demo: latent diffusion, masked auto
 	  -S 'distill.students=[resnext]' -S distill.teacher=vit_mae \
 	  -S promote.architecture=resnext -S promote.model_name=lesion-student
 	dermaflux summary
+
+controls: $(VENV)/.installed ## Does the pipeline see a perfect generator, and one with shuffled labels?
+	test -d $(CONTROLS)/data/phantom || dermaflux phantom --pool 3000 --seed 1 $(CONTROLS)/data/phantom
+	test -d $(CONTROLS)/pool || dermaflux phantom --pool 640 --seed 2 $(CONTROLS)/pool
+	test -d $(CONTROLS)/shuffled || dermaflux phantom --pool 640 --seed 2 --shuffled $(CONTROLS)/shuffled
+	for pool in pool shuffled; do \
+	  dvc exp run --name controls-$$pool-$$(date +%Y%m%d-%H%M%S) -S data=$(CONTROLS)/data \
+	  -S generator=released -S synthesize.released.folder=$(CONTROLS)/$$pool -S synthesize.images=640 \
+	  -S '++ingest.own=[{name: phantom, folder: phantom}]' -S ingest.test_fraction=0.35 \
+	  -S ingest.validation_fraction=0.08 -S caption.captioner=label \
+	  -S 'validate.caption_characters=[20,1600]' -S n_real=80 -S ratio=8 \
+	  -S 'train.architectures=[resnext]' -S 'train.arms=[real,mixture,more_real]' -S 'train.curve=[3,18]' \
+	  -S train.image_size=32 -S promote.architecture=resnext $(SMALLEST_BACKBONE) \
+	  && dermaflux summary || exit 1; done
 
 test: $(VENV)/.installed ## Run every test, two files at a time
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

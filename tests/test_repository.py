@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 import tomllib
-from itertools import pairwise
 from pathlib import Path
 
+from make_recipes import parameters, recipe
 from ruamel.yaml import YAML
 
 from dermaflux.params import load
@@ -44,28 +43,16 @@ def test_the_changelog_tells_of_this_version() -> None:
     assert PROJECT["version"] in headings
 
 
-def recipe(target: str) -> list[str]:
-    """Commands of a target of the Makefile."""
-    lines = (ROOT / "Makefile").read_text().splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith(f"{target}:")) + 1
-    end = next(i for i in range(start, len(lines)) if not lines[i].startswith("\t"))
-    return [line.strip() for line in lines[start:end]]
-
-
 def test_the_overrides_of_make_dermae_fit_the_shipped_parameters() -> None:
-    raw = load.read(ROOT / "params.yaml")
-    words = shlex.split("".join(line.removesuffix("\\") for line in recipe("dermae")))
-    changes = [after for word, after in pairwise(words) if word == "-S"]
-    assert len(changes) > 10
-    for change in changes:
-        path, _, value = change.partition("=")
-        *parents, last = path.split(".")
-        section = raw
-        for name in parents:
-            section = section[name]
-        section[last] = YAML(typ="safe").load(value)
-    params = load.parse(raw)
+    params = load.parse(parameters("dermae"))
     assert (params.train.recipe, params.distill.students) == ("mae", ["resnext"])
+
+
+def test_the_overrides_of_make_controls_fit_the_shipped_parameters() -> None:
+    params = load.parse(parameters("controls"))
+    assert params.generator == "released"
+    # The curve reaches beyond a mixture of perfect images, so that an interval can close above 1.
+    assert max(params.curve_sizes().values()) > (params.n_real + params.synthetic_wanted()) / 2
 
 
 def test_commit_hooks_run_what_lint_and_ci_run() -> None:

@@ -164,8 +164,28 @@ def sources(
 
 
 @app.command()
-def phantom(folder: Annotated[Path, typer.Argument(help="New folder, for example data.")]) -> None:
-    """Render the phantom corpus in the eleven published layouts."""
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="New folder, for example data.")],
+    pool: Annotated[
+        int | None,
+        typer.Option(help="Images, half of each class, as a released pool in place of the corpus."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the pool; another one has other lesions. Default: 0.")
+    ] = None,
+    shuffled: Annotated[
+        bool, typer.Option("--shuffled", help="The same pool with its labels permuted.")
+    ] = False,
+) -> None:
+    """Render the phantom corpus in the eleven published layouts, or a pool of fresh lesions."""
+    from dermaflux.errors import InputError
+    from dermaflux.phantom import pool as released
     from dermaflux.phantom import write
 
-    write(folder)
+    if pool is not None:
+        released.write(folder, pool, seed or 0, shuffled=shuffled)
+    elif seed is not None or shuffled:
+        option = "--shuffled" if shuffled else f"--seed {seed}"
+        raise InputError(f"{option} is an option of a pool; give --pool and a number of images")
+    else:
+        write(folder)

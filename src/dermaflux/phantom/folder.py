@@ -11,7 +11,7 @@ import io
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,12 +95,25 @@ def content(image: PlannedImage) -> bytes | None:
     return encoded[: len(encoded) * 3 // 5] if image.damage == "truncated" else encoded
 
 
-def _write_images(folder: Path, images: Sequence[PlannedImage]) -> int:
+def _write_batch(folder: Path, images: Sequence[PlannedImage]) -> int:
     for image in images:
         encoded = content(image)
         if encoded is not None:
             (folder / image.path).write_bytes(encoded)
     return len(images)
+
+
+def write_images(folder: Path, images: Sequence[PlannedImage], jobs: int) -> None:
+    """Render the images below `folder`; as `write`."""
+    from joblib import Parallel, delayed
+
+    for path in sorted({(folder / image.path).parent for image in images}):
+        path.mkdir(parents=True, exist_ok=True)
+    batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
+    with progress("phantom images", len(images)) as advance:
+        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", **worker_options())
+        for count in parallel(delayed(_write_batch)(folder, batch) for batch in batches):
+            advance(count)
 
 
 def _facts(plan: dict[str, Layout]) -> dict[str, Any]:
@@ -127,7 +140,8 @@ def _facts(plan: dict[str, Layout]) -> dict[str, Any]:
     }
 
 
-def _truth(plan: dict[str, Layout]) -> str:
+def truth(images: Iterable[PlannedImage]) -> str:
+    """CSV text with the true attributes of each image; `label` is the class it was drawn from."""
     rows = [
         [
             p.path,
@@ -141,8 +155,7 @@ def _truth(plan: dict[str, Layout]) -> str:
             p.lesion.tone,
             p.lesion.pattern,
         ]
-        for layout in plan.values()
-        for p in layout.images
+        for p in images
         if p.damage != "no file"
     ]
     header = "path,lesion,view,label,asymmetry,border,colours,colour_names,tone,pattern"
@@ -154,8 +167,6 @@ def write(folder: Path, jobs: int = -1) -> None:
 
     A phantom corpus there is replaced; any other content raises `InputError`.
     """
-    from joblib import Parallel, delayed
-
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder for the phantom corpus")
     if folder.exists() and any(folder.iterdir()) and not (folder / "phantom.json").exists():
@@ -165,15 +176,9 @@ def write(folder: Path, jobs: int = -1) -> None:
     plan = layouts()
     images = [p for layout in plan.values() for p in layout.images]
     with atomic_folder(folder) as partial:
-        for path in sorted({(partial / p.path).parent for p in images}):
-            path.mkdir(parents=True, exist_ok=True)
-        batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
-        with progress("phantom images", len(images)) as advance:
-            parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", **worker_options())
-            for count in parallel(delayed(_write_images)(partial, batch) for batch in batches):
-                advance(count)
+        write_images(partial, images, jobs)
         for layout in plan.values():
             for name, text in layout.files.items():
                 write_text(partial / name, text)
-        write_text(partial / "phantom.csv", _truth(plan))
+        write_text(partial / "phantom.csv", truth(images))
         write_json(partial / "phantom.json", _facts(plan))
