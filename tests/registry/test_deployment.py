@@ -158,6 +158,8 @@ def test_the_table_of_a_trained_classifier(
     assert max(groups) > 1
     for number, (node, group) in enumerate(zip(convolutions, groups, strict=True)):
         assert ({*node.input[:2]} <= integers) == (number > 0 and group == 1), node.name
+    (head,) = [node for node in graph.node if node.op_type == "Gemm"]
+    assert not {*head.input[:2]} & integers
     rows = pd.read_csv(paths.DEPLOYMENTS / "table.csv")
     assert list(rows["classifier"] + " " + rows["precision"]) == [
         *("efficientnet-0/mixture fp32", "efficientnet-0/mixture int8"),

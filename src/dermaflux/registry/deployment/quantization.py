@@ -2,9 +2,9 @@
 
 Weights and the inputs of convolutions and of matrix products with weights become integers; what
 lies between them (normalisation, activations, the attention of a transformer, softmax) stays in
-fp32, and so do the first convolution and depthwise ones: they hold few of the weights and cause
-most of the loss (Sheng et al. 2018, https://arxiv.org/abs/1803.08607). Ranges of activations come
-from training images. Jacob et al. 2018
+fp32, and so do the first and the last of them and depthwise convolutions: they hold few of the
+weights and cause most of the loss (Sheng et al. 2018, https://arxiv.org/abs/1803.08607). Ranges of
+activations come from training images. Jacob et al. 2018
 (https://arxiv.org/abs/1712.05877); https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -81,14 +81,14 @@ def quantize(content: bytes, pixels: Pixels) -> tuple[bytes, str]:
 
 
 def _sensitive(prepared: Path) -> list[str]:
-    """Names of the nodes that stay in fp32: the first convolution and depthwise ones."""
+    """Names of the nodes that stay in fp32: the first, the last, and depthwise convolutions."""
     import onnx
 
     graph = onnx.load(prepared).graph
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
     shapes = {weight.name: weight.dims for weight in graph.initializer}
-    depthwise = [node for node in convolutions if shapes.get(node.input[1], (0, 0))[1] == 1]
-    return sorted({node.name for node in (*convolutions[:1], *depthwise)})
+    nodes = [node for node in graph.node if node.op_type in _QUANTIZED and node.input[1] in shapes]
+    depthwise = [node for node in nodes if node.op_type == "Conv" and shapes[node.input[1]][1] == 1]
+    return sorted({node.name for node in (nodes[0], *depthwise, nodes[-1])})
 
 
 def _with_method(prepared: Path, pixels: Pixels, name: str, excluded: Sequence[str]) -> bytes:
