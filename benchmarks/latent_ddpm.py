@@ -308,7 +308,10 @@ def quality(arguments: argparse.Namespace) -> dict[str, Any]:
         images, labels = balanced(pool, "train", arguments.samples, arguments.scale)
         rows.append({"pool": pool.name, **scored.score(images, labels)})
         print(rows[-1], flush=True)
-    options = {k: str(v) for k, v in vars(arguments).items() if k not in ("work", "output")}
+    numbers = int | float | list | None
+    options = {k: v for k, v in vars(arguments).items() if isinstance(v, numbers)}
+    options = {k: v for k, v in options.items() if k not in ("pools", "generators", "output")}
+    options |= {"latents": Path(arguments.latents).name, "prediction": arguments.prediction}
     return {"rows": rows, "options": options}
 
 
