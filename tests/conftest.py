@@ -26,8 +26,9 @@ def no_store_left_over() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the longest file: with two workers the other files run beside it."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    """Start with the longest files: with two workers the others run beside them."""
+    longest = ("test_pipeline.py", "test_controls.py")
+    items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))
 
 
 @pytest.fixture(scope="session")

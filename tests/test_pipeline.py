@@ -50,6 +50,7 @@ STAGES = [
     "validate",
     "backbone",
     "finetune",
+    "selector",
     "synthesize",
     "validate_pool",
     "audit",

@@ -158,7 +158,7 @@ def test_what_was_stopped_and_what_processes_share_has_the_same_bytes(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import test_selection as selection
+import test_chosen_pool as chosen_pool
 from dermaflux.generators import registry
 from dermaflux.tracking.runs import Silent
 
@@ -167,8 +167,8 @@ class Fatal(Silent):
         if step == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
-registry.generator = lambda name: selection.Noise()
-selection.pool("killed", selection.UNCERTAIN, Fatal())
+registry.generator = lambda name: chosen_pool.Noise()
+chosen_pool.pool("killed", chosen_pool.UNCERTAIN, Fatal())
 """
 
 
