@@ -51,7 +51,7 @@ controls: $(VENV)/.installed ## Does the pipeline see a perfect generator, and o
 	  -S ingest.validation_fraction=0.08 -S caption.captioner=label \
 	  -S 'validate.caption_characters=[20,1600]' -S n_real=80 -S ratio=8 \
 	  -S 'train.architectures=[resnext]' -S 'train.arms=[real,mixture,more_real]' -S 'train.curve=[3,18]' \
-	  -S train.image_size=32 -S promote.architecture=resnext $(SMALLEST_BACKBONE) \
+	  -S train.image_size=32 -S promote.architecture=resnext -S promote.model_name=controls $(SMALLEST_BACKBONE) \
 	  && dermaflux summary || exit 1; done
 
 test: $(VENV)/.installed ## Run every test, two files at a time
