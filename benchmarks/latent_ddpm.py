@@ -12,8 +12,9 @@ memory.
 (SqueezeNet 1.0 features, z-scored on balanced real training images, clipped to +-10) against the
 training and the test split, and class AUC (does a logistic probe trained on real images recover the
 class that was asked for?). Real test images, and the same through the autoencoder, are scored
-first: no sample can be expected below them. Several `--perceptual-weight`, `--seeds` and
-`--samplers` give a row each; train with decoder features, so that the judge is another network.
+first: what is near them is as good as this judge can tell. Several `--perceptual-weight`,
+`--seeds` and `--samplers` give a row each; train with decoder features, so that the judge is
+another network.
 `--pools` scores folders of other generators' pools, `--generators` trained generator folders.
 Features are those of images at their own size; `--features-side 224` enlarges them first, and then
 the autoencoder's blur alone costs more than a KID of 1.
@@ -45,6 +46,7 @@ from dermaflux.core.hashing import rank
 from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.generators import finetune
+from dermaflux.generators.data.latents import posterior
 from dermaflux.generators.latent_ddpm import settings
 from dermaflux.generators.latent_ddpm.model import autoencoder, unet
 from dermaflux.generators.latent_ddpm.sampling.generator import GENERATOR
@@ -228,13 +230,13 @@ def limits(arguments: argparse.Namespace, scored: Judge) -> list[dict[str, Any]]
     origin = autoencoder.reference(arguments.latents, None, arguments.backbone)
     vae = autoencoder.load(origin, torch.device("cpu"))
     through = []
-    with torch.inference_mode():
-        for part in np.array_split(images, -(-len(images) // 16)):
-            encoded = vae.encode(torch.tensor(part).permute(0, 3, 1, 2) / 127.5 - 1)
-            latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mean
-            decoded = vae.decode(latents).sample
-            pixels = ((decoded + 1) * 127.5).clamp(0, 255).round().byte()
-            through.append(pixels.permute(0, 2, 3, 1).numpy())
+    shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
+    for start in range(0, len(images), 16):
+        part = torch.from_numpy(images[start : start + 16]).permute(0, 3, 1, 2)
+        mean, _ = posterior(vae, list(part))
+        with torch.inference_mode():
+            latents = (mean - shift) * float(vae.config.scaling_factor)
+            through.append(autoencoder.pixels(vae, latents))
     return [
         {"real": "test", **scored.score(images, labels)},
         {"real": "test, through the autoencoder", **scored.score(np.concatenate(through), labels)},
@@ -287,14 +289,13 @@ def quality(arguments: argparse.Namespace) -> dict[str, Any]:
     scored = judge(arguments)
     rows = limits(arguments, scored)
     print(*rows, sep="\n", flush=True)
-    for folder, name in itertools.product(arguments.generators, arguments.samplers):
+    for folder, name in itertools.product(arguments.generators or [], arguments.samplers):
         found = sampled(arguments, folder, name)
         row = scored.score(found.pop("images"), found.pop("labels"))
         rows.append({"generator": folder.name, "sampler": name, **found, **row})
         print(rows[-1], flush=True)
-    if arguments.generators:
-        arguments.seeds = []
-    for weight, seed in itertools.product(arguments.perceptual_weight, arguments.seeds):
+    seeds = arguments.seeds if arguments.generators is None else []
+    for weight, seed in itertools.product(arguments.perceptual_weight, seeds):
         folder, minutes = trained(arguments, weight, seed)
         for name in arguments.samplers:
             found = sampled(arguments, folder, name)
@@ -308,11 +309,11 @@ def quality(arguments: argparse.Namespace) -> dict[str, Any]:
         images, labels = balanced(pool, "train", arguments.samples, arguments.scale)
         rows.append({"pool": pool.name, **scored.score(images, labels)})
         print(rows[-1], flush=True)
-    numbers = int | float | list | None
-    options = {k: v for k, v in vars(arguments).items() if isinstance(v, numbers)}
-    options = {k: v for k, v in options.items() if k not in ("pools", "generators", "output")}
-    options |= {"latents": Path(arguments.latents).name, "prediction": arguments.prediction}
-    return {"rows": rows, "options": options}
+    names = ["images", "samples", "scale", "features_side", "guidance", "clip_sample_range"]
+    if arguments.generators is None:
+        names += ["prediction", "steps", "learning_rate", "perceptual_features"]
+    options = {name: getattr(arguments, name) for name in names}
+    return {"rows": rows, "options": options | {"latents": Path(arguments.latents).name}}
 
 
 def main() -> None:
@@ -336,9 +337,7 @@ def main() -> None:
     parser.add_argument("--samplers", nargs="*", default=["euler:20"])
     parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--clip-sample-range", type=float)
-    parser.add_argument(
-        "--generators", type=Path, nargs="*", default=[], help="in place of training"
-    )
+    parser.add_argument("--generators", type=Path, nargs="*", help="in place of training")
     parser.add_argument("--pools", type=Path, nargs="*", default=[])
     parser.add_argument("--work", type=Path, default=Path("benchmark-latent-ddpm"))
     parser.add_argument("--output", type=Path)

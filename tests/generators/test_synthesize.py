@@ -6,23 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_selector import Noise
 from generator_cases import CASES, POOL
 from small_generator import Workspace
 
 from dermaflux.captions.text.prompt_bank import Prompt, PromptBank
 from dermaflux.core import table
-from dermaflux.core.arrays import Pixels
 from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.generators import registry, reproduce, synthesize
 from dermaflux.generators.pool import plan
-from dermaflux.generators.protocol import Condition, Models, Provenance
+from dermaflux.generators.protocol import Condition, Models
 from dermaflux.tracking.runs import Silent
 
 COUNTS = {"benign": 8061, "malignant": 1954}
@@ -211,27 +210,6 @@ def test_a_class_without_training_images_is_refused_with_close_names() -> None:
         plan.shares("natural", {})
 
 
-class Recorded:
-    """A generator without captions that draws the seed of each condition."""
-
-    needs: frozenset[str] = frozenset()
-    settings: dict[str, int] = {}
-    provenance = Provenance("ab" * 32, "CC0")
-
-    def open(self, models: object, settings: object, batch: int | None = None) -> Recorded:
-        return self
-
-    def weights_id(self, models: object) -> str:
-        return self.provenance.weights
-
-    def groups(self, conditions: Sequence[Condition]) -> list[tuple[int, ...]]:
-        return [() for _ in conditions]
-
-    def __call__(self, conditions: Sequence[Condition]) -> Pixels:
-        draws = [np.random.default_rng(c.seed) for c in conditions]
-        return np.stack([draw.integers(0, 255, (8, 8, 3), np.uint8) for draw in draws])
-
-
 @pytest.mark.parametrize(
     ("conditions", "proportions", "classes"),
     [
@@ -259,7 +237,7 @@ def test_a_pool_has_the_classes_asked_for_and_reproduces(
     )  # fmt: skip
     changes = {"conditions": conditions, "proportions": proportions, "images": 8}
     section = SECTION.model_copy(update=changes)
-    monkeypatch.setattr(registry, "generator", lambda name: Recorded())
+    monkeypatch.setattr(registry, "generator", lambda name: Noise())
     output = tmp_path / "pool"
     synthesize.synthesize(
         NAME, section, 7, tmp_path / "corpus", Path(), Models(Path(), Path()), output, Silent()

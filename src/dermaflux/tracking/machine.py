@@ -1,4 +1,4 @@
-"""What computes, as the system names it: what a speed is worth without it nobody can tell."""
+"""The hardware that computes, as the system names it: a speed means nothing without it."""
 
 from __future__ import annotations
 
