@@ -116,10 +116,16 @@ def judged(rows: Sequence[Row], blind: Collection[str]) -> list[Row]:
     ]
 
 
+def question(rows: Sequence[Row], architecture: str) -> Row | None:
+    """mixture - real of an architecture; None without both arms."""
+    asked = (architecture, "mixture", "real")
+    return next((row for row in rows if (row.architecture, row.arm, row.against) == asked), None)
+
+
 def answer(rows: Sequence[Row], architecture: str) -> str | None:
     """One sentence on what synthetic images do for an architecture; None without both arms."""
     by_pair = {(row.arm, row.against): row for row in rows if row.architecture == architecture}
-    main = by_pair.get(("mixture", "real"))
+    main = question(rows, architecture)
     if main is None:
         return None
     if main.verdict == "no interval":

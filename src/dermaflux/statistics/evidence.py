@@ -7,7 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
+from dermaflux.params import Params
 from dermaflux.statistics import effects, power
 from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.exchange_rate import ExchangeRate, exchange_rate
@@ -52,8 +54,8 @@ def of(
 ) -> Evidence | None:
     """Evidence from the arms of one architecture; None without both arms, real and mixture.
 
-    `sizes`: arm of real images alone -> how many it was trained on; `comparisons`: as in
-    `effects.effect`.
+    `sizes`: arm of real images alone -> how many it was trained on, empty where that is not known;
+    `comparisons`: as in `effects.effect`.
     """
     if "real" not in means or "mixture" not in means:
         return None
@@ -65,6 +67,11 @@ def of(
     over_seeds, over_images = effects.variances(differences, resampled)
     rate, why = None, ""
     try:
+        if not sizes:
+            raise InputError(
+                "real_fraction draws a share of the training split, and a learning curve is over "
+                "numbers of real images; set n_real in its place"
+            )
         curve = {size: means[arm].by_seed for arm, size in sizes.items() if arm in means}
         rate = exchange_rate(
             curve, mixture.by_seed, sizes["real"], synthetic, confidence, comparisons
@@ -81,6 +88,22 @@ def of(
             SMALL, over_seeds * len(differences), over_images, criterion, test_images
         ),
     )
+
+
+def real_sizes(params: Params) -> tuple[dict[str, int], int]:
+    """Arm of real images alone -> how many, and the synthetic images of the mixture.
+
+    Empty where `real_fraction` draws a share of a split whose size is not a parameter.
+    """
+    if params.real_fraction is not None or not params.n_real:
+        return {}, 0
+    # As many of each class, as they are drawn.
+    count, synthetic = (
+        len(CLASSES) * (images // len(CLASSES))
+        for images in (params.n_real, params.synthetic_wanted())
+    )
+    sizes = {arm: len(CLASSES) * n for arm, n in params.curve_sizes().items()}
+    return {**sizes, "real": count, "more_real": count + synthetic}, synthetic
 
 
 def of_architecture(means: Means, architecture: str, metric: str) -> dict[str, SeedMean]:

@@ -12,7 +12,7 @@ from typing import Any
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, quoted
 from dermaflux.params import Params
-from dermaflux.reporting import evidence_section
+from dermaflux.statistics import evidence
 from dermaflux.statistics.learning_curve import FEWEST_SIZES
 from dermaflux.sweeps import plan
 from dermaflux.sweeps.grid import Run
@@ -54,7 +54,7 @@ def check(run: Run, params: Params, training_split: Mapping[str, int] | None) ->
         raise InputError(
             f"nothing is queued: {run.name} has no {what}, and pools are ranked by it; {fix}"
         )
-    alone = evidence_section.real_sizes(params)[0]
+    alone = evidence.real_sizes(params)[0]
     short = plan.shortages(params, training_split, arms)
     sizes = {images for arm, images in alone.items() if arm in arms and arm not in short}
     if len(sizes) < FEWEST_SIZES:
