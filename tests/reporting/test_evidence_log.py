@@ -118,6 +118,20 @@ def test_mlflow_holds_what_the_first_screen_says(params: Params) -> None:
     assert "3 or more numbers of real images, and there are 2" in later.tags[f"{each}.missing"]
 
 
+def test_where_real_images_leave_no_room_nothing_is_claimed(params: Params) -> None:
+    """Though the smallest size is below the ceiling, so that a curve could be fitted."""
+    perfect = dict.fromkeys(SEPARATION, 50.0) | {"real_x0.5": 0.5}
+    made_up_evaluations.malignancy(params, perfect)
+    report.run(params)
+    for name in params.architectures():
+        text = first_screen(name)
+        assert " could not be seen " in text
+        assert "is not known: real images alone reach 1.0000 (0.995 and more is the" in text
+        assert "gain this run could have seen is not known: the arms differ alike in all" in text
+        assert "This run sees a gain" not in text
+        assert "worth at least" not in text
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [

@@ -133,6 +133,8 @@ def answer(rows: Sequence[Row], architecture: str) -> str | None:
     low, high = (f"{limit:+.3f}".replace("-", "−") for limit in (main.effect.low, main.effect.high))
     if main.sign == 0:
         unclear = "this run could not have seen it" if main.blind else "no clear effect"
+        if main.effect.low == main.effect.high:
+            return f"{unclear}: the AUC is the same in every seed and resample"
         return f"{unclear}: the results are compatible with any change from {low} to {high}"
     if main.sign < 0:
         return f"they harm: a change of {low} to {high}"

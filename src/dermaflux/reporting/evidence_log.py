@@ -36,7 +36,6 @@ TAGS = (
     *("verdict", "finding", "evidence.seeds", f"{EQUIVALENT}.bound", f"{EACH}.bound"),
     *(f"{name}.missing" for name in (*_WITH_INTERVAL, DETECTABLE)),
 )
-_NO_INTERVAL = "one seed and no resamples, so there is no interval to judge by"
 
 
 def figures(
@@ -56,7 +55,7 @@ def figures(
         "evidence.seeds": ", ".join(map(str, params.train.seeds)),
     }
     if row.detectable is None:
-        tags[f"{DETECTABLE}.missing"] = _NO_INTERVAL
+        tags[f"{DETECTABLE}.missing"] = evidence_section.why_no_power(row.effect)
     else:
         metrics[DETECTABLE] = row.detectable
     seen = said[architecture].evidence if architecture in said else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dermaflux.params import Params
 from dermaflux.reporting.pages import interval, number, signed
 from dermaflux.statistics import evidence, power
+from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.evidence import Evidence
 from dermaflux.statistics.seed_means import Means
 
@@ -64,6 +65,13 @@ def why_no_ceiling(params: Params, architecture: str) -> str:
     return "more_real is not among train.arms"
 
 
+def why_no_power(gain: Effect) -> str:
+    """Why it is not known what could be seen: one sentence without its full stop."""
+    if gain.has_interval:
+        return power.NOTHING_VARIES
+    return "one seed and no resamples, so there is no interval to judge by"
+
+
 def why_no_rate(params: Params, seen: Evidence | None) -> str:
     """Why it is not known what one image is worth: one sentence without its full stop."""
     if seen is None:
@@ -96,7 +104,7 @@ def sentences(params: Params, architecture: str, seen: Evidence, synthetic: int)
 def visible(seen: Evidence, test_images: int) -> list[str]:
     """Which gain the run could have seen, and what a small one takes."""
     if seen.detectable is None:
-        return []
+        return [f"Which gain this run could have seen is not known: {why_no_power(seen.gain)}."]
     needed = seen.needed
     small = number(evidence.SMALL, 2)
     if needed.seeds is not None:
@@ -112,6 +120,6 @@ def visible(seen: Evidence, test_images: int) -> list[str]:
         f"This run sees a gain of {number(seen.detectable)} or more with a probability of 80 %; "
         f"{takes}."
     ]
-    if seen.blind:
+    if seen.blind and not seen.no_room:
         said.append("What as many further real images gained lies below that.")
     return said

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Params
-from dermaflux.statistics import effects, power
+from dermaflux.statistics import effects, learning_curve, power
 from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.exchange_rate import ExchangeRate, exchange_rate
 from dermaflux.statistics.power import Criterion, SeedsNeeded
@@ -35,10 +35,19 @@ class Evidence:
     """One sentence without its full stop, or empty."""
     needed: SeedsNeeded
     """For a gain of `SMALL`."""
+    real: float
+    """What real images alone reach."""
+
+    @property
+    def no_room(self) -> bool:
+        """Whether real images alone leave a gain no room."""
+        return self.real >= learning_curve.CEILING
 
     @property
     def blind(self) -> bool:
-        """Whether even as many real images gained less than the run could see."""
+        """Whether nothing could be gained, or as many real images gained less than can be seen."""
+        if self.no_room:
+            return True
         if self.detectable is None or self.ceiling is None:
             return False
         return self.ceiling.value < self.detectable
@@ -72,6 +81,12 @@ def of(
                 "real_fraction draws a share of the training split, and a learning curve is over "
                 "numbers of real images; set n_real in its place"
             )
+        if real.values.mean() >= learning_curve.CEILING:
+            raise InputError(
+                f"real images alone reach {real.values.mean():.4f} ({learning_curve.CEILING} and "
+                "more is the ceiling), where no gain can show; use fewer real images or a harder "
+                "test split"
+            )
         curve = {size: means[arm].by_seed for arm, size in sizes.items() if arm in means}
         rate = exchange_rate(
             curve, mixture.by_seed, sizes["real"], synthetic, confidence, comparisons
@@ -87,6 +102,7 @@ def of(
         power.seeds_needed(
             SMALL, over_seeds * len(differences), over_images, criterion, test_images
         ),
+        float(real.values.mean()),
     )
 
 
