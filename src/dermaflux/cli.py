@@ -68,6 +68,10 @@ def _stage(room: str, name: str) -> Callable[[], None]:
 
         params = load()
         accelerate = params.runtime.accelerate
+        if name == "synthesize":
+            from dermaflux.generators import requirements
+
+            requirements.require_room(params)
         # One process says as well as several that a recipe does not pre-train.
         computes = name in _SHARED and (name != "pretrain" or pretrains(params.train.recipe))
         if computes and accelerate and not launch.launched():
@@ -124,10 +128,13 @@ def train(architecture: _Architecture, seed: _Seed) -> None:
 def selector() -> None:
     """Real images -> models/selector/: the classifier that chooses synthetic ones, if any does."""
     from dermaflux.classifiers import selector
+    from dermaflux.generators import requirements
     from dermaflux.params.load import load
     from dermaflux.validation import mixture_gate
 
-    selector.run(load(), mixture_gate.check)
+    params = load()
+    requirements.require_room(params)
+    selector.run(params, mixture_gate.check)
 
 
 @app.command()

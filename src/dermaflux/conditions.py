@@ -32,7 +32,7 @@ def warn(params: Params) -> None:
     """Print what is not met, and which arms the training split is too small for, a line each."""
     for sentence in unmet(params):
         print(f"warning: a later stage will stop: {sentence}", flush=True)
-    for sentence in shortages(params):
+    for sentence in (*shortages(params), *few_sizes(params)):
         print(f"note: {sentence}", flush=True)
 
 
@@ -51,8 +51,30 @@ def shortages(params: Params) -> list[str]:
     return list(draws.shortages.values())
 
 
+def few_sizes(params: Params) -> list[str]:
+    """A sentence where too few numbers of real images will be trained on for an exchange rate."""
+    from dermaflux.statistics import evidence
+    from dermaflux.statistics.learning_curve import FEWEST_SIZES
+
+    try:
+        short = _draws(params, table.metadata(paths.CORPUS, _COLUMNS)).shortages
+    except InputError:  # which `unmet` tells
+        return []
+    arms, (sizes, added) = set(params.arms()) - set(short), evidence.real_sizes(params)
+    different = len({images for arm, images in sizes.items() if arm in arms})
+    if not added or not {"real", "mixture"} <= arms or different >= FEWEST_SIZES:
+        return []
+    return [
+        "what a synthetic image is worth in real ones will not be known: that takes real images "
+        f"alone at {FEWEST_SIZES} numbers, and there are {different}; add more_real to train.arms "
+        "or sizes to train.curve"
+    ]
+
+
 def unmet(params: Params) -> Iterator[str]:
     """A sentence for each condition of a later stage that corpus and parameters do not meet."""
+    from dermaflux.generators import requirements
+
     corpus = table.metadata(paths.CORPUS, _COLUMNS)
     yield from _balance(params, corpus)
     training = corpus[corpus["split"] == "train"]
@@ -60,6 +82,7 @@ def unmet(params: Params) -> Iterator[str]:
         lambda: _generator(params, training),
         lambda: _pool_shares(params, training),
         lambda: _shown(params, training),
+        lambda: requirements.require_room(params),
         lambda: _audit(params, training),
         lambda: _pretraining(params),
         lambda: _cells(params, corpus),
@@ -113,7 +136,7 @@ def _shares(params: Params, corpus: pd.DataFrame) -> Iterator[str]:
 
 def _generator(params: Params, training: pd.DataFrame) -> None:
     """Images for `finetune`, where it trains, and the files that it or `synthesize` takes."""
-    from dermaflux.generators import registry
+    from dermaflux.generators import registry, requirements
     from dermaflux.generators.data.images import check_scales
 
     if registry.trainer(params.generator).trains(params.finetune.settings(params.generator)):
@@ -123,6 +146,7 @@ def _generator(params: Params, training: pd.DataFrame) -> None:
             section.settings(params.generator).check_inputs()
     except ValueError as error:
         raise InputError(str(error)) from None
+    requirements.require_classes(params)
 
 
 def _pool_shares(params: Params, training: pd.DataFrame) -> dict[str, float] | None:

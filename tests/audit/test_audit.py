@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import statistics
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -104,6 +107,12 @@ def test_a_pool_of_one_class_or_of_none_is_compared_with_what_it_was_asked_for(w
     both = examined("both", rows)
     benign = examined("benign", rows[rows["label"] == "benign"])
     assert benign["classes"] == {"benign": both["classes"]["benign"]}
+    # The mean of two independent estimates, each with 95 % of a normal distribution.
+    parts = [both["classes"][name] for name in ("benign", "malignant")]
+    assert both["kid"] == pytest.approx(statistics.mean(part["kid"] for part in parts))
+    half = math.hypot(*(part["kid_error"] for part in parts)) / 2 * NormalDist().inv_cdf(0.975)
+    limits = (both["kid"] - half, both["kid"] + half)
+    assert (both["kid_low"], both["kid_high"]) == pytest.approx(limits, rel=1e-3)
     unconditional = examined("none", rows.assign(label="indeterminate"))
     assert unconditional["rejected"] == both["rejected"]
     assert [*unconditional["classes"]] == ["indeterminate"]

@@ -31,7 +31,7 @@ from dermaflux.reporting import (
     report,
     summary,
 )
-from dermaflux.statistics import evaluations, seed_means
+from dermaflux.statistics import evaluations, evidence, seed_means
 from dermaflux.statistics.evaluations import Estimate
 
 
@@ -307,11 +307,11 @@ def test_the_first_screen_says_what_an_image_is_worth_and_what_could_be_seen(
     capsys.readouterr()
     summary.run(params)
     assert found["vit"].sentences[0] in capsys.readouterr().out
-    assert evidence_section.real_sizes(params) == (
+    assert evidence.real_sizes(params) == (
         {"real_x0.5": 120, "real": 240, "more_real": 480}, 240
     )  # fmt: skip
     share = params.model_copy(update={"real_fraction": 0.5})
-    assert evidence_section.real_sizes(share) == ({}, 0)
+    assert evidence.real_sizes(share) == ({}, 0)
 
 
 def test_text_of_the_data_cannot_break_the_page(workspace: Params) -> None:

@@ -38,9 +38,15 @@ def test_over_test_images_alone_it_is_normal_and_stricter_for_several_comparison
     assert several == pytest.approx((2.575829 + 0.841621) * deviation, rel=1e-5)
 
 
-def test_one_seed_without_resamples_sees_nothing_and_equal_seeds_see_everything() -> None:
+def test_a_run_that_shows_nothing_of_chance_tells_nothing() -> None:
+    """One seed without resamples, and AUCs of 1 throughout."""
     assert minimum_detectable(np.array([0.02]), NONE, USUAL) is None
-    assert minimum_detectable(np.zeros(5), np.zeros(100), USUAL) == 0
+    assert minimum_detectable(np.zeros(5), np.zeros(100), USUAL) is None
+    assert minimum_detectable(np.zeros(1), np.zeros(100), USUAL) is None
+    for over_seeds in (0.0, math.nan):
+        needed = seeds_needed(0.02, over_seeds, 0.0, USUAL, 1000)
+        assert (needed.seeds, needed.test_images) == (None, None)
+        assert "both have an AUC of 1" in needed.reason
 
 
 @pytest.mark.parametrize("cautious", [False, True])

@@ -144,6 +144,9 @@ def test_a_row_is_its_exchange_rate_gain_and_corrected_p() -> None:
         shown = (row.gain.value, row.gain.low, row.gain.high)
         assert shown == pytest.approx((gain.value, gain.low, gain.high))
         raw[name] = (gain.p, row.gain.p, row.rank)
+        kid = next(entry.kid for entry in made.entries if entry.pool == name)
+        assert kid is not None
+        assert (kid.value, kid.low, kid.high) == (0.05, 0.04, 0.06)  # those of `measured`
     # Holm: of three, the smallest times 3, the next times 2, and none below the one before.
     (p1, c1), (p2, c2), (p3, c3) = sorted((p, corrected) for p, corrected, _ in raw.values())
     expected = [3 * p1, max(3 * p1, 2 * p2), max(3 * p1, 2 * p2, p3)]
@@ -289,9 +292,18 @@ def test_a_bad_submission_is_refused_with_one_sentence(
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, '{"schema": NaN}', "x" * 2_000_001])
-def test_a_file_that_is_no_submission_is_refused(content: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"theirs\.json"):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "is no submission .Invalid JSON: EOF"),
+        ("[]", "is no submission .Input should be an object"),
+        ("[" * 100_000, "is no submission .Invalid JSON: recursion limit"),
+        ('{"schema": NaN}', "has the schema nan and this version"),
+        ("{}" + " " * 2_000_000, "has more than 2,000,000 bytes; submit"),
+    ],
+)
+def test_a_file_that_is_no_submission_is_refused(content: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"theirs\.json' {reason}"):
         submissions.read(submit(content, tmp_path))
     with pytest.raises(InputError, match="holds no .json file"):
         submissions.files([tmp_path / "."] if not list(tmp_path.glob("*.json")) else [ROOT / "src"])

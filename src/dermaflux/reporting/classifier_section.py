@@ -74,9 +74,10 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         ],
         "beforehand": beforehand(params),
         "effects": effects,
-        "evidence": {name: each.sentences for name, each in said.items()},
+        "said": said,
+        "evidence": evidence_section.by_architecture(params, said),
         "answers": {
-            name: (_main_effect(effects, name), effect_table.answer(effects, name))
+            name: (effect_table.question(effects, name), effect_table.answer(effects, name))
             for name in params.architectures()
         },
         "forest": classifier_plots.forest(cells, compared, headline, bayes),
@@ -152,17 +153,6 @@ def beforehand(params: Params) -> list[str]:
 def _verb(names: Sequence[str], verb: str) -> str:
     """`vit starts`, `vit and resnext start`."""
     return f"{' and '.join(names)} {verb}{'s' if len(names) == 1 else ''}"
-
-
-def _main_effect(effects: Sequence[effect_table.Row], architecture: str) -> effect_table.Row | None:
-    return next(
-        (
-            row
-            for row in effects
-            if (row.architecture, row.arm, row.against) == (architecture, "mixture", "real")
-        ),
-        None,
-    )
 
 
 _DRAWN = {

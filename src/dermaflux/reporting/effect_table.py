@@ -116,10 +116,16 @@ def judged(rows: Sequence[Row], blind: Collection[str]) -> list[Row]:
     ]
 
 
+def question(rows: Sequence[Row], architecture: str) -> Row | None:
+    """mixture - real of an architecture; None without both arms."""
+    asked = (architecture, "mixture", "real")
+    return next((row for row in rows if (row.architecture, row.arm, row.against) == asked), None)
+
+
 def answer(rows: Sequence[Row], architecture: str) -> str | None:
     """One sentence on what synthetic images do for an architecture; None without both arms."""
     by_pair = {(row.arm, row.against): row for row in rows if row.architecture == architecture}
-    main = by_pair.get(("mixture", "real"))
+    main = question(rows, architecture)
     if main is None:
         return None
     if main.verdict == "no interval":
@@ -127,6 +133,8 @@ def answer(rows: Sequence[Row], architecture: str) -> str | None:
     low, high = (f"{limit:+.3f}".replace("-", "−") for limit in (main.effect.low, main.effect.high))
     if main.sign == 0:
         unclear = "this run could not have seen it" if main.blind else "no clear effect"
+        if main.effect.low == main.effect.high:
+            return f"{unclear}: the AUC is the same in every seed and resample"
         return f"{unclear}: the results are compatible with any change from {low} to {high}"
     if main.sign < 0:
         return f"they harm: a change of {low} to {high}"

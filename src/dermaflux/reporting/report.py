@@ -21,6 +21,7 @@ from dermaflux.reporting import (
     classifier_section,
     counts,
     data_card,
+    evidence_log,
     images,
     pages,
     plots,
@@ -141,6 +142,10 @@ def _artefacts(params: Params) -> list[dict[str, str]]:
 
 def render(params: Params) -> str:
     """The page as HTML text."""
+    return _page(params, classifier_section.build(params, bayes_auc()))
+
+
+def _page(params: Params, results: dict[str, Any]) -> str:
     audit = read_json(paths.AUDIT_REPORT)
     # What changes only speed stays out, so that it does not change the page.
     parameters = params.model_dump(by_alias=True, exclude={"runtime"})
@@ -148,7 +153,6 @@ def render(params: Params) -> str:
         name: runs.flat(value) if isinstance(value, dict) else value
         for name, value in parameters.items()
     }
-    results = classifier_section.build(params, bayes_auc())
     return (
         pages.environment(Path(__file__).parent)
         .get_template("page.html")
@@ -183,8 +187,10 @@ def render(params: Params) -> str:
 
 
 def run(params: Params) -> None:
-    """Write reports/index.html and reports/data_card.md, and print the page's path."""
-    page = render(params)
+    """Write reports/index.html and reports/data_card.md, print the page's path, tell MLflow."""
+    results = classifier_section.build(params, bayes_auc())
+    page = _page(params, results)
     write_text(paths.REPORT_PAGE, page)
     write_text(paths.DATA_CARD, data_card.text(params, read_json(paths.INGEST_REPORT)))
     print(f"report: {paths.REPORT_PAGE} ({len(page.encode()) / 1e6:.1f} MB)")
+    evidence_log.log(params, results)

@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
-from dermaflux.statistics import effects, power
+from dermaflux.params import Params
+from dermaflux.statistics import effects, learning_curve, power
 from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.exchange_rate import ExchangeRate, exchange_rate
 from dermaflux.statistics.power import Criterion, SeedsNeeded
@@ -33,10 +35,19 @@ class Evidence:
     """One sentence without its full stop, or empty."""
     needed: SeedsNeeded
     """For a gain of `SMALL`."""
+    real: float
+    """What real images alone reach."""
+
+    @property
+    def no_room(self) -> bool:
+        """Whether real images alone leave a gain no room."""
+        return self.real >= learning_curve.CEILING
 
     @property
     def blind(self) -> bool:
-        """Whether even as many real images gained less than the run could see."""
+        """Whether nothing could be gained, or as many real images gained less than can be seen."""
+        if self.no_room:
+            return True
         if self.detectable is None or self.ceiling is None:
             return False
         return self.ceiling.value < self.detectable
@@ -52,8 +63,8 @@ def of(
 ) -> Evidence | None:
     """Evidence from the arms of one architecture; None without both arms, real and mixture.
 
-    `sizes`: arm of real images alone -> how many it was trained on; `comparisons`: as in
-    `effects.effect`.
+    `sizes`: arm of real images alone -> how many it was trained on, empty where that is not known;
+    `comparisons`: as in `effects.effect`.
     """
     if "real" not in means or "mixture" not in means:
         return None
@@ -65,6 +76,17 @@ def of(
     over_seeds, over_images = effects.variances(differences, resampled)
     rate, why = None, ""
     try:
+        if not sizes:
+            raise InputError(
+                "real_fraction draws a share of the training split, and a learning curve is over "
+                "numbers of real images; set n_real in its place"
+            )
+        if real.values.mean() >= learning_curve.CEILING:
+            raise InputError(
+                f"real images alone reach {real.values.mean():.4f} ({learning_curve.CEILING} and "
+                "more is the ceiling), where no gain can show; use fewer real images or a harder "
+                "test split"
+            )
         curve = {size: means[arm].by_seed for arm, size in sizes.items() if arm in means}
         rate = exchange_rate(
             curve, mixture.by_seed, sizes["real"], synthetic, confidence, comparisons
@@ -80,7 +102,24 @@ def of(
         power.seeds_needed(
             SMALL, over_seeds * len(differences), over_images, criterion, test_images
         ),
+        float(real.values.mean()),
     )
+
+
+def real_sizes(params: Params) -> tuple[dict[str, int], int]:
+    """Arm of real images alone -> how many, and the synthetic images of the mixture.
+
+    Empty where `real_fraction` draws a share of a split whose size is not a parameter.
+    """
+    if params.real_fraction is not None or not params.n_real:
+        return {}, 0
+    # As many of each class, as they are drawn.
+    count, synthetic = (
+        len(CLASSES) * (images // len(CLASSES))
+        for images in (params.n_real, params.synthetic_wanted())
+    )
+    sizes = {arm: len(CLASSES) * n for arm, n in params.curve_sizes().items()}
+    return {**sizes, "real": count, "more_real": count + synthetic}, synthetic
 
 
 def of_architecture(means: Means, architecture: str, metric: str) -> dict[str, SeedMean]:

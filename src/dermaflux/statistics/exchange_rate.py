@@ -96,9 +96,14 @@ class ExchangeRate:
         return self.equivalent.scaled(self.real, self.synthetic)
 
     @property
+    def told(self) -> bool:
+        """Whether anything is excluded."""
+        return self.equivalent.low is not None or self.equivalent.high is not None
+
+    @property
     def sentence(self) -> str:
         """`420 synthetic images were worth 35 real ones (-20 to 110): 0.08 each (...)`."""
-        if self.equivalent.low is None and self.equivalent.high is None:
+        if not self.told:
             fewest, most = (self.curve.sizes[end] - self.real for end in (0, -1))
             return (
                 f"What {self.synthetic:,} synthetic images were worth in real ones cannot be told: "

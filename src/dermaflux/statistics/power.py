@@ -17,6 +17,10 @@ from dermaflux.core.arrays import Array
 from dermaflux.statistics import effects
 
 MOST_SEEDS = 100  # nobody trains more
+NOTHING_VARIES = (
+    "the arms differ alike in all seeds and resamples, as where both have an AUC of 1, which does "
+    "not show what chance does"
+)
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,19 @@ def minimum_detectable(
     """The smallest true difference that a run calls significant with its criterion's power.
 
     The arrays are those of `effects.effect`. With one seed it speaks of other test images only,
-    without resamples of other seeds only; None where there is neither, and so no test.
+    without resamples of other seeds only; None where there is neither, and where nothing varies,
+    which shows no test what chance does.
     """
     over_seeds, over_images = effects.variances(differences, resampled_means)
-    if math.isnan(over_seeds) and math.isnan(over_images):
+    if math.isnan(over_seeds) and math.isnan(over_images) or _nothing(over_seeds, over_images):
         return None
     return criterion.detectable(over_seeds, over_images, len(differences))
+
+
+def _nothing(*variances: float) -> bool:
+    """Whether all that are known are 0, up to rounding; `effects.effect` has the same limit."""
+    known = [variance for variance in variances if not math.isnan(variance)]
+    return bool(known) and sum(known) < 1e-24
 
 
 def seeds_needed(
@@ -83,6 +94,8 @@ def seeds_needed(
     """
     if difference <= 0:
         raise ValueError(f"a difference of {difference} cannot be seen; it must be above 0")
+    if _nothing(over_seeds, over_images):
+        return SeedsNeeded(None, reason=NOTHING_VARIES)
     if math.isnan(over_seeds):
         return SeedsNeeded(None, reason="one seed does not show how seeds differ; train several")
 

@@ -11,11 +11,15 @@ child ends.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dermaflux.errors import redacted
+from dermaflux.tracking.dvc_hash import dvc_hash
 from dermaflux.tracking.store import exclusive, tracking_uri
 
 if TYPE_CHECKING:
@@ -157,3 +161,48 @@ def _children(client: MlflowClient, experiment_id: str, parent_id: str) -> list[
         if not token:
             break
     return children
+
+
+def above_writer(client: MlflowClient, experiment: str, output: Path, arm: str) -> Any | None:
+    """The parent of the latest run of an arm that wrote `output` as it is; None without one.
+
+    Of the DVC experiment at hand, where several wrote the same.
+    """
+    entity = client.get_experiment_by_name(experiment)
+    if entity is None:
+        return None
+    wrote = f"tags.`output.{output.as_posix()}` = '{dvc_hash(output)}' and params.arm = '{arm}'"
+    found = client.search_runs([entity.experiment_id], wrote, max_results=100)
+    children = [child for child in found if PARENT in child.data.tags]
+    at_hand = os.environ.get("DVC_EXP_NAME")
+    same = [child for child in children if child.data.tags.get("DVC_EXP_NAME") == at_hand]
+    for child in (same or children)[:1]:
+        return client.get_run(child.data.tags[PARENT])
+    return None
+
+
+def amend(
+    client: MlflowClient,
+    parent: Any,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    known: Sequence[str],
+) -> None:
+    """Add to a parent what is known only beside other parents.
+
+    Of the `known` names of metrics and tags those that it has from earlier and that are not given
+    any more become NaN, since MLflow deletes no metric, or are deleted.
+    """
+    from mlflow.entities import Metric, RunTag
+
+    before, now = parent.data, int(time.time() * 1000)
+    stale = {name: math.nan for name in known if name in before.metrics and name not in metrics}
+    with exclusive(tracking_uri(), "seed_runs"):
+        client.log_batch(
+            parent.info.run_id,
+            metrics=[Metric(name, value, now, 0) for name, value in {**metrics, **stale}.items()],
+            tags=[RunTag(name, redacted(value)) for name, value in tags.items()],
+        )
+        for name in known:
+            if name in before.tags and name not in tags:
+                client.delete_tag(parent.info.run_id, name)

@@ -9,10 +9,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError, quoted
+from dermaflux.errors import InputError
+from dermaflux.generators import requirements
 from dermaflux.params import Params
-from dermaflux.reporting import evidence_section
+from dermaflux.statistics import evidence
 from dermaflux.statistics.learning_curve import FEWEST_SIZES
 from dermaflux.sweeps import plan
 from dermaflux.sweeps.grid import Run
@@ -54,7 +54,7 @@ def check(run: Run, params: Params, training_split: Mapping[str, int] | None) ->
         raise InputError(
             f"nothing is queued: {run.name} has no {what}, and pools are ranked by it; {fix}"
         )
-    alone = evidence_section.real_sizes(params)[0]
+    alone = evidence.real_sizes(params)[0]
     short = plan.shortages(params, training_split, arms)
     sizes = {images for arm, images in alone.items() if arm in arms and arm not in short}
     if len(sizes) < FEWEST_SIZES:
@@ -69,26 +69,8 @@ def check(run: Run, params: Params, training_split: Mapping[str, int] | None) ->
             f"nothing is queued: {run.name} adds no synthetic image to its {params.n_real} real "
             "ones, so there is nothing to rank; raise ratio"
         )
-    if not params.samples():
-        _check_classes(run, params)
-
-
-def _check_classes(run: Run, params: Params) -> None:
-    from dermaflux.generators import registry
-    from dermaflux.generators.protocol import Collection
-
-    collection = registry.generator(params.generator)
-    assert isinstance(collection, Collection)
-    named = collection.named(params.synthesize.settings(params.generator))
-    wanted = params.synthesize.images // len(CLASSES)
-    counts = {label: named.get(label, 0) for label in CLASSES}
-    if min(counts.values()) < wanted:
-        held = " and ".join(f"{count:,} {label}" for label, count in counts.items())
-        paths = params.synthesize.settings(params.generator).input_paths()
-        places = " and ".join(filter(None, paths.values()))
-        raise InputError(
-            f"nothing is queued: {run.name}: {quoted(places)} names {held} images but "
-            f"synthesize.images {params.synthesize.images:,} takes {wanted:,} of each class; add "
-            "images of that class in a folder of its name, lower synthesize.images, or leave the "
-            "pool out"
-        )
+    try:
+        requirements.require_classes(params)
+    except InputError as error:
+        sentence = f"nothing is queued: {run.name}: {error}, or leave the pool out"
+        raise InputError(sentence) from None

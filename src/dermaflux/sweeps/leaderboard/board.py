@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from dermaflux.errors import InputError
-from dermaflux.reporting import evidence_section
-from dermaflux.statistics import effects
+from dermaflux.statistics import effects, evidence
 from dermaflux.sweeps.contrasts import Resampled
 from dermaflux.sweeps.grid import Grid
 from dermaflux.sweeps.leaderboard import protocol, ranks, rows, schema
@@ -43,7 +42,7 @@ def build(
     }
     p_values = dict(zip(found, effects.holm([row.gain.p for row in found.values()]), strict=True))
     entries = [rows.entry(definition, each, found, p_values, comparisons) for each in unique]
-    _, synthetic = evidence_section.real_sizes(first.params)
+    _, synthetic = evidence.real_sizes(first.params)
     return schema.Leaderboard(
         schema=schema.VERSION,
         grid=name,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from dermaflux.errors import InputError
-from dermaflux.reporting import evidence_section
 from dermaflux.statistics import evidence
 from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.evidence import Evidence
@@ -41,7 +40,7 @@ def evidence_of(
 
     Raises `InputError` without the arms that it needs.
     """
-    sizes, synthetic = evidence_section.real_sizes(experiment.params)
+    sizes, synthetic = evidence.real_sizes(experiment.params)
     means = {}
     for arm in (*sizes, "mixture"):
         # One learning curve for all pools, even where two machines have trained it.
@@ -132,7 +131,7 @@ def _limits(effect: Effect) -> tuple[float | None, float | None]:
 
 def sizes(experiment: Experiment) -> list[schema.Size]:
     """The learning curve of real images alone, by architecture and number."""
-    sizes, _ = evidence_section.real_sizes(experiment.params)
+    sizes, _ = evidence.real_sizes(experiment.params)
     found = {
         (architecture, sizes[arm]): sum(float(each["auc"]) for each in per_seed) / len(per_seed)
         for (architecture, arm), per_seed in experiment.metrics.items()
