@@ -131,7 +131,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     rows = [
-        row for path in arguments.measured for row in read_json(path, "this benchmark", "rows")["rows"]
+        row
+        for path in arguments.measured
+        for row in read_json(path, "this benchmark", "rows")["rows"]
     ]
     if not arguments.plot:
         base = load.load()
