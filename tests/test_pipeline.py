@@ -220,7 +220,7 @@ def test_queued_experiments_log_to_the_store_of_the_main_checkout(project: Path)
     run(project, "git", "checkout", "--quiet", "--", ".")
     run(project, "dvc", "checkout", "--quiet")
     before = len(mlflow_runs(project))
-    run(project, "dvc", "exp", "run", "--queue", "-S", "ratio=0,1.5")
+    run(project, "dvc", "exp", "run", "--queue", "-S", "ratio=0,1,1.5")
     run(project, "dvc", "queue", "start", "-j", "2")
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
@@ -228,7 +228,7 @@ def test_queued_experiments_log_to_the_store_of_the_main_checkout(project: Path)
         if "Running" not in status and "Queued" not in status:
             break
         time.sleep(3)
-    assert status.count("Success") == 2, status
+    assert status.count("Success") == 3, status
     new = mlflow_runs(project)[: -before or None]
     mixtures = [
         r
@@ -237,8 +237,8 @@ def test_queued_experiments_log_to_the_store_of_the_main_checkout(project: Path)
         and r.data.tags["stage"] == "evaluate"
         and "over" in r.data.tags
     ]
-    assert sorted(float(r.data.params["ratio"]) for r in mixtures) == [0.0, 1.5]
-    assert len({r.data.tags["DVC_EXP_NAME"] for r in mixtures}) == 2
+    assert sorted(float(r.data.params["ratio"]) for r in mixtures) == [0.0, 1.0, 1.5]
+    assert len({r.data.tags["DVC_EXP_NAME"] for r in mixtures}) == 3
 
 
 def test_push_and_pull_restore_a_wiped_workspace(project: Path, tmp_path: Path) -> None:
