@@ -1,14 +1,9 @@
-"""The latent diffusion generator: speed against diffusers, and quality on real images.
+"""Quality of the latent diffusion generator on real images.
 
-    python benchmarks/latent_ddpm.py speed --output benchmarks/results/latent_ddpm_speed.json
-    python benchmarks/latent_ddpm.py quality --corpus corpus --backbone models/backbone \
+    python benchmarks/latent_ddpm.py --corpus corpus --backbone models/backbone \
         --features weights/squeezenet --steps 1000 --output benchmarks/results/latent_ddpm.json
 
-`speed`: CPU seconds a training step of the demo's U-Net and batch: ours (the stage `finetune` on
-cached latents), and the step of diffusers' `examples/unconditional_image_generation` on tensors in
-memory.
-
-`quality`: trains on balanced training images of an ingested corpus and scores samples: z-KID
+Trains on balanced training images of an ingested corpus and scores samples: z-KID
 (SqueezeNet 1.0 features, z-scored on balanced real training images, clipped to +-10) against the
 training and the test split, and class AUC (does a logistic probe trained on real images recover the
 class that was asked for?). Real test images, and the same through the autoencoder, are scored
@@ -24,8 +19,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from latent_ddpm_speed import DEMO
 from PIL import Image
 
 from dermaflux.audit import fidelity
@@ -48,107 +42,13 @@ from dermaflux.core.vocabulary import CLASSES
 from dermaflux.generators import finetune
 from dermaflux.generators.data.latents import posterior
 from dermaflux.generators.latent_ddpm import settings
-from dermaflux.generators.latent_ddpm.model import autoencoder, unet
+from dermaflux.generators.latent_ddpm.model import autoencoder
 from dermaflux.generators.latent_ddpm.sampling.generator import GENERATOR
 from dermaflux.generators.protocol import Condition, Models, TrainingRun
 from dermaflux.params import Finetune
 from dermaflux.params.runtime import FinetuneRuntime
 from dermaflux.tracking.runs import Silent
 from dermaflux.training.validation_events import save_grid
-
-DEMO: dict[str, Any] = {
-    "condition": "malignancy",
-    "block_out_channels": [64, 128, 128],
-    "layers_per_block": 1,
-    "attention_levels": 2,
-    "batch": 16,
-}
-_SHAPE = unet.Shape(16, 16, (64, 128, 128), 1, 2, 2)
-_WARM = 3
-
-
-class Stamps(Silent):
-    """Takes the CPU time at every step, which other work on the machine hardly changes."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def metrics(self, values: Any, step: int) -> None:
-        """Called after each step, since `log_steps` is 1."""
-        if "gradient_norm" in values:
-            self.times.append(time.process_time())
-
-    def seconds(self) -> float:
-        """Median CPU seconds from one step to the next, after the first few."""
-        return float(np.median(np.diff(self.times[_WARM:])))
-
-
-def ours(folder: Path, steps: int) -> float:
-    """CPU seconds a step of the stage itself, with held-out loss and grid off."""
-    import stand_in
-
-    corpus, captions = stand_in.write_corpus(folder, [128] * 64)
-    stand_in.write_backbone(folder / "backbone")
-    trained = settings.Finetune(**DEMO, scale=128, steps=steps, perceptual_weight=0.0)
-    section = Finetune.model_validate(
-        {"scales": [128], "validation_images": 0, "latent_ddpm": trained}
-    )
-    runtime = FinetuneRuntime(log_steps=1, checkpoint_steps=100_000, grid_steps=100_000)
-    log, inputs = Stamps(), (corpus, captions, folder / "backbone")
-    run = TrainingRun(section, trained, runtime, 0, *inputs, folder / "grid.png", log, join())
-    finetune.finetune("latent_ddpm", run, folder / "generator")
-    return log.seconds()
-
-
-def theirs(steps: int) -> float:
-    """CPU seconds of the example script's step: noise, U-Net, MSE, clip, AdamW, cosine, EMA."""
-    from accelerate import Accelerator
-    from diffusers import DDPMScheduler
-    from diffusers.optimization import get_scheduler
-    from diffusers.training_utils import EMAModel
-
-    accelerator = Accelerator(cpu=True)
-    model, schedule = unet.build(_SHAPE), DDPMScheduler()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999))
-    cosine = get_scheduler("cosine", optimiser, num_warmup_steps=5, num_training_steps=steps)
-    model, optimiser, cosine = accelerator.prepare(model, optimiser, cosine)
-    average = EMAModel(model.parameters(), use_ema_warmup=True)
-    latents, stamps = torch.randn(DEMO["batch"], 16, 16, 16), Stamps()
-    for step in range(steps):
-        noise = torch.randn_like(latents)
-        times = torch.randint(0, 1000, (len(latents),))
-        labels = torch.randint(0, 2, (len(latents),))
-        point = schedule.add_noise(latents, noise, times)
-        loss = torch.nn.functional.mse_loss(model(point, times, class_labels=labels).sample, noise)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        cosine.step()
-        optimiser.zero_grad()
-        average.step(model.parameters())
-        loss.item()
-        stamps.metrics({"gradient_norm": 0.0}, step)
-    return stamps.seconds()
-
-
-def speed(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both, in turn, twice: other work on the machine then shows as a difference of the two."""
-    rows = []
-    home = Path.cwd()
-    for turn in range(2):
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / ".dvc").mkdir()
-            os.chdir(folder)
-            row = {"turn": turn, "ours": ours(Path(folder), arguments.steps)}
-            os.chdir(home)
-        row |= {"diffusers": theirs(arguments.steps)}
-        rows.append(row | {"times_as_fast": row["diffusers"] / row["ours"]})
-        print("CPU seconds a step:", {name: round(value, 4) for name, value in rows[-1].items()})
-    return {
-        "cpu_seconds_per_step": rows,
-        "batch": DEMO["batch"],
-        "threads": torch.get_num_threads(),
-    }
 
 
 @dataclass(frozen=True)
@@ -319,12 +219,13 @@ def quality(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["speed", "quality"])
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--steps", type=int, default=1100)
+    parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--backbone", type=Path, default=Path("models/backbone"))
     parser.add_argument("--latents", default="backbone")
-    parser.add_argument("--features", type=Path, help="folder of SqueezeNet 1.0, the judge")
+    parser.add_argument(
+        "--features", type=Path, required=True, help="folder of SqueezeNet 1.0, the judge"
+    )
     parser.add_argument("--features-side", type=int, help="side in px to which images are enlarged")
     parser.add_argument("--images", type=int, default=2000, help="real training images, balanced")
     parser.add_argument("--samples", type=int, default=160)
@@ -342,9 +243,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("benchmark-latent-ddpm"))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    if arguments.what == "quality" and not (arguments.corpus and arguments.features):
-        parser.error("quality needs --corpus and --features")
-    result = {"speed": speed, "quality": quality}[arguments.what](arguments)
+    result = quality(arguments)
     if arguments.output:
         write_json(arguments.output, result)
 
