@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,7 +38,6 @@ _ROOMS = {
         "validation",
         "Great Expectations over corpus and captions; fail on a broken one.",
     ),
-    "backbone": ("generators", "Train the tiny FluxPipeline, or pin a diffusers repository."),
     "finetune": ("generators", "Train the generator on the corpus -> models/generator/."),
     "synthesize": ("generators", "Generator and captions -> synthetic/ shards with provenance."),
     "validate_pool": ("validation", "Great Expectations over synthetic/; fail on a broken one."),
@@ -112,6 +112,23 @@ def caption(
     if params.caption.captioner in VISION_LANGUAGE:
         conditions.require_balance(params)
     caption.run(params)
+
+
+@app.command()
+def backbone(
+    release: Annotated[
+        Path | None,
+        typer.Option(help="Train the released backbone into this new folder: hours on two cores."),
+    ] = None,
+) -> None:
+    """Pin a diffusers repository, or train the tiny FluxPipeline -> models/backbone/."""
+    from dermaflux.generators import backbone
+    from dermaflux.params.load import load
+
+    if release is None:
+        backbone.run(load())
+    else:
+        backbone.release(release)
 
 
 @app.command()

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_generator import TINY, Workspace
 
 from dermaflux.errors import InputError
 from dermaflux.generators import backbone
 from dermaflux.generators.flux_lora.model import pipeline, prompt_padding
-from dermaflux.generators.tiny_flux import autoencoder, training
+from dermaflux.generators.tiny_flux import autoencoder, release, training
 from dermaflux.params import Backbone
 from dermaflux.tracking.runs import Silent
 
@@ -111,11 +114,43 @@ def test_pins(here: Workspace, tmp_path: Path) -> None:
     found = pipeline.reference(tmp_path / "hub")
     assert found.identity == "black-forest-labs/FLUX.1-dev@3de623f"
     assert found.licence == "FLUX.1-dev non-commercial"
-    backbone.pin(Backbone(repository=str(here.backbone)), tmp_path / "folder")
+    copy = shutil.copytree(here.backbone, tmp_path / "copy")
+    backbone.pin(Backbone(repository=str(copy), revision="main"), tmp_path / "folder")
     pipe = pipeline.load(tmp_path / "folder", "bf16", torch.device("cpu"))
     assert pipe.transformer.dtype == torch.bfloat16
+    (copy / "vae" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="has changed since the stage `backbone` pinned it; run"):
+        pipeline.reference(tmp_path / "folder")
     with pytest.raises(InputError, match="run the stage `backbone`"):
         pipeline.reference(tmp_path / "nowhere")
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{file.parent.name}/{name}": weight
+        for file in folder.rglob("*.safetensors")
+        for name, weight in load_file(file).items()
+    }
+
+
+def test_a_release_holds_the_trained_weights_rounded_to_bf16(
+    here: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "released"
+    release.halve(here.backbone, folder, TINY)
+    trained, released = _weights(here.backbone), _weights(folder)
+    assert released.keys() == trained.keys()
+    for name, weight in released.items():
+        assert weight.dtype == torch.bfloat16
+        assert torch.equal(weight, trained[name].to(torch.bfloat16))
+    card = (folder / "README.md").read_text()
+    assert set(re.findall(r"`([0-9a-f]{64})`", card)) == {
+        hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*.safetensors")
+    }
+    backbone.pin(Backbone(repository=str(folder)), tmp_path / "pin")
+    assert pipeline.reference(tmp_path / "pin").licence == "cc0-1.0"
+    with pytest.raises(InputError, match="is there already; name a new folder, or move it"):
+        release.release(folder, tmp_path / "work", Silent(), TINY)
 
 
 def test_a_batch_has_one_text_length_and_every_caption_the_same_chance(here: Workspace) -> None:

@@ -1,12 +1,13 @@
-"""Errors on opening a repository of the Hugging Face hub or a local copy, as one sentence.
+"""Repositories of the Hugging Face hub and local copies: licence, errors as one sentence.
 
-Reads and writes nothing.
+Reads model cards, writes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dermaflux.errors import InputError, causes, one_line
 
@@ -44,3 +45,14 @@ def opening(
             summary = one_line(str(error).split(". ")[0], 200)
             reason = f"cannot be opened ({summary}); {instead}"
         raise InputError(f"{parameter} {repository} {reason}") from None
+
+
+def licence(folder: Path) -> str | None:
+    """What the model card of a local copy states as its licence; None where it states none."""
+    from huggingface_hub import ModelCard
+
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    stated = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
+    return str(stated) if stated else None

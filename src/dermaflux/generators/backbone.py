@@ -1,8 +1,9 @@
 """Stage `backbone`: the text-to-image model that `finetune` adapts.
 
-`backbone.repository: tiny` trains a complete FluxPipeline from scratch, in minutes on two cores, on
-rendered lesions that are not the corpus. A hub id or folder is pinned instead. Reads nothing but
-parameters, writes models/backbone/. Run with `dermaflux backbone`.
+A hub id, or a folder such as backbones/tiny-flux that comes with the repository, is pinned.
+`backbone.repository: tiny` trains a complete FluxPipeline from scratch instead, in minutes on two
+cores, on rendered lesions that are not the corpus. Reads nothing but parameters and the folder,
+writes models/backbone/. Run with `dermaflux backbone`; `--release FOLDER` makes the released one.
 """
 
 from __future__ import annotations
@@ -30,12 +31,24 @@ def run(params: Params) -> None:
         log.outputs(paths.BACKBONE)
 
 
+def release(folder: Path) -> None:
+    """Train the backbone that comes with the repository and write `folder`; hours on two cores."""
+    from dermaflux.generators.tiny_flux import release
+
+    parameters = {"seed": release.SEED, **release.RECIPE.model_dump()}
+    with runs.start("generator", "backbone release", parameters, inputs=[]) as log:
+        release.release(folder, paths.project_root() / ".dermaflux" / "backbone", log)
+        log.outputs(folder)
+    print(f"backbone: released in {folder}", flush=True)
+
+
 def pin(section: Backbone, folder: Path) -> None:
     """Write pin.json; `InputError` for a hub id without revision or a folder without model."""
-    from dermaflux.generators.flux_lora.model.pipeline import INDEX, PIN
+    from dermaflux.generators.flux_lora.model.pipeline import INDEX, PIN, folder_hash
 
     source = Path(section.repository)
-    if source.is_dir() and not (source / INDEX).exists():
+    local = source.is_dir()
+    if local and not (source / INDEX).exists():
         raise InputError(
             f"backbone.repository {quoted(section.repository)} has no {INDEX}; name a folder saved "
             "by diffusers"
@@ -45,6 +58,8 @@ def pin(section: Backbone, folder: Path) -> None:
     except ValueError as error:
         raise InputError(str(error)) from None
     content = {"repository": section.repository, "revision": section.revision}
+    if local:
+        content |= {"revision": None, "digest": folder_hash(source)}
     with atomic_folder(folder) as partial:
         write_json(partial / PIN, content)
     at = f" at {section.revision}" if section.revision else ""

@@ -34,7 +34,13 @@ from dermaflux.params.fields import (
     Section,
     Seed,
 )
-from dermaflux.params.generators import Backbone, Finetune, Synthesize, Tiny
+from dermaflux.params.generators import (
+    RELEASED_BACKBONE,
+    Backbone,
+    Finetune,
+    Synthesize,
+    Tiny,
+)
 from dermaflux.params.pretrain import Pretrain
 from dermaflux.params.runtime import Runtime
 
@@ -42,6 +48,7 @@ __all__ = [
     "ENLARGED",
     "LEARNED",
     "MIXED",
+    "RELEASED_BACKBONE",
     "REPEATING",
     "UNTRAINED",
     "VISION_LANGUAGE",

@@ -28,6 +28,9 @@ from dermaflux.params.fields import (
     Text,
 )
 
+RELEASED_BACKBONE = "backbones/tiny-flux"
+"""The trained tiny FluxPipeline that comes with the repository: a folder of it."""
+
 
 class Tiny(Section):
     """Training of the few-million-parameter FluxPipeline that stands in for FLUX.1-dev."""
@@ -50,10 +53,15 @@ class Backbone(Section):
     """The text-to-image model that is adapted: a diffusers repository."""
 
     repository: PathText = "tiny"
-    """`tiny` (trained here), a hub id such as `black-forest-labs/FLUX.1-dev`, or a folder."""
+    """A folder, a hub id such as `black-forest-labs/FLUX.1-dev`, or `tiny` (trained here)."""
     revision: Text | None = None
     """Commit of the hub repository; needed for a hub id, so that a run can be repeated."""
     tiny: Tiny = Tiny()
+
+    @property
+    def small(self) -> bool:
+        """Whether it is one of the demo's, not a published text-to-image model."""
+        return self.repository in ("tiny", RELEASED_BACKBONE)
 
     def check_pinned(self) -> None:
         """Raise `ValueError` for a hub id without a revision."""

@@ -96,7 +96,8 @@ def find(name: str, source: str) -> ModelSource:
     if source.startswith(_HUB) and revision:
         with _opening(parameter, repository, revision):
             _weights(repository, revision)
-    return ModelSource(name, source, source if at_hub else f"local-dir:{folder}", _licence(folder))
+    licence = hub.licence(folder) or "not stated"
+    return ModelSource(name, source, source if at_hub else f"local-dir:{folder}", licence)
 
 
 def _opening(parameter: str, repository: str, revision: str | None) -> Any:
@@ -117,17 +118,6 @@ def _weights(repository: str, revision: str) -> None:
         hf_hub_download(repository, "open_clip_model.safetensors", revision=revision)
     except errors.EntryNotFoundError:
         hf_hub_download(repository, "open_clip_pytorch_model.bin", revision=revision)
-
-
-def _licence(folder: Path) -> str:
-    from huggingface_hub import ModelCard
-
-    card = folder / "README.md"
-    if not card.is_file():
-        return "not stated"
-    return str(
-        ModelCard.load(card, ignore_metadata_errors=True).data.get("license") or "not stated"
-    )
 
 
 def load(source: ModelSource) -> ImageTextModel:

@@ -27,6 +27,7 @@ from dermaflux.generators.tiny_flux.vocabulary import CLIP_TOKENS, clip_tokenize
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 
+CARD = "README.md"
 _TEXT_WIDTH, _POOLED_WIDTH = 96, 64
 
 
@@ -173,7 +174,7 @@ def save(pipe: FluxPipeline, folder: Path) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(
+    (folder / CARD).write_text(
         "A few-million-parameter FluxPipeline for trying DermaFlux, trained on rendered lesions.\n"
         "Licence: CC0.\n",
         encoding="utf-8",

@@ -62,22 +62,32 @@ class BackboneReference:
 def reference(folder: Path) -> BackboneReference:
     """Resolve `models/backbone/`; raise `InputError` when it holds no backbone."""
     if (folder / PIN).exists():
-        source, revision = _pinned(folder / PIN)
+        source, revision, digest = _pinned(folder / PIN)
         licence = "FLUX.1-dev non-commercial" if "FLUX.1-dev" in source else f"see {source}"
         if revision is None:
-            return BackboneReference(source, None, source, folder_hash(Path(source)), licence)
+            found = folder_hash(Path(source))
+            if digest not in (None, found):
+                raise InputError(
+                    f"{quoted(source)} has changed since the stage `backbone` pinned it; run "
+                    "`dvc repro --force --single-item backbone`, or restore its files"
+                )
+            licence = hub.licence(Path(source)) or licence
+            return BackboneReference(source, None, source, found, licence)
         return BackboneReference(source, revision, source, f"{source}@{revision}", licence)
     if (folder / INDEX).exists():
         return BackboneReference(str(folder), None, TINY, folder_hash(folder), "CC0")
     raise InputError(f"{folder} holds no backbone; run the stage `backbone`")
 
 
-def _pinned(file: Path) -> tuple[str, str | None]:
+def _pinned(file: Path) -> tuple[str, str | None, str | None]:
+    """Repository, revision of a hub id, digest of a folder."""
     pin = read_json(file, "the stage backbone")
-    source, revision = pin.get("repository"), pin.get("revision")
-    if not isinstance(source, str) or not isinstance(revision, str | None):
+    source, revision, digest = (pin.get(key) for key in ("repository", "revision", "digest"))
+    if not isinstance(source, str) or not all(
+        isinstance(each, str | None) for each in (revision, digest)
+    ):
         raise damaged(file, "it names no repository and revision", "the stage backbone")
-    return source, revision
+    return source, revision, digest
 
 
 def folder_hash(folder: Path) -> str:

@@ -52,7 +52,7 @@ def reference(latents: str, revision: str | None, backbone: Path) -> Autoencoder
         if (backbone / _PIN).exists():
             pin = read_json(backbone / _PIN, "the stage backbone", "repository", "revision")
             source, revision = str(pin["repository"]), pin["revision"]
-            licence = f"see {source}"
+            licence = hub.licence(Path(source)) or f"see {source}"
     folder = Path(source)
     if revision is not None and not folder.is_dir():
         identity = "/".join(filter(None, (f"{source}@{revision}", subfolder)))
