@@ -54,7 +54,7 @@ def pin(section: Backbone, folder: Path) -> None:
             "by diffusers"
         )
     try:
-        section.check_pinned()
+        section.check_pinned(Path())
     except ValueError as error:
         raise InputError(str(error)) from None
     content = {"repository": section.repository, "revision": section.revision}

@@ -63,9 +63,9 @@ class Backbone(Section):
         """Whether it is one of the demo's, not a published text-to-image model."""
         return self.repository in ("tiny", RELEASED_BACKBONE)
 
-    def check_pinned(self) -> None:
-        """Raise `ValueError` for a hub id without a revision."""
-        local = self.repository == "tiny" or Path(self.repository).is_dir()
+    def check_pinned(self, root: Path) -> None:
+        """Raise `ValueError` for a hub id without a revision; folders are relative to `root`."""
+        local = self.repository == "tiny" or (root / self.repository).is_dir()
         if self.revision is None and not local:
             raise ValueError(
                 f"backbone.repository {quoted(self.repository)} is not a folder here and, as a hub "

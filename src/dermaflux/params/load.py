@@ -57,7 +57,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
     params = parse(read(path), str(path))
     if params.samples():
         try:
-            params.backbone.check_pinned()
+            params.backbone.check_pinned(path.parent)
         except ValueError as error:
             raise InputError(f"{path}: {error}") from None
     return params
