@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import toy_corpus as toy
 from sklearn.metrics import roc_auc_score
 
 from dermaflux import paths
 from dermaflux.classifiers import evaluate, train
+from dermaflux.classifiers.data import samples
+from dermaflux.classifiers.model import network
 from dermaflux.core import table
+from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
 from dermaflux.tracking import runs as tracking
 from dermaflux.validation import mixture_gate
@@ -94,3 +101,37 @@ def test_a_cell_of_diagnoses(tmp_path, monkeypatch) -> None:
     ]
     assert report["real"]["mauc"] == pytest.approx(sum(aucs) / len(aucs))
     assert "validation_mauc" in report["real"]
+
+
+def test_arms_with_the_same_files_are_scored_once(workspace, monkeypatch) -> None:
+    config = network.configure(toy.parameters().train.models["resnext"], 32)
+    for arm, seed in (("real", 0), ("more_real", 1), ("real_x2", 1)):
+        folder = paths.CLASSIFIERS / "resnext-0" / arm
+        folder.mkdir(parents=True)
+        torch.manual_seed(seed)
+        network.save_weights(network.build(config).state_dict(), folder / "model.safetensors")
+        write_json(folder / "config.json", config)
+    load, loaded = network.load, []
+
+    def counted(folder: Path) -> tuple[torch.nn.Module, dict]:
+        loaded.append(folder.name)
+        return load(folder)
+
+    monkeypatch.setattr(network, "load", counted)
+    scores = evaluate._score("resnext-0", ["real", "more_real", "real_x2"], 16)
+    assert loaded == ["real", "more_real"]
+    pixels = samples.load_split(paths.CORPUS, "test", 32)[1].pixels
+    for arm, scored in scores.arms.items():
+        expected = network.probabilities(*load(paths.CLASSIFIERS / "resnext-0" / arm), pixels, 16)
+        assert scored.probability.tolist() == expected.tolist(), arm
+    assert scores.arms["real"].probability.tolist() != scores.arms["real_x2"].probability.tolist()
+
+
+def test_stages_load_libraries_when_they_need_them() -> None:
+    heavy = ["timm", "torchvision", "torch._dynamo", "mlflow", "matplotlib", "sklearn", "scipy"]
+    code = (
+        "import sys, dermaflux.classifiers.evaluate, dermaflux.classifiers.train\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "[]", printed.stderr

@@ -59,6 +59,28 @@ def test_learning_curve_marks_the_epoch_kept() -> None:
     assert [list(map(float, line)) for line in right.lines[1].get_data()] == [[2.0], [0.7]]
 
 
+def test_no_word_of_a_figure_is_cut_off() -> None:
+    generator = np.random.default_rng(2)
+    labels = (np.arange(2000) % 250 == 0).astype(int)  # rare: ticks of net benefit have 4 digits
+    scores = generator.uniform(0, 0.02, 2000)
+    losses = [{"epoch": n, "loss": 0.001 / n, "validation_auc": 0.9 + n / 1000} for n in (1, 2, 3)]
+    title = "resnext repeated 1:1.75 seed 10"
+    diagnoses = ("seborrheic keratosis", "basal cell carcinoma", "melanoma")
+    figures = [
+        plots.confusion(labels, labels, CLASSES, f"{title}, threshold 50 %"),
+        plots.confusion(labels, labels, diagnoses, title),
+        plots.reliability(labels, scores, 1.25, title),
+        plots.roc(labels, scores, CLASSES, title),
+        plots.decision(labels, scores, title),
+        plots.learning_curve(losses, 2, title),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        drawn, page = figure.get_tightbbox(), figure.get_size_inches()
+        assert np.all(drawn.min >= 0), figure.axes[0].get_xlabel()
+        assert np.all(drawn.max <= page), figure.axes[0].get_xlabel()
+
+
 def test_metrics_are_few_and_the_auc_sorts_first() -> None:
     figures = {"accuracy": 0.7, "accuracy_low": 0.6, "auc": 0.8, "auc_high": 0.9, "note": "x"}
     metrics = mlflow_runs.metric_names(figures)

@@ -27,6 +27,7 @@ from dermaflux.classifiers.model import network
 from dermaflux.core import table
 from dermaflux.core.arrays import Array
 from dermaflux.core.files import atomic_folder, damaged, read_csv, write_json
+from dermaflux.core.hashing import folder_digest
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.metrics import binary, calibration, decision_curve, multiclass
@@ -97,10 +98,18 @@ def run(params: Params, architecture: str, seed: int) -> None:
 
 
 def _score(cell: str, arms: Sequence[str], batch: int) -> CellScores:
-    """Every arm on the test images; images are decoded once for arms of one size."""
+    """Every arm on the test images; images are decoded once for arms of one size.
+
+    Arms of the same images, such as `more_real` and a size of `train.curve`, are one classifier.
+    """
     by_arm: dict[str, Predictions] = {}
+    by_content: dict[str, Predictions] = {}
     rows, images, classes = None, None, CLASSES
     for arm in arms:
+        content = folder_digest(paths.CLASSIFIERS / cell / arm)
+        if content in by_content:
+            by_arm[arm] = by_content[content]
+            continue
         model, config = network.load(paths.CLASSIFIERS / cell / arm)
         if images is None or images.pixels.shape[1] != config["image_size"]:
             classes = tuple(config["classes"])
@@ -110,7 +119,7 @@ def _score(cell: str, arms: Sequence[str], batch: int) -> CellScores:
                 f"{cell}/{arm} has {len(config['classes'])} classes and {cell}/{arms[0]} "
                 f"{len(classes)}; run `dvc repro` so that the arms agree"
             )
-        by_arm[arm] = Predictions(
+        by_arm[arm] = by_content[content] = Predictions(
             network.probabilities(model, config, images.pixels, batch),
             float(config.get("temperature", 1.0)),
             float(config["threshold"] or 0.0),

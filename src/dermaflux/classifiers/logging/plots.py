@@ -2,6 +2,9 @@
 
 `labels` (N,) are class numbers; `probability` is (N,), that of malignant, or (N, K), rows that sum
 to 1. Every figure is about 500 x 450 pixels when saved at matplotlib's 100 dots per inch.
+
+Margins are fixed where the length of all words is known: a layout engine draws every figure twice,
+which took an eighth of the time of `evaluate`.
 """
 
 from __future__ import annotations
@@ -22,10 +25,14 @@ _MODEL, _OTHER, _FAINT = "#2f6db3", "#d9772b", "0.75"
 _MOST_NAMES = 12  # classes that still have room for their names
 
 
-def _plot(title: str, wide: bool = False) -> tuple[Figure, Axes]:
+def _plot(
+    title: str, width: float = 5.0, left: float = 0.85, right: float = 0.2
+) -> tuple[Figure, Axes]:
+    """Empty axes; the figure's width and the margins beside the axes are in inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4 if wide else 5.0, 4.5), dpi=100, layout="constrained")
+    figure = Figure(figsize=(width, 4.5), dpi=100)
+    figure.subplots_adjust(left / width, 0.12, 1 - right / width, 0.92)
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
@@ -39,7 +46,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], best: int, title: str
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _plot(title, wide=True)
+    figure, axes = _plot(title, 6.4, right=0.9)
     epochs = [row["epoch"] for row in history]
     axes.plot(epochs, [row["loss"] for row in history], color=_OTHER, label="training loss")
     axes.set(xlabel="epoch", ylabel="training loss (nats per image)")
@@ -89,7 +96,9 @@ def confusion(labels: Array, predicted: Array, classes: Sequence[str], title: st
 
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _plot(title)
+    figure, axes = _plot(title, left=1.0)
+    if len(classes) > 2:
+        figure.set_layout_engine("constrained")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= _MOST_NAMES:
         for row, column in np.ndindex(*counts.shape):
