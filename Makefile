@@ -5,9 +5,6 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PORT ?= 5000
 CONTROLS := .dermaflux/controls
-# Released images need none, but the pipeline has one.
-SMALLEST_BACKBONE := -S backbone.tiny.images=32 -S backbone.tiny.autoencoder_steps=12 \
-  -S backbone.tiny.minimum_psnr=1 -S backbone.tiny.flow_steps=4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dermae controls data test lint ui lock clean
@@ -33,7 +30,8 @@ demo: data ## Run the whole pipeline on the phantom corpus and print what came o
 
 dermae: data ## DerMAE on the corpus of make demo: latent diffusion, masked autoencoder, a student
 	dvc exp run --name dermae-$$(date +%Y%m%d-%H%M%S) -S generator=latent_ddpm -S finetune.latent_ddpm.steps=250 \
-	  -S synthesize.images=260 -S train.recipe=mae -S pretrain.epochs=20 -S train.epochs=6 \
+	  -S synthesize.images=260 -S n_real=240 -S ratio=1 -S train.image_size=64 -S train.recipe=mae \
+	  -S pretrain.epochs=20 -S train.epochs=6 \
 	  -S 'train.architectures=[vit_mae]' -S 'train.seeds=[0,1]' \
 	  -S 'train.arms=[real,mixture,scratch,random_features]' -S 'train.curve=[]' -S train.layer_decay=0.75 \
 	  -S 'distill.students=[resnext]' -S distill.teacher=vit_mae \
@@ -51,7 +49,7 @@ controls: $(VENV)/.installed ## Does the pipeline see a perfect generator, and o
 	  -S ingest.validation_fraction=0.08 -S caption.captioner=label \
 	  -S 'validate.caption_characters=[20,1600]' -S n_real=80 -S ratio=8 \
 	  -S 'train.architectures=[resnext]' -S 'train.arms=[real,mixture,more_real]' -S 'train.curve=[3,18]' \
-	  -S train.image_size=32 -S promote.architecture=resnext -S promote.model_name=controls $(SMALLEST_BACKBONE) \
+	  -S train.image_size=32 -S train.epochs=10 -S promote.architecture=resnext -S promote.model_name=controls \
 	  && dermaflux summary || exit 1; done
 
 test: $(VENV)/.installed ## Run every test, two files at a time

@@ -15,7 +15,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
-COPIED = ("src", "tests", "profiles", "params.yaml", "dvc.yaml", "pyproject.toml")
+COPIED = ("src", "tests", "profiles", "backbones", "params.yaml", "dvc.yaml", "pyproject.toml")
 
 
 def section(title: str) -> str:

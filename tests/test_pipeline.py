@@ -26,10 +26,6 @@ pytestmark = pytest.mark.slow
 MINIATURE = {
     "n_real": 40,
     "ratio": 0.5,
-    "backbone.tiny.images": 32,
-    "backbone.tiny.autoencoder_steps": 12,
-    "backbone.tiny.minimum_psnr": 1.0,
-    "backbone.tiny.flow_steps": 4,
     "finetune.flux_lora.steps": 4,
     "finetune.flux_lora.batch_tokens": 320,
     "finetune.validation_images": 4,

@@ -42,6 +42,8 @@ def _params(captioner: str, route: str = "in_process", tokens: int = 256, **runt
     speed = params.runtime.caption
     speed = type(speed).model_validate(speed.model_dump() | runtime)
     update = {"caption": section, "runtime": params.runtime.model_copy(update={"caption": speed})}
+    # The folder of the shipped backbone is not where these stages run.
+    update["backbone"] = params.backbone.model_copy(update={"repository": "tiny"})
     return params.model_copy(update=update)
 
 

@@ -19,7 +19,7 @@ from dermaflux.classifiers import zero_shot
 from dermaflux.core import table
 from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.params import RELEASED_BACKBONE, Params
 
 open_clip = pytest.importorskip("open_clip")
 CONFIG: dict[str, Any] = {
@@ -113,7 +113,8 @@ def test_nothing_to_run_writes_an_empty_report_without_torch(work: Path) -> None
     import subprocess
     import sys
 
-    (work / "params.yaml").write_text((Path(__file__).parents[2] / "params.yaml").read_text())
+    shipped = (Path(__file__).parents[2] / "params.yaml").read_text()
+    (work / "params.yaml").write_text(shipped.replace(RELEASED_BACKBONE, "tiny"))
     code = (
         "import sys; from dermaflux.params.load import load; "
         "from dermaflux.classifiers import zero_shot; zero_shot.run(load()); "

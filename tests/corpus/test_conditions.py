@@ -17,6 +17,7 @@ from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.generators.released.sampling import collect
+from dermaflux.params import RELEASED_BACKBONE
 from dermaflux.params.load import parse
 
 
@@ -81,7 +82,7 @@ def test_what_later_stages_refuse_is_known_from_the_counts(
 ) -> None:
     rows = [row for row in small_corpus if (row["split"], row["label"]) != change]
     table.write(rows, paths.CORPUS, 64)
-    raw = settings().model_dump(by_alias=True) | {"n_real": 80}
+    raw = settings().model_dump(by_alias=True) | {"n_real": 80, "ratio": 1}
     for name, value in changes.items():
         raw[name] = {**raw[name], **value} if isinstance(value, dict) else value
     if "models" in changes.get("train", {}):
@@ -120,7 +121,7 @@ def test_captions_of_a_corpus_that_validate_refuses_are_not_paid_for(
     """What only other parameters would mend, such as n_real 240, keeps no caption from use."""
     rows = [row for row in small_corpus if (row["split"], row["label"]) != left_out]
     table.write(rows, paths.CORPUS, 64)
-    text = DEFAULTS.read_text()
+    text = DEFAULTS.read_text().replace(RELEASED_BACKBONE, "tiny")
     Path("params.yaml").write_text(text.replace("captioner: measured", "captioner: llama"))
     outcome = CliRunner().invoke(app, ["caption"])
     reason = "caption does not start, since validate would stop: the test split holds 40 benign"
@@ -135,6 +136,7 @@ def test_candidates_that_no_disk_holds_are_told_before_any_is_planned(
     monkeypatch.chdir(tmp_path)
     raw = YAML(typ="safe").load(DEFAULTS.read_text())
     raw["synthesize"] |= {"select": "uncertain", "candidates": 1000, "images": 10_000_000}
+    raw["backbone"]["repository"] = "tiny"
     with Path("params.yaml").open("w") as file:
         YAML(typ="safe").dump(raw, file)
     error = CliRunner().invoke(app, [stage]).exception
@@ -152,7 +154,7 @@ def test_a_pool_of_one_class_is_told_by_ingest_and_leaves_the_former_pool(
         image.write_bytes(bytes([number]))
     paths.SYNTHETIC.mkdir()
     (paths.SYNTHETIC / "former").touch()
-    raw = settings().model_dump(by_alias=True) | {"n_real": 4, "generator": "released"}
+    raw = settings().model_dump(by_alias=True) | {"n_real": 4, "ratio": 1, "generator": "released"}
     raw["synthesize"] |= {"images": 8, "released": {"folder": "pool"}}
     said = "'pool' names 0 benign and 6 malignant images but synthesize.images 8 takes 4 of each"
     assert any(said in sentence for sentence in conditions.unmet(parse(raw)))

@@ -15,7 +15,7 @@ from layouts import kaggle, random_image, save
 from dermaflux import paths
 from dermaflux.corpus import ingest
 from dermaflux.errors import InputError
-from dermaflux.params import OwnDataset
+from dermaflux.params import RELEASED_BACKBONE, OwnDataset
 from dermaflux.sources.discovery import discover
 
 OWN = [OwnDataset(name="clinic", folder="clinic")]
@@ -90,15 +90,14 @@ def test_dvc_sees_new_files_behind_a_linked_data_folder_and_keeps_tables_of_a_fa
     workspace.symlink_to(nas)
     (workspace.parent / ".dvc").rmdir()
     dvc("init", "--no-scm", "-q")
-    Path("params.yaml").write_text(DEFAULTS.read_text())
+    shipped = DEFAULTS.read_text().replace(RELEASED_BACKBONE, "tiny")
+    Path("params.yaml").write_text(shipped)
     Path("dvc.yaml").write_text(
         "stages: {ingest: {cmd: dermaflux ingest, deps: ['${data}'], params: [data, ingest],\n"
         "  outs: [corpus, reports/quarantine.csv]}}\n"
     )
     for data in ("data", str(nas)):
-        Path("params.yaml").write_text(
-            DEFAULTS.read_text().replace("data: data ", f"data: {data} ", 1)
-        )
+        Path("params.yaml").write_text(shipped.replace("data: data ", f"data: {data} ", 1))
         assert "kaggle2: 12 in, " in dvc("repro", "ingest")
         assert "up to date" in dvc("status", "ingest")
         save(random_image(len(data)), nas / f"kaggle2/train/Benign/{len(data)}.jpg")

@@ -160,6 +160,7 @@ def test_two_processes_by_parameter_reproduce_one(
     raw = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     section = FINETUNE.model_copy(update={"flux_lora": LORA})
     raw["finetune"] = section.chosen("flux_lora")
+    raw["backbone"]["repository"] = "tiny"
     raw["runtime"] |= {"finetune": RUNTIME.model_dump(), "accelerate": "--num_processes 2"}
     with (root / "params.yaml").open("w") as file:
         YAML(typ="safe").dump(raw, file)

@@ -31,7 +31,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_demo_parameters_load() -> None:
-    assert load.load(ROOT / "params.yaml").backbone.repository == "tiny"
+    assert load.load(ROOT / "params.yaml").backbone.small
 
 
 def test_paper_profile_holds_the_published_protocol() -> None:
@@ -118,7 +118,7 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         ("pretrain.architecture", "dense", "pretrain.architecture 'dense' has no entry in train"),
         ("train.recipe", "distill", "one of supervised, mae; a student is named in distill."),
         ("train.recipe", "mae", "none of ['vit', 'resnext'] starts from it; add a model with"),
-        ("train.warmup_epochs", 11, "warmup_epochs 11 is above epochs 10, so training would"),
+        ("train.warmup_epochs", 16, "warmup_epochs 16 is above epochs 15, so training would"),
         ("pretrain.warmup_epochs", 61, "warmup_epochs 61 is above epochs 60, so training would"),
         ("distill.alpha", 0, "distill.alpha: 0 gives the teacher no weight, so mixture would"),
         ("distill.students", ["dense"], "the student 'dense' of distill.students has no entry in"),
@@ -134,7 +134,7 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         (
             "train.curve",
             [0.001],
-            "real_x0.001 with n_real 240 is less than one image of each class",
+            "real_x0.001 with n_real 100 is less than one image of each class",
         ),
         (
             "train.arms",
@@ -175,7 +175,7 @@ def test_sizes_of_the_curve_are_arms_of_all_but_students() -> None:
     assert params.training("vit").arms == ["mixture", "real_x2", "real", "real_x0.5"]
     assert params.training("densenet").arms == ["no_teacher"]
     assert params.arms() == ["mixture", "real_x2", "real", "real_x0.5", "no_teacher"]
-    assert params.curve_sizes() == {"real_x2": 240, "real": 120, "real_x0.5": 60}
+    assert params.curve_sizes() == {"real_x2": 100, "real": 50, "real_x0.5": 25}
     odd = params.model_copy(update={"n_real": 30})
     assert odd.curve_sizes() == {"real_x2": 30, "real": 15, "real_x0.5": 8}
     for changes in ({"real_fraction": 0.5}, {"n_real": 0}):

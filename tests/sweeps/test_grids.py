@@ -71,7 +71,7 @@ def test_a_grid_is_the_product_of_what_varies(
     assert sum(map(len, by_run)) == 2 * 2 * (3 + 5 + 5) + 2
     work = plan.passes(plan.distinct(by_run), 30)
     per_seed = sum(2 * n + 3 * 1.5 * n + 3 * 2 * n + n for n in (100, 200)) + 50
-    assert work["vit"] == (2 * per_seed * 10, 30 * 10 * len(plan.distinct(by_run)))
+    assert work["vit"] == (2 * per_seed * 15, 30 * 15 * len(plan.distinct(by_run)))
     assert plan.seconds(work, {"vit": (100.0, 400.0)}) == pytest.approx(
         work["vit"][0] / 100 + work["vit"][1] / 400
     )
@@ -168,7 +168,7 @@ def test_an_absent_grid_and_a_small_corpus_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_grid(tmp_path, "runs: [{set: {n_real: 200}}]")
+    write_grid(tmp_path, "runs: [{set: {n_real: 200, ratio: 1}}]")
     with pytest.raises(InputError, match=r"no grids/other\.yaml \(grids here: small\)"):
         grid.load("other")
     params = plan.resolve(raw(), grid.runs("small", grid.load("small")))[0]

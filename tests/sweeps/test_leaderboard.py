@@ -254,7 +254,7 @@ def other_protocol(content: dict[str, Any]) -> None:
 
 
 BAD = {
-    "another protocol .train.epochs is 99 and not 10": other_protocol,
+    "another protocol .train.epochs is 99 and not 15": other_protocol,
     "the hash is not that of the parameters": lambda c: c["protocol"]["parameters"].update(seed=9),
     "another test split .300 images": lambda c: c["test"].update(hash="0" * 64),
     "outside -0.5 to 3": lambda c: c["entries"][0]["results"][0]["rate"].update(
@@ -336,7 +336,7 @@ def test_only_pools_with_images_of_both_classes_are_queued(
     monkeypatch.chdir(tmp_path)
     definition = GRID.model_copy(update={"pools": {n: GRID.pools[n] for n in ("alike", "away")}})
     planned = runs("g", definition)
-    raw = load.read(ROOT / "params.yaml") | {"n_real": 4}
+    raw = load.read(ROOT / "params.yaml") | {"n_real": 4, "ratio": 1}
     raw["synthesize"]["images"] = 4
     resolved = plan.resolve(raw, planned)
     with pytest.raises(InputError, match="none of the 2 pools of grids/g.yaml is here, since"):

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.errors import InputError
-from dermaflux.params import load
+from dermaflux.params import RELEASED_BACKBONE, load
 from dermaflux.sweeps import dvc_experiments, grid, probe, queue, results
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ runs:
   - set: {caption.model: "it's, a [model]", real_fraction: null}
     vary: {ratio: [0, 1]}
   - set: {n_real: 0, train.arms: [mixture]}
-    vary: {n_synthetic: [240]}
+    vary: {n_synthetic: [100]}
 published:
   - {at: {ratio: 1}, over: {ratio: 0}, architecture: vit, figure: auc, value: 0.03}
 """
@@ -104,7 +104,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     command("git", "init", "-q")
     dvc("init", "-q")
     shipped = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(shipped.replace("curve: [0.5, 2]", "curve: []"))
+    shipped = shipped.replace("curve: [0.5, 2]", "curve: []").replace(RELEASED_BACKBONE, "tiny")
+    (tmp_path / "params.yaml").write_text(shipped)
     (tmp_path / "dvc.yaml").write_text(DVC)
     (tmp_path / "stage.py").write_text(STAGE)
     (tmp_path / ".gitignore").write_text("/corpus\n/mlruns\n/reports/grids\n")
@@ -140,8 +141,8 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     # Real arm once for both ratios, the mixture at ratio 1, the synthetic one: two seeds each.
     assert "3 experiments, 6 classifiers to train (2 more are shared" in printed
     assert "3 of 3 experiments would be queued; dry run, none was" in printed
-    # 240 + 480 + 240 images of 10 epochs and 2 seeds, 30 to score in each epoch of 6 trainings.
-    assert f"about {(960 * 20 / 100 + 6 * 300 / 400) / 60:.0f} min" in printed
+    # 100 + 200 + 100 images of 15 epochs and 2 seeds, 30 to score in each epoch of 6 trainings.
+    assert f"about {(400 * 30 / 100 + 6 * 450 / 400) / 60:.0f} min" in printed
     dvc("queue", "status")
     assert "Queued" not in capsys.readouterr().out
 
@@ -195,16 +196,16 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     assert gained["low"] < gained["value"] < gained["high"]
     assert gained["verdict"] == "helps"
     assert gained["published"] == 0.03
-    assert "made-up-n_synthetic-240 mixture minus made-up-ratio-0 real" in str(by_name)
+    assert "made-up-n_synthetic-100 mixture minus made-up-ratio-0 real" in str(by_name)
     page = (folder / "index.html").read_text()
     assert "data:image/svg+xml" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
     command("git", "commit", "-qm", "Later", "--allow-empty")
-    dvc("exp", "remove", "made-up-n_synthetic-240")
+    dvc("exp", "remove", "made-up-n_synthetic-100")
     results.run("made-up")
-    assert "made-up-n_synthetic-240: not finished, left out" in capsys.readouterr().out
-    assert "<code>made-up-n_synthetic-240</code>" in (folder / "index.html").read_text()
+    assert "made-up-n_synthetic-100: not finished, left out" in capsys.readouterr().out
+    assert "<code>made-up-n_synthetic-100</code>" in (folder / "index.html").read_text()
 
 
 POOLS = """
