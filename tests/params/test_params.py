@@ -118,7 +118,7 @@ def test_profile_and_demo_have_the_same_sections() -> None:
         ("pretrain.architecture", "dense", "pretrain.architecture 'dense' has no entry in train"),
         ("train.recipe", "distill", "one of supervised, mae; a student is named in distill."),
         ("train.recipe", "mae", "none of ['vit', 'resnext'] starts from it; add a model with"),
-        ("train.warmup_epochs", 16, "warmup_epochs 16 is above epochs 15, so training would"),
+        ("train.warmup_epochs", 13, "warmup_epochs 13 is above epochs 12, so training would"),
         ("pretrain.warmup_epochs", 61, "warmup_epochs 61 is above epochs 60, so training would"),
         ("distill.alpha", 0, "distill.alpha: 0 gives the teacher no weight, so mixture would"),
         ("distill.students", ["dense"], "the student 'dense' of distill.students has no entry in"),

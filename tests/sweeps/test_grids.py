@@ -71,7 +71,7 @@ def test_a_grid_is_the_product_of_what_varies(
     assert sum(map(len, by_run)) == 2 * 2 * (3 + 5 + 5) + 2
     work = plan.passes(plan.distinct(by_run), 30)
     per_seed = sum(2 * n + 3 * 1.5 * n + 3 * 2 * n + n for n in (100, 200)) + 50
-    assert work["vit"] == (2 * per_seed * 15, 30 * 15 * len(plan.distinct(by_run)))
+    assert work["vit"] == (2 * per_seed * 12, 30 * 12 * len(plan.distinct(by_run)))
     assert plan.seconds(work, {"vit": (100.0, 400.0)}) == pytest.approx(
         work["vit"][0] / 100 + work["vit"][1] / 400
     )

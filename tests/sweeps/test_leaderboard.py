@@ -254,7 +254,7 @@ def other_protocol(content: dict[str, Any]) -> None:
 
 
 BAD = {
-    "another protocol .train.epochs is 99 and not 15": other_protocol,
+    "another protocol .train.epochs is 99 and not 12": other_protocol,
     "the hash is not that of the parameters": lambda c: c["protocol"]["parameters"].update(seed=9),
     "another test split .300 images": lambda c: c["test"].update(hash="0" * 64),
     "outside -0.5 to 3": lambda c: c["entries"][0]["results"][0]["rate"].update(

@@ -141,8 +141,8 @@ def test_a_grid_is_queued_once_run_by_dvc_and_read_back(
     # Real arm once for both ratios, the mixture at ratio 1, the synthetic one: two seeds each.
     assert "3 experiments, 6 classifiers to train (2 more are shared" in printed
     assert "3 of 3 experiments would be queued; dry run, none was" in printed
-    # 100 + 200 + 100 images of 15 epochs and 2 seeds, 30 to score in each epoch of 6 trainings.
-    assert f"about {(400 * 30 / 100 + 6 * 450 / 400) / 60:.0f} min" in printed
+    # 100 + 200 + 100 images of 12 epochs and 2 seeds, 30 to score in each epoch of 6 trainings.
+    assert f"about {(400 * 24 / 100 + 6 * 360 / 400) / 60:.0f} min" in printed
     dvc("queue", "status")
     assert "Queued" not in capsys.readouterr().out
 
