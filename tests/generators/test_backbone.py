@@ -133,6 +133,14 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
+def test_a_release_is_trained_by_its_recipe(here: Workspace, tmp_path: Path) -> None:
+    release.release(tmp_path / "released", tmp_path / "trained", Silent(), TINY)
+    assert _hashes(tmp_path / "trained") == _hashes(here.backbone)
+    release.halve(here.backbone, tmp_path / "halved", TINY)
+    assert _hashes(tmp_path / "released") == _hashes(tmp_path / "halved")
+
+
 def test_a_release_holds_the_trained_weights_rounded_to_bf16(
     here: Workspace, tmp_path: Path
 ) -> None:
