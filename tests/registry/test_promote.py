@@ -14,7 +14,7 @@ import small_registry as small
 
 from dermaflux import paths
 from dermaflux.errors import InputError
-from dermaflux.params import Params
+from dermaflux.params import RELEASED_BACKBONE, Params
 from dermaflux.registry import candidates, promote, registry
 from dermaflux.tracking import runs as tracking
 
@@ -132,6 +132,7 @@ def test_two_workers_that_promote_at_once_register_one_champion(
     unpromoted: Params, tmp_path: Path
 ) -> None:
     text = small.PARAMETERS.read_text().replace("seeds: [0, 1, 2]", "seeds: [0]")
+    text = text.replace(RELEASED_BACKBONE, "tiny")
     text = re.sub(r"  arms: \[.*?\]", "  arms: [real, mixture]", text)
     environment = {**os.environ, "DVC_ROOT": str(tmp_path)}
     environment.pop("MLFLOW_TRACKING_URI", None)

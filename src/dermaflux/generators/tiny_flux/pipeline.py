@@ -169,9 +169,11 @@ def save(pipe: FluxPipeline, folder: Path) -> None:
     """Write the folder that `FluxPipeline.from_pretrained` opens; equal weights, equal bytes."""
     quiet()
     pipe.save_pretrained(folder, safe_serialization=True)
-    for path in folder.glob("tokenizer*/*.json"):
-        # The tokenizers library writes its maps in the order of a hash table.
+    for path in folder.rglob("*.json"):
+        # The tokenizers library writes its maps in the order of a hash table, and diffusers the
+        # folder that a pipeline was opened from.
         content = json.loads(path.read_text(encoding="utf-8"))
+        content.pop("_name_or_path", None)
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
     (folder / CARD).write_text(
