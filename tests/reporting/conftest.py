@@ -118,7 +118,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     quick = {**shipped["evaluate"], "bootstrap_samples": 100}
     arms = [arm for arm in ARMS if arm not in ("no_teacher", "scratch")]
     train = {**shipped["train"], "arms": arms, "curve": []}
-    params = load.parse({**shipped, "evaluate": quick, "train": train})
+    params = load.parse({**shipped, "n_real": 240, "ratio": 1, "evaluate": quick, "train": train})
     rows = _rows("isic2019", "train", {"benign": 30, "malignant": 6}, 0)
     rows += _rows("kaggle1", "validation", {"benign": 6, "malignant": 6}, 100)
     rows += _rows("kaggle1", "test", {"benign": 6, "malignant": 6}, 200)
