@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from scipy.stats import bootstrap, spearmanr
 
 from dermaflux import paths
 from dermaflux.captions.lesion.measured import Measurements, measure
@@ -40,15 +40,17 @@ def values(found: Measurements) -> dict[str, float | None]:
 
 def spearman(asked: Array, measured: Array) -> dict[str, float]:
     """Rho of two (N,) columns, with a percentile interval over resampled rows."""
-    draw = np.random.default_rng(0)
-    rows = draw.integers(0, len(asked), (RESAMPLES, len(asked)))
-    rhos = [_rho(asked[chosen], measured[chosen]) for chosen in rows]
-    low, high = np.nanquantile(rhos, [0.025, 0.975])
-    return {"rho": _rho(asked, measured), "low": float(low), "high": float(high)}
-
-
-def _rho(x: Array, y: Array) -> float:
-    return float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    found = bootstrap(
+        (asked, measured),
+        lambda x, y: spearmanr(x, y).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    rho = float(spearmanr(asked, measured).statistic)
+    return {"rho": rho, "low": float(found.low), "high": float(found.high)}
 
 
 def control(prompts: list[str], measured: list[Measurements]) -> dict[str, Any]:

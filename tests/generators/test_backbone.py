@@ -137,7 +137,7 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_release_is_trained_by_its_recipe(here: Workspace, tmp_path: Path) -> None:
     release.release(tmp_path / "released", tmp_path / "trained", Silent(), TINY)
     assert _hashes(tmp_path / "trained") == _hashes(here.backbone)
-    release.halve(here.backbone, tmp_path / "halved", TINY)
+    release.save_bf16(here.backbone, tmp_path / "halved", TINY)
     assert _hashes(tmp_path / "released") == _hashes(tmp_path / "halved")
 
 
@@ -145,7 +145,7 @@ def test_a_release_holds_the_trained_weights_rounded_to_bf16(
     here: Workspace, tmp_path: Path
 ) -> None:
     folder = tmp_path / "released"
-    release.halve(here.backbone, folder, TINY)
+    release.save_bf16(here.backbone, folder, TINY)
     trained, released = _weights(here.backbone), _weights(folder)
     assert released.keys() == trained.keys()
     for name, weight in released.items():
