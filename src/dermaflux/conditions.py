@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from dermaflux.classifiers.data.real_draws import RealDraws
     from dermaflux.params import Params
 
-_COLUMNS = ("image_id", "label", "diagnosis", "split", "source", "scale")
+_COLUMNS = (
+    *("image_id", "label", "diagnosis", "split", "source", "scale", "modality", "skin_tone"),
+)
 
 
 def warn(params: Params) -> None:
@@ -209,7 +211,7 @@ def _pretraining(params: Params) -> None:
 
 def _cells(params: Params, corpus: pd.DataFrame) -> None:
     """Models, real images and synthetic images of `train`."""
-    from dermaflux.classifiers.data import subset
+    from dermaflux.classifiers.data import matching, subset
     from dermaflux.classifiers.model import network
     from dermaflux.params import ENLARGED, MIXED
 
@@ -217,6 +219,8 @@ def _cells(params: Params, corpus: pd.DataFrame) -> None:
     for architecture in params.architectures():
         network.configure(section.models[architecture], section.image_size)
     draws = _draws(params, corpus)
+    if section.draw == "matched":
+        matching.judges(corpus[corpus["split"] == "validation"], section)
     if set(ENLARGED) & set(params.arms()):
         total = params.synthetic_wanted(sum(draws.counts["real"].values()))
         subset.check_pool(total, params.synthesize.images)
@@ -226,14 +230,15 @@ def _cells(params: Params, corpus: pd.DataFrame) -> None:
 
 def _draws(params: Params, corpus: pd.DataFrame) -> RealDraws:
     """How many real images the arms will train on; raises `InputError` where there are too few."""
-    from dermaflux.classifiers.data import diagnoses, real_draws, subset
+    from dermaflux.classifiers.data import diagnoses, real_draws
 
     training, classes = corpus[corpus["split"] == "train"], CLASSES
     if params.train.labels == "diagnosis":
         validation = corpus[corpus["split"] == "validation"]
         least = params.train.minimum_diagnosis_images
         classes = diagnoses.choose(training, validation, least).classes
-    return real_draws.choose(params, subset.counts(training, classes), params.arms())
+    held = real_draws.available(params, training, classes)
+    return real_draws.choose(params, held, params.arms())
 
 
 def _check_pool_classes(params: Params, training: pd.DataFrame, added: Mapping[str, int]) -> None:

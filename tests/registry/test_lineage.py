@@ -91,7 +91,7 @@ def test_what_pre_training_and_teacher_saw_is_part_of_the_lineage(
 
 
 def test_the_card_counts_training_images_by_source_and_licence(unpromoted: Params) -> None:
-    split = candidates.validation_split()
+    split = candidates.validation_split(unpromoted)
     facts = lineage.card_facts(unpromoted, "vit-0/mixture", FOLDER, split, {}, "the only one")
     rows = table.metadata(paths.CORPUS, ["source", "split"])
     training = rows[rows["split"] == "train"]["source"]

@@ -103,7 +103,7 @@ def test_a_champion_of_other_validation_images_is_evaluated_again(unpromoted: Pa
     small.corpus(first=1000)
     for arm, seed in (("real", 4), ("mixture", 5)):
         small.classifier("vit-0", arm, noise=0.05, first=1000, seed=seed)
-    split = candidates.validation_split()
+    split = candidates.validation_split(unpromoted)
     present = registry.champion(tracking.connect(), unpromoted.promote.model_name)
     assert present is not None
     again = candidates.rescore(present.folder(), split)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from dermaflux.classifiers.train.loop import TrainingResult
 
 _FACTS = "selector.json"
-_COLUMNS = ("image_id", "label", "diagnosis", "sha256")
 
 
 def run(params: Params, gate: Gate) -> None:
@@ -88,16 +87,13 @@ def images(params: Params, seed: int, gate: Gate) -> CellImages:
     """
     import numpy as np
 
-    from dermaflux.classifiers.data import real_draws, samples, subset, training_set
-    from dermaflux.core import table
+    from dermaflux.classifiers.data import samples, training_set
 
-    rows = table.metadata(paths.CORPUS, _COLUMNS, "train")
-    classes = training_set.find_classes(params, rows)
-    draws = real_draws.choose(params, subset.counts(rows, classes), ["real"])
-    chosen = subset.draw(rows, draws.largest, seed)
+    drawn = training_set.draw(params, seed, ["real"])
+    classes, chosen = drawn.classes, drawn.image_ids
     gate(params, chosen, [], [])
     side = params.train.image_size
-    real = samples.load(paths.CORPUS, rows, chosen, "train", side, classes)
+    real = samples.load(paths.CORPUS, drawn.rows, chosen, "train", side, classes)
     none = real.part(0, 0)
     everything = {"real": np.arange(len(chosen))}
     added = dict.fromkeys(range(len(classes)), 0)

@@ -49,6 +49,7 @@ def _few_digits(multiple: float) -> float:
 
 
 Multiple = Annotated[float, Field(gt=0.0, le=1000.0), AfterValidator(_few_digits)]
+Matchable = Literal["source", "scale", "modality", "skin_tone"]
 StudentArm = Literal["real", "mixture", "no_teacher"]
 
 
@@ -109,6 +110,16 @@ class Train(Section):
     positions and class token then take no weight decay); null: one rate for all. Of arms that start
     from pretrained weights; random layers learn at the full rate."""
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
+    draw: Literal["pooled", "matched"] = "pooled"
+    """How n_real images are drawn. `pooled`, as published: of each class from the whole training
+    split, so that where an image comes from may tell its class. `matched`: in pairs of a benign and
+    a malignant image that agree in `match_by`; epochs are then compared, and classifiers promoted,
+    on such pairs of the validation split."""
+    match_by: Annotated[list[Matchable], Field(min_length=1, max_length=4), EachOnce] = [
+        "source",
+        "scale",
+    ]
+    """Columns of the table in which the two images of a pair agree; read where draw is matched."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`shuffled` shows each image once an epoch (the draw of n_real is balanced already);
     `balanced` shows each class equally often, images of rare classes more than once."""

@@ -46,6 +46,12 @@ def check(params: Params) -> None:
             "train.architectures nor in distill.students; name one of "
             f"{quoted(params.architectures())}"
         )
+    if params.train.draw == "matched" and params.real_fraction is not None:
+        raise ValueError(
+            f"train.draw 'matched' takes equally many images of both classes but real_fraction "
+            f"{params.real_fraction:g} keeps their proportions; set real_fraction to null and give "
+            "n_real, or set train.draw to pooled"
+        )
     _curve_possible(params)
     without = [arm for arm in params.arms() if arm not in MIXED]
     if params.n_real == 0 and params.real_fraction is None and without:

@@ -92,10 +92,18 @@ def candidates(params: Params) -> list[Candidate]:
     return sorted(trained, key=lambda candidate: (-candidate.auc, candidate.cell, candidate.arm))
 
 
-def validation_split() -> pd.DataFrame:
-    """Labelled validation images of the corpus, indexed and sorted by image_id."""
+def validation_split(params: Params) -> pd.DataFrame:
+    """Labelled validation images of the corpus, indexed and sorted by image_id.
+
+    Under `train.draw` matched its pairs alone, on which the candidates' epochs were compared.
+    """
+    from dermaflux.classifiers.data import training_set
+
     rows = table.metadata(paths.CORPUS, lineage.COLUMNS, "validation")
     rows = rows[rows["label"].isin(CLASSES)]
+    compared = training_set.judges(params)
+    if compared is not None:
+        rows = rows[rows["image_id"].isin(compared.listed)]
     return rows.assign(malignant=rows["label"] == "malignant").set_index("image_id").sort_index()
 
 
@@ -116,7 +124,9 @@ def rescore(folder: Path, split: pd.DataFrame) -> pd.DataFrame:
     from dermaflux.classifiers.model import network
 
     model, config = network.load(folder)
-    rows, images = samples.load_split(paths.CORPUS, "validation", config["image_size"])
+    rows, images = samples.load_split(
+        paths.CORPUS, "validation", config["image_size"], wanted=split.index.to_list()
+    )
     scores = pd.Series(network.probabilities(model, config, images.pixels), index=rows["image_id"])
     return split[["malignant"]].assign(probability=scores)
 

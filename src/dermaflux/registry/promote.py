@@ -221,7 +221,7 @@ def run(params: Params) -> None:
     if params.train.labels == "malignancy":
         best = candidates(params)[0]
         inputs.append(best.folder)
-        split = validation_split()
+        split = validation_split(params)
         if not split.index.equals(best.predictions.index):
             raise InputError(
                 f"{best.folder}/validation.csv covers {len(best.predictions)} images but corpus/ "

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dermaflux.classifiers.data import real_draws, subset
+from dermaflux.classifiers.data import real_draws
 from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED, MIXED, UNTRAINED, Params, load
 from dermaflux.params.arms import REAL_AT_ZERO
@@ -50,12 +50,15 @@ def resolve(raw: dict[str, Any], runs: Sequence[Run]) -> list[Params]:
     return resolved
 
 
-def check_counts(name: str, params: Params, training_split: Mapping[str, int]) -> None:
-    """Raise `InputError` when a class of the training split is too small for the run's n_real."""
+def check_counts(name: str, params: Params, available: Mapping[str, int]) -> None:
+    """Raise `InputError` when the `available` images of a class are too few for the run's n_real.
+
+    They are those of the training split that its draw can take.
+    """
     if params.real_fraction is not None:
         return
     try:
-        subset.check_real(training_split, params.n_real)
+        real_draws.check(params, available)
     except InputError as error:
         raise InputError(f"nothing is queued: {name}: {error}") from None
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
+from dermaflux.classifiers.data import real_draws
 from dermaflux.core import table
 from dermaflux.core.devices import automatic_device
 from dermaflux.core.vocabulary import CLASSES
@@ -21,6 +22,9 @@ from dermaflux.params import Params, load
 from dermaflux.sweeps import grid, plan, probe, seeds_needed
 from dermaflux.sweeps.leaderboard import available
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def run(name: str, dry: bool) -> None:
     """Check every run of a grid, print what it takes, and queue what is not queued yet."""
@@ -28,16 +32,16 @@ def run(name: str, dry: bool) -> None:
     runs = grid.runs(name, definition)
     raw = _raw()
     resolved = plan.resolve(raw, runs)
-    counts = _corpus_counts()
-    training = counts["train"] if counts else None
+    corpus = _corpus()
     if definition.pools:
-        runs, resolved = _pools_here(name, runs, resolved, training)
+        runs, resolved = _pools_here(name, runs, resolved, corpus)
     _check_paths(runs, resolved)
     for run, params in zip(runs, resolved, strict=True):
-        if training is not None:
-            plan.check_counts(run.name, params, training)
+        drawable = _drawable(params, corpus)
+        if drawable is not None:
+            plan.check_counts(run.name, params, drawable)
     print(one_line(f"{name}: {definition.description} ({definition.source})"))
-    _estimate(resolved, counts)
+    _estimate(resolved, corpus)
     states = _states()
     waiting = []
     for run in runs:
@@ -61,7 +65,7 @@ def _pools_here(
     name: str,
     runs: Sequence[grid.Run],
     resolved: Sequence[Params],
-    training: dict[str, int] | None,
+    corpus: pd.DataFrame | None,
 ) -> tuple[list[grid.Run], list[Params]]:
     """Runs of the pools whose images can be had here; the others are told, and may come later."""
     here, reasons = [], []
@@ -71,7 +75,7 @@ def _pools_here(
             reasons.append(reason)
             print(f"{run.name} is not run: {reason}")
             continue
-        available.check(run, params, training)
+        available.check(run, params, _drawable(params, corpus))
         here.append((run, params))
     if not here:
         raise InputError(
@@ -109,23 +113,26 @@ def _check_paths(runs: Sequence[grid.Run], resolved: Sequence[Params]) -> None:
                 )
 
 
-def _corpus_counts() -> dict[str, dict[str, int]] | None:
-    """Split -> label -> images, from the table's metadata; None without a corpus."""
+def _corpus() -> pd.DataFrame | None:
+    """Metadata of benign and malignant images, with their split; None without a corpus."""
     if not paths.CORPUS.is_dir():
         return None
-    counts = {}
-    for split in ("train", "validation"):
-        labels = table.metadata(paths.CORPUS, ["label"], split)["label"]
-        counts[split] = {str(name): int(count) for name, count in labels.value_counts().items()}
-    return counts
+    rows = table.metadata(paths.CORPUS, (*real_draws.COLUMNS, "split"))
+    return rows[rows["label"].isin(CLASSES)]
 
 
-def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | None) -> None:
-    images = _images(counts, "train")
-    available = counts["train"] if counts else None
-    by_run = [plan.trainings(params, images, available) for params in resolved]
+def _drawable(params: Params, corpus: pd.DataFrame | None) -> dict[str, int] | None:
+    """Label -> images of the training split that a run's draw can take."""
+    if corpus is None:
+        return None
+    return real_draws.available(params, corpus[corpus["split"] == "train"], CLASSES)
+
+
+def _estimate(resolved: Sequence[Params], corpus: pd.DataFrame | None) -> None:
+    images = _images(corpus, "train")
+    by_run = [plan.trainings(params, images, _drawable(params, corpus)) for params in resolved]
     shared = plan.distinct(by_run)
-    validation = _images(counts, "validation") or 0
+    validation = _images(corpus, "validation") or 0
     work = plan.passes(shared, min(validation, resolved[0].train.selection_images or validation))
     total = sum(len(trainings) for trainings in by_run)
     print(
@@ -133,7 +140,7 @@ def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | No
         f"({total - len(shared)} more are shared and taken from their checkpoints), "
         f"{sum(trained for trained, _ in work.values()) / 1e6:,.2f} million training images"
     )
-    if counts is None and any(params.real_fraction for params in resolved):
+    if corpus is None and any(params.real_fraction for params in resolved):
         print("real images of real_fraction are not in these counts: there is no corpus/ yet")
     if resolved[0].train.precision == "bf16" and automatic_device().type == "cpu":
         print(
@@ -152,7 +159,7 @@ def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | No
             f"{params.train.image_size} px, batch {params.training(architecture).batch}"
         )
     seconds = plan.seconds(work, rates)
-    scope = "and scoring of validation images" if counts else "without validation"
+    scope = "and scoring of validation images" if corpus is not None else "without validation"
     print(
         f"about {plan.duration(seconds)} one after another on this device for "
         f"training {scope}; corpus, generator and evaluation come on top, finished trainings are "
@@ -162,10 +169,8 @@ def _estimate(resolved: Sequence[Params], counts: dict[str, dict[str, int]] | No
         print(line)
 
 
-def _images(counts: dict[str, dict[str, int]] | None, split: str) -> int | None:
-    if counts is None:
-        return None
-    return sum(counts[split].get(label, 0) for label in CLASSES)
+def _images(corpus: pd.DataFrame | None, split: str) -> int | None:
+    return None if corpus is None else int((corpus["split"] == split).sum())
 
 
 def _states() -> dict[str, str]:

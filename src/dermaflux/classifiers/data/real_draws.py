@@ -1,7 +1,7 @@
-"""How many real images each arm trains on, and which arms the training split is too small for.
+"""Which real images each arm trains on, and which arms the training split is too small for.
 
-Pure functions on counts, and the file `shortages.json` of a cell, which tells later stages. The
-arms' draws are nested: of every class, each takes the first images of one order.
+Pure functions on metadata and counts, and the file `shortages.json` of a cell, which tells later
+stages. The arms' draws are nested: of every class, each takes the first images of one order.
 """
 
 from __future__ import annotations
@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dermaflux.classifiers.data import subset
+from dermaflux.classifiers.data import matching, subset
 from dermaflux.core.files import damaged, read_json, write_json
+from dermaflux.errors import InputError
 from dermaflux.params import ENLARGED, Params
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("image_id", "label", "diagnosis", "source", "scale", "modality", "skin_tone")
+"""What a draw may depend on."""
 SHORTAGES = "shortages.json"
 
 
@@ -38,12 +45,39 @@ class RealDraws:
         }
 
 
+def available(params: Params, rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, int]:
+    """Class -> images of the training split `rows` (columns `COLUMNS`) that a draw can take."""
+    if params.train.draw == "matched":
+        return dict.fromkeys(classes, matching.count(rows, params.train.match_by))
+    return subset.counts(rows, classes)
+
+
+def check(params: Params, held: Mapping[str, int]) -> None:
+    """Raise `InputError` when `held`, what `available` found, is too few for n_real."""
+    if params.train.draw == "pooled":
+        subset.check_real(held, params.n_real)
+        return
+    pairs = min(held.values())
+    if pairs < params.n_real // 2:
+        raise InputError(
+            f"n_real {params.n_real} under train.draw matched needs {params.n_real // 2:,} pairs "
+            f"of a benign and a malignant image of the same {matching.words(params.train.match_by)}"
+            f" but the training split holds {pairs:,}; lower n_real to {2 * pairs}, shorten "
+            "train.match_by, or set train.draw to pooled"
+        )
+
+
 def choose(params: Params, available: Mapping[str, int], arms: Sequence[str]) -> RealDraws:
     """The draws of these arms from a training split with the `available` images of each class.
 
     Raises `InputError` when it is too small for the arm `real`.
     """
-    real = subset.real_counts(available, params.n_real, params.real_fraction)
+    if params.real_fraction is None:
+        check(params, available)
+        real = subset.balanced(params.n_real)
+    else:
+        real = subset.fraction(available, params.real_fraction)
+    split = "training split" if params.train.draw == "pooled" else "matched training split"
     counts: dict[str, Mapping[str, int]] = {"real": real}
     shortages: dict[str, str] = {}
     total = params.synthetic_wanted(sum(real.values())) if set(ENLARGED) & set(arms) else 0
@@ -56,7 +90,7 @@ def choose(params: Params, available: Mapping[str, int], arms: Sequence[str]) ->
         else:
             drawn = "n_real" if params.real_fraction is None else "real_fraction"
             shortages["more_real"] = (
-                f"more_real needs {added[name]:,} further {name} images but the training split "
+                f"more_real needs {added[name]:,} further {name} images but the {split} "
                 f"holds {left[name]:,} beyond {drawn}, so it adds none and is the real arm"
             )
     for arm, images in params.curve_sizes().items():
@@ -68,7 +102,7 @@ def choose(params: Params, available: Mapping[str, int], arms: Sequence[str]) ->
             counts[arm] = wanted
         else:
             shortages[arm] = (
-                f"{arm} needs {images:,} {name} images but the training split holds "
+                f"{arm} needs {images:,} {name} images but the {split} holds "
                 f"{available[name]:,}, so this size of train.curve is left out"
             )
     return RealDraws(counts, added, shortages)

@@ -92,15 +92,22 @@ def load(
 
 
 def load_split(
-    folder: Path, split: str, side: int, classes: Sequence[str] = CLASSES
+    folder: Path,
+    split: str,
+    side: int,
+    classes: Sequence[str] = CLASSES,
+    wanted: Sequence[str] | None = None,
 ) -> tuple[pd.DataFrame, Samples]:
     """Every image of a split that has one of the classes, ordered by image_id, with its metadata.
 
+    Of `wanted`, where given, those alone and in its order.
     Raises `InputError` when benign or malignant images are absent, or all but one of the diagnoses:
     no ROC curve exists without them.
     """
     rows = table.metadata(folder, split=split)
     rows = rows[rows[column(classes)].isin(classes)].sort_values("image_id")
+    if wanted is not None:
+        rows = rows.set_index("image_id").loc[list(wanted)].reset_index()
     rows = rows.reset_index(drop=True)
     absent = [name for name in classes if not (rows[column(classes)] == name).any()]
     if absent and len(classes) - len(absent) < 2:

@@ -7,7 +7,7 @@ sample contains the smaller one and added data moves no other image.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,20 +57,31 @@ def proportional(total: int, real: Mapping[str, int]) -> dict[str, int]:
     return {name: total * count // sum(like.values()) for name, count in like.items()}
 
 
+def ordered(rows: pd.DataFrame, classes: Iterable[str], seed: int) -> dict[str, list[str]]:
+    """Class -> its image_ids in order of sha256(seed, image_id).
+
+    `rows` has columns image_id and `column(classes)`.
+    """
+    names = tuple(classes)
+    ids = {name: rows.loc[rows[column(names)] == name, "image_id"] for name in names}
+    return {name: sorted(ids[name], key=lambda image_id: rank(seed, image_id)) for name in names}
+
+
+def first(order: Mapping[str, Sequence[str]], wanted: Mapping[str, int]) -> list[str]:
+    """The `wanted` first image_ids of each class, class after class."""
+    return [image_id for name, count in wanted.items() for image_id in order[name][:count]]
+
+
 def draw(rows: pd.DataFrame, wanted: Mapping[str, int], seed: int) -> list[str]:
     """That many image_ids of each class, in order of sha256(seed, image_id), class after class.
 
     `rows` has columns image_id and `column(wanted)` and at least that many images of each class.
     """
-    chosen: list[str] = []
-    for name, count in wanted.items():
-        ids = rows.loc[rows[column(wanted)] == name, "image_id"]
-        chosen += sorted(ids, key=lambda image_id: rank(seed, image_id))[:count]
-    return chosen
+    return first(ordered(rows, wanted, seed), wanted)
 
 
 def firsts(drawn: Mapping[str, int], wanted: Mapping[str, int]) -> Array:
-    """(M,) int64 positions of the `wanted` first images of each class in what `draw` returned.
+    """(M,) int64 positions of the `wanted` first images of each class in what `first` returned.
 
     So a smaller sample is found in a larger one of the same order.
     """
@@ -92,17 +103,6 @@ def check_real(available: Mapping[str, int], count: int) -> None:
             f"n_real {count} needs {count // 2} {name} images but the training split holds "
             f"{images}; lower n_real to {2 * images} or add data"
         )
-
-
-def real_counts(available: Mapping[str, int], count: int, share: float | None) -> dict[str, int]:
-    """Real images of each class: half of n_real `count`, or `share` of each class.
-
-    Raises `InputError` when the training split, which has the `available` images, is too small.
-    """
-    if share is not None:
-        return fraction(available, share)
-    check_real(available, count)
-    return balanced(count)
 
 
 def check_pool(wanted: int, images: int) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from dermaflux import paths
-from dermaflux.classifiers.data import diagnoses, real_draws, samples, subset
+from dermaflux.classifiers.data import diagnoses, matching, real_draws, samples, subset
+from dermaflux.classifiers.data.real_draws import RealDraws
 from dermaflux.classifiers.data.samples import Samples
 from dermaflux.core import table
 from dermaflux.core.arrays import Array
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COLUMNS = ("image_id", "label", "diagnosis", "sha256")
+_DRAWN = (*real_draws.COLUMNS, "sha256", "width", "height")
 
 
 class Gate(Protocol):
@@ -113,24 +115,71 @@ class CellImages:
         return {}
 
 
+@dataclass(frozen=True)
+class RealImages:
+    """The real images of the arms of a cell, drawn and not yet decoded."""
+
+    classes: tuple[str, ...]
+    rows: pd.DataFrame
+    """Metadata of the training split."""
+    image_ids: list[str]
+    """Those of the largest draw, class after class."""
+    draws: RealDraws
+    said: tuple[str, ...]
+    """Sentences on what the draw leaves out."""
+
+    def indices(self, arm: str) -> Array:
+        """(M,) int64 positions in `image_ids`; arms that have no draw have that of `real`."""
+        counts = self.draws.counts.get(arm, self.draws.counts["real"])
+        return subset.firsts(self.draws.largest, counts)
+
+    def of(self, arm: str) -> pd.DataFrame:
+        """Metadata of the real images of an arm, in the order of its draw."""
+        chosen = [self.image_ids[index] for index in self.indices(arm)]
+        return self.rows.set_index("image_id").loc[chosen].reset_index()
+
+
+def draw(params: Params, seed: int, arms: Sequence[str]) -> RealImages:
+    """Draw the real images of the arms; raises `InputError` where there are too few."""
+    rows = table.metadata(paths.CORPUS, _DRAWN, "train")
+    chosen = _diagnoses(params, rows)
+    classes = CLASSES if chosen is None else chosen.classes
+    draws = real_draws.choose(params, real_draws.available(params, rows, classes), arms)
+    said = () if chosen is None else (str(chosen),)
+    if params.train.draw == "matched":
+        pairs = matching.pairs(rows, params.train.match_by, seed)
+        order, said = pairs.image_ids, (*said, pairs.said("training"))
+    else:
+        order = subset.ordered(rows, classes, seed)
+    return RealImages(classes, rows, subset.first(order, draws.largest), draws, said)
+
+
+def judges(params: Params) -> matching.Pairs | None:
+    """The validation images that epochs and classifiers are compared on; None: all of the split.
+
+    Raises `InputError` where the matched law leaves none.
+    """
+    if params.train.draw == "pooled":
+        return None
+    rows = table.metadata(paths.CORPUS, real_draws.COLUMNS, "validation")
+    return matching.judges(rows, params.train)
+
+
 def load(params: Params, seed: int, gate: Gate, arms: Sequence[str]) -> CellImages:
     """Draw the images of the arms, pass the gate, then decode.
 
     Every `InputError` about counts comes first. Prints what the training split is too small for.
     """
     side = params.train.image_size
-    rows = table.metadata(paths.CORPUS, _COLUMNS, "train")
-    chosen = _diagnoses(params, rows)
-    classes = CLASSES if chosen is None else chosen.classes
-    if chosen is not None:
-        print(chosen, flush=True)  # here, where the images are drawn, and so once a cell
-    draws = real_draws.choose(params, subset.counts(rows, classes), arms)
-    for sentence in draws.shortages.values():
-        print(sentence, flush=True)
-    corpus = subset.draw(rows, draws.largest, seed)
-    indices = {arm: subset.firsts(draws.largest, draws.counts[arm]) for arm in draws.counts}
+    drawn = draw(params, seed, arms)
+    classes, draws, corpus = drawn.classes, drawn.draws, drawn.image_ids
+    compared = judges(params)
+    said = (*drawn.said, *([compared.said("validation")] if compared else ()))
+    for sentence in (*said, *draws.shortages.values()):
+        print(sentence, flush=True)  # here, where the images are drawn, and so once a cell
+    indices = {arm: drawn.indices(arm) for arm in draws.counts}
     real = [corpus[index] for index in indices["real"]]
-    pool, synthetic, rejected = rows[:0], list[str](), list[str]()
+    pool, synthetic, rejected = drawn.rows[:0], list[str](), list[str]()
     if any(draws.added.values()) and set(MIXED) & set(arms):
         rejected = rejected_images()
         pool = table.metadata(paths.SYNTHETIC, _COLUMNS, "train")
@@ -140,11 +189,12 @@ def load(params: Params, seed: int, gate: Gate, arms: Sequence[str]) -> CellImag
     gate(params, real, synthetic, rejected)
     if len(corpus) > len(real):  # the largest draw contains the others
         gate(params.model_copy(update={"n_real": len(corpus)}), corpus, [], [])
-    training = samples.load(paths.CORPUS, rows, corpus, "train", side, classes)
+    training = samples.load(paths.CORPUS, drawn.rows, corpus, "train", side, classes)
     extra = training.part(0, 0)
     if synthetic:
         extra = samples.load(paths.SYNTHETIC, pool, synthetic, "train", side, classes)
-    validation = samples.load_split(paths.CORPUS, "validation", side, classes)[1]
+    wanted = compared.listed if compared else None
+    validation = samples.load_split(paths.CORPUS, "validation", side, classes, wanted)[1]
     added = {number: draws.added[name] for number, name in enumerate(classes)}
     return CellImages(classes, training, indices, extra, validation, added, seed, draws.shortages)
 

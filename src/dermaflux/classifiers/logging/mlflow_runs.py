@@ -60,6 +60,7 @@ def arm_parameters(
         "ratio": ratio,
         **(synthetic if arm in MIXED else {}),
         "train.labels": settings.labels,
+        **({} if settings.draw == "pooled" else {"train.draw": settings.draw}),
         "train.epochs": settings.epochs,
         "train.learning_rate": settings.models[architecture].learning_rate,
         "train.image_size": settings.image_size,

@@ -40,7 +40,7 @@ from dermaflux.tracking import store
 
 _ELSEWHERE = {
     *("architectures", "seeds", "arms", "models", "labels", "minimum_diagnosis_images"),
-    *("image_size", "augmentation", "curve"),
+    *("image_size", "augmentation", "curve", "draw", "match_by"),
 }
 """Parameters of `train` that act only through the images, the config or the plan of an arm."""
 
