@@ -67,6 +67,7 @@ def test_a_cell_from_training_to_report(tmp_path, monkeypatch) -> None:
     mixture = next(run for run in children if run.data.params["arm"] == "mixture")
     assert mixture.data.params["ratio"] == "0.5"
     assert mixture.data.metrics["majority_accuracy"] == 32 / 62
+    assert mixture.data.metrics["source_auc"] == report["mixture"]["source_auc"]
     assert mixture.data.metrics["AUC"] == pytest.approx(report["mixture"]["auc"])
     trained = client.get_run(mixture.data.tags["train_run"])
     best = trained.data.metrics["best_auc"]

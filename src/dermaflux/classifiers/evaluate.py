@@ -2,7 +2,8 @@
 
 Reads `corpus/` (split test) and `models/classifiers/<cell>/`; writes
 `reports/evaluate/<cell>.json` (per arm figures with bootstrap intervals, beside them the accuracy
-of always predicting the most frequent class, every arm minus real from paired resamples and the
+of always predicting the most frequent class and what source, scale and facts of the file alone
+score (`classifiers.data.known_facts`), every arm minus real from paired resamples and the
 DeLong test, and under `shortages` what the training split was too small for) and
 `reports/evaluate/<cell>/` with `predictions.csv`
 (image_id, label, one probability column per arm; of diagnoses one per arm and class),
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux import paths
-from dermaflux.classifiers.data import real_draws, samples
+from dermaflux.classifiers.data import known_facts, real_draws, samples
 from dermaflux.classifiers.logging import evaluation_log
 from dermaflux.classifiers.model import network
 from dermaflux.core import table
@@ -78,6 +79,9 @@ def run(params: Params, architecture: str, seed: int) -> None:
     for arm in arms:
         result[arm] |= _validation(paths.CLASSIFIERS / cell / arm, scores.classes)
         result[arm]["majority_accuracy"] = result["test"]["majority_accuracy"]
+    beside = known_facts.figures(params, seed, arms, scores.rows)
+    for arm, known in beside.items():
+        result[arm] |= known
     groups = subgroups.table(
         scores.rows, scores.labels, members, scores.arms, scores.classes, params.evaluate
     )
@@ -95,6 +99,8 @@ def run(params: Params, architecture: str, seed: int) -> None:
             f"{figures['accuracy']:.3f} (of the most frequent class "
             f"{figures['majority_accuracy']:.3f})"
         )
+    for line in known_facts.lines(cell, beside[arms[0]]) if beside else ():
+        print(line)
 
 
 def _score(cell: str, arms: Sequence[str], batch: int) -> CellScores:

@@ -2,7 +2,8 @@
 
 Reads the data folder (parameter `data`). Writes corpus/ (Parquet shards, see `table`),
 reports/quarantine.csv (every image and CSV row left out, with its reason), reports/leaks.csv (what
-is linked to a test image, and how) and reports/ingest.json (counts; in = kept + quarantined).
+is linked to a test image, and how) and reports/ingest.json (counts; in = kept + quarantined;
+and what source and scale alone tell of the class).
 Command: ``dermaflux ingest``. Neither the number of workers nor the order of the files on
 disk changes a byte of the output.
 """
@@ -20,7 +21,7 @@ from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.file_names import without_suffix
 from dermaflux.core.files import read_json, reading, write_json, write_text
-from dermaflux.corpus import ingest_report, require
+from dermaflux.corpus import ingest_report, require, shortcuts
 from dermaflux.corpus.decoding.decode import Rule, Task
 from dermaflux.corpus.decoding.decode_cache import DecodeCache, open_cache
 from dermaflux.corpus.decoding.map_batches import map_batches
@@ -95,9 +96,11 @@ def run(params: Params) -> None:
     }
     report["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
     report["bayes_auc"] = _bayes_auc(data)
+    report["shortcuts"] = shortcuts.aucs(report["kept"].get("train", {}))
     _write_losses(items, rejections, leaks, datasets, "kept")
     write_json(paths.INGEST_REPORT, report)
-    print("\n".join(ingest_report.outcome(report)), flush=True)
+    lines = [*ingest_report.outcome(report), *shortcuts.lines(report["shortcuts"])]
+    print("\n".join(lines), flush=True)
 
 
 def _write_losses(

@@ -15,6 +15,7 @@ from dermaflux.params.arms import ENLARGED, LEARNED, MIXED, REPEATING, UNTRAINED
 from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
 from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
+    SHORTCUT_LIMIT,
     Audit,
     Distill,
     Evaluate,
@@ -50,6 +51,7 @@ __all__ = [
     "MIXED",
     "RELEASED_BACKBONE",
     "REPEATING",
+    "SHORTCUT_LIMIT",
     "UNTRAINED",
     "VISION_LANGUAGE",
     "Arm",

@@ -12,7 +12,13 @@ from dermaflux import paths
 from dermaflux.core.files import read_csv
 from dermaflux.params import Params
 from dermaflux.params.arms import TITLES
-from dermaflux.reporting import classifier_plots, effect_table, evidence_section, results
+from dermaflux.reporting import (
+    classifier_plots,
+    effect_table,
+    evidence_section,
+    results,
+    shortcut_section,
+)
 from dermaflux.reporting.classifier_plots import MAIN
 from dermaflux.statistics import evaluations, seed_means
 from dermaflux.statistics.evaluations import Cell, Estimate
@@ -51,6 +57,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         effect_table.table(means, params.architectures(), params.arms(), headline, level),
         [name for name, each in said.items() if each.evidence.blind],
     )
+    composed = shortcut_section.compositions(cells, headline)
     roc, reliability, decision = (
         _curves(cells, name, arms)
         for name, arms in (("roc", tuple(TITLES)), ("reliability", MAIN), ("decision", MAIN))
@@ -77,11 +84,16 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         "said": said,
         "evidence": evidence_section.by_architecture(params, said),
         "answers": {
-            name: (effect_table.question(effects, name), effect_table.answer(effects, name))
+            name: (
+                effect_table.question(effects, name),
+                effect_table.answer(effects, name),
+                composed.get(name, ""),
+            )
             for name in params.architectures()
         },
         "forest": classifier_plots.forest(cells, compared, headline, bayes),
         "effect_plot": classifier_plots.effects(effects) if effects else None,
+        "shortcuts": shortcut_section.table(cells, headline),
         "bayes": bayes,
         "curves": {
             name: {

@@ -48,6 +48,8 @@ class Corpus:
     """Index scale in pixels; training images by `clean`, by `as_published` and in the `paper`."""
     test_drawn: str
     """How the test split was drawn, in a sentence; empty where it is a published one."""
+    shortcuts: dict[str, float]
+    """`source_auc` and `scale_auc`: what these alone score on the training split."""
     residue: dict[str, int]
     """Scale -> published images that the paper's count lacks without explanation."""
 
@@ -75,6 +77,7 @@ def _corpus(report: dict[str, Any]) -> Corpus:
         policy=report["policy"],
         policies=_policies(report),
         test_drawn=(report.get("test_drawn") or {}).get("sentence", ""),
+        shortcuts={name: float(value) for name, value in report.get("shortcuts", {}).items()},
         residue=report["paper"]["residue"],
     )
 

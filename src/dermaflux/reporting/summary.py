@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dermaflux import paths
 from dermaflux.params import Params
-from dermaflux.reporting import counts, effect_table, evidence_section, results
+from dermaflux.reporting import counts, effect_table, evidence_section, results, shortcut_section
 from dermaflux.reporting.evidence_section import Said
 from dermaflux.reporting.pages import interval, number, percent, signed
 from dermaflux.reporting.report import bayes_auc, read_json
@@ -102,6 +102,8 @@ def run(params: Params) -> None:
         console.print(sentence)
     for architecture, each in said.items():
         console.print(f"{architecture}: {' '.join(each.sentences)}")
+    for architecture, clause in shortcut_section.compositions(cells, headline).items():
+        console.print(f"{architecture}: {clause}.")
     bayes = bayes_auc()
     if bayes is not None:
         console.print(f"Best possible on the phantom corpus (Bayes): AUC {number(bayes)}")
