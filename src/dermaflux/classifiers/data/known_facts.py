@@ -47,7 +47,7 @@ def figures(
     classes = drawn.classes
     known = _facts(real, "train", params, classes)
     metric = "auc" if classes == CLASSES else "mauc"
-    shared = {}
+    shared: dict[str, float] = {}
     for prefix, split, rows in (
         ("", "test", test),
         ("validation_", "validation", _validation(params, classes)),
@@ -120,4 +120,4 @@ def _labels(rows: pd.DataFrame, classes: Sequence[str]) -> Array:
 
 
 def _text(values: pd.Series[str]) -> Array:
-    return values.astype("string").fillna("").to_numpy(object)
+    return np.asarray(values.astype("string").fillna(""), object)
