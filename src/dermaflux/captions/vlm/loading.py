@@ -23,14 +23,26 @@ SUGGESTION = "meta-llama/Llama-3.2-11B-Vision-Instruct"
 # Left unset, transformers asks on the terminal whether to run a repository's code.
 _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 _HEADROOM = 1.1  # of the weights, for activations and the keys and values of one small batch
+_INSTEAD = (
+    "set caption.model to a folder saved by transformers, or to a hub id such as "
+    f"{SUGGESTION} while the hub can be reached"
+)
 
 
 def _opening(model: str, revision: str | None) -> AbstractContextManager[None]:
-    fix = (
-        "set caption.model to a folder saved by transformers, or to a hub id such as "
-        f"{SUGGESTION} while the hub can be reached"
-    )
-    return hub.opening("caption.model", model, revision, "folder", fix)
+    return hub.opening("caption.model", model, revision, "folder", _INSTEAD)
+
+
+def commit(model: str, revision: str | None) -> str | None:
+    """The commit to open of a hub repository; None for a folder.
+
+    Raises `InputError` for a hub id without revision, or with one that cannot be looked up.
+    """
+    if Path(model).is_dir():
+        return None
+    if revision is None:
+        raise InputError(hub.unpinned("caption.model", model, "caption.revision"))
+    return hub.commit("caption.model", model, revision, "config.json", _INSTEAD)
 
 
 def configuration(model: str, revision: str | None) -> PreTrainedConfig:
@@ -73,11 +85,11 @@ def processor(model: str, revision: str | None) -> ProcessorMixin:
     return loaded
 
 
-def identity(model: str, config: PreTrainedConfig) -> str:
+def identity(model: str, commit: str | None) -> str:
     """Changes when the weights change: repository@commit, or folder name@hash of its files."""
+    if commit is not None:
+        return f"{model}@{commit}"
     folder = Path(model)
-    if not folder.is_dir():
-        return f"{model}@{getattr(config, '_commit_hash', None) or 'unknown'}"
     return f"{folder.name}@{folder_digest(folder)[:16]}"
 
 
