@@ -165,6 +165,9 @@ def test_sampling_follows_the_softmax() -> None:
 
 def test_the_published_model_needs_21_gigabytes_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, config = torch.device("cpu"), MllamaConfig()  # the defaults are those of the 11B model
+    with pytest.raises(InputError, match=r"caption\.model llama has 10\.6 billion parameters"):
+        loading.fits("llama", config, "bf16", cpu)
+    monkeypatch.setenv("DERMAFLUX_DEVICE", "cpu")
     monkeypatch.setattr(loading, "free_memory", lambda device: 24 * 10**9)
     assert "21.3 GB in bf16" in loading.fits("llama", config, "bf16", cpu)
     monkeypatch.setattr(loading, "parameters", lambda config: 10_642_941_475)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dermaflux.core import hub
+from dermaflux.core.devices import device_name, free_memory, require_gpu
 from dermaflux.core.hashing import folder_digest
 from dermaflux.errors import InputError
 
@@ -102,21 +103,14 @@ def parameters(config: PreTrainedConfig) -> int:
         return int(opener.from_config(config).num_parameters())
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil  # type: ignore[import-untyped]
-
-    return int(psutil.virtual_memory().available)
-
-
 def fits(model: str, config: PreTrainedConfig, precision: str, device: torch.device) -> str:
-    """One line on the memory the weights take; `InputError` when the device has less.
+    """One line on the memory the weights take.
 
+    Raises `InputError` when the device has less, and for a large model on a CPU nobody asked for.
     Gigabytes are 10^9 bytes.
     """
     count = parameters(config)
+    require_gpu(f"caption.model {model}", count, device)
     size = count * DTYPES[precision].itemsize
     free = free_memory(device)
     where = "GPU" if device.type == "cuda" else "machine"
@@ -129,7 +123,7 @@ def fits(model: str, config: PreTrainedConfig, precision: str, device: torch.dev
         )
     return (
         f"captioner {model}: {count / 1e6:,.0f} million parameters, {size / 1e9:.3g} GB in "
-        f"{precision} on the {where}, which has {free / 1e9:.1f} GB free"
+        f"{precision} on the {where} ({device_name(device)}), which has {free / 1e9:.1f} GB free"
     )
 
 
