@@ -13,6 +13,7 @@ import json
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,18 @@ class _Clock:
         """Nothing to keep."""
 
 
-def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
-    """images/s that `fit` trains and `probabilities` scores, of the paper's models.
+def gpu_rates(
+    work: Path,
+    images: int,
+    epochs: int,
+    architectures: Sequence[str] = (),
+    side: int | None = None,
+    variants: Sequence[bool] = (False, True),
+) -> list[dict[str, Any]]:
+    """images/s that `fit` trains and `probabilities` scores, of the paper's models or some of them.
 
-    Each is timed compiled and not. The first epoch, in which the compiler runs, stands beside the
-    rate.
+    `side` is that of the pixels, the paper's when None; `variants` says compiled or not. The first
+    epoch, in which the compiler runs, stands beside the rate. `work` is a folder for checkpoints.
     """
     from dermaflux.classifiers.data import arm_plan
     from dermaflux.classifiers.data.samples import Samples
@@ -52,39 +60,41 @@ def gpu_rates(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]
     from dermaflux.core.devices import automatic_device
 
     paper = load.load(ROOT / "profiles" / "paper.yaml").train
-    side, noise = paper.image_size, np.random.default_rng(0)
+    side, noise = side or paper.image_size, np.random.default_rng(0)
+    paper = paper.model_copy(update={"image_size": side})
 
     def samples(count: int) -> Samples:
         pixels = noise.integers(0, 256, (count, side, side, 3), np.uint8)
         labels = (np.arange(count) % 2).astype(np.uint8)
         return Samples([str(number) for number in range(count)], labels, pixels)
 
-    training, validation = samples(arguments.images), samples(64)
+    training, validation = samples(images), samples(64)
     rows = []
-    for architecture in paper.architectures:
+    for architecture in architectures or paper.architectures:
         model = paper.models[architecture].model_copy(update={"pretrained": False, "weights": None})
         config = supervised.configure(model, side)
         plan = arm_plan.plan("real", training.labels, {}, paper.augmentation)
         recipe = registry.create(paper.recipe, config, plan)
-        for compiled in (False, True):
-            settings = paper.model_copy(update={"epochs": arguments.epochs, "compile": compiled})
+        for compiled in variants:
+            settings = paper.model_copy(update={"epochs": epochs, "compile": compiled})
             folder = work / f"{architecture}-{compiled}"
             folder.mkdir()
             clock, began = _Clock(), time.perf_counter()
             loop.fit(recipe, model, settings, training, validation, 0, Checkpoint(folder), clock)
             seconds = clock.ends[-1] - clock.ends[0]
-            shown = (arguments.epochs - 1) * arguments.images
+            shown = (epochs - 1) * images
             network = supervised.build(config).to(automatic_device()).eval()
             supervised.probabilities(network, config, training.pixels[:256])
             started = time.perf_counter()
-            supervised.probabilities(network, config, training.pixels[:2048])
+            scored = training.pixels[:2048]
+            supervised.probabilities(network, config, scored)
             rows.append(
                 {
                     "architecture": architecture,
                     "compiled": compiled,
                     "batch": settings.batch,
                     "trained_images_per_second": shown / seconds,
-                    "scored_images_per_second": 2048 / (time.perf_counter() - started),
+                    "scored_images_per_second": len(scored) / (time.perf_counter() - started),
                     "first_epoch_seconds": clock.ends[0] - began,
                 }
             )
@@ -130,7 +140,7 @@ def main() -> None:
         "epochs": arguments.epochs,
     }
     with tempfile.TemporaryDirectory() as temporary:
-        content["rates"] = gpu_rates(arguments, Path(temporary))
+        content["rates"] = gpu_rates(Path(temporary), arguments.images, arguments.epochs)
     content["figure4_hours"] = grid_hours(content["rates"])
     print(f"Figure 4, both architectures, five seeds: {content['figure4_hours']:.1f} h")
     if arguments.output:

@@ -1,36 +1,55 @@
-"""What fine-tuning FLUX.1-dev takes on 24, 48, 80 and 141 GB cards, calculated.
+"""What fine-tuning FLUX.1-dev takes with either prompt padding, by card and for the paper's run.
 
-Nothing is loaded or run: bytes come from the memory plan, images per second from the FLOP model at
-half of the card's rate. Prints the table of docs/generator.md and writes JSON:
-`python benchmarks/flux_memory.py --output benchmarks/results/flux_memory.json`.
+Nothing is loaded or run: bytes come from the memory plan, hours from the FLOP model at half of the
+card's rate. Captions have the published lengths (`stand_in`). Writes JSON, and its tables into the
+docs, between comments with the tables' names:
+
+    python benchmarks/flux_memory.py --output benchmarks/results/flux_memory.json \\
+        --docs docs/generator.md
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+import stand_in
 import torch
 from torch import nn
 
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model.flops import FLUX_1_DEV, LoraShape, training_step
-from dermaflux.generators.flux_lora.model.options import BaseDtype
-from dermaflux.generators.flux_lora.training.memory_plan import GIB, MemoryPlan, Training, fit
+from dermaflux.generators.flux_lora.model.options import BaseDtype, PromptPadding
+from dermaflux.generators.flux_lora.model.prompt_padding import text_length
+from dermaflux.generators.flux_lora.training.memory_plan import (
+    GIB,
+    MemoryPlan,
+    Training,
+    fit,
+    usable,
+)
 from dermaflux.generators.flux_lora.training.saved_activations import BatchShape
 
 ADAPTER = LoraShape(64, "attention")
 TRAINABLE = 104_595_456
-MIX = {64: 400_901, 256: 22_140, 1024: 85_303}
-"""Images of the paper by image tokens: 128, 256 and 512 pixels."""
-TEXT = range(64, 305, 16)
-"""Caption lengths of the buckets, in tokens."""
-MEAN_TEXT = 144
-"""Rounded-up mean of the captions, at which images per second are stated."""
+EPOCHS, BATCH_TOKENS = 5, 12288
+"""Of profiles/paper.yaml."""
+SIDES = {64: 128, 256: 256, 1024: 512}
+"""Pixels of an image's side by its tokens."""
+MIX = {tokens: stand_in.PAPER_MIX[side] for tokens, side in SIDES.items()}
+"""Images of the paper by image tokens."""
+PADDINGS: tuple[PromptPadding, ...] = get_args(PromptPadding)
+T5_BLOCKS, T5_WIDTH, T5_HIDDEN = 24, 4096, 10240
+CLIP_WIDTH = 768
 MFU = 0.5
+_BF16_FITS = 64
+"""GiB from which a smaller base gains nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,7 @@ CARDS = [
     Card("24 GB (RTX 4090)", 23.5, 132, 4096),
     Card("48 GB (L40S)", 44.4, 290, 8192),
     Card("80 GB (H100)", 79.1, 790, 8192),
+    Card("80 GB (H100)", 79.1, 790, 12288),
     Card("141 GB (H200)", 139.8, 790, 12288),
 ]
 
@@ -78,81 +98,198 @@ def parts() -> dict[str, nn.Module]:
         }  # fmt: skip
 
 
-def batches(batch_tokens: int) -> tuple[BatchShape, ...]:
+@cache
+def text_shares(padding: PromptPadding) -> dict[int, float]:
+    """T5 tokens of a prompt -> share of the captions."""
+    lengths = stand_in.caption_lengths(10_000)
+    counts = Counter(text_length(length, padding) for length in lengths)
+    return {length: count / len(lengths) for length, count in sorted(counts.items())}
+
+
+def batches(padding: PromptPadding, batch_tokens: int) -> tuple[BatchShape, ...]:
     """The fullest micro-batch of every bucket."""
     return tuple(
         BatchShape(max(1, batch_tokens // (image + text)), image, text)
         for image in MIX
-        for text in TEXT
+        for text in text_shares(padding)
     )
 
 
-def images_per_second(card: Card, recomputed: int) -> dict[str, float]:
-    """At 50 % of the card's rate: by image side in pixels, and for the paper's mix."""
-    seconds = {
-        tokens: training_step(FLUX_1_DEV, tokens, MEAN_TEXT, ADAPTER, recomputed)
-        / (MFU * card.rate * 1e12)
-        for tokens in MIX
-    }
-    mixed = sum(MIX.values()) / sum(MIX[tokens] * seconds[tokens] for tokens in MIX)
-    sides = {str(int(tokens**0.5) * 16): 1 / seconds[tokens] for tokens in MIX}
-    return {**sides, "mix": mixed}
+def text_encoding(tokens: int) -> float:
+    """FLOP of T5-XXL's encoder for one prompt; CLIP's, under one per cent of it, are left out."""
+    weights = T5_BLOCKS * (4 * T5_WIDTH**2 + 3 * T5_WIDTH * T5_HIDDEN)
+    return 2.0 * weights * tokens + 4.0 * T5_BLOCKS * tokens**2 * T5_WIDTH
 
 
-def row(models: dict[str, nn.Module], card: Card, base: BaseDtype, cache: bool) -> dict[str, Any]:
-    """One line of the table; `fits` is false where no number of recomputed blocks is enough."""
-    run = Training(base, ADAPTER, TRAINABLE, False, cache, "auto", batches(card.batch_tokens))
+def mean_flop(padding: PromptPadding, recomputed: int) -> tuple[float, float]:
+    """FLOP of an image's training step, and of encoding its caption, over the paper's images."""
+    images = sum(MIX.values())
+    training = sum(
+        count * share * training_step(FLUX_1_DEV, image, text, ADAPTER, recomputed)
+        for image, count in MIX.items()
+        for text, share in text_shares(padding).items()
+    )
+    encoding = sum(share * text_encoding(text) for text, share in text_shares(padding).items())
+    return training / images, encoding
+
+
+def images_per_second(card: Card, padding: PromptPadding, recomputed: int, cached: bool) -> float:
+    """Of the paper's mix at 50 % of the card's rate; captions are encoded unless cached."""
+    training, encoding = mean_flop(padding, recomputed)
+    return MFU * card.rate * 1e12 / (training + (0 if cached else encoding))
+
+
+def row(models: dict[str, nn.Module], card: Card, base: BaseDtype, cached: bool) -> dict[str, Any]:
+    """One line of the table; a padding is null where no number of recomputed blocks is enough."""
     line: dict[str, Any] = {
-        "card": card.name, "base_dtype": base, "text_cache": cache,
+        "card": card.name, "base_dtype": base, "text_cache": cached,
         "batch_tokens": card.batch_tokens,
     }  # fmt: skip
-    try:
-        found: MemoryPlan = fit(models, FLUX_1_DEV, run, "cuda", card.memory * GIB)
-    except InputError as error:
-        return {**line, "fits": False, "reason": str(error)}
-    rates = images_per_second(card, found.recomputed)
+    for padding in PADDINGS:
+        shapes = batches(padding, card.batch_tokens)
+        run = Training(base, ADAPTER, TRAINABLE, False, cached, "auto", shapes)
+        try:
+            found: MemoryPlan = fit(models, FLUX_1_DEV, run, "cuda", usable(card.memory * GIB))
+        except InputError:
+            line[padding] = None
+            continue
+        rate = images_per_second(card, padding, found.recomputed, cached)
+        line[padding] = {
+            "peak_gib": round(found.total / GIB, 1),
+            "recomputed_blocks": found.recomputed,
+            "images_per_second": round(rate, 2),
+        }
+    return line
+
+
+def steps(padding: PromptPadding) -> int:
+    """Micro-batches of the paper's run."""
+    per_epoch = sum(
+        -(-round(MIX[shape.image_tokens] * text_shares(padding)[shape.text_tokens]) // shape.images)
+        for shape in batches(padding, BATCH_TOKENS)
+    )
+    return EPOCHS * per_epoch
+
+
+def run(padding: PromptPadding) -> dict[str, Any]:
+    """The paper's run with no block recomputed, on a GPU of 790 TFLOP/s."""
+    training, encoding = mean_flop(padding, 0)
+    images, shares = EPOCHS * sum(MIX.values()), text_shares(padding)
+    hours = images * training / (MFU * CARDS[-1].rate * 1e12) / 3600
+    mean = sum(length * share for length, share in shares.items())
+    usual = max(shares, key=lambda length: shares[length])  # the length of most captions
+    sizes = {SIDES[image]: BATCH_TOKENS // (image + usual) for image in MIX}
     return {
-        **line,
-        "fits": True,
-        "peak_gib": round(found.total / GIB, 1),
-        "recomputed_blocks": found.recomputed,
-        "images_per_second_calculated": {side: round(rate, 2) for side, rate in rates.items()},
+        "text_tokens_mean": round(mean, 1),
+        "micro_batch": {str(side): images for side, images in sizes.items()},
+        "weight_512_to_128": round(sizes[128] / sizes[512], 1),
+        "micro_batches": steps(padding),
+        "exaflop": round(images * training / 1e18, 2),
+        "hours_text_cached": round(hours, 1),
+        "hours_text_encoded": round(hours * (1 + encoding / training), 1),
+        "encoding_percent": round(100 * encoding / training, 1),
+        "text_cache_terabytes": round(
+            sum(MIX.values()) * (mean * T5_WIDTH + CLIP_WIDTH) * 2 / 1e12, 2
+        ),
+    }
+
+
+def tables(results: dict[str, Any]) -> dict[str, str]:
+    """The tables of the docs, by name, from the JSON."""
+    return {"cards": _cards(results["rows"]), "run": _run(results["run"])}
+
+
+def _cards(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| card | base_dtype | text_cache | batch_tokens | peak GiB, trim / pad512 "
+        "| recomputed of 57 | images/s, limit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for line in rows:
+        cells = [
+            " / ".join("-" if line[p] is None else str(line[p][name]) for p in PADDINGS)
+            for name in ("peak_gib", "recomputed_blocks", "images_per_second")
+        ]
+        if line["trim"] is None and line["pad512"] is None:
+            cells = ["does not fit", "-", "-"]
+        cached = str(line["text_cache"]).lower()
+        start = f"| {line['card']} | {line['base_dtype']} | {cached} | {line['batch_tokens']}"
+        lines.append(f"{start} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _run(found: dict[str, Any]) -> str:
+    def line(name: str, form: str, key: str) -> str:
+        cells = [form.format(found[padding][key]) for padding in PADDINGS]
+        return f"| {name} | {' | '.join(cells)} |"
+
+    sizes = [
+        " / ".join(str(n) for n in found[padding]["micro_batch"].values()) for padding in PADDINGS
+    ]
+    return "\n".join(
+        [
+            f"| the paper's run, {EPOCHS} epochs | {' | '.join(f'`{p}`' for p in PADDINGS)} |",
+            "|---|---|---|",
+            line("T5 tokens of a prompt, mean", "{:.0f}", "text_tokens_mean"),
+            f"| images of a micro-batch, 128 / 256 / 512 pixels | {' | '.join(sizes)} |",
+            line(
+                "weight of an image of 512 pixels to one of 128, `micro_batches: 1`",
+                "{:.1f}",
+                "weight_512_to_128",
+            ),
+            line("micro-batches", "{:,}", "micro_batches"),
+            line("arithmetic of training, 10^18 FLOP", "{:.1f}", "exaflop"),
+            line("hours, captions encoded in every step", "{:.1f}", "hours_text_encoded"),
+            line("hours, `text_cache: true`", "{:.1f}", "hours_text_cached"),
+            line("encoding, share of training", "{:.0f} %", "encoding_percent"),
+            line("text cache on disk, TB", "{:.1f}", "text_cache_terabytes"),
+        ]
+    )
+
+
+def written(page: str, blocks: dict[str, str]) -> str:
+    """A page with each block between its two comments."""
+    for name, block in blocks.items():
+        start, end = f"<!-- flux_memory: {name} -->", f"<!-- end of {name} -->"
+        pattern = re.compile(f"({re.escape(start)}\n).*?(\n{re.escape(end)})", re.DOTALL)
+        page, count = pattern.subn(lambda found, b=block: found[1] + b + found[2], page)
+        if count != 1:
+            raise SystemExit(f"the page has {count} blocks {start} and not 1; add it once")
+    return page
+
+
+def calculated() -> dict[str, Any]:
+    """Everything that the JSON holds."""
+    models = parts()
+    bases: list[BaseDtype] = [base for base in get_args(BaseDtype) if base != "fp32"]
+    return {
+        "note": "calculated, not run at full size",
+        "adapter": {"rank": 64, "targets": "attention", "parameters": TRAINABLE},
+        "mfu": MFU,
+        "cards": {card.name: {"gib": card.memory, "tflops": card.rate} for card in CARDS},
+        "rows": [
+            row(models, card, base, cached)
+            for card in CARDS
+            for base in (bases if card.memory < _BF16_FITS else bases[:1])
+            for cached in (False, True)
+        ],
+        "run": {padding: run(padding) for padding in PADDINGS},
     }
 
 
 def main() -> None:
-    """Print the table and write the JSON."""
+    """Write the JSON and the tables of the docs, and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
-    output = parser.parse_args().output
-    models = parts()
-    bases: list[BaseDtype] = [base for base in get_args(BaseDtype) if base != "fp32"]
-    rows = [
-        row(models, card, base, cache)
-        for card in CARDS
-        for base in bases
-        for cache in (False, True)
-    ]
-    print("| card | base_dtype | text_cache | batch_tokens | peak GiB | recomputed | images/s |")
-    print("|---|---|---|---|---|---|---|")
-    for line in rows:
-        told = "does not fit | - | -"
-        if line["fits"]:
-            rate = line["images_per_second_calculated"]["mix"]
-            told = f"{line['peak_gib']} | {line['recomputed_blocks']} of 57 | {rate}"
-        cache = str(line["text_cache"]).lower()
-        print(
-            f"| {line['card']} | {line['base_dtype']} | {cache} | {line['batch_tokens']} | {told} |"
-        )
-    described = {
-        "note": "calculated, not run at full size",
-        "adapter": {"rank": 64, "targets": "attention", "parameters": TRAINABLE},
-        "mfu": MFU,
-        "text_tokens": MEAN_TEXT,
-        "cards": {card.name: {"gib": card.memory, "tflops": card.rate} for card in CARDS},
-        "rows": rows,
-    }
-    output.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    parser.add_argument("--docs", type=Path)
+    arguments = parser.parse_args()
+    results = calculated()
+    arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    blocks = tables(results)
+    print("\n\n".join(blocks.values()))
+    if arguments.docs:
+        page = arguments.docs.read_text(encoding="utf-8")
+        arguments.docs.write_text(written(page, blocks), encoding="utf-8")
 
 
 if __name__ == "__main__":

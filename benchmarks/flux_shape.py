@@ -68,19 +68,28 @@ class Training:
         self._optimiser.zero_grad(set_to_none=True)
 
 
-def train(model: Model, budget: int, scales: Sequence[int]) -> list[dict[str, Any]]:
-    """images/s, TFLOP/s and memory of each variant, scale and text length."""
-    training = Training(model)
-    variants: list[tuple[str, int, bool, bool, tuple[int, ...]]] = [
-        # name, recomputed blocks, compiled, encodes pictures, text lengths
+Variant = tuple[str, int, bool, bool, tuple[int, ...]]
+"""Name, recomputed blocks, compiled, encodes pictures, text lengths."""
+
+
+def variants(blocks: int) -> list[Variant]:
+    """All that the part `train` compares, for a transformer of so many blocks."""
+    return [
         ("diffusers' step", 0, False, True, (512,)),
-        ("diffusers' step, checkpointed", model.shape.blocks, False, True, (512,)),
+        ("diffusers' step, checkpointed", blocks, False, True, (512,)),
         ("ours", 0, False, False, (_SHORT, _LONG, 512)),
-        ("ours, checkpointed", model.shape.blocks, False, False, (_SHORT, _LONG, 512)),
+        ("ours, checkpointed", blocks, False, False, (_SHORT, _LONG, 512)),
         ("ours, compiled", 0, True, False, (_SHORT, _LONG, 512)),
     ]
+
+
+def train(
+    model: Model, budget: int, scales: Sequence[int], compared: Sequence[Variant]
+) -> list[dict[str, Any]]:
+    """images/s, TFLOP/s and memory of each variant, scale and text length."""
+    training = Training(model)
     rows = []
-    for name, blocks, compiled, pictures, lengths in variants:
+    for name, blocks, compiled, pictures, lengths in compared:
         recompute(model.transformer, blocks)
         if compiled:
             compile_blocks(model.transformer, len(scales) * len(lengths))
@@ -139,8 +148,13 @@ def hours(rows: list[dict[str, Any]], variant: str, trimmed: bool) -> float | No
     return EPOCHS * total / 3600
 
 
-def generate(model: Model, scales: Sequence[int], batches: Sequence[int]) -> list[dict[str, Any]]:
-    """Sampling: ours compiled with the mean caption length, and the pipeline's own call."""
+def generate(
+    model: Model, scales: Sequence[int], batches: Sequence[int], alone: bool = False
+) -> list[dict[str, Any]]:
+    """Sampling: ours with the mean caption length, compiled and not; the pipeline's own call.
+
+    With `alone` the pipeline's own is left out.
+    """
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
     from dermaflux.generators.tiny_flux.training import vocabulary_text
@@ -184,7 +198,8 @@ def generate(model: Model, scales: Sequence[int], batches: Sequence[int]) -> lis
                     flush=True,
                 )
 
-    measure("FluxPipeline, 512 tokens", theirs, 512)
+    if not alone:
+        measure("FluxPipeline, 512 tokens", theirs, 512)
     measure("ours, 128 tokens", ours, 128)
     compile_blocks(model.transformer, len(scales) * len(batches))
     measure("ours, compiled", ours, 128)
@@ -214,7 +229,8 @@ def main() -> None:
         "peak_tflops": peak / 1e12,
     }
     if arguments.part == "train":
-        rows = train(model, arguments.batch_tokens, arguments.scales)
+        compared = variants(model.shape.blocks)
+        rows = train(model, arguments.batch_tokens, arguments.scales, compared)
         projected = {
             "diffusers' step": hours(rows, "diffusers' step", trimmed=False),
             "ours, pad512": hours(rows, "ours, compiled", trimmed=False),

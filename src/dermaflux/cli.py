@@ -23,6 +23,9 @@ from dermaflux.errors import redacted, sentence_for
 # many times slower, as in `dvc queue start -j 2`; threads that sleep at once cost a third of the
 # speed of one. A short spin keeps nearly all of both.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# Buckets have many shapes; segments that grow can be used again by all of them. Linux only.
+if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 app = typer.Typer(
     name="dermaflux",

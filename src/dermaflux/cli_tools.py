@@ -57,6 +57,17 @@ def reproduce(
     reproduction.reproduce(image_id, output, alone=alone)
 
 
+@app.command("compare-text-policies")
+def compare_text_policies(
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Loss of the unadapted backbone with prompts trimmed and padded to 512; trains nothing."""
+    from dermaflux.generators.flux_lora.training import text_policies
+    from dermaflux.params.load import load
+
+    text_policies.run(load(), output)
+
+
 @app.command("export-lora")
 def export_lora(
     output: Annotated[Path, typer.Argument(help="New file, for example lesions.safetensors.")],

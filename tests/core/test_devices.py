@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,12 +115,14 @@ def test_every_stage_says_what_to_lower(
 
 def test_what_to_lower_exists() -> None:
     """Each parameter that an advice names is one of params.yaml."""
-    from dermaflux.params.memory import _LOWER
+    from dermaflux.params.memory import _CHANGES, _SHORT
 
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params = load(ROOT / "params.yaml")
-    words = [*_LOWER.values(), params.finetune.flux_lora.less_memory]
-    words.append(params.synthesize.flux_lora.less_memory)
+    words = [*_SHORT.values(), *sum(_CHANGES.values(), ())]
+    for section in (params.finetune, params.synthesize):
+        for generator in ("flux_lora", "latent_ddpm"):
+            words += section.settings(generator).less_memory(params.runtime)
     names = [word.rstrip(",") for text in words for word in text.split() if "." in word]
     assert len(names) > 15
     for name in names:
@@ -205,10 +208,96 @@ def test_apples_gpu_is_used_when_named_and_its_absence_told_once(
 ) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.delenv(devices.VARIABLE, raising=False)
-    devices._say_unused_mps.cache_clear()
+    devices._say_unused_gpu.cache_clear()
     assert devices.automatic_device().type == "cpu"
     assert devices.automatic_device().type == "cpu"
     assert capsys.readouterr().out.count("Apple's GPU (MPS)") == 1
     monkeypatch.setenv(devices.VARIABLE, "mps")
     assert devices.automatic_device().type == "mps"
     assert capsys.readouterr().out == ""
+
+
+NVRM = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build\n"
+UNUSABLE = {
+    "no driver": ("13.2", None, "no driver of the NVIDIA GPU is loaded; .* needs driver 580 or"),
+    "old driver": ("13.2", "535.104.05", r"driver is 535\.104\.05, but torch .* needs driver 580"),
+    "old enough": (
+        "12.8",
+        "535.104.05",
+        r"cannot open the NVIDIA GPU, whose driver is 535\.104\.05",
+    ),
+    "no CUDA": (
+        None,
+        "580.65.06",
+        "is built without CUDA, so it does not use the NVIDIA GPU; inst",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_a_gpu_that_torch_cannot_use_is_told_once_with_what_it_needs(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cuda, driver, sentence = UNUSABLE[kind]
+    for name, numbers in (("0", ("0x10de", "0x030200")), ("1", ("0x8086", "0x060000"))):
+        (tmp_path / "pci" / name).mkdir(parents=True)
+        for file, number in zip(("vendor", "class"), numbers, strict=True):
+            (tmp_path / "pci" / name / file).write_text(f"{number}\n")
+    if driver:
+        (tmp_path / "version").write_text(NVRM.format(driver))
+    monkeypatch.delenv(devices.VARIABLE, raising=False)
+    monkeypatch.setattr(devices, "_PCI", tmp_path / "pci")
+    monkeypatch.setattr(devices, "_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    devices._say_unused_gpu.cache_clear()
+    assert devices.automatic_device() == devices.automatic_device() == torch.device("cpu")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.search(f"^computing on the CPU: .*{sentence}", line)
+    with pytest.raises(InputError, match=sentence):
+        devices.require_gpu("the model", 2 * 10**9, torch.device("cpu"))
+    (tmp_path / "pci" / "0" / "vendor").write_text("0x1002\n")
+    devices._say_unused_gpu.cache_clear()
+    devices.automatic_device()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_billion_parameters_need_a_gpu_or_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(devices.VARIABLE, raising=False)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    with pytest.raises(InputError, match=r"^FLUX has 11\.9 billion .* set DERMAFLUX_DEVICE=cpu"):
+        devices.require_gpu("FLUX", 11_901_408_320, cpu)
+    devices.require_gpu("FLUX", 11_901_408_320, gpu)
+    devices.require_gpu("a small one", devices.LARGEST_ON_CPU, cpu)
+    monkeypatch.setenv(devices.VARIABLE, "cpu")
+    devices.require_gpu("FLUX", 11_901_408_320, cpu)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "continues"),
+    [
+        (
+            {},
+            "set runtime.finetune.gradient_checkpointing to full or set runtime.finetune.text_cac",
+        ),
+        ({"gradient_checkpointing": "full"}, "set runtime.finetune.text_cache to true and run the"),
+        ({"gradient_checkpointing": "full", "text_cache": True}, "free memory that other programs"),
+    ],
+)
+def test_the_change_that_continues_a_training_stands_first(
+    runtime: dict[str, object], continues: str
+) -> None:
+    from dermaflux.params.memory import _advice
+
+    params = load(ROOT / "params.yaml")
+    finetune = params.runtime.finetune.model_copy(update=runtime)
+    changed = params.model_copy(
+        update={"runtime": params.runtime.model_copy(update={"finetune": finetune})}
+    )
+    advice = _advice("finetune", changed)
+    assert advice.startswith(continues)
+    first, _, anew = advice.partition("; or, from the beginning, ")
+    assert "continues where this run stopped" in first
+    assert "batch_tokens" in anew
+    # Every parameter before the semicolon is outside the fingerprint of a training.
+    assert all(word.startswith("runtime.") for word in first.split() if "finetune." in word)

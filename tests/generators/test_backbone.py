@@ -109,10 +109,11 @@ def test_pins(here: Workspace, tmp_path: Path) -> None:
         backbone.pin(Backbone(repository="black-forest-labs/FLUX.1-dev"), tmp_path / "a")
     with pytest.raises(InputError, match="has no model_index.json"):
         backbone.pin(Backbone(repository=str(tmp_path)), tmp_path / "a")
-    named = Backbone(repository="black-forest-labs/FLUX.1-dev", revision="3de623f")
+    commit = "3de623fc3c33e44ffbe2bad470d0f45bccf2eb21"
+    named = Backbone(repository="black-forest-labs/FLUX.1-dev", revision=commit)
     backbone.pin(named, tmp_path / "hub")
     found = pipeline.reference(tmp_path / "hub")
-    assert found.identity == "black-forest-labs/FLUX.1-dev@3de623f"
+    assert found.identity == f"black-forest-labs/FLUX.1-dev@{commit}"
     assert found.licence == "FLUX.1-dev non-commercial"
     copy = shutil.copytree(here.backbone, tmp_path / "copy")
     backbone.pin(Backbone(repository=str(copy), revision="main"), tmp_path / "folder")

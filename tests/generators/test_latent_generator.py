@@ -259,9 +259,12 @@ def test_a_training_is_another_with_other_perceptual_features(tmp_path: Path) ->
 
 
 def test_the_identity_of_a_hub_autoencoder_names_its_subfolder(tmp_path: Path) -> None:
-    (tmp_path / "pin.json").write_text('{"repository": "org/flux", "revision": "abc"}')
-    for latents, expected in (("org/vae", "org/vae@abc"), ("backbone", "org/flux@abc/vae")):
-        assert autoencoder.reference(latents, "abc", tmp_path).identity == expected
+    commit = "ab" * 20
+    (tmp_path / "pin.json").write_text(f'{{"repository": "org/flux", "revision": "{commit}"}}')
+    for latents, rest in (("org/vae", ""), ("backbone", "/vae")):
+        name = latents.replace("backbone", "org/flux")
+        expected = f"{name}@{commit}{rest}"
+        assert autoencoder.reference(latents, commit, tmp_path).identity == expected
 
 
 def of_latent_ddpm() -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_says_in_one_sentence_what_does_not_fit(flux: dict[str, torch.nn.Module]
     with pytest.raises(InputError) as caught:
         fit(flux, FLUX_1_DEV, _training(), "cuda", 24 * GIB)
     message = str(caught.value)
-    assert "the GPU has 24.0 GiB" in message
+    assert "the GPU has 24.0 GiB to use" in message
     for fix in (
         "flux_lora.batch_tokens",
         "flux_lora.base_dtype to fp8 or nf4",
@@ -157,3 +157,19 @@ def test_sharded_processes_share_the_base(flux: dict[str, torch.nn.Module]) -> N
     alone = fit(flux, FLUX_1_DEV, _training(), "cuda", 200 * GIB)
     shared = fit(flux, FLUX_1_DEV, _training(processes=8, sharded=True), "cuda", 200 * GIB)
     assert shared.parts["base (bf16)"] < 0.2 * alone.parts["base (bf16)"]
+
+
+def test_a_plan_fills_what_is_free_and_leaves_a_twentieth(
+    flux: dict[str, torch.nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = torch.device("cuda")
+    needed = fit(flux, FLUX_1_DEV, _training(checkpointing="none"), "cuda", 200 * GIB).total
+    whole = _training(checkpointing="none")
+    monkeypatch.setattr(memory_plan, "free_memory", lambda device: needed / 0.949)
+    assert memory_plan.plan(flux, FLUX_1_DEV, whole, cuda).total == needed
+    monkeypatch.setattr(memory_plan, "free_memory", lambda device: needed / 0.951)
+    with pytest.raises(InputError, match="GiB to use; set runtime"):
+        memory_plan.plan(flux, FLUX_1_DEV, whole, cuda)
+    monkeypatch.delenv("DERMAFLUX_DEVICE", raising=False)
+    with pytest.raises(InputError, match=r"the transformer .* has 11\.9 billion parameters"):
+        memory_plan.plan(flux, FLUX_1_DEV, whole, torch.device("cpu"))

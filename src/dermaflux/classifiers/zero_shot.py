@@ -46,7 +46,7 @@ def run(params: Params) -> None:
     labels = (rows["label"] == CLASSES[1]).to_numpy().astype(int)
     probability = {}
     for source in sources:
-        print(f"zero_shot: {source.name} ({source.address}, licence {source.licence})")
+        print(f"zero_shot: {source.name} ({source.identity}, licence {source.licence})")
         probability[source.name] = _score(params, image_text.load(source), rows)
     scored = {name: comparison.Predictions(scores) for name, scores in probability.items()}
     figures = comparison.compare(labels, bootstrap.groups(rows), scored, params.evaluate)
@@ -119,7 +119,7 @@ def _write(
         )
     content: dict[str, Any] = {source.name: figures[source.name] for source in sources}
     for source in sources:
-        content[source.name] |= {"source": source.source, "licence": source.licence}
+        content[source.name] |= {"source": source.identity, "licence": source.licence}
     content["test"] = {"images": len(rows), "malignant": int(labels.sum())}
     write_json(paths.ZERO_SHOT_REPORT, content)
 
@@ -128,7 +128,7 @@ def _log(source: ModelSource, figures: dict[str, Any]) -> None:
     """One MLflow run per model, comparable with those of `evaluate`."""
     from dermaflux.classifiers.logging import mlflow_runs
 
-    parameters = {"architecture": source.name, "arm": "zero_shot", "source": source.source}
+    parameters = {"architecture": source.name, "arm": "zero_shot", "source": source.identity}
     with runs.start(
         mlflow_runs.TESTING,
         f"{source.name} zero shot",

@@ -1,15 +1,43 @@
-"""Repositories of the Hugging Face hub and local copies: licence, errors as one sentence.
+"""Repositories of the Hugging Face hub and local copies: commit, licence, errors as one sentence.
 
-Reads model cards, writes nothing.
+Reads the hub's cache and model cards, writes nothing of its own.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dermaflux.errors import InputError, causes, one_line
+from dermaflux.errors import InputError, causes, one_line, quoted
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def unpinned(parameter: str, repository: str, revision_parameter: str) -> str:
+    """The sentence that refuses a hub repository of which no revision is named."""
+    return (
+        f"{parameter} {quoted(repository)} is not a folder here and, as a hub repository, has no "
+        f"{revision_parameter}; correct the path, or pin the commit to use, as its page on the hub "
+        "shows it under Files"
+    )
+
+
+def commit(parameter: str, repository: str, revision: str, file: str, instead: str) -> str:
+    """Full hash of the commit that a revision of a hub repository stands for.
+
+    A full hash stands for itself. A branch or a tag may move, so the hub's client looks it up: at
+    the hub, or offline in its cache, where the folder of a snapshot has the commit as its name.
+    `file` is a small file at the top of every repository of the kind; `parameter` and `instead` are
+    those of `opening`. Raises `InputError` where the revision cannot be looked up.
+    """
+    if _COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import hf_hub_download
+
+    with opening(parameter, repository, revision, "folder", instead):
+        return Path(hf_hub_download(repository, file, revision=revision)).parent.name
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dermaflux import paths
+from dermaflux.core import hub
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.errors import InputError, quoted
 from dermaflux.params import Backbone, Params
@@ -43,7 +44,11 @@ def release(folder: Path) -> None:
 
 
 def pin(section: Backbone, folder: Path) -> None:
-    """Write pin.json; `InputError` for a hub id without revision or a folder without model."""
+    """Write pin.json, with the commit that a hub id's revision stands for today.
+
+    Raises `InputError` for a hub id without revision, for a branch or tag that cannot be looked up,
+    and for a folder without model.
+    """
     from dermaflux.generators.flux_lora.model.pipeline import INDEX, PIN, folder_hash
 
     source = Path(section.repository)
@@ -57,10 +62,15 @@ def pin(section: Backbone, folder: Path) -> None:
         section.check_pinned(Path())
     except ValueError as error:
         raise InputError(str(error)) from None
-    content = {"repository": section.repository, "revision": section.revision}
+    content = {"repository": section.repository, "revision": None}
     if local:
-        content |= {"revision": None, "digest": folder_hash(source)}
+        content["digest"] = folder_hash(source)
+    elif section.revision is not None:
+        content["revision"] = hub.commit(
+            "backbone.repository", section.repository, section.revision, INDEX,
+            "name the full hash of a commit, or run it while the hub can be reached",
+        )  # fmt: skip
     with atomic_folder(folder) as partial:
         write_json(partial / PIN, content)
-    at = f" at {section.revision}" if section.revision else ""
+    at = f" at {content['revision']}" if content["revision"] else ""
     print(f"backbone: {quoted(section.repository)}{at}, by reference, in {folder}", flush=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from dermaflux.core import hub
 from dermaflux.params.fields import Batch, PathText, Section, Text
 
 
@@ -28,7 +30,8 @@ class Caption(Section):
     model: PathText = "meta-llama/Llama-3.2-11B-Vision-Instruct"
     """Hub id or folder in process; at an endpoint the name its `/models` lists."""
     revision: Text | None = None
-    """Commit of the hub repository; at an endpoint only part of the key of cached answers."""
+    """Commit of the hub repository, needed for a hub id in process, so that answers of one revision
+    are not taken for those of another; at an endpoint only part of the key of cached answers."""
     route: Literal["in_process", "endpoint"] = "in_process"
     maximum_tokens: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Length in tokens at which an answer is cut off."""
@@ -40,6 +43,15 @@ class Caption(Section):
     """File with captions, or a folder of them, for the captioner `imported`."""
     held_out_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of captions that training never sees, for generation from unseen descriptions."""
+
+    def check_pinned(self, root: Path) -> None:
+        """Raise `ValueError` for a hub id in process without a revision.
+
+        Folders are relative to `root`.
+        """
+        in_process = self.captioner in VISION_LANGUAGE and self.route == "in_process"
+        if in_process and self.revision is None and not (root / self.model).is_dir():
+            raise ValueError(hub.unpinned("caption.model", self.model, "caption.revision"))
 
     @model_validator(mode="after")
     def _imported_has_a_file(self) -> Caption:

@@ -11,11 +11,14 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dermaflux.errors import quoted
+
+if TYPE_CHECKING:
+    from dermaflux.params.runtime import Runtime
 
 _SHELL_WORD = re.compile(r"^~|\$\w|\$\{|%[A-Za-z_]\w*%")
 _LONGEST_TEXT = 500
@@ -160,6 +163,15 @@ class Section(BaseModel):
     )
 
 
+class LessMemory(NamedTuple):
+    """What to change when memory runs out, as an error says it; empty where nothing can be."""
+
+    continues: str
+    """After this change the stage continues from its last checkpoint."""
+    anew: str
+    """After this one it starts from the beginning."""
+
+
 class GeneratorSettings(Section):
     """Parameters of one generator, in a section named after it."""
 
@@ -169,8 +181,10 @@ class GeneratorSettings(Section):
     """Whether images can be sampled without asking for a class: `synthesize.conditions: none`."""
     reads_captions: ClassVar[bool] = False
     """Whether images are sampled from prompts, as the sampler's `needs` say too."""
-    less_memory: ClassVar[str] = ""
-    """What to change when memory runs out, as an error says it; empty where nothing can be."""
+
+    def less_memory(self, runtime: Runtime) -> LessMemory:
+        """What to change when memory runs out, beside `runtime` as it is."""
+        return LessMemory("", "")
 
     def check_chosen(self) -> None:
         """Raise `ValueError` when a run that chooses this generator cannot use these values."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
+from dermaflux.core import hub
 from dermaflux.errors import quoted
 from dermaflux.params.choices import GENERATORS, generator_schema
 from dermaflux.params.fields import (
@@ -68,9 +69,7 @@ class Backbone(Section):
         local = self.repository == "tiny" or (root / self.repository).is_dir()
         if self.revision is None and not local:
             raise ValueError(
-                f"backbone.repository {quoted(self.repository)} is not a folder here and, as a hub "
-                "repository, has no backbone.revision; correct the path, or pin the commit to use, "
-                "as its page on the hub shows it under Files"
+                hub.unpinned("backbone.repository", self.repository, "backbone.revision")
             )
 
 

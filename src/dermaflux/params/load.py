@@ -52,14 +52,16 @@ MOVED = {
 def load(path: Path = Path("params.yaml")) -> Params:
     """Read and check a parameter file; raise `InputError` when it is not valid.
 
-    Unlike `parse`, also for a backbone that is neither a folder here nor a hub id with a revision.
+    Unlike `parse`, also for a backbone or a captioner that is neither a folder here nor a hub id
+    with a revision.
     """
     params = parse(read(path), str(path))
-    if params.samples():
-        try:
+    try:
+        params.caption.check_pinned(path.parent)
+        if params.samples():
             params.backbone.check_pinned(path.parent)
-        except ValueError as error:
-            raise InputError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     return params
 
 

@@ -4,40 +4,67 @@ from __future__ import annotations
 
 from dermaflux.errors import InputError
 from dermaflux.params import Params
+from dermaflux.params.fields import LessMemory
 from dermaflux.params.load import load
 
-_LOWER = {
-    "ingest": "set LOKY_MAX_CPU_COUNT to fewer processes than there are cores",
-    "caption": (
-        "lower caption.batch, set caption.precision to bf16, name a smaller caption.model, or set "
-        "caption.route to endpoint"
+_CLASSIFIER = "train.image_size, or set train.precision to bf16"
+_CHANGES = {
+    "ingest": LessMemory("set LOKY_MAX_CPU_COUNT to fewer processes than there are cores", ""),
+    # Answers are stored by image, prompt, model and sampling settings: no batch among them.
+    "caption": LessMemory(
+        "lower caption.batch",
+        "set caption.precision to bf16, name a smaller caption.model, or set caption.route to "
+        "endpoint",
     ),
-    "backbone": "lower backbone.tiny.flow_batch and backbone.tiny.autoencoder_batch",
-    "audit": "set audit.features to a folder with SqueezeNet weights: its features are smaller",
-    "pretrain": "lower pretrain.batch or train.image_size, or set pretrain.precision to bf16",
-    "selector": "lower train.batch or train.image_size, or set train.precision to bf16",
-    "train": "lower train.batch or train.image_size, or set train.precision to bf16",
-    "distill": "lower distill.batch or train.image_size, or set train.precision to bf16",
-    "evaluate": "lower evaluate.batch",
-    "zero_shot": "lower zero_shot.batch",
-    "promote": "lower train.image_size, or free memory that other programs take",
-    "report": "lower report.grid_images",
+    "backbone": LessMemory(
+        "", "lower backbone.tiny.flow_batch and backbone.tiny.autoencoder_batch"
+    ),
+    "finetune": LessMemory("", ""),
+    "synthesize": LessMemory("", ""),
+    "pretrain": LessMemory(
+        "", "lower pretrain.batch or train.image_size, or set pretrain.precision to bf16"
+    ),
+    "selector": LessMemory("", f"lower train.batch or {_CLASSIFIER}"),
+    "train": LessMemory("", f"lower train.batch or {_CLASSIFIER}"),
+    "distill": LessMemory("", f"lower distill.batch or {_CLASSIFIER}"),
+}
+"""Of stages that save their work as they go."""
+_SHORT = {
+    "audit": "set audit.features to a folder with SqueezeNet weights, whose features are smaller, "
+    "and run the same command again",
+    "evaluate": "lower evaluate.batch and run the same command again",
+    "zero_shot": "lower zero_shot.batch and run the same command again",
+    "promote": "free memory that other programs take and run the same command again; or, from the "
+    "training on, lower train.image_size",
+    "report": "lower report.grid_images and run the same command again",
     "predict": "give fewer images at a time",
 }
-_OTHERWISE = "free memory that other programs take, or use a machine with more"
+"""Of stages and commands that begin again, in minutes."""
+_FREE = "free memory that other programs take"
+_OTHERWISE = f"{_FREE}, or use a machine with more"
+_AGAIN = "and run the same command again, which continues where this run stopped"
 
 
 def advice(stage: str) -> str:
-    """What to lower so that a stage takes less memory, by the parameters in `params.yaml`."""
+    """What to change so that a stage has room, by the parameters in `params.yaml`.
+
+    What continues the run stands before what begins it anew.
+    """
     try:
         return _advice(stage, load())
     except (InputError, MemoryError):
-        return _LOWER.get(stage, _OTHERWISE)
+        return _sentence(_CHANGES[stage]) if stage in _CHANGES else _SHORT.get(stage, _OTHERWISE)
 
 
 def _advice(stage: str, params: Params) -> str:
     if stage in ("finetune", "synthesize"):
-        return getattr(params, stage).settings(params.generator).less_memory or _OTHERWISE
+        settings = getattr(params, stage).settings(params.generator)
+        return _sentence(settings.less_memory(params.runtime))
     if stage == "audit" and params.audit.features != "pixels":
         return _OTHERWISE
-    return _LOWER.get(stage, _OTHERWISE)
+    return _sentence(_CHANGES[stage]) if stage in _CHANGES else _SHORT.get(stage, _OTHERWISE)
+
+
+def _sentence(change: LessMemory) -> str:
+    continues = f"{change.continues or _FREE} {_AGAIN}"
+    return f"{continues}; or, from the beginning, {change.anew}" if change.anew else continues

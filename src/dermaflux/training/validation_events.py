@@ -68,6 +68,15 @@ class HeldOutLoss(Generic[B, P]):
 
         The mean over images and times. Processes share the images and all return the same numbers.
         """
+        return _means(self._scales, self._sums())
+
+    def by_image(self) -> list[float]:
+        """The mean over the times of each image, in their order."""
+        sums = self._sums()
+        return [sums[index] / len(TIMES) for index in range(self.images)]
+
+    def _sums(self) -> dict[int, float]:
+        """Sum of each image's errors over the times, by its index, of all processes."""
         processes = self._processes
         errors: dict[int, float] = {}
         rounds = -(-len(self._batches) // processes.world)
@@ -76,10 +85,7 @@ class HeldOutLoss(Generic[B, P]):
                 # A sharded base needs every process in every forward pass: the last turn repeats.
                 index = min(turn * processes.world + processes.rank, len(self._batches) - 1)
                 errors.update(self._batch(self._batches[index]))
-        gathered = {
-            index: error for part in processes.gather(errors) for index, error in part.items()
-        }
-        return _means(self._scales, gathered)
+        return {index: error for part in processes.gather(errors) for index, error in part.items()}
 
     def _batch(self, batch: B) -> dict[int, float]:
         """Sum of each image's errors over the times, by its index."""

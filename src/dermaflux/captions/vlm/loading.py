@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dermaflux.core import hub
+from dermaflux.core.devices import device_name, free_memory, require_gpu
 from dermaflux.core.hashing import folder_digest
 from dermaflux.errors import InputError
 
@@ -23,14 +24,26 @@ SUGGESTION = "meta-llama/Llama-3.2-11B-Vision-Instruct"
 # Left unset, transformers asks on the terminal whether to run a repository's code.
 _NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 _HEADROOM = 1.1  # of the weights, for activations and the keys and values of one small batch
+_INSTEAD = (
+    "set caption.model to a folder saved by transformers, or to a hub id such as "
+    f"{SUGGESTION} while the hub can be reached"
+)
 
 
 def _opening(model: str, revision: str | None) -> AbstractContextManager[None]:
-    fix = (
-        "set caption.model to a folder saved by transformers, or to a hub id such as "
-        f"{SUGGESTION} while the hub can be reached"
-    )
-    return hub.opening("caption.model", model, revision, "folder", fix)
+    return hub.opening("caption.model", model, revision, "folder", _INSTEAD)
+
+
+def commit(model: str, revision: str | None) -> str | None:
+    """The commit to open of a hub repository; None for a folder.
+
+    Raises `InputError` for a hub id without revision, or with one that cannot be looked up.
+    """
+    if Path(model).is_dir():
+        return None
+    if revision is None:
+        raise InputError(hub.unpinned("caption.model", model, "caption.revision"))
+    return hub.commit("caption.model", model, revision, "config.json", _INSTEAD)
 
 
 def configuration(model: str, revision: str | None) -> PreTrainedConfig:
@@ -73,11 +86,11 @@ def processor(model: str, revision: str | None) -> ProcessorMixin:
     return loaded
 
 
-def identity(model: str, config: PreTrainedConfig) -> str:
+def identity(model: str, commit: str | None) -> str:
     """Changes when the weights change: repository@commit, or folder name@hash of its files."""
+    if commit is not None:
+        return f"{model}@{commit}"
     folder = Path(model)
-    if not folder.is_dir():
-        return f"{model}@{getattr(config, '_commit_hash', None) or 'unknown'}"
     return f"{folder.name}@{folder_digest(folder)[:16]}"
 
 
@@ -90,21 +103,14 @@ def parameters(config: PreTrainedConfig) -> int:
         return int(opener.from_config(config).num_parameters())
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil  # type: ignore[import-untyped]
-
-    return int(psutil.virtual_memory().available)
-
-
 def fits(model: str, config: PreTrainedConfig, precision: str, device: torch.device) -> str:
-    """One line on the memory the weights take; `InputError` when the device has less.
+    """One line on the memory the weights take.
 
+    Raises `InputError` when the device has less, and for a large model on a CPU nobody asked for.
     Gigabytes are 10^9 bytes.
     """
     count = parameters(config)
+    require_gpu(f"caption.model {model}", count, device)
     size = count * DTYPES[precision].itemsize
     free = free_memory(device)
     where = "GPU" if device.type == "cuda" else "machine"
@@ -117,7 +123,7 @@ def fits(model: str, config: PreTrainedConfig, precision: str, device: torch.dev
         )
     return (
         f"captioner {model}: {count / 1e6:,.0f} million parameters, {size / 1e9:.3g} GB in "
-        f"{precision} on the {where}, which has {free / 1e9:.1f} GB free"
+        f"{precision} on the {where} ({device_name(device)}), which has {free / 1e9:.1f} GB free"
     )
 
 

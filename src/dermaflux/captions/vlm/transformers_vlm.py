@@ -41,16 +41,20 @@ class _Repository:
     device: torch.device
 
     @cached_property
+    def commit(self) -> str | None:
+        return loading.commit(self.model, self.revision)
+
+    @cached_property
     def config(self) -> PreTrainedConfig:
-        return loading.configuration(self.model, self.revision)
+        return loading.configuration(self.model, self.commit)
 
     @cached_property
     def identity(self) -> str:
-        return loading.identity(self.model, self.config)
+        return loading.identity(self.model, self.commit)
 
     @cached_property
     def processor(self) -> ProcessorMixin:
-        return loading.processor(self.model, self.revision)
+        return loading.processor(self.model, self.commit)
 
     @cached_property
     def memory(self) -> str:
@@ -59,7 +63,7 @@ class _Repository:
     @cached_property
     def weights(self) -> PreTrainedModel:
         print(self.memory)
-        return loading.load(self.model, self.revision, self.precision, self.device)
+        return loading.load(self.model, self.commit, self.precision, self.device)
 
 
 class TransformersVLM:

@@ -24,6 +24,7 @@ from torch.nn.functional import normalize
 from dermaflux.core import hub
 from dermaflux.core.arrays import Array
 from dermaflux.core.devices import automatic_device
+from dermaflux.core.hashing import folder_digest
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class ModelSource:
     """What `zero_shot.models` says."""
     address: str
     """What open_clip opens: `hf-hub:` with a repository or `local-dir:` with a folder."""
+    identity: str
+    """Changes with the weights: repository@commit, or folder name@hash of its files."""
     licence: str
     """As its card states it."""
 
@@ -97,7 +100,14 @@ def find(name: str, source: str) -> ModelSource:
         with _opening(parameter, repository, revision):
             _weights(repository, revision)
     licence = hub.licence(folder) or "not stated"
-    return ModelSource(name, source, source if at_hub else f"local-dir:{folder}", licence)
+    address = source if at_hub else f"local-dir:{folder}"
+    # The folder of a snapshot has its commit as its name.
+    identity = (
+        f"{_HUB}{repository}@{folder.name}"
+        if source.startswith(_HUB)
+        else f"{folder.name}@{folder_digest(folder)[:16]}"
+    )
+    return ModelSource(name, source, address, identity, licence)
 
 
 def _opening(parameter: str, repository: str, revision: str | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -16,20 +16,19 @@ from dermaflux.params.fields import (
     Batch,
     GeneratorSettings,
     Guidance,
+    LessMemory,
     Optimisation,
     PathText,
     Text,
 )
 
+if TYPE_CHECKING:
+    from dermaflux.params.runtime import Runtime
+
 
 class Finetune(Optimisation):
     """Rectified-flow LoRA (paper section 2.2)."""
 
-    less_memory: ClassVar[str] = (
-        "lower finetune.flux_lora.batch_tokens, set finetune.flux_lora.base_dtype to bf16, fp8 or "
-        "nf4, or set runtime.finetune.text_cache to true and runtime.finetune."
-        "gradient_checkpointing to full"
-    )
     imported: PathText | None = None
     """A finished LoRA instead of training: a safetensors file of any common program, a folder with
     one, or a hub id such as `StathisGln/DermaFlux`."""
@@ -44,7 +43,8 @@ class Finetune(Optimisation):
     of 128 pixels has 64 tokens, of 256 pixels 256, of 512 pixels 1,024."""
     micro_batches: Batch = 1
     """Micro-batches per optimiser step over all processes, a multiple of their number: results do
-    not depend on how many processes share them."""
+    not depend on how many processes share them. With 1, an image weighs more the fewer of its
+    bucket fit into a micro-batch; more of them even that out."""
     guidance: Guidance = 1.0
     """Guidance fed to the embedding while training. FLUX.1-dev was distilled from a guided teacher
     and takes the guidance as an input; training images are unguided, which is what 1.0 stands for,
@@ -60,6 +60,19 @@ class Finetune(Optimisation):
     compile: bool = False
     """Compile the transformer block by block, one static shape per bucket; rounds differently."""
 
+    def less_memory(self, runtime: Runtime) -> LessMemory:
+        """Recomputed blocks and cached text continue the run; a smaller batch or base does not."""
+        section, changes = runtime.finetune, []
+        if section.gradient_checkpointing != "full":
+            changes.append("set runtime.finetune.gradient_checkpointing to full")
+        if not section.text_cache:
+            changes.append("set runtime.finetune.text_cache to true")
+        return LessMemory(
+            " or ".join(changes),
+            "lower finetune.flux_lora.batch_tokens or set finetune.flux_lora.base_dtype to bf16, "
+            "fp8 or nf4",
+        )
+
     def input_paths(self) -> dict[str, str | None]:
         """The finished LoRA."""
         return {"imported": self.imported}
@@ -69,12 +82,15 @@ class Synthesize(GeneratorSettings):
     """Sampling with the flow ODE (paper section 2.2: 20 steps)."""
 
     reads_captions: ClassVar[bool] = True
-    less_memory: ClassVar[str] = (
-        "lower synthesize.batch, or set synthesize.flux_lora.base_dtype to bf16, fp8 or nf4"
-    )
     steps: Annotated[int, Field(ge=1, le=100_000)] = 20
     guidance: Guidance = 3.5
     base_dtype: BaseDtype | None = None
     """null: as in training."""
     compile: bool = False
     """Compile the transformer block by block, one static shape per bucket."""
+
+    def less_memory(self, runtime: Runtime) -> LessMemory:
+        """Every value decides pixels or their rounding, so none continues a pool."""
+        return LessMemory(
+            "", "lower synthesize.batch or set synthesize.flux_lora.base_dtype to bf16, fp8 or nf4"
+        )

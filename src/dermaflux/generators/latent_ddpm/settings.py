@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,12 +29,16 @@ from dermaflux.params.fields import (
     GeneratorSettings,
     Guidance,
     LearningRate,
+    LessMemory,
     OpenFraction,
     Optimisation,
     PathText,
     Scale,
     Text,
 )
+
+if TYPE_CHECKING:
+    from dermaflux.params.runtime import Runtime
 
 Channels = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
 Beta = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -45,10 +49,6 @@ _LEAST_SIGNAL = 1e-30
 class Finetune(Optimisation):
     """A U-Net trained from random weights; published: Adam, 1e-4, MSE and a perceptual term."""
 
-    less_memory: ClassVar[str] = (
-        "raise finetune.latent_ddpm.micro_batches, lower finetune.latent_ddpm.batch, or set "
-        "finetune.latent_ddpm.precision to bf16"
-    )
     latents: PathText = BACKBONE
     """Autoencoder: `backbone` (that of models/backbone/), a folder that diffusers saved with an
     AutoencoderKL or AutoencoderTiny, or a hub id of one. The paper does not name its own; 4x32x32
@@ -106,6 +106,14 @@ class Finetune(Optimisation):
     """Decay of the exponential moving average of the weights, which is then what is saved; ours."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward passes under autocast. Slower than fp32 on CPUs without bf16 units."""
+
+    def less_memory(self, runtime: Runtime) -> LessMemory:
+        """Every value decides weights or their rounding, so none continues a run."""
+        return LessMemory(
+            "",
+            "raise finetune.latent_ddpm.micro_batches, lower finetune.latent_ddpm.batch, or set "
+            "finetune.latent_ddpm.precision to bf16",
+        )
 
     def input_paths(self) -> dict[str, str | None]:
         """Autoencoder and perceptual network, where they are not the backbone's."""
@@ -170,7 +178,6 @@ class Finetune(Optimisation):
 class Synthesize(GeneratorSettings):
     """Sampling; published: the stochastic sampler of Ho et al. 2020 with all 1000 steps."""
 
-    less_memory: ClassVar[str] = "lower synthesize.batch"
     unconditional: ClassVar[bool] = True
     sampler: SamplerName = "ddpm"
     """`ddpm` (published), `ddim` (Song et al. 2021, deterministic) or `dpm_solver` (DPM-Solver++ of
@@ -183,6 +190,10 @@ class Synthesize(GeneratorSettings):
     clip_sample_range: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """Limit on the predicted clean latents, in standard deviations of the training latents. A
     barely trained `epsilon` model needs about 2.5; null (published): none."""
+
+    def less_memory(self, runtime: Runtime) -> LessMemory:
+        """The batch decides how kernels round, so a smaller one begins the pool anew."""
+        return LessMemory("", "lower synthesize.batch")
 
     def check_trained(self, trained: GeneratorSettings, scale: int, conditions: str) -> None:
         """Raise `ValueError` for a sampler of another prediction, other classes or scale."""

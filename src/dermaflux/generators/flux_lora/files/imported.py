@@ -117,9 +117,10 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str]:
     with hub.opening(_KEY, name, revision, "file", instead):
         listed = [] if name in _FILES else list_repo_files(name, revision=revision)
         file = _FILES.get(name) or _only(name, listed)
+        commit = hub.commit(_KEY, name, revision, file, instead)
         if peft_description.PEFT_CONFIG in listed:  # peft keeps alpha in it
-            hf_hub_download(name, peft_description.PEFT_CONFIG, revision=revision)
-        return Path(hf_hub_download(name, file, revision=revision)), f"{name}@{revision}/{file}"
+            hf_hub_download(name, peft_description.PEFT_CONFIG, revision=commit)
+        return Path(hf_hub_download(name, file, revision=commit)), f"{name}@{commit}/{file}"
 
 
 def _only(name: str, files: list[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dermaflux.core.devices import automatic_device
+from dermaflux.core.devices import automatic_device, require_gpu
 from dermaflux.core.torch_compile import compile_blocks
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model import lora, pipeline
@@ -33,9 +33,14 @@ def open_generator(
     fp32 and bf16: merged. fp8: merged in bf16, then quantized; GPUs of compute capability 8.9 and
     above also multiply in 8 bits, with one scale per row and token (torchao), others widen the
     weights. nf4: not merged, since 4-bit weights would round the adapter away. Raises `InputError`
-    for a backbone that cannot be read or a combination that cannot be compiled.
+    for a backbone that cannot be read, a combination that cannot be compiled, and a large backbone
+    on a CPU that nobody asked for.
     """
     device = automatic_device()
+    if device.type == "cpu":
+        transformer = pipeline.on_meta(backbone)["transformer"]
+        count = sum(parameter.numel() for parameter in transformer.parameters())
+        require_gpu("the transformer of backbone.repository", count, device)
     if base_dtype == "fp8":
         pipe = _merge(pipeline.load(backbone, "bf16", torch.device("cpu")), folder)
         if _multiplies_in_8_bits(device):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
+from dermaflux.core.devices import free_memory, require_gpu
 from dermaflux.errors import InputError
 from dermaflux.generators.flux_lora.model.flops import FluxShape, LoraShape
 from dermaflux.generators.flux_lora.model.quantize import BLOCKS, T5_BLOCKS, T5_EXCLUDED
@@ -33,6 +34,8 @@ _RUNTIME = 1.25 * GIB
 """Libraries' own: on a GPU the context and cuBLAS's workspace, on a CPU interpreter and code."""
 _FRAGMENTS = 0.10  # of the activations, lost between blocks of the allocator
 _GRADIENTS = 12  # widths per token that the backward pass of one block holds at once
+HEADROOM = 0.05
+"""Share of a device's free memory that is left alone."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ class MemoryPlan:
         if len(heaviest) > 4:
             lines.append(f"  and {len(heaviest) - 4} smaller shapes")
         lines.append(
-            f"{'peak':<34}{_size(self.total)} of {self.available / GIB:.1f} GiB; "
+            f"{'peak':<34}{_size(self.total)} of {self.available / GIB:.1f} GiB "
+            f"({1 - HEADROOM:.0%} of what is free); "
             f"{self.recomputed} of {self.blocks} blocks recomputed"
         )
         return "\n".join(lines)
@@ -118,9 +122,12 @@ def plan(
 ) -> MemoryPlan:
     """The plan with the fewest recomputed blocks that fits `device`, or as the parameter says.
 
-    Raises `InputError` naming needed and available GiB and what to change.
+    Raises `InputError` naming needed and available GiB and what to change, and for a large model on
+    a CPU that nobody asked for.
     """
-    return fit(parts, shape, run, device.type, available_bytes(device))
+    count = sum(parameter.numel() for parameter in parts["transformer"].parameters())
+    require_gpu("the transformer of backbone.repository", count, device)
+    return fit(parts, shape, run, device.type, usable(free_memory(device)))
 
 
 def fit(
@@ -176,15 +183,12 @@ def _peak(shape: FluxShape, run: Training, batch: BatchShape, kind: str, recompu
     return saved * (1 + _FRAGMENTS) + working
 
 
-def available_bytes(device: torch.device) -> float:
-    """A GPU's whole memory, since this process is its only user; a CPU's available RAM."""
-    if device.type == "cuda":
-        import torch
+def usable(free: float) -> float:
+    """Bytes of a device's free memory that a plan may fill.
 
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    import psutil  # type: ignore[import-untyped]
-
-    return float(psutil.virtual_memory().available)
+    A GPU's context exists when its free memory is read, and `runtime` counts it once more.
+    """
+    return (1 - HEADROOM) * free
 
 
 def batches(shapes: Iterable[tuple[tuple[int, int], int]]) -> tuple[BatchShape, ...]:
@@ -195,20 +199,21 @@ def batches(shapes: Iterable[tuple[tuple[int, int], int]]) -> tuple[BatchShape, 
 def _too_large(plan: MemoryPlan, run: Training, kind: str) -> str:
     where = "GPU" if kind == "cuda" else "machine"
     fixes = []
+    # What lets a run continue from its checkpoint stands first.
     if run.checkpointing == "none":
         fixes.append("set runtime.finetune.gradient_checkpointing to auto")
+    if not run.text_cache:
+        fixes.append("set runtime.finetune.text_cache to true")
     if max(batch.images for batch in run.batches) > 1:
         fixes.append("lower finetune.flux_lora.batch_tokens")
     if run.base_dtype != "nf4":
         smaller = {"fp32": "bf16", "bf16": "fp8 or nf4", "fp8": "nf4"}[run.base_dtype]
         fixes.append(f"set finetune.flux_lora.base_dtype to {smaller}")
-    if not run.text_cache:
-        fixes.append("set runtime.finetune.text_cache to true")
     if not fixes:
         fixes.append("train at smaller finetune.scales, or on a larger device")
     return (
         f"fine-tuning needs {plan.total / GIB:.1f} GiB with {plan.recomputed} of {plan.blocks} "
-        f"blocks recomputed but the {where} has {plan.available / GIB:.1f} GiB; "
+        f"blocks recomputed but the {where} has {plan.available / GIB:.1f} GiB to use; "
         + ", ".join(fixes[:-1])
         + (" or " if len(fixes) > 1 else "")
         + fixes[-1]

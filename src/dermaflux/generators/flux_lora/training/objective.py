@@ -1,8 +1,13 @@
 """The fine-tuning loss of a step, micro-batch by micro-batch, and what the step costs.
 
-A step's loss is the mean over the real images of all its micro-batches, each image weighing the
-same whatever its size and whichever process holds it. Reads and writes nothing but the caches its
-sources stand for.
+A step's loss is the mean over the real images of all its micro-batches: within a step each image
+weighs the same whatever its size and whichever process holds it. Between steps it does not. With
+one micro-batch a step an image weighs 1 / (images of its bucket's micro-batch), so an image of 512
+pixels, of which fewer fit, weighs more than one of 128. More micro-batches a step even that out. A
+constant in place of each step's own number would weigh all alike, but steps of small batches would
+move the weights less then, and the clip would cut those of large ones.
+
+Reads and writes nothing but the caches its sources stand for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Encoded captions on disk, for cards that cannot hold the text encoders beside the transformer.
 
-Reads and writes `.dermaflux/cache/text/`. A caption of 128 T5 tokens takes 1 MB in bf16 with the
-encoders of FLUX.1-dev, the paper's 508,344 captions about 0.5 TB: on a card with 10 GB to spare,
-encoding again in every step costs 12 % of the compute and no disk.
+Reads and writes `.dermaflux/cache/text/`. With the encoders of FLUX.1-dev a caption takes 1 MB in
+bf16 for every 128 T5 tokens. What the paper's captions take, and what encoding them again in every
+step costs instead, benchmarks/flux_memory.py writes into docs/generator.md for either padding.
 """
 
 from __future__ import annotations

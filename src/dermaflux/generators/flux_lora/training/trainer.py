@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dermaflux.captions.text import lengths
+from dermaflux.core.devices import device_name
 from dermaflux.core.seeds import derived_seed
 from dermaflux.core.torch_compile import compile_blocks
 from dermaflux.generators.data.latents import Latents
@@ -96,7 +97,7 @@ def _planned_recomputation(run: TrainingRun, settings: Finetune, data: TrainingD
     )
     plan = memory_plan.plan(parts, FluxShape.of(model.config), training, run.processes.device)
     if run.processes.main:
-        print(plan.table(), flush=True)
+        print(f"{'device':<34}{device_name(run.processes.device):>13}\n{plan.table()}", flush=True)
     return plan.recomputed
 
 

@@ -45,7 +45,10 @@ class AutoencoderReference:
 
 
 def reference(latents: str, revision: str | None, backbone: Path) -> AutoencoderReference:
-    """Resolve a value of `latents`; raises `InputError` for a folder without an autoencoder."""
+    """Resolve a value of `latents`, and of a hub id the commit that its revision stands for.
+
+    Raises `InputError` for a folder without an autoencoder.
+    """
     source, subfolder, licence = latents, None, f"see {latents}"
     if latents == BACKBONE:
         source, subfolder, licence = str(backbone), _PART, "CC0"
@@ -55,6 +58,8 @@ def reference(latents: str, revision: str | None, backbone: Path) -> Autoencoder
             licence = hub.licence(Path(source)) or f"see {source}"
     folder = Path(source)
     if revision is not None and not folder.is_dir():
+        if latents != BACKBONE:  # the stage `backbone` has pinned a commit
+            revision = hub.commit(_PARAMETER, source, revision, _CONFIG, _INSTEAD)
         identity = "/".join(filter(None, (f"{source}@{revision}", subfolder)))
         return AutoencoderReference(source, revision, subfolder, identity, licence)
     found = next((f for f in (folder, folder / _PART) if (f / _CONFIG).is_file()), None)
