@@ -2,8 +2,8 @@
 
 Candidates and champion are equal: the same separation of the classes, errors that correlate because
 all find the same lesions difficult. Then one candidate is made better. Three ways to test the best
-candidate: as if it had been the only one, with the interval for all of them at once (`promote`), and
-chosen on one half of the lesions and tested on the other.
+one: as if it had been the only candidate, with the interval for all of them at once (`promote`),
+and chosen on one half of the lesions and tested on the other.
 
     python benchmarks/promotion.py [--simulations 1000] [--candidates 20]
 """
