@@ -9,8 +9,8 @@ is paired.
 The best of many equal candidates looks better than each of them is, so the interval of its gain is
 simultaneous with those of all the others (`statistics.bootstrap.simultaneous_intervals`): the
 probability to promote any of them when none is better than the champion is at most
-(1 - confidence) / 2, however many they are. Choosing on one half of the lesions and testing on the
-other keeps that, too, but detects less (`benchmarks/promotion.py`). Pure functions on numpy arrays.
+(1 - confidence) / 2, however many they are (`benchmarks/promotion.py` counts it).
+Pure functions on numpy arrays.
 """
 
 from __future__ import annotations
