@@ -48,6 +48,8 @@ class Corpus:
     """Index scale in pixels; training images by `clean`, by `as_published` and in the `paper`."""
     test_drawn: str
     """How the test split was drawn, in a sentence; empty where it is a published one."""
+    splits: dict[str, int]
+    """Split -> benign and malignant images kept in it."""
     residue: dict[str, int]
     """Scale -> published images that the paper's count lacks without explanation."""
 
@@ -66,15 +68,20 @@ def _corpus(report: dict[str, Any]) -> Corpus:
         source: {name: figures[name] for name in _FLOW} | _kept(report["kept"], source)
         for source, figures in report["sources"].items()
     }
+    by_source = pd.DataFrame.from_dict(sources, orient="index")
     return Corpus(
         total={name: report["images"][name] for name in _FLOW},
-        sources=pd.DataFrame.from_dict(sources, orient="index"),
+        sources=by_source,
         scales=pd.DataFrame.from_dict(report["scales"], orient="index")[list(_FLOW)],
         rules=_rules(report["quarantine"]["rule"]),
         unread={name: dataset["images"] for name, dataset in report["unread"].items()},
         policy=report["policy"],
         policies=_policies(report),
         test_drawn=(report.get("test_drawn") or {}).get("sentence", ""),
+        splits={
+            split: int(sum(by_source[f"{split} {label}"].sum() for label in CLASSES))
+            for split in table.SPLITS
+        },
         residue=report["paper"]["residue"],
     )
 
