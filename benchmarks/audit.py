@@ -19,6 +19,7 @@ from leak_guard import LANCZOS, TRANSFORMS, Picture, photographs, thumbnail
 from PIL import Image, ImageDraw, ImageFilter
 
 from dermaflux.audit import copies, features, memorisation
+from dermaflux.audit.neighbours import orientations
 from dermaflux.core.arrays import Array
 
 COUNT = 20
@@ -93,7 +94,7 @@ def main() -> None:
     queries, thumbnails = spaces([*planted, *others])
     points = np.ascontiguousarray(known[:, 0])
     near, _, ratio = memorisation.nearest(queries, points, known.__getitem__)
-    orientation = memorisation.orientations(queries, points, near)
+    orientation = orientations(queries, points, near)
     start, cpu = time.perf_counter(), time.process_time()
     original, correlation = copies.most_similar(known_thumbnails, thumbnails, near, orientation)
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu

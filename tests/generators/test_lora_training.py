@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ from small_generator import LORA, Workspace
 
 from dermaflux.core import table
 from dermaflux.core.seeds import derived_seed
+from dermaflux.generators import finetune
 from dermaflux.generators.flux_lora.model import lora
 from dermaflux.generators.flux_lora.sampling.generator import GENERATOR
 from dermaflux.generators.protocol import Condition
+from dermaflux.params import Synthesize
+from dermaflux.tracking.runs import Silent
 
 
 def tiles(path: Path, side: int, columns: int) -> list[np.ndarray]:
@@ -28,31 +33,50 @@ def tiles(path: Path, side: int, columns: int) -> list[np.ndarray]:
     ]
 
 
-def test_the_grid_shows_the_saved_weights_on_the_first_captions_of_each_class(
-    here: Workspace,
+class Sheets(Silent):
+    """A `Log` that keeps what is logged as an artefact, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        shutil.copy(path, self.folder / path.name)
+
+
+def test_the_grids_show_the_saved_weights_as_they_are_trained_and_as_they_will_be_sampled(
+    here: Workspace, tmp_path: Path
 ) -> None:
     settings = LORA.model_copy(update={"steps": 2, "learning_rate": 0.05, "warmup_steps": 0})
-    folder = here.train("grid-run", settings=settings, grid="grid-run.png")
+    run = here.training_run(settings=settings, grid="grid-run.png", log=Sheets(tmp_path))
+    sampling = {"steps": 3, "guidance": 3.5}
+    pool = Synthesize(scale=256, prompt_source="label", flux_lora=sampling)
+    folder = here.root / "grid-run"
+    finetune.finetune("flux_lora", dataclasses.replace(run, synthesize=pool), folder)
     captions = table.metadata(here.captions, ["image_id", "caption"])
     rows = table.metadata(here.corpus, split="train").merge(captions, on="image_id")
     rows = rows.sort_values("image_id")
-    chosen = [
-        (label, caption)
-        for label in ("benign", "malignant")
-        for caption in rows.loc[rows["label"] == label, "caption"][:4]
+    labels = ["benign", "benign", "malignant", "malignant"]
+    trained = [
+        rows.loc[rows["label"] == label, "caption"].iloc[n % 2] for n, label in enumerate(labels)
     ]
-    conditions = [
-        Condition(label, caption, 128, derived_seed(0, "grid", index))
-        for index, (label, caption) in enumerate(chosen)
-    ]
-    sampler = GENERATOR.open(here.models(folder), {"steps": 20, "guidance": 1.0})
-    shown = tiles(here.root / "grid-run.png", 128, 4)
-    groups = sampler.groups(conditions)
-    for index in (0, len(conditions) - 1):
-        members = [i for i, group in enumerate(groups) if group == groups[index]]
-        image = sampler([conditions[i] for i in members])[members.index(index)]
-        # The adapter is merged here and was not during training: that rounds differently.
-        assert np.abs(image.astype(int) - shown[index]).max() <= 1
+    named = [f"This is an image containing a {label} lesion." for label in labels]
+    for sheet, prompts, scale, asked in (
+        (here.root / "grid-run.png", trained, 128, {"steps": 20, "guidance": 1.0}),
+        (tmp_path / "pool-000002.png", named, 256, sampling),
+    ):
+        conditions = [
+            Condition(label, prompt, scale, derived_seed(0, "grid", index))
+            for index, (label, prompt) in enumerate(zip(labels, prompts, strict=True))
+        ]
+        sampler = GENERATOR.open(here.models(folder), asked)
+        shown = tiles(sheet, scale, 2)
+        assert len(shown) == len(conditions)
+        groups = sampler.groups(conditions)
+        for index in (0, len(conditions) - 1):
+            members = [i for i, group in enumerate(groups) if group == groups[index]]
+            image = sampler([conditions[i] for i in members])[members.index(index)]
+            # The adapter is merged here and was not during training: that rounds differently.
+            assert np.abs(image.astype(int) - shown[index]).max() <= 1
     # Weights as they started, with every B at zero, would show other images.
     weights = load_file(folder / lora.WEIGHTS)
     assert any(bool(value.any()) for name, value in weights.items() if "lora_B" in name)

@@ -7,8 +7,9 @@ image, with the reason where it is rejected) and `nearest.png` (the closest pair
 
 An image is rejected when it is too near to a training image (`memorisation`) or shows the same
 photograph (`copies`). The reference of every metric is the training split, benign and malignant
-images only, and all of them for a pool without classes; the validation split measures how often
-each rule flags a real image that cannot be a copy.
+images only, and all of them for a pool without classes; a sample of the validation split measures
+how often each rule flags a real image that cannot be a copy. Images that training holds several
+times count once where the scale of a distance is measured, but each of them can be copied.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import pandas as pd
 
 from dermaflux import paths
 from dermaflux.audit import copies, features, fidelity, memorisation
+from dermaflux.audit.neighbours import orientations
 from dermaflux.audit.pairs import draw_pairs
 from dermaflux.core import table
 from dermaflux.core.arrays import Array
 from dermaflux.core.files import atomic_folder, write_json
+from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Params
@@ -38,7 +41,10 @@ if TYPE_CHECKING:
 _RULES = ("too near", "copy")
 _REASONS = np.array(["", "too near", "copy", "copy and too near"], dtype=object)
 _COLUMNS = ("image_id", "label")
+_TRAINING_COLUMNS = (*_COLUMNS, "source", "scale", "duplicate_group")
 MINIMUM = 4  # images of a class, for two halves of two
+HELD_OUT = 2000
+"""Validation images at most: where none of so many is flagged, the interval ends at 0.18 %."""
 
 
 def run(params: Params) -> None:
@@ -66,9 +72,10 @@ def run(params: Params) -> None:
 
 def examine(corpus: Path, synthetic: Path, settings: Audit) -> tuple[dict[str, Any], pd.DataFrame]:
     """The report of the stage, and one row per synthetic image ordered by image_id."""
-    training = _rows(corpus, "train")
+    training = _rows(corpus, "train", _TRAINING_COLUMNS)
     generated = _pool(synthetic)
     validation = _rows(corpus, "validation")
+    held_out = _sample(validation)
     function, pixels = features.extractor(settings.features), features.side(settings.features)
 
     def extract(folder: Path, ids: Sequence[str], split: str, symmetric: bool) -> Array:
@@ -76,16 +83,26 @@ def examine(corpus: Path, synthetic: Path, settings: Audit) -> tuple[dict[str, A
 
     ids = training["image_id"].to_numpy()
     points = extract(corpus, list(ids), "train", False)
-    compared = [(synthetic, generated, "train"), (corpus, validation, "validation")]
+    thumbnails = features.thumbnails(corpus, list(ids), "train")
+    compared = [(synthetic, generated, "train"), (corpus, held_out, "validation")]
     compared = [(folder, rows, split) for folder, rows, split in compared if len(rows)]
     queries = np.concatenate(
         [extract(folder, list(rows["image_id"]), split, True) for folder, rows, split in compared]
     )
+
+    def same(rows: Array, others: Array, turns: Array) -> Array:
+        score = copies.correlations(thumbnails, thumbnails[rows], others, turns)
+        return score >= settings.duplicate_correlation
+
     near, distance, ratio = memorisation.nearest(
-        queries, points, lambda rows: extract(corpus, list(ids[rows]), "train", True)
+        queries,
+        points,
+        lambda rows: extract(corpus, list(ids[rows]), "train", True),
+        _photographs(training),
+        same,
     )
     original, correlation = copies.most_similar(
-        features.thumbnails(corpus, list(ids), "train"),
+        thumbnails,
         np.concatenate(
             [
                 features.thumbnails(folder, list(rows["image_id"]), split)
@@ -93,7 +110,7 @@ def examine(corpus: Path, synthetic: Path, settings: Audit) -> tuple[dict[str, A
             ]
         ),
         near,
-        memorisation.orientations(queries, points, near),
+        orientations(queries, points, near),
     )
     rules = _rules(settings, distance, ratio, correlation)
     rules.insert(0, "nearest_id", ids[near[:, 0]])
@@ -108,7 +125,8 @@ def examine(corpus: Path, synthetic: Path, settings: Audit) -> tuple[dict[str, A
         "ratio_limit": settings.memorisation_ratio,
         "correlation_limit": settings.duplicate_correlation,
         "ratio": _quantiles(ratio[:count]),
-        "held_out": _held_out(rules[count:]),
+        "held_out": {"of": len(validation), **_held_out(rules[count:])},
+        "nearest_sources": _nearest_sources(training, near[:count, 0]),
         **_fidelity(queries[:count, 0], generated, points, training),
     }
     return report, pairs
@@ -163,9 +181,44 @@ def _rate(count: int, images: int) -> dict[str, Any]:
     }
 
 
-def _rows(folder: Path, split: str) -> pd.DataFrame:
-    """image_id and label of the benign and malignant images of a split, ordered by image_id."""
-    rows = table.metadata(folder, _COLUMNS, split)
+def _sample(validation: pd.DataFrame) -> pd.DataFrame:
+    """At most `HELD_OUT` rows, chosen by the hash of their image_id and ordered by it."""
+    order = sorted(validation["image_id"], key=lambda image_id: rank("held out", image_id))
+    chosen = validation["image_id"].isin(order[:HELD_OUT])
+    return validation[chosen].reset_index(drop=True)
+
+
+def _photographs(training: pd.DataFrame) -> Array:
+    """(N,) numbers of photographs: `ingest` gave copies of one the same duplicate group."""
+    groups = training["duplicate_group"]
+    alone = pd.Series([f"image {image_id}" for image_id in training["image_id"]])
+    codes: Array = groups.where(groups.notna(), alone).factorize()[0]
+    return codes
+
+
+def _nearest_sources(training: pd.DataFrame, nearest: Array) -> list[dict[str, Any]]:
+    """Of each scale and source: its training images, and synthetic images nearest to one of them.
+
+    Where one source alone trained at a scale, images sampled at that scale may have its look.
+    """
+    rows = training[["scale", "source"]].assign(
+        nearest=np.bincount(nearest, minlength=len(training))
+    )
+    totals = rows.groupby(["scale", "source"], dropna=False)["nearest"].agg(["size", "sum"])
+    return [
+        {
+            "scale": None if pd.isna(scale) else int(scale),
+            "source": str(source),
+            "training": int(total["size"]),
+            "nearest": int(total["sum"]),
+        }
+        for (scale, source), total in totals.iterrows()
+    ]
+
+
+def _rows(folder: Path, split: str, columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
+    """Columns of the benign and malignant images of a split, ordered by image_id."""
+    rows = table.metadata(folder, columns, split)
     if split == "train":
         check_classes(rows["label"], folder, split)
     rows = rows[rows["label"].isin(CLASSES)]

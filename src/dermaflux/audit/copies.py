@@ -30,6 +30,8 @@ _STEPS = range(-_REACH, _REACH + 1)
 # Signatures bear a shift of one pixel: every second place of a chessboard has it in reach.
 _SHIFTS = [(x, y) for x in _STEPS for y in _STEPS if (x + y) % 2 == 0 and (x, y) != (0, 0)]
 
+_PAIRS = 64  # queries compared at a time
+
 _Scored = tuple[Array, Array, Array]
 """Rows of training images and of queries, int64 (P,), and the correlation of each pair."""
 
@@ -74,6 +76,16 @@ def most_similar(
         ]
         found = Parallel(n_jobs=-1, prefer="threads", return_as="generator")(tasks)
         return _best((scored for several in found for scored in several), len(queries))
+
+
+def correlations(training: Array, queries: Array, nearest: Array, orientation: Array) -> Array:
+    """Correlation (M, k) of each query with the training images `nearest`, as in `most_similar`."""
+    scores = np.empty(nearest.shape)
+    for first in range(0, len(queries), _PAIRS):
+        part = slice(first, first + _PAIRS)
+        of_part = _near(training, queries[part], nearest[part], orientation[part])[2]
+        scores[part] = of_part.reshape(-1, nearest.shape[1])
+    return scores
 
 
 def _best(found: Iterator[_Scored], count: int) -> tuple[Array, Array]:

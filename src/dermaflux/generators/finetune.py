@@ -4,8 +4,9 @@ Reads corpus/ (splits `train` and, for the held-out loss, `validation`) and what
 of captions/ and models/backbone/. Writes models/generator/ (weights, finetune.json, loss.csv,
 validation_loss.csv) and reports/finetune/grid.png. Run with `dermaflux finetune`, or on several
 GPUs with `accelerate launch [...] -m dermaflux finetune`. The same lines adapt the tiny backbone on
-a CPU and FLUX.1-dev on GPUs; only parameters differ. Where the parameters name finished weights or
-released images, nothing is trained and the same folders say so.
+a CPU and FLUX.1-dev on GPUs; only parameters differ. Images as `synthesize` will sample them go to
+the MLflow run alone: no file of this stage depends on parameters of a later one. Where the
+parameters name finished weights or released images, nothing is trained and the same folders say so.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def run(params: Params) -> None:
     def run_with(log: Log) -> TrainingRun:
         return TrainingRun(
             params.finetune, settings, params.runtime.finetune, params.seed, paths.CORPUS,
-            paths.CAPTIONS, paths.BACKBONE, GRID, log, processes,
+            paths.CAPTIONS, paths.BACKBONE, GRID, log, processes, params.synthesize,
         )  # fmt: skip
 
     parameters = {"seed": params.seed, **params.finetune.chosen(name)}

@@ -159,6 +159,8 @@ class TrainingRun:
     """PNG of images from fixed prompts."""
     log: Log
     processes: Processes
+    synthesize: Synthesize | None = None
+    """How the pool will be sampled, to show such images on the way; decides no output."""
 
 
 class Training(Protocol):

@@ -8,6 +8,7 @@ The test split is not used. The registry is an input that DVC does not track: th
 be promoted in a fresh store and be `unchanged` in a used one, so the report names cells and never
 version numbers, run ids or times. A champion trained on other data is evaluated again on the
 present validation images; if it was trained on some of them, that favours the champion.
+The best of many candidates is better by luck, too; `registry.promotion_test` allows for it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from dermaflux.registry.candidates import (
 from dermaflux.tracking import runs, store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from mlflow import MlflowClient
 
@@ -49,12 +52,19 @@ class Outcome:
 
 
 def compare(
-    candidate: Candidate, cell: str, rows: pd.DataFrame, split: pd.DataFrame, params: Params
+    ranked: Sequence[Candidate],
+    cell: str,
+    rows: pd.DataFrame,
+    split: pd.DataFrame,
+    params: Params,
 ) -> Outcome:
-    """Test the candidate against the champion `cell`, whose predictions are `rows`.
+    """Test the first of `ranked` against the champion `cell`, whose predictions are `rows`.
 
-    Whole lesions or duplicate groups are resampled within each class (`statistics.bootstrap`).
+    Whole lesions or duplicate groups are resampled within each class (`statistics.bootstrap`). That
+    the candidate was chosen from all of `ranked` on these images widens the interval of its gain.
     """
+    import numpy as np
+
     from dermaflux.statistics import bootstrap
 
     settings = params.promote
@@ -63,7 +73,7 @@ def compare(
     weights = bootstrap.resamples(labels, members, settings.bootstrap_samples, params.seed)
     comparison = promotion_test.compare(
         labels,
-        candidate.predictions["probability"].to_numpy(),
+        np.stack([candidate.predictions["probability"].to_numpy() for candidate in ranked]),
         rows["probability"].to_numpy(),
         weights,
         settings.specificity,
@@ -74,14 +84,14 @@ def compare(
     )
     operating_point = f"sensitivity at {settings.specificity:.0%} specificity"
     differences = "; ".join(
-        promotion_test.format_difference(difference, metric, settings.confidence)
-        for difference, metric in (
-            (comparison.auc, "AUC"),
-            (comparison.sensitivity, operating_point),
+        promotion_test.format_difference(difference, metric, settings.confidence, number)
+        for difference, metric, number in (
+            (comparison.auc, "AUC", comparison.candidates),
+            (comparison.sensitivity, operating_point, 1),
         )
     )
     reason = (
-        f"{candidate.name} against the champion {cell} on {len(rows):,} validation images has "
+        f"{ranked[0].name} against the champion {cell} on {len(rows):,} validation images has "
         f"{differences}; {why}{'' if passed else ', so the champion stays'}"
     )
     decision: Decision = "promoted" if passed else "kept"
@@ -90,16 +100,17 @@ def compare(
 
 def decide(
     params: Params,
-    best: Candidate,
+    ranked: Sequence[Candidate],
     present: registry.RegisteredVersion | None,
     known: registry.RegisteredVersion | None,
     split: pd.DataFrame,
 ) -> Outcome:
-    """Decide between the best candidate and the present champion.
+    """Decide between the first of `ranked`, the best candidate, and the present champion.
 
     `known` is the version that already contains the candidate, if any. A version that was rolled
     back stays so until somebody moves the alias by hand, whatever its metrics.
     """
+    best = ranked[0]
     if known is not None and present is not None and known.version == present.version:
         reason = (
             f"{best.name}, the best candidate with validation AUC {best.auc:.4f}, is already the "
@@ -122,7 +133,7 @@ def decide(
             f"{len(best.predictions):,} images, and there was no champion",
         )
     cell = present.tags.get("cell", "of unknown origin")
-    return compare(best, cell, champion_predictions(present, split), split, params)
+    return compare(ranked, cell, champion_predictions(present, split), split, params)
 
 
 def _report(
@@ -154,6 +165,7 @@ def _report(
                 "low": difference.low,
                 "high": difference.high,
             }
+        report["candidates"] = outcome.comparison.candidates
         report["specificity"] = params.promote.specificity
     return report
 
@@ -190,14 +202,14 @@ def _act(
     client: MlflowClient,
     run_id: str,
     params: Params,
-    best: Candidate,
+    ranked: Sequence[Candidate],
     split: pd.DataFrame,
 ) -> tuple[Outcome, registry.RegisteredVersion | None]:
     """Decide, register and move the alias; also returns the champion before the decision."""
-    name = params.promote.model_name
+    name, best = params.promote.model_name, ranked[0]
     present = registry.champion(client, name)
     known = registry.find_version(client, name, runs.dvc_hash(best.folder))
-    outcome = decide(params, best, present, known, split)
+    outcome = decide(params, ranked, present, known, split)
     if outcome.decision != "unchanged":
         registry.create_model(client, name)
         version = _register(client, run_id, params, best, known, outcome, split)
@@ -210,6 +222,16 @@ def _act(
     return outcome, present
 
 
+def _check_images(candidate: Candidate, split: pd.DataFrame) -> None:
+    """Raise `InputError` when a candidate was not scored on the validation images of corpus/."""
+    if not split.index.equals(candidate.predictions.index):
+        raise InputError(
+            f"{candidate.folder}/validation.csv covers {len(candidate.predictions)} images but "
+            f"corpus/ has {len(split)} for validation, or others; run `dvc repro` so that both "
+            "agree"
+        )
+
+
 @store.answering()
 def run(params: Params) -> None:
     """Decide, record the reason, and register the candidate as champion or challenger.
@@ -217,16 +239,15 @@ def run(params: Params) -> None:
     Two workers that promote at the same time take turns, so each sees the other's champion.
     """
     settings = {**params.promote.model_dump(), "seeds": params.train.seeds}
+    ranked: list[Candidate] = []
     best, present, inputs = None, None, [paths.CORPUS]
     if params.train.labels == "malignancy":
-        best = candidates(params)[0]
+        ranked = candidates(params)
+        best = ranked[0]
         inputs.append(best.folder)
         split = validation_split(params)
-        if not split.index.equals(best.predictions.index):
-            raise InputError(
-                f"{best.folder}/validation.csv covers {len(best.predictions)} images but corpus/ "
-                f"has {len(split)} for validation, or others; run `dvc repro` so that both agree"
-            )
+        for candidate in ranked:
+            _check_images(candidate, split)
     with runs.start(mlflow_runs.TESTING, "promote", settings, inputs) as log:
         if best is None:
             outcome = Outcome(
@@ -236,7 +257,7 @@ def run(params: Params) -> None:
             )
         else:
             with registry.lock():
-                outcome, present = _act(log.client, log.run_id, params, best, split)
+                outcome, present = _act(log.client, log.run_id, params, ranked, split)
             log.metrics({"validation_auc": best.auc})
         log.tag("decision", outcome.decision)
         log.tag("reason", outcome.reason)

@@ -50,6 +50,8 @@ class Corpus:
     """How the test split was drawn, in a sentence; empty where it is a published one."""
     shortcuts: dict[str, float]
     """`source_auc` and `scale_auc`: what these alone score on the training split."""
+    splits: dict[str, int]
+    """Split -> benign and malignant images kept in it."""
     residue: dict[str, int]
     """Scale -> published images that the paper's count lacks without explanation."""
 
@@ -68,9 +70,10 @@ def _corpus(report: dict[str, Any]) -> Corpus:
         source: {name: figures[name] for name in _FLOW} | _kept(report["kept"], source)
         for source, figures in report["sources"].items()
     }
+    by_source = pd.DataFrame.from_dict(sources, orient="index")
     return Corpus(
         total={name: report["images"][name] for name in _FLOW},
-        sources=pd.DataFrame.from_dict(sources, orient="index"),
+        sources=by_source,
         scales=pd.DataFrame.from_dict(report["scales"], orient="index")[list(_FLOW)],
         rules=_rules(report["quarantine"]["rule"]),
         unread={name: dataset["images"] for name, dataset in report["unread"].items()},
@@ -78,6 +81,10 @@ def _corpus(report: dict[str, Any]) -> Corpus:
         policies=_policies(report),
         test_drawn=(report.get("test_drawn") or {}).get("sentence", ""),
         shortcuts={name: float(value) for name, value in report.get("shortcuts", {}).items()},
+        splits={
+            split: int(sum(by_source[f"{split} {label}"].sum() for label in CLASSES))
+            for split in table.SPLITS
+        },
         residue=report["paper"]["residue"],
     )
 

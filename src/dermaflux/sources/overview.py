@@ -47,6 +47,10 @@ def check(sources: Iterable[Source]) -> tuple[str, list[str]]:
         lines.append(f"    expected {total.paper:,}{residue}: {verdict}")
         if not total.closes:
             wrong.append(f"{total.name} {verdict}")
+    lines.append(
+        "training sums are before ingest.validation_fraction is taken from them, so the generator "
+        "trains on fewer images than the paper counts"
+    )
     benign, malignant, unclear = paper_counts.held_out_classes(sources)
     lines.append(
         f"held-out classes: {benign:,} benign, {malignant:,} malignant, {unclear:,} indeterminate; "

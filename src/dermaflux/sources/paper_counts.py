@@ -3,7 +3,9 @@
 The paper states 400,901 training images at 128 pixels, 22,140 at 256 and 85,303 at 512, together
 508,344 (section 2.1), and "approximately 9,100" test images. It counts so: one bucket per dataset,
 the published training parts, DERM12345's test part too, HIBA without its actinic keratoses, nothing
-deduplicated. Two of three sums then close; at 128 pixels 158 images stay unexplained.
+deduplicated. These are images before `ingest` takes a validation split from them, of which the
+paper says nothing: a generator trained on the split `train` sees fewer. Two of three sums then
+close; at 128 pixels 158 images stay unexplained.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ Writes the grid's PNG and nothing else.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -127,7 +128,8 @@ class Grid:
     """Images of the same conditions at different steps, so that they can be compared.
 
     `sample` gives uint8 (N, H, W, 3). It is called in the main process, or in all of them where
-    each holds a part of the model.
+    each holds a part of the model. So is `pool`, which gives images as they will be sampled later;
+    they are logged, and kept nowhere else.
     """
 
     def __init__(
@@ -137,8 +139,10 @@ class Grid:
         path: Path,
         log: Log,
         processes: Processes,
+        pool: Callable[[], Pixels] | None = None,
     ) -> None:
         self._sample, self._columns, self._path = sample, columns, path
+        self._pool = pool
         self._log, self._processes = log, processes
         if processes.main:
             path.unlink(missing_ok=True)
@@ -148,6 +152,12 @@ class Grid:
         if not (self._processes.main or self._processes.sharded):
             return {}
         images = self._sample()
+        pool = None if self._pool is None else self._pool()
+        if self._processes.main and pool is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                sheet = Path(folder) / f"pool-{step:06d}.png"
+                save_grid(pool, self._columns, sheet)
+                self._log.artifact(sheet, "grids")
         if self._processes.main:
             save_grid(images, self._columns, self._path)
             named = self._path.with_name(f"step-{step:06d}.png")

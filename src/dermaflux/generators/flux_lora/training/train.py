@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from dermaflux.core.arrays import Pixels
-from dermaflux.core.seeds import derived_seed
-from dermaflux.core.vocabulary import CLASSES
 from dermaflux.generators.data.latents import LatentSource
 from dermaflux.generators.flux_lora.model import lora
 from dermaflux.generators.flux_lora.model.pipeline import COMPUTE
 from dermaflux.generators.flux_lora.model.prompt_padding import TextSource
 from dermaflux.generators.flux_lora.sampling.sample import SamplingSettings, sample
-from dermaflux.generators.flux_lora.settings import Finetune
+from dermaflux.generators.flux_lora.settings import Finetune, Synthesize
+from dermaflux.generators.flux_lora.training import shown
 from dermaflux.generators.flux_lora.training.data import TrainingData
 from dermaflux.generators.flux_lora.training.held_out import held_out_loss
 from dermaflux.generators.flux_lora.training.objective import Objective
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
     from dermaflux.core.checkpoints import Checkpoint
 
-_GRID_SIDE = 4  # images of each class
 _GRID_STEPS = 20
 
 
@@ -71,7 +69,8 @@ class LoraTraining:
             model, inputs.weights, data.samples, data.caption_tokens, data.order, inputs.latents,
             inputs.text, settings, run.seed, steps, processes,
         )  # fmt: skip
-        grid = Grid(self._sample_grid, _GRID_SIDE, run.grid, run.log, processes)
+        pool = None if run.synthesize is None else self._sample_pool
+        grid = Grid(self._sample_grid, shown.EACH, run.grid, run.log, processes, pool)
         loss = None
         if data.held_out:
             loss = held_out_loss(model, data, inputs.latents, inputs.text, settings, processes)
@@ -92,31 +91,27 @@ class LoraTraining:
         return curves
 
     def _sample_grid(self) -> Pixels:
-        """The first captions of each class at the smallest training scale, in fixed noise."""
-        model, settings = self._inputs.pipe.transformer, self._settings
+        """What the adapter learns from, in fixed noise."""
+        conditions = shown.of_training(self._inputs.data.samples, self._run.seed)
+        return self._sample(_GRID_STEPS, self._settings.guidance, conditions)
+
+    def _sample_pool(self) -> Pixels:
+        """What the stage `synthesize` will be asked for, in fixed noise."""
+        synthesize = self._run.synthesize
+        assert synthesize is not None
+        sampling = synthesize.settings("flux_lora")
+        assert isinstance(sampling, Synthesize)
+        conditions = shown.of_pool(self._inputs.data.samples, synthesize, self._run.seed)
+        return self._sample(sampling.steps, sampling.guidance, conditions)
+
+    def _sample(self, steps: int, guidance: float, conditions: list[Condition]) -> Pixels:
+        model = self._inputs.pipe.transformer
         training = model.training
         model.eval()
-        images = sample(
-            self._inputs.pipe,
-            SamplingSettings(_GRID_STEPS, settings.guidance, settings.prompt_padding),
-            self._grid_conditions(),
-            self._inputs.text,
-        )
+        settings = SamplingSettings(steps, guidance, self._settings.prompt_padding)
+        images = sample(self._inputs.pipe, settings, conditions, self._inputs.text)
         model.train(training)
         return images
-
-    def _grid_conditions(self) -> list[Condition]:
-        samples = self._inputs.data.samples
-        scale = min(sample.scale for sample in samples)
-        first = [
-            sample
-            for label in CLASSES
-            for sample in [s for s in samples if s.label == label][:_GRID_SIDE]
-        ]
-        return [
-            Condition(sample.label, sample.caption, scale, derived_seed(self._run.seed, "grid", n))
-            for n, sample in enumerate(first)
-        ]
 
     def save(self, folder: Path) -> Facts:
         """Write the adapter in diffusers' names; return what sampling and report must know."""

@@ -15,9 +15,13 @@ from dermaflux.generators.data.latents import Latents
 from dermaflux.generators.flux_lora.files import imported
 from dermaflux.generators.flux_lora.model import lora, pipeline
 from dermaflux.generators.flux_lora.model.flops import FluxShape, LoraShape
-from dermaflux.generators.flux_lora.model.prompt_padding import ResidentText, TextSource
+from dermaflux.generators.flux_lora.model.prompt_padding import (
+    ResidentText,
+    TextSource,
+    text_lengths,
+)
 from dermaflux.generators.flux_lora.settings import Finetune
-from dermaflux.generators.flux_lora.training import memory_plan, sharding
+from dermaflux.generators.flux_lora.training import memory_plan, sharding, shown
 from dermaflux.generators.flux_lora.training.checkpointing import recompute
 from dermaflux.generators.flux_lora.training.data import TrainingData, arrange
 from dermaflux.generators.flux_lora.training.text_cache import cache_text
@@ -118,12 +122,20 @@ def _cached_text(
     if not run.runtime.text_cache:
         return None
     device, processes = run.processes.device, run.processes
-    samples = [*data.samples, *data.held_out]
+    captions = [sample.caption for sample in [*data.samples, *data.held_out]]
+    tokens = [bucket.text_tokens for bucket in data.buckets + data.held_out_buckets]
+    if run.synthesize is not None:
+        conditions = shown.of_pool(data.samples, run.synthesize, run.seed)
+        prompts = [condition.prompt for condition in conditions]
+        captions += prompts
+        tokens += text_lengths(
+            pipeline.tokenizers(run.backbone)[1], prompts, settings.prompt_padding
+        )
     return cache_text(
         lambda: pipeline.load(run.backbone, settings.base_dtype, device, pipeline.TEXT_PARTS),
         f"{identity}/{settings.base_dtype}",
-        [sample.caption for sample in samples],
-        [bucket.text_tokens for bucket in data.buckets + data.held_out_buckets],
+        captions,
+        tokens,
         device,
         processes.rank,
         processes.world,

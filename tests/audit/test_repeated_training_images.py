@@ -1,0 +1,107 @@
+"""A copy of an image that training holds six times is found; other images are not flagged."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawn_lesions import lesion, row
+from PIL import Image, ImageFilter
+
+from dermaflux.audit import audit, features, memorisation
+from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
+from dermaflux.params import Audit
+
+SIDE, TRAINING, OTHERS = 64, 60, 20
+
+
+def encoded(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file)
+
+
+def moved(image: Image.Image, pixels: int) -> Image.Image:
+    return Image.fromarray(np.roll(np.asarray(image), pixels, axis=(0, 1)))
+
+
+def near_copies(image: Image.Image) -> list[Image.Image]:
+    """Five, as exports of one photograph differ: re-encoded, brighter, or moved by a pixel."""
+    return [
+        encoded(image, 80),
+        encoded(image, 50),
+        image.point(lambda value: 1.02 * value),
+        moved(image, 1),
+        moved(image, -1),
+    ]
+
+
+def audited(tmp_path, group: str | None, settings: Audit) -> tuple[dict, pd.DataFrame]:
+    labels = [CLASSES[number % 2] for number in range(TRAINING + 2 * OTHERS)]
+    images = [lesion(number, label, SIDE) for number, label in enumerate(labels)]
+    corpus = [
+        row(image, f"isic2019/{n:03d}", labels[n], "train" if n < TRAINING else "validation")
+        for n, image in enumerate(images[: TRAINING + OTHERS])
+    ]
+    corpus += [
+        row(image, f"kaggle1/{n:03d}", labels[0], "train")
+        for n, image in enumerate(near_copies(images[0]))
+    ]
+    for record in corpus:
+        of_first = record["image_id"] == "isic2019/000" or record["source"] == "kaggle1"
+        record["duplicate_group"] = group if of_first else None
+        record["scale"] = 256 if record["source"] == "kaggle1" else 128
+    synthetic = [
+        row(image, f"synthetic/other-{n:03d}", labels[n], "train")
+        for n, image in enumerate(images[TRAINING + OTHERS :])
+    ]
+    blurred = images[0].filter(ImageFilter.GaussianBlur(1.0))
+    synthetic.append(row(blurred, "synthetic/copy", labels[0], "train"))
+    table.write(corpus, tmp_path / "corpus", 64)
+    table.write(synthetic, tmp_path / "synthetic", 64)
+    return audit.examine(tmp_path / "corpus", tmp_path / "synthetic", settings)
+
+
+@pytest.mark.parametrize("known", ["by ingest", "by nobody"])
+def test_a_copy_of_a_repeated_image_is_too_near(tmp_path, monkeypatch, known) -> None:
+    monkeypatch.setattr(audit, "HELD_OUT", 15)
+    by_ingest = known == "by ingest"
+    # Above every correlation, the copy rule is off: the group of the table has to do alone.
+    settings = Audit(duplicate_correlation=1.0 if by_ingest else 0.55)
+    report, pairs = audited(tmp_path, "group 1" if by_ingest else None, settings)
+    copy = pairs.set_index("image_id").loc["synthetic/copy"]
+    assert copy["ratio"] < 0.5
+    assert copy["reason"] == ("too near" if by_ingest else "copy and too near")
+    assert report["rejected"] == ["synthetic/copy"]
+    assert report["held_out"]["flagged_count"] == 0
+    assert (report["held_out"]["images"], report["held_out"]["of"]) == (15, OTHERS)
+    assert report["held_out"]["rules"]["either"]["high"] == pytest.approx(1 - 0.025 ** (1 / 15))
+    sources = {(row["scale"], row["source"]): row for row in report["nearest_sources"]}
+    assert [row["training"] for row in sources.values()] == [TRAINING, 5]
+    assert sum(row["nearest"] for row in sources.values()) == OTHERS + 1
+    place = pairs["nearest_id"].str.startswith("kaggle1").sum()
+    assert sources[256, "kaggle1"]["nearest"] == place
+
+    # As if every copy were a photograph of its own, the copy looks like a new image.
+    function = features.extractor("pixels")
+    training = table.metadata(tmp_path / "corpus", ["image_id"], "train")["image_id"]
+    points, turned = (
+        features.extract(tmp_path / "corpus", list(training), "train", 32, function, symmetric)
+        for symmetric in (False, True)
+    )
+    queries = features.extract(
+        tmp_path / "synthetic", ["synthetic/copy"], "train", 32, function, True
+    )
+    assert memorisation.nearest(queries, points, turned.__getitem__)[2][0] > 0.5
+
+
+def test_held_out_images_are_a_sample_by_hash() -> None:
+    rows = pd.DataFrame({"image_id": [f"isic2019/{number:05d}" for number in range(3000)]})
+    sample = set(audit._sample(rows)["image_id"])
+    assert len(sample) == audit.HELD_OUT
+    # Other images in the split take places, but no image gets one that had none.
+    more = pd.concat([rows, rows + "-more"], ignore_index=True)
+    assert set(audit._sample(more)["image_id"]) & set(rows["image_id"]) <= sample
