@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_generator import LORA, Workspace
+from small_generator import LORA, RUNTIME, Workspace
 
 from dermaflux.core import table
+from dermaflux.core.arrays import Pixels
 from dermaflux.core.seeds import derived_seed
 from dermaflux.generators import finetune
 from dermaflux.generators.flux_lora.model import lora
 from dermaflux.generators.flux_lora.sampling.generator import GENERATOR
+from dermaflux.generators.flux_lora.sampling.sample import SamplingSettings
+from dermaflux.generators.flux_lora.training import train
 from dermaflux.generators.protocol import Condition
 from dermaflux.params import Synthesize
 from dermaflux.tracking.runs import Silent
@@ -44,14 +49,28 @@ class Sheets(Silent):
 
 
 def test_the_grids_show_the_saved_weights_as_they_are_trained_and_as_they_will_be_sampled(
-    here: Workspace, tmp_path: Path
+    here: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The guidance of so small a backbone changes no pixel by a whole level.
+    asked_of_the_sampler: list[tuple[int, float]] = []
+    unwatched = train.sample
+
+    def watched(pipe: Any, settings: SamplingSettings, *rest: Any) -> Pixels:
+        asked_of_the_sampler.append((settings.steps, settings.guidance))
+        return unwatched(pipe, settings, *rest)
+
+    monkeypatch.setattr(train, "sample", watched)
     settings = LORA.model_copy(update={"steps": 2, "learning_rate": 0.05, "warmup_steps": 0})
-    run = here.training_run(settings=settings, grid="grid-run.png", log=Sheets(tmp_path))
+    # With a cache the encoders are not loaded: the prompts of the pool have to be in it, too.
+    runtime = RUNTIME.model_copy(update={"text_cache": True})
+    run = here.training_run(
+        settings=settings, runtime=runtime, grid="grid-run.png", log=Sheets(tmp_path)
+    )
     sampling = {"steps": 3, "guidance": 3.5}
     pool = Synthesize(scale=256, prompt_source="label", flux_lora=sampling)
     folder = here.root / "grid-run"
     finetune.finetune("flux_lora", dataclasses.replace(run, synthesize=pool), folder)
+    assert asked_of_the_sampler == [(20, 1.0), (3, 3.5)]
     captions = table.metadata(here.captions, ["image_id", "caption"])
     rows = table.metadata(here.corpus, split="train").merge(captions, on="image_id")
     rows = rows.sort_values("image_id")

@@ -66,7 +66,7 @@ def test_counts_add_up(workspace: Params) -> None:
     assert corpus.sources["in"].sum() == corpus.scales["in"].sum() == 63
     assert corpus.sources.loc["kaggle2"].to_list() == [1, 1, 0, 0, 0, 0, 0, 0, 0]
     splits = [f"{split} {label}" for split in table.SPLITS for label in counts.CLASSES]
-    assert corpus.sources[splits].to_numpy().sum() == 60
+    assert corpus.sources[splits].to_numpy().sum() == sum(corpus.splits.values()) == 60
     assert [(rule.name, rule.count) for rule in corpus.rules] == [("damaged", 2), ("too-small", 1)]
     assert corpus.rules[0].example == "image file is truncated"
     assert corpus.policies.loc["512"].to_list() == [0, 37, 85_303]
