@@ -121,7 +121,7 @@ def caption(
 def backbone(
     release: Annotated[
         Path | None,
-        typer.Option(help="Train the released backbone into a new folder: 70 minutes of one core."),
+        typer.Option(help="Train the released backbone into a new folder: 2.5 hours of one core."),
     ] = None,
 ) -> None:
     """Pin a diffusers repository, or train the tiny FluxPipeline -> models/backbone/."""

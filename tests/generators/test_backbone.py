@@ -5,6 +5,8 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from small_generator import TINY, Workspace
 from dermaflux.errors import InputError
 from dermaflux.generators import backbone
 from dermaflux.generators.flux_lora.model import pipeline, prompt_padding
-from dermaflux.generators.tiny_flux import autoencoder, release, training
+from dermaflux.generators.tiny_flux import autoencoder, guided, release, training
 from dermaflux.params import Backbone
 from dermaflux.tracking.runs import Silent
 
@@ -134,19 +136,62 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
+SECOND = guided.Guided(images=14, steps=2, batch=4, learning_rate=1e-3, guided=2, highest=3.0)
+
+
 @pytest.mark.slow
 def test_a_release_is_trained_by_its_recipe(here: Workspace, tmp_path: Path) -> None:
-    release.release(tmp_path / "released", tmp_path / "trained", Silent(), TINY)
-    assert _hashes(tmp_path / "trained") == _hashes(here.backbone)
-    release.save_bf16(here.backbone, tmp_path / "halved", TINY)
-    assert _hashes(tmp_path / "released") == _hashes(tmp_path / "halved")
+    work, recipe = tmp_path / "work", release.Recipe(first=TINY, second=SECOND)
+    release.release(tmp_path / "released", work, Silent(), recipe)
+    assert _hashes(work / "first") == _hashes(here.backbone)
+    release.save_bf16(here.backbone, tmp_path / "halved")
+    assert _hashes(work / "rounded") == _hashes(tmp_path / "halved")
+    first, second = _weights(work / "rounded"), _weights(work / "second")
+    changed = {name for name in first if not torch.equal(first[name].float(), second[name].float())}
+    assert changed
+    assert {name.split("/")[0] for name in changed} == {"transformer"}
+    released = _weights(tmp_path / "released")
+    assert all(torch.equal(released[name], second[name].to(torch.bfloat16)) for name in second)
+    assert f"on {SECOND.images} lesions" in (tmp_path / "released" / "README.md").read_text()
+
+
+class _Linear:
+    """Stands for a transformer: its velocity is the mean of the text, times the guidance."""
+
+    config = SimpleNamespace(guidance_embeds=True)
+
+    def __call__(self, **inputs: Any) -> tuple[torch.Tensor]:
+        said = inputs["encoder_hidden_states"].mean((1, 2)) * inputs["guidance"]
+        return (said[:, None, None].expand_as(inputs["hidden_states"]),)
+
+
+def test_targets_of_guided_images_are_shifted_by_what_the_caption_changes() -> None:
+    """Against the expected squared error, worked out by hand for a linear model."""
+    words = torch.tensor([0.1, -0.4, 0.7, 0.2])
+    text = prompt_padding.Text(
+        words[:, None, None].expand(4, 3, 5), torch.zeros(4, 2), torch.zeros(3, 3)
+    )
+    guidance = torch.tensor([2.0, 3.0, 1.0, 1.0])
+    latents = torch.randn(4, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+
+    def loss(count: int) -> float:
+        draws = torch.Generator().manual_seed(0)
+        model: Any = _Linear()
+        return float(guided.guided_loss(model, latents, text, guidance, count, draws))
+
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([1.0 * (0.1 + 0.4), 2.0 * (-0.4 - 0.7), 0.0, 0.0])
+    for count in (0, 2):
+        wanted = noise - latents + (shift if count else 0 * shift)[:, None, None, None]
+        error = (words * guidance)[:, None, None, None] - wanted
+        assert loss(count) == pytest.approx(float(error.square().mean()), rel=1e-5)
 
 
 def test_a_release_holds_the_trained_weights_rounded_to_bf16(
     here: Workspace, tmp_path: Path
 ) -> None:
     folder = tmp_path / "released"
-    release.save_bf16(here.backbone, folder, TINY)
+    release.save_bf16(here.backbone, folder, release.Recipe(first=TINY, second=SECOND))
     trained, released = _weights(here.backbone), _weights(folder)
     assert released.keys() == trained.keys()
     for name, weight in released.items():
@@ -158,8 +203,8 @@ def test_a_release_holds_the_trained_weights_rounded_to_bf16(
     }
     backbone.pin(Backbone(repository=str(folder)), tmp_path / "pin")
     assert pipeline.reference(tmp_path / "pin").licence == "cc0-1.0"
-    with pytest.raises(InputError, match="is there already; name a new folder, or move it"):
-        release.release(folder, tmp_path / "work", Silent(), TINY)
+    with pytest.raises(InputError, match="holds files already; name a new folder for the released"):
+        backbone.release(folder)
 
 
 def test_a_batch_has_one_text_length_and_every_caption_the_same_chance(here: Workspace) -> None:
@@ -167,7 +212,7 @@ def test_a_batch_has_one_text_length_and_every_caption_the_same_chance(here: Wor
     captions = [f"It has {'four colors, ' * count}a smooth border." for count in (0, 1, 5, 9) * 10]
     lengths = prompt_padding.text_lengths(pipe, captions, "trim")
     assert len(set(lengths)) == 3
-    texts = training._Texts(pipe, captions)
+    texts = training.Texts(pipe, captions)
     taken = torch.zeros(len(captions))
     for step in range(400):
         places, text = texts.draw(8, torch.Generator().manual_seed(step))

@@ -34,13 +34,15 @@ def test_its_card_names_its_files_and_the_recipe() -> None:
     }
     assert not any("_name_or_path" in path.read_text() for path in FOLDER.rglob("*.json"))
     told = " ".join(card.split())
-    for number in (release.RECIPE.images, release.RECIPE.flow_steps):
+    first, second = release.RECIPE.first, release.RECIPE.second
+    for number in (first.images, first.flow_steps, second.images, second.steps):
         assert f"{number:,} " in told
-    assert f"of {release.RECIPE.flow_batch} images at {release.RECIPE.flow_learning_rate:g}" in told
+    assert f"of {first.flow_batch} images at {first.flow_learning_rate:g}" in told
+    assert f"of {second.batch} images at {second.learning_rate:g}" in told
 
 
 def test_its_autoencoder_keeps_lesions_that_it_has_not_seen() -> None:
-    pixels = training._render([draw(index, "test") for index in range(16)])
+    pixels = training.rendered([draw(index, "test") for index in range(16)])
     vae = pipeline.load(FOLDER, "fp32", CPU, ["vae"]).vae
     assert autoencoder.psnr(vae, pixels) > 30
 

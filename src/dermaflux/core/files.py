@@ -125,6 +125,13 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         partial.rename(folder)
 
 
+def require_empty(folder: Path, purpose: str) -> None:
+    """Raise `InputError` where a command would write `folder` over something else."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        kind = "holds files already" if folder.is_dir() else "is a file"
+        raise InputError(f"{quoted(str(folder))} {kind}; name a new folder for {purpose}")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which becomes `path` on success and vanishes on failure."""

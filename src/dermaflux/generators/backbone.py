@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dermaflux import paths
 from dermaflux.core import hub
-from dermaflux.core.files import atomic_folder, write_json
+from dermaflux.core.files import atomic_folder, require_empty, write_json
 from dermaflux.errors import InputError, quoted
 from dermaflux.params import Backbone, Params
 from dermaflux.tracking import runs
@@ -33,9 +33,10 @@ def run(params: Params) -> None:
 
 
 def release(folder: Path) -> None:
-    """Train the backbone that comes with the repository: 70 minutes of one core."""
+    """Train the backbone that comes with the repository: two hours and a half of one core."""
     from dermaflux.generators.tiny_flux import release
 
+    require_empty(folder, "the released backbone")
     parameters = {"seed": release.SEED, **release.RECIPE.model_dump()}
     with runs.start("generator", "backbone release", parameters, inputs=[]) as log:
         release.release(folder, paths.project_root() / ".dermaflux" / "backbone", log)

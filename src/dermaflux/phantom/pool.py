@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dermaflux.core.files import atomic_folder, write_json, write_text
-from dermaflux.errors import InputError, quoted
+from dermaflux.core.files import atomic_folder, require_empty, write_json, write_text
+from dermaflux.errors import InputError
 from dermaflux.phantom.folder import layouts, truth, write_images
 from dermaflux.phantom.layout import PlannedImage, pick
 from dermaflux.phantom.lesion import Label, RandomIntegers, bayes_auc, draw
@@ -74,9 +74,7 @@ def write(
         )
     if not 0 <= seed < _SEEDS:
         raise InputError(f"the seed {seed} is out of range; give --seed 0 to {_SEEDS - 1:,}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        kind = "holds files already" if folder.is_dir() else "is a file"
-        raise InputError(f"{quoted(str(folder))} {kind}; name a new folder for the phantom pool")
+    require_empty(folder, "the phantom pool")
     images = plan(count, seed, shuffled=shuffled)
     facts = {"images": count, "seed": seed, "labels_shuffled": shuffled, "bayes_auc": bayes_auc()}
     with atomic_folder(folder) as partial:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from dermaflux.phantom import Lesion
 
 SIDE = 128
-_STREAM = "backbone"
-_HELD_OUT = 64
+STREAM = "backbone"
+HELD_OUT = 64
 _VOCABULARY_LESIONS = 1000
 _CHECKPOINT_STEPS = 100
 # Values at the middle of the captioner's levels, so that its words describe the rendered truth.
@@ -70,7 +70,7 @@ def vocabulary_text() -> list[str]:
     from dermaflux.captions.lesion.measured import Measurements, describe
     from dermaflux.phantom import draw
 
-    lesions = [draw(index, _STREAM) for index in range(_VOCABULARY_LESIONS)]
+    lesions = [draw(index, STREAM) for index in range(_VOCABULARY_LESIONS)]
     captions = [describe(truth(lesion), lesion.label, lesion.key) for lesion in lesions]
     rare = [
         describe(Measurements(None, None, colours, None), label, "")
@@ -84,8 +84,8 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
     """Write the pipeline; raise `InputError` when the autoencoder misses `minimum_psnr`."""
     from dermaflux.phantom import draw
 
-    lesions = [draw(index, _STREAM) for index in range(tiny.images + _HELD_OUT)]
-    pixels = _render(lesions)
+    lesions = [draw(index, STREAM) for index in range(tiny.images + HELD_OUT)]
+    pixels = rendered(lesions)
     key = fingerprint(code=stage_digest("backbone"), tiny=tiny.model_dump(), seed=seed)
     with checkpoint("backbone", key, output=folder) as saved:
         vae, mean, std, quality = _autoencoder(tiny, seed, pixels, saved, log)
@@ -104,7 +104,7 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
     )
 
 
-def _render(lesions: list[Lesion]) -> Tensor:
+def rendered(lesions: list[Lesion]) -> Tensor:
     """uint8 (N, 3, 128, 128)."""
     import numpy as np
 
@@ -129,7 +129,7 @@ def _autoencoder(
     mean, std = autoencoder.moments(vae, training)
     autoencoder.set_statistics(vae, mean)
     vae.decoder.to(memory_format=torch.channels_last)
-    settings = _settings(tiny.autoencoder_steps, tiny.autoencoder_learning_rate)
+    settings = settings_of(tiny.autoencoder_steps, tiny.autoencoder_learning_rate)
     decoder = saved.part("decoder")
     fit(
         "backbone.decoder",
@@ -143,7 +143,7 @@ def _autoencoder(
         ),
         settings,
         decoder,
-        _Prefixed(log, "decoder"),
+        Prefixed(log, "decoder"),
     )
     vae.decoder.to(memory_format=torch.contiguous_format)
     vae.eval()
@@ -158,7 +158,8 @@ def _autoencoder(
     return vae, mean, std, quality
 
 
-def _settings(steps: int, learning_rate: float) -> Settings:
+def settings_of(steps: int, learning_rate: float) -> Settings:
+    """How either phase optimises."""
     return Settings(
         steps=steps,
         learning_rate=learning_rate,
@@ -178,7 +179,7 @@ def _flow(
     saved: Checkpoint,
     log: Log,
 ) -> None:
-    texts = _Texts(pipe, captions)
+    texts = Texts(pipe, captions)
     shift, scale = pipe.vae.config.shift_factor, pipe.vae.config.scaling_factor
 
     def step_of(step: int) -> list[Step]:
@@ -190,14 +191,14 @@ def _flow(
         loss = flow_loss(
             pipe.transformer, (latents - shift) * scale, text, guidance, "logit-normal", noise
         )
-        return [Step(loss, [f"{_STREAM}/{int(index)}" for index in chosen])]
+        return [Step(loss, [f"{STREAM}/{int(index)}" for index in chosen])]
 
-    settings = _settings(tiny.flow_steps, tiny.flow_learning_rate)
+    settings = settings_of(tiny.flow_steps, tiny.flow_learning_rate)
     objective = FunctionObjective(dict(pipe.transformer.named_parameters()), step_of)
-    fit("backbone.flow", objective, settings, saved.part("flow"), _Prefixed(log, "flow"))
+    fit("backbone.flow", objective, settings, saved.part("flow"), Prefixed(log, "flow"))
 
 
-class _Texts:
+class Texts:
     """All captions encoded at their own lengths, as `trim` samples them later.
 
     Pads are seen unmasked, so a model trained with one length would meet another as a stranger.
@@ -225,14 +226,16 @@ class _Texts:
         return self._indices[group][within], part
 
 
-class _Prefixed:
+class Prefixed:
     """A `Log` whose metric names carry the phase."""
 
     def __init__(self, log: Log, phase: str) -> None:
         self._log, self._phase = log, phase
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Metrics of a step."""
         self._log.metrics({f"{self._phase}/{name}": v for name, v in values.items()}, step)
 
     def artifact(self, path: Path, folder: str = "") -> None:
+        """A file."""
         self._log.artifact(path, folder)

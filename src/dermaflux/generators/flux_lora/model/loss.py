@@ -47,6 +47,40 @@ def noise_and_sigma(
     return noise, rectified_flow.shifted(sigma, mu)
 
 
+def velocity(
+    model: FluxTransformer2DModel,
+    point: Tensor,
+    sigma: Tensor,
+    text: Text,
+    guidance: float | Tensor,
+) -> Tensor:
+    """The model's velocity at `point` (B, 16, h, w) and sigma (B,), packed: (B, tokens, 64).
+
+    guidance: one value or (B,), fed to the embedding of models that have one and ignored by others.
+    """
+    from diffusers import FluxPipeline
+
+    batch, _, height, width = point.shape
+    device, dtype = point.device, text.tokens.dtype
+    image_ids = FluxPipeline._prepare_latent_image_ids(
+        batch, height // 2, width // 2, device, dtype
+    )
+    guidance_input = None
+    if model.config.guidance_embeds:
+        guidance_input = torch.as_tensor(guidance, dtype=torch.float32).to(device).expand(batch)
+    predicted: Tensor = model(
+        hidden_states=pack(point).to(dtype),
+        timestep=sigma.to(dtype),
+        guidance=guidance_input,
+        pooled_projections=text.pooled,
+        encoder_hidden_states=text.tokens,
+        txt_ids=text.ids,
+        img_ids=image_ids,
+        return_dict=False,
+    )[0]
+    return predicted
+
+
 def flow_matching_loss(
     model: FluxTransformer2DModel,
     latents: Tensor,
@@ -57,32 +91,13 @@ def flow_matching_loss(
 ) -> Tensor:
     """Mean squared error of the predicted velocity of each image, (B,) float32.
 
-    latents: (B, 16, h, w) shifted and scaled, noise like it; sigma: (B,) in (0, 1); guidance: one
-    value or (B,), fed to the embedding of models that have one and ignored by others.
+    latents: (B, 16, h, w) shifted and scaled, noise like it; sigma: (B,) in (0, 1); guidance as for
+    `velocity`.
     """
-    from diffusers import FluxPipeline
-
-    batch, _, height, width = latents.shape
-    device, dtype = latents.device, text.tokens.dtype
-    noise, sigma = noise.to(device), sigma.to(device)
+    noise, sigma = noise.to(latents.device), sigma.to(latents.device)
     latents = latents.float()
     point = rectified_flow.interpolate(latents, noise, sigma)
-    image_ids = FluxPipeline._prepare_latent_image_ids(
-        batch, height // 2, width // 2, device, dtype
-    )
-    guidance_input = None
-    if model.config.guidance_embeds:
-        guidance_input = torch.as_tensor(guidance, dtype=torch.float32).to(device).expand(batch)
-    predicted = model(
-        hidden_states=pack(point).to(dtype),
-        timestep=sigma.to(dtype),
-        guidance=guidance_input,
-        pooled_projections=text.pooled,
-        encoder_hidden_states=text.tokens,
-        txt_ids=text.ids,
-        img_ids=image_ids,
-        return_dict=False,
-    )[0]
+    predicted = velocity(model, point, sigma, text, guidance)
     target = pack(rectified_flow.target(latents, noise))
     return (predicted.float() - target).square().mean((1, 2))
 
