@@ -47,7 +47,7 @@ def test_arms_of_other_sources_are_named_where_the_source_tells_the_class(
 
 def test_the_verdict_on_the_page_names_it(workspace: Params) -> None:
     plain = report.render(workspace)
-    assert "composition of sources" not in plain
+    assert "composed of different sources" not in plain
     assert "Without a look at the lesion</h3>" not in plain
     for path in paths.EVALUATIONS.glob("*.json"):
         content = json.loads(path.read_text())
@@ -55,7 +55,7 @@ def test_the_verdict_on_the_page_names_it(workspace: Params) -> None:
             content[arm] |= figures
         path.write_text(json.dumps(content))
     page = report.render(workspace)
-    assert page.count("; but real and mixture differ in their composition of sources") == 2
+    assert page.count("The arms real and mixture are composed of different sources") == 2
     assert "among the training images of real and 0.620 among those of mixture" in page
     assert "Without a look at the lesion</h3>" in page
     assert page.count("a shortcut: a classifier can learn this in place of the lesion") == 3

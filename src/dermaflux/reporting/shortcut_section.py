@@ -44,7 +44,7 @@ def table(cells: Sequence[Cell], metric: str) -> list[Row]:
 
 
 def compositions(cells: Sequence[Cell], metric: str) -> dict[str, str]:
-    """Architecture -> that real and mixture differ in their sources, a clause; others left out.
+    """Architecture -> that real and mixture differ in their sources; no last full stop.
 
     Named where the source alone tells the class of the real images, and tells less or more of it
     among the mixture's: a change between the arms may then be one of that shortcut.
@@ -58,13 +58,12 @@ def compositions(cells: Sequence[Cell], metric: str) -> dict[str, str]:
         if real is None or mixture is None or max(real, mixture) <= SHORTCUT_LIMIT:
             continue
         if abs(real - mixture) >= _DIFFERENT:
-            alike = ", and shuffled differs alike" if "shuffled" in own[0].arms else ""
+            alike = "; the arm shuffled shares that difference" if "shuffled" in own[0].arms else ""
             said[architecture] = (
-                "real and mixture differ in their composition of sources: the source alone tells "
-                f"the class with AUC {real:.3f} among the training images of real and "
-                f"{mixture:.3f} among those of mixture, so the change may be that of a shortcut "
-                f"and not of what the images show{alike}; train.draw matched leaves real images "
-                "none"
+                "The arms real and mixture are composed of different sources: where an image is "
+                f"from tells its class with AUC {real:.3f} among the training images of real and "
+                f"{mixture:.3f} among those of mixture. Part of the change may come from that and "
+                f"not from what the images show{alike}. train.draw: matched rules it out"
             )
     return said
 

@@ -102,8 +102,8 @@ def run(params: Params) -> None:
         console.print(sentence)
     for architecture, each in said.items():
         console.print(f"{architecture}: {' '.join(each.sentences)}")
-    for architecture, clause in shortcut_section.compositions(cells, headline).items():
-        console.print(f"{architecture}: {clause}.")
+    for architecture, composed in shortcut_section.compositions(cells, headline).items():
+        console.print(f"{architecture}: {composed}.")
     bayes = bayes_auc()
     if bayes is not None:
         console.print(f"Best possible on the phantom corpus (Bayes): AUC {number(bayes)}")
