@@ -47,6 +47,21 @@ def test_its_autoencoder_keeps_lesions_that_it_has_not_seen() -> None:
     assert autoencoder.psnr(vae, pixels) > 30
 
 
+def test_auto_tokenizers_number_words_as_the_pipeline_does() -> None:
+    from transformers import AutoTokenizer
+
+    captions = [training.caption(draw(index, "test")) for index in range(100)]
+    pipe = pipeline.load(FOLDER, "fp32", CPU, ["text_encoder", "text_encoder_2"])
+    for part in ("tokenizer", "tokenizer_2"):
+        ours, theirs = getattr(pipe, part), AutoTokenizer.from_pretrained(FOLDER / part)
+        asked = {"padding": "max_length", "max_length": 77, "truncation": True}
+        ids = ours(captions, **asked).input_ids
+        assert ids == theirs(captions, **asked).input_ids
+        assert len({tuple(row) for row in ids}) > 50
+    words = pipe.tokenizer_2(captions).input_ids
+    assert not any(pipe.tokenizer_2.unk_token_id in row for row in words)
+
+
 def _levels(lesion: Lesion) -> tuple[float, ...]:
     return lesion.asymmetry, lesion.border, len(lesion.colours)
 
@@ -74,7 +89,7 @@ def test_lesions_have_the_attributes_that_prompts_ask_for(tmp_path: Path) -> Non
             height=training.SIDE,
             width=training.SIDE,
             num_inference_steps=20,
-            guidance_scale=3.5,
+            guidance_scale=2.0,
             max_sequence_length=length,
             generator=torch.Generator().manual_seed(length),
             output_type="np",
@@ -90,4 +105,4 @@ def test_lesions_have_the_attributes_that_prompts_ask_for(tmp_path: Path) -> Non
         for known, measured in zip(zip(*asked, strict=True), zip(*seen, strict=True), strict=True)
     ]
     assert min(rhos[1:]) > 0.5  # border and colours
-    assert rhos[0] > 0.2  # asymmetry, which it learned least
+    assert rhos[0] > 0.3  # asymmetry, which it learned least
