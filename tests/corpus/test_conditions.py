@@ -122,7 +122,9 @@ def test_captions_of_a_corpus_that_validate_refuses_are_not_paid_for(
     rows = [row for row in small_corpus if (row["split"], row["label"]) != left_out]
     table.write(rows, paths.CORPUS, 64)
     text = DEFAULTS.read_text().replace(RELEASED_BACKBONE, "tiny")
-    Path("params.yaml").write_text(text.replace("captioner: measured", "captioner: llama"))
+    text = text.replace("captioner: measured", "captioner: llama")
+    # caption.revision is the first of these.
+    Path("params.yaml").write_text(text.replace("  revision: null", f"  revision: {'0' * 40}", 1))
     outcome = CliRunner().invoke(app, ["caption"])
     reason = "caption does not start, since validate would stop: the test split holds 40 benign"
     assert str(outcome.exception).startswith(reason) == refused, outcome.output

@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 from test_contrasts import parameters
@@ -364,7 +365,7 @@ def test_only_pools_with_images_of_both_classes_are_queued(
     ):
         queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]), None)
     raw["train"] |= {"curve": [0.5, 2]}
-    few = {"benign": 4, "malignant": 3}
+    few = pd.DataFrame({"label": ["benign"] * 4 + ["malignant"] * 3, "split": "train"})
     with pytest.raises(
         InputError, match=r"at 2 sizes \(.*real_x2.*\) and an exchange rate needs 3"
     ):
