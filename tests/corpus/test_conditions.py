@@ -124,7 +124,7 @@ def test_captions_of_a_corpus_that_validate_refuses_are_not_paid_for(
     text = DEFAULTS.read_text().replace(RELEASED_BACKBONE, "tiny")
     text = text.replace("captioner: measured", "captioner: llama")
     # caption.revision is the first of these.
-    Path("params.yaml").write_text(text.replace("  revision: null", f"  revision: {'0' * 40}", 1))
+    Path("params.yaml").write_text(text.replace("  revision: null", f"  revision: {'a' * 40}", 1))
     outcome = CliRunner().invoke(app, ["caption"])
     reason = "caption does not start, since validate would stop: the test split holds 40 benign"
     assert str(outcome.exception).startswith(reason) == refused, outcome.output
