@@ -15,12 +15,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dermaflux.core.files import write_json
 from dermaflux.params import load
+
+if TYPE_CHECKING:
+    from dermaflux.classifiers.data.samples import Samples
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +41,15 @@ class _Clock:
         """Nothing to keep."""
 
 
+def _noise(noise: np.random.Generator, count: int, side: int) -> Samples:
+    """Images of noise, half of each class."""
+    from dermaflux.classifiers.data.samples import Samples
+
+    pixels = noise.integers(0, 256, (count, side, side, 3), np.uint8)
+    labels = (np.arange(count) % 2).astype(np.uint8)
+    return Samples([str(number) for number in range(count)], labels, pixels)
+
+
 def gpu_rates(
     work: Path,
     images: int,
@@ -52,7 +64,6 @@ def gpu_rates(
     epoch, in which the compiler runs, stands beside the rate. `work` is a folder for checkpoints.
     """
     from dermaflux.classifiers.data import arm_plan
-    from dermaflux.classifiers.data.samples import Samples
     from dermaflux.classifiers.model import network as supervised
     from dermaflux.classifiers.recipes import registry
     from dermaflux.classifiers.train import loop
@@ -62,13 +73,7 @@ def gpu_rates(
     paper = load.load(ROOT / "profiles" / "paper.yaml").train
     side, noise = side or paper.image_size, np.random.default_rng(0)
     paper = paper.model_copy(update={"image_size": side})
-
-    def samples(count: int) -> Samples:
-        pixels = noise.integers(0, 256, (count, side, side, 3), np.uint8)
-        labels = (np.arange(count) % 2).astype(np.uint8)
-        return Samples([str(number) for number in range(count)], labels, pixels)
-
-    training, validation = samples(images), samples(64)
+    training, validation = (_noise(noise, count, side) for count in (images, 64))
     rows = []
     for architecture in architectures or paper.architectures:
         model = paper.models[architecture].model_copy(update={"pretrained": False, "weights": None})

@@ -143,6 +143,7 @@ SECOND = guided.Guided(images=14, steps=2, batch=4, learning_rate=1e-3, guided=2
 def test_a_release_is_trained_by_its_recipe(here: Workspace, tmp_path: Path) -> None:
     work, recipe = tmp_path / "work", release.Recipe(first=TINY, second=SECOND)
     release.release(tmp_path / "released", work, Silent(), recipe)
+    (work,) = work.iterdir()  # one for each recipe
     assert _hashes(work / "first") == _hashes(here.backbone)
     release.save_bf16(here.backbone, tmp_path / "halved")
     assert _hashes(work / "rounded") == _hashes(tmp_path / "halved")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.params import SHORTCUT_LIMIT
 
@@ -15,17 +17,15 @@ Counts = Mapping[str, tuple[float, float]]
 def auc(counts: Counts) -> float | None:
     """ROC-AUC of the malignant share of each image's category; None without one of the classes.
 
-    The area under the curve through the categories, largest share first (Mann and Whitney 1947):
-    of every pair of a malignant and a benign image, the one with the larger share wins, and two of
-    one category win half.
+    Images of one category count half against each other, as ties do (Mann and Whitney 1947).
     """
-    present = [sizes for sizes in counts.values() if sum(sizes)]
-    below = won = 0.0
-    for benign, malignant in sorted(present, key=lambda sizes: sizes[1] / sum(sizes)):
-        won += malignant * (below + benign / 2)
-        below += benign
-    pairs = below * sum(malignant for _, malignant in present)
-    return won / pairs if pairs else None
+    from sklearn.metrics import roc_auc_score
+
+    present = np.array([sizes for sizes in counts.values() if sum(sizes)], float).reshape(-1, 2)
+    if not present.sum(axis=0).all():
+        return None
+    shares, labels = present[:, 1] / present.sum(axis=1), np.repeat([0, 1], len(present))
+    return float(roc_auc_score(labels, np.tile(shares, 2), sample_weight=present.T.ravel()))
 
 
 def aucs(kept: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[str, float]:

@@ -70,15 +70,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         "test": cells[0].test,
         "shortages": evaluations.said(cells),
         "trained_on": {arm: training_images(params, arm) for arm in TITLES},
-        "rows": [
-            {
-                "architecture": architecture,
-                "arm": arm,
-                "images": training_images(params, arm),
-                "metrics": {name: metrics[name].estimate(level) for name in (*columns, *points)},
-            }
-            for (architecture, arm), metrics in means.items()
-        ],
+        "rows": _rows(params, means, (*columns, *points)),
         "beforehand": beforehand(params),
         "effects": effects,
         "said": said,
@@ -134,6 +126,19 @@ def training_images(params: Params, arm: str) -> str:
         "no_teacher": f"{real} + {added} synthetic, cross-entropy alone",
         "scratch": f"{real}, from random weights",
     }[arm]
+
+
+def _rows(params: Params, means: seed_means.Means, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """A row of figures for every architecture and arm."""
+    return [
+        {
+            "architecture": architecture,
+            "arm": arm,
+            "images": training_images(params, arm),
+            "metrics": {name: of[name].estimate(params.evaluate.confidence) for name in metrics},
+        }
+        for (architecture, arm), of in means.items()
+    ]
 
 
 def beforehand(params: Params) -> list[str]:

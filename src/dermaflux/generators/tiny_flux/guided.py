@@ -7,8 +7,8 @@ for no caption: the backbone has never seen an empty one. At g = 1, which `finet
 stays a plain rectified flow. So the released backbone has, like FLUX.1-dev, a guidance scale that
 costs no second pass.
 
-Reads a pipeline's folder and renders lesions that the first round has not seen; `train` writes the
-pipeline to another folder, and resumes from its checkpoint.
+Reads a pipeline's folder and renders lesions, those of the first round and more; `train` writes
+the pipeline to another folder, and resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Guided(BaseModel):
     batch: int
     learning_rate: float
     guided: int
-    """Images of a batch that have a guidance above 1."""
+    """Images of a batch that have a guidance above 1: fewer than `batch`."""
     highest: float
     """Guidance is drawn evenly from 1 to this."""
 

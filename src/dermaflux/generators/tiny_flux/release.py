@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
+from dermaflux.core.checkpoints import fingerprint
+from dermaflux.core.code_digest import stage_digest
 from dermaflux.core.files import atomic_folder
 from dermaflux.core.hashing import sha256
 from dermaflux.generators.flux_lora.model.pipeline import PARTS, load
@@ -49,9 +51,11 @@ RECIPE = Recipe(
 def release(folder: Path, work: Path, log: Log, recipe: Recipe = RECIPE) -> None:
     """Train by the recipe in `work`, from the checkpoints where there are some; write `folder`.
 
-    The second round starts from the first's weights in bf16. Whole rounds in `work` are kept.
+    The second round starts from the first's weights in bf16. Finished rounds of this recipe are
+    taken from `work`.
     """
-    first, rounded, second = (work / name for name in ("first", "rounded", "second"))
+    key = fingerprint(code=stage_digest("backbone"), recipe=recipe.model_dump(), seed=SEED)
+    first, rounded, second = (work / key / name for name in ("first", "rounded", "second"))
     if not rounded.exists():
         training.train(recipe.first, SEED, first, log)
         save_bf16(first, rounded)

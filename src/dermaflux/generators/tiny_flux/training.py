@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SIDE = 128
 STREAM = "backbone"
-HELD_OUT = 64
+_HELD_OUT = 64
 _VOCABULARY_LESIONS = 1000
 _CHECKPOINT_STEPS = 100
 # Values at the middle of the captioner's levels, so that its words describe the rendered truth.
@@ -84,7 +84,7 @@ def train(tiny: Tiny, seed: int, folder: Path, log: Log) -> None:
     """Write the pipeline; raise `InputError` when the autoencoder misses `minimum_psnr`."""
     from dermaflux.phantom import draw
 
-    lesions = [draw(index, STREAM) for index in range(tiny.images + HELD_OUT)]
+    lesions = [draw(index, STREAM) for index in range(tiny.images + _HELD_OUT)]
     pixels = rendered(lesions)
     key = fingerprint(code=stage_digest("backbone"), tiny=tiny.model_dump(), seed=seed)
     with checkpoint("backbone", key, output=folder) as saved:
