@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from dermaflux.classifiers.data.real_draws import RealDraws
     from dermaflux.params import Params
 
-_COLUMNS = (
-    *("image_id", "label", "diagnosis", "split", "source", "scale", "modality", "skin_tone"),
-)
+_COLUMNS = ("image_id", "label", "diagnosis", "split", "source", "scale", "modality", "skin_tone")
 
 
 def warn(params: Params) -> None:
