@@ -137,10 +137,11 @@ def _shares(params: Params, corpus: pd.DataFrame) -> Iterator[str]:
 def _generator(params: Params, training: pd.DataFrame) -> None:
     """Images for `finetune`, where it trains, and the files that it or `synthesize` takes."""
     from dermaflux.generators import registry, requirements
-    from dermaflux.generators.data.images import check_scales
+    from dermaflux.generators.data.images import check_scales, matched
 
     if registry.trainer(params.generator).trains(params.finetune.settings(params.generator)):
         check_scales(training, params.finetune.scales)
+        matched(training, params.finetune, params.seed)
     try:
         for section in (params.finetune, params.synthesize):
             section.settings(params.generator).check_inputs()
@@ -169,7 +170,7 @@ def _shown(params: Params, training: pd.DataFrame) -> None:
     shares = _pool_shares(params, training)
     if shares is None or "captions" in registry.generator(params.generator).needs:
         return  # which captions are held out is not known yet
-    rows = images.labelled(paths.CORPUS)
+    rows, _ = images.matched(images.labelled(paths.CORPUS), section, params.seed)
     chosen = images.select(rows, section.scales, section.maximum_images, params.seed)
     shown = {getattr(sample, params.synthesize.column) for sample in chosen}
     if missing := [name for name in shares if name not in shown]:
@@ -209,7 +210,7 @@ def _pretraining(params: Params) -> None:
 
 def _cells(params: Params, corpus: pd.DataFrame) -> None:
     """Models, real images and synthetic images of `train`."""
-    from dermaflux.classifiers.data import matching, subset
+    from dermaflux.classifiers.data import real_draws, subset
     from dermaflux.classifiers.model import network
     from dermaflux.params import ENLARGED, MIXED
 
@@ -218,7 +219,7 @@ def _cells(params: Params, corpus: pd.DataFrame) -> None:
         network.configure(section.models[architecture], section.image_size)
     draws = _draws(params, corpus)
     if section.draw == "matched":
-        matching.judges(corpus[corpus["split"] == "validation"], section)
+        real_draws.judges(corpus[corpus["split"] == "validation"], section)
     if set(ENLARGED) & set(params.arms()):
         total = params.synthetic_wanted(sum(draws.counts["real"].values()))
         subset.check_pool(total, params.synthesize.images)

@@ -109,6 +109,8 @@ def finetune(name: str, run: TrainingRun, output: Path) -> None:
     images = training_images.read(run.section, run.seed, run.corpus, captions)
     if processes.main and run.section.validation_images and not images.held_out:
         print("no usable image of the split validation: no held-out loss", flush=True)
+    if processes.main and images.said:
+        print(images.said, flush=True)
     training = trainer.prepare(run, images)
     key = _key(name, run, training.identity, images)
     with checkpoint("finetune", key, processes.main, output=output) as saved:

@@ -14,9 +14,11 @@ from dermaflux.params.fields import (
     Batch,
     Class,
     Count,
+    Draw,
     EachOnce,
     Fraction,
     LearningRate,
+    MatchBy,
     Name,
     OpenFraction,
     Options,
@@ -52,7 +54,6 @@ Multiple = Annotated[float, Field(gt=0.0, le=1000.0), AfterValidator(_few_digits
 SHORTCUT_LIMIT = 0.65
 """AUC above which the stages warn of what is known without a look at the lesion. An AUC of 400
 images, half of each class, is within 0.06 of 0.5 by chance (two standard errors)."""
-Matchable = Literal["source", "scale", "modality", "skin_tone"]
 StudentArm = Literal["real", "mixture", "no_teacher"]
 
 
@@ -113,16 +114,12 @@ class Train(Section):
     positions and class token then take no weight decay); null: one rate for all. Of arms that start
     from pretrained weights; random layers learn at the full rate."""
     warmup_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
-    draw: Literal["pooled", "matched"] = "pooled"
+    draw: Draw = "pooled"
     """How n_real images are drawn. `pooled`, as published: of each class from the whole training
     split, so that where an image comes from may tell its class. `matched`: in pairs of a benign and
     a malignant image that agree in `match_by`; epochs are then compared, and classifiers promoted,
     on such pairs of the validation split."""
-    match_by: Annotated[list[Matchable], Field(min_length=1, max_length=4), EachOnce] = [
-        "source",
-        "scale",
-    ]
-    """Columns of the table in which the two images of a pair agree; read where draw is matched."""
+    match_by: MatchBy = ["source", "scale"]
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     """`shuffled` shows each image once an epoch (the draw of n_real is balanced already);
     `balanced` shows each class equally often, images of rare classes more than once."""

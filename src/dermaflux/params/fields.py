@@ -131,6 +131,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 """What becomes part of a file name."""
 Options = Annotated[dict[str, Any], Field(max_length=_MOST_OPTIONS), AfterValidator(_plain)]
 EachOnce = AfterValidator(_each_once)
+Draw = Literal["pooled", "matched"]
+"""Whether images are drawn from each class alone, or in pairs that agree in some columns."""
+MatchBy = Annotated[
+    list[Literal["source", "scale", "modality", "skin_tone"]],
+    Field(min_length=1, max_length=4),
+    EachOnce,
+]
+"""Columns of the table in which the two images of a pair agree; read where a draw is matched."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]

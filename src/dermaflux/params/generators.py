@@ -20,9 +20,11 @@ from dermaflux.params.fields import (
     Class,
     Count,
     CountOrZero,
+    Draw,
     EachOnce,
     GeneratorSettings,
     LearningRate,
+    MatchBy,
     PathText,
     Scale,
     Section,
@@ -99,6 +101,11 @@ class FinetuneShared(_GeneratorSections):
     """Training scales in pixels; images of other scales are left out and counted."""
     maximum_images: CountOrZero = 0
     """Training images taken, class-balanced; 0 means all."""
+    draw: Draw = "pooled"
+    """Which of them: `pooled`, as published, of each class from the whole training split, so that
+    what the generator learns of a class may be the look of its sources. `matched`: in pairs of a
+    benign and a malignant image that agree in `match_by`; the held-out images likewise."""
+    match_by: MatchBy = ["source", "scale"]
     validation_images: CountOrZero = 64
     """Images of the validation split for the held-out loss; 0 switches it off."""
     validation_steps: Count = 200

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermaflux.classifiers.data import matching, subset
+from dermaflux.classifiers.data import subset
+from dermaflux.core import matching
 from dermaflux.core.files import damaged, read_json, write_json
 from dermaflux.errors import InputError
-from dermaflux.params import ENLARGED, Params
+from dermaflux.params import ENLARGED, Params, Train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,6 +66,21 @@ def check(params: Params, held: Mapping[str, int]) -> None:
             f" but the training split holds {pairs:,}; lower n_real to {2 * pairs}, shorten "
             "train.match_by, or set train.draw to pooled"
         )
+
+
+def judges(rows: pd.DataFrame, train: Train) -> matching.Pairs:
+    """The pairs of the validation split `rows` under a matched draw, the same for every cell.
+
+    Raises `InputError` where there is none.
+    """
+    found = matching.pairs(rows, train.match_by, "validation")
+    if not len(found):
+        raise InputError(
+            f"train.draw matched needs a benign and a malignant validation image of the same "
+            f"{matching.words(train.match_by)} but none of the {len(rows):,} has a partner; raise "
+            "ingest.validation_fraction, shorten train.match_by, or set train.draw to pooled"
+        )
+    return found
 
 
 def choose(params: Params, available: Mapping[str, int], arms: Sequence[str]) -> RealDraws:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from dermaflux import paths
-from dermaflux.classifiers.data import diagnoses, matching, real_draws, samples, subset
+from dermaflux.classifiers.data import diagnoses, real_draws, samples, subset
 from dermaflux.classifiers.data.real_draws import RealDraws
 from dermaflux.classifiers.data.samples import Samples
-from dermaflux.core import table
+from dermaflux.core import matching, table
 from dermaflux.core.arrays import Array
 from dermaflux.core.files import read_json, reading
 from dermaflux.core.seeds import derived_seed
@@ -148,7 +148,7 @@ def draw(params: Params, seed: int, arms: Sequence[str]) -> RealImages:
     said = () if chosen is None else (str(chosen),)
     if params.train.draw == "matched":
         pairs = matching.pairs(rows, params.train.match_by, seed)
-        order, said = pairs.image_ids, (*said, pairs.said("training"))
+        order, said = pairs.image_ids, (*said, pairs.said("train.draw", "training"))
     else:
         order = subset.ordered(rows, classes, seed)
     return RealImages(classes, rows, subset.first(order, draws.largest), draws, said)
@@ -162,7 +162,7 @@ def judges(params: Params) -> matching.Pairs | None:
     if params.train.draw == "pooled":
         return None
     rows = table.metadata(paths.CORPUS, real_draws.COLUMNS, "validation")
-    return matching.judges(rows, params.train)
+    return real_draws.judges(rows, params.train)
 
 
 def load(params: Params, seed: int, gate: Gate, arms: Sequence[str]) -> CellImages:
@@ -174,7 +174,7 @@ def load(params: Params, seed: int, gate: Gate, arms: Sequence[str]) -> CellImag
     drawn = draw(params, seed, arms)
     classes, draws, corpus = drawn.classes, drawn.draws, drawn.image_ids
     compared = judges(params)
-    said = (*drawn.said, *([compared.said("validation")] if compared else ()))
+    said = (*drawn.said, *([compared.said("train.draw", "validation")] if compared else ()))
     for sentence in (*said, *draws.shortages.values()):
         print(sentence, flush=True)  # here, where the images are drawn, and so once a cell
     indices = {arm: drawn.indices(arm) for arm in draws.counts}

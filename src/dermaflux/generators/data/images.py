@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermaflux.captions.text.label import label_sentence
 from dermaflux.captions.text.quality import UNUSABLE
-from dermaflux.core import table
+from dermaflux.core import matching, table
 from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, quoted
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dermaflux.params import Finetune
+
+
+_COLUMNS = (
+    "image_id", "sha256", "label", "diagnosis", "scale", "split", "source", "modality", "skin_tone",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class TrainingImages:
     maximum."""
     held_out_captions: int
     """Training images whose captions are reserved for sampling."""
+    said: str | None = None
+    """What a matched draw takes and leaves, in one sentence."""
 
     def facts(self, scales: Sequence[int]) -> dict[str, Any]:
         """Counts for finetune.json."""
@@ -77,13 +84,39 @@ def read(section: Finetune, seed: int, corpus: Path, captions: Path | None) -> T
 
     all_rows = rows_of("train")
     rows = trainable(all_rows)
-    samples = select(rows, section.scales, section.maximum_images, seed)
+    drawn, said = matched(rows, section, seed)
+    samples = select(drawn, section.scales, section.maximum_images, seed)
     held_out: list[Sample] = []
     if section.validation_images:
         candidates = trainable(rows_of("validation"))
         candidates = candidates[candidates["scale"].isin(section.scales)]
+        if section.draw == "matched":
+            kept = matching.pairs(candidates, section.match_by, "validation").listed
+            candidates = candidates[candidates["image_id"].isin(kept)]
         held_out = choose_held_out(_samples(candidates), section.validation_images)
-    return TrainingImages(samples, held_out, len(rows) - len(samples), len(all_rows) - len(rows))
+    left_out, reserved = len(rows) - len(samples), len(all_rows) - len(rows)
+    return TrainingImages(samples, held_out, left_out, reserved, said)
+
+
+def matched(rows: pd.DataFrame, section: Finetune, seed: int) -> tuple[pd.DataFrame, str | None]:
+    """The rows that a draw may take, and what it leaves in one sentence; all where it is pooled.
+
+    Pairs come in the order of `core.matching`, of which `maximum_images` takes the first. Raises
+    `InputError` where there is no pair.
+    """
+    if section.draw == "pooled":
+        return rows, None
+    check_scales(rows, section.scales)
+    pairs = matching.pairs(rows[rows["scale"].isin(section.scales)], section.match_by, seed)
+    if not len(pairs):
+        raise InputError(
+            "finetune.draw matched needs a benign and a malignant training image of the same "
+            f"{matching.words(section.match_by)} but none of the {len(rows):,} has a partner; "
+            "shorten finetune.match_by, or set finetune.draw to pooled"
+        )
+    half = section.maximum_images // 2 or len(pairs)
+    chosen = {image_id for ids in pairs.image_ids.values() for image_id in ids[:half]}
+    return rows[rows["image_id"].isin(chosen)], pairs.said("finetune.draw", "training")
 
 
 def labelled(corpus: Path, split: str = "train") -> pd.DataFrame:
@@ -111,7 +144,7 @@ def images_per_class(rows: pd.DataFrame, column: str) -> dict[str, int]:
 def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFrame:
     """Benign and malignant rows of a split with captions, sorted by image_id.
 
-    Columns image_id, sha256, label, diagnosis, scale, split, source, caption, flags and held_out.
+    Those of `_COLUMNS`, caption, flags and held_out.
     Raises `InputError` when an image has no caption or several.
     """
     rows = _rows(corpus, split)
@@ -134,8 +167,7 @@ def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFram
 
 
 def _rows(corpus: Path, split: str) -> pd.DataFrame:
-    columns = ["image_id", "sha256", "label", "diagnosis", "scale", "split", "source"]
-    rows = table.metadata(corpus, columns)
+    rows = table.metadata(corpus, _COLUMNS)
     return rows[(rows["split"] == split) & rows["label"].isin(CLASSES)].copy()
 
 

@@ -11,8 +11,8 @@ import pytest
 import toy_corpus as toy
 
 from dermaflux import conditions, paths
-from dermaflux.classifiers.data import matching, real_draws, training_set
-from dermaflux.core import table
+from dermaflux.classifiers.data import real_draws, training_set
+from dermaflux.core import matching, table
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Params, load
@@ -84,7 +84,7 @@ def test_every_draw_holds_each_group_in_equal_numbers_and_in_its_share() -> None
         },
         "malignant": {"milk10k, 512 pixels": 32},
     }
-    assert "500 benign images, most of them (391) of isic2024, 128 pixels" in found.said("training")
+    assert "500 benign images, most of them (391) of isic2024, 128 pixels" in found.said("train.draw", "training")
 
 
 def test_the_order_is_that_of_ids_alone_and_of_the_seed() -> None:
@@ -154,6 +154,6 @@ def test_what_the_law_cannot_give_is_told_before_any_work() -> None:
     assert "needs 20 further benign images but the matched training split holds 10" in short
     rows = table.metadata(paths.CORPUS, real_draws.COLUMNS, "validation")
     with pytest.raises(InputError, match="none of the 30 has a partner; raise"):
-        matching.judges(rows[rows["label"] == "benign"], run.train)
+        real_draws.judges(rows[rows["label"] == "benign"], run.train)
     with pytest.raises(InputError, match="real_fraction 0.5 keeps their proportions"):
         load.parse({**run.model_dump(by_alias=True), "real_fraction": 0.5})

@@ -1,4 +1,4 @@
-"""Pairs of a benign and a malignant image that agree in source and scale: `train.draw` matched.
+"""Pairs of a benign and a malignant image that agree in source and scale: a `draw` that is matched.
 
 Pure functions on metadata. What a network can tell from where an image comes is then of no use to
 it, since benign and malignant images come from the same places in the same numbers. A group of
@@ -9,7 +9,7 @@ Pairs are in one order, of which every draw takes the first ones: the groups tak
 Sainte-Laguë's divisor method hands out seats, so that at every size each group has its share of all
 pairs, to within rounding, and a larger draw contains the smaller one (the method is house-monotone:
 Balinski and Young, Fair Representation, 1982). Inside a group both classes are in the order of
-sha256(seed, image_id), as `subset.draw` has them.
+sha256(seed, image_id), as the pooled draw has them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING
 
 from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
-from dermaflux.params import Train
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +48,7 @@ class Pairs:
         """All image_ids, class after class."""
         return [image_id for name in CLASSES for image_id in self.image_ids[name]]
 
-    def said(self, split: str) -> str:
+    def said(self, parameter: str, split: str) -> str:
         """What is drawn from and what never is, in one sentence without a full stop."""
         left = []
         for name, groups in self.unpaired.items():
@@ -58,7 +56,7 @@ class Pairs:
             example = f", most of them ({most[1]:,}) of {most[0]}" if most else ""
             left.append(f"{sum(groups.values()):,} {name} images{example}")
         return (
-            f"train.draw matched: the {split} split holds {len(self):,} pairs of a benign and a "
+            f"{parameter} matched: the {split} split holds {len(self):,} pairs of a benign and a "
             f"malignant image of the same {words(self.by)}, in {self.groups[0]} of "
             f"{self.groups[1]} groups; without a partner, and so not used: {'; '.join(left)}"
         )
@@ -108,21 +106,6 @@ def count(rows: pd.DataFrame, by: Sequence[str]) -> int:
     keys = [rows[name].astype("string").fillna(_UNKNOWN) for name in by]
     sizes = rows.groupby([*keys, rows["label"]]).size().unstack(fill_value=0)
     return int(sizes.reindex(columns=list(CLASSES), fill_value=0).min(axis=1).sum())
-
-
-def judges(rows: pd.DataFrame, train: Train) -> Pairs:
-    """The pairs of the validation split, the same for every cell.
-
-    Raises `InputError` where there is none.
-    """
-    found = pairs(rows, train.match_by, "validation")
-    if not len(found):
-        raise InputError(
-            f"train.draw matched needs a benign and a malignant validation image of the same "
-            f"{words(train.match_by)} but none of the {len(rows):,} has a partner; raise "
-            "ingest.validation_fraction, shorten train.match_by, or set train.draw to pooled"
-        )
-    return found
 
 
 def _members(rows: pd.DataFrame, by: Sequence[str]) -> dict[str, dict[str, list[str]]]:
