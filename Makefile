@@ -26,6 +26,7 @@ data: $(VENV)/.installed ## Render the phantom corpus when data/ is absent, and 
 
 demo: data ## Run the whole pipeline on the phantom corpus and print what came out
 	dvc repro
+	dermaflux register
 	dermaflux summary
 
 dermae: data ## DerMAE on the corpus of make demo: latent diffusion, masked autoencoder, a student

@@ -95,6 +95,15 @@ def predict(
 
 
 @app.command()
+def register() -> None:
+    """Register the champion that reports/promote.json names, as in a fresh clone."""
+    from dermaflux.params.load import load
+    from dermaflux.registry import register
+
+    register.run(load())
+
+
+@app.command()
 def rollback(
     reason: Annotated[
         str, typer.Option(help="Why; stored with the version that loses the alias.")

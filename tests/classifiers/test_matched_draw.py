@@ -84,9 +84,8 @@ def test_every_draw_holds_each_group_in_equal_numbers_and_in_its_share() -> None
         },
         "malignant": {"milk10k, 512 pixels": 32},
     }
-    assert "500 benign images, most of them (391) of isic2024, 128 pixels" in found.said(
-        "train.draw", "training"
-    )
+    said = found.said("train.draw", "training")
+    assert "500 benign images, most of them (391) of isic2024, 128 pixels" in said
 
 
 def test_the_order_is_that_of_ids_alone_and_of_the_seed() -> None:

@@ -1,4 +1,4 @@
-"""`finetune.draw` matched: the generator sees as many benign as malignant images of every source."""
+"""`finetune.draw` matched: as many benign as malignant images of every source and scale."""
 
 from __future__ import annotations
 

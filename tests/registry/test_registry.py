@@ -25,7 +25,7 @@ def test_predict_prints_a_line_for_every_image(
     lesion.write_bytes(small.image(7, True))
     text.write_text("not an image")
     grey.write_bytes(small.flat())
-    with pytest.raises(InputError, match=r"no model 'lesion-vit'.*dermaflux promote"):
+    with pytest.raises(InputError, match=r"no model 'lesion-vit'.*dermaflux register"):
         predict.run(unpromoted, [lesion])
     promote.run(unpromoted)
     with pytest.raises(InputError, match=r"notes\.jpg holds 12 bytes that are not a whole image"):

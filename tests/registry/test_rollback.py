@@ -22,7 +22,7 @@ def _next_champion(params: Params, noise: float, seed: int) -> str:
 
 def test_each_rollback_goes_one_champion_back(unpromoted: Params) -> None:
     client, name = runs.connect(), unpromoted.promote.model_name
-    with pytest.raises(InputError, match=r"no model 'lesion-vit'.*dermaflux promote"):
+    with pytest.raises(InputError, match=r"no model 'lesion-vit'.*dermaflux register"):
         rollback.run(unpromoted, "nothing there")
     small.classifier("vit-0", "real", noise=8.0, seed=8)
     first = _next_champion(unpromoted, noise=6.0, seed=2)

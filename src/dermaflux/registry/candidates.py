@@ -107,6 +107,16 @@ def validation_split(params: Params) -> pd.DataFrame:
     return rows.assign(malignant=rows["label"] == "malignant").set_index("image_id").sort_index()
 
 
+def check_images(candidate: Candidate, split: pd.DataFrame) -> None:
+    """Raise `InputError` when a candidate was not scored on the validation images of corpus/."""
+    if not split.index.equals(candidate.predictions.index):
+        raise InputError(
+            f"{candidate.folder}/validation.csv covers {len(candidate.predictions)} images but "
+            f"corpus/ has {len(split)} for validation, or others; run `dvc repro` so that both "
+            "agree"
+        )
+
+
 def split_hash(split: pd.DataFrame) -> str:
     """Fingerprint of the ids, labels and pixels of the validation images."""
     return fingerprint(

@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from dermaflux import paths
 from dermaflux.classifiers.logging import mlflow_runs
 from dermaflux.core.files import write_json
-from dermaflux.errors import InputError
 from dermaflux.params import Params
-from dermaflux.registry import lineage, promotion_test, registry
+from dermaflux.registry import promotion_test, register, registry
 from dermaflux.registry.candidates import (
     Candidate,
     auc,
     candidates,
     champion_predictions,
-    split_hash,
+    check_images,
     validation_split,
 )
 from dermaflux.tracking import runs, store
@@ -170,34 +169,6 @@ def _report(
     return report
 
 
-def _register(
-    client: MlflowClient,
-    run_id: str,
-    params: Params,
-    best: Candidate,
-    known: registry.RegisteredVersion | None,
-    outcome: Outcome,
-    split: pd.DataFrame,
-) -> registry.RegisteredVersion:
-    """The version of the candidate, new or `known`, tagged with the decision and its reason."""
-    from dermaflux.registry import model_card
-
-    name = params.promote.model_name
-    tags = lineage.tags(client, params, best.cell, best.arm, best.folder)
-    tags |= {"validation_auc": f"{best.auc:.6f}", "validation_hash": split_hash(split)}
-    facts = lineage.card_facts(params, best.name, best.folder, split, tags, outcome.reason)
-    version = known
-    if version is None:
-        detector = lineage.fit_ood_detector(best.folder, params)
-        card = model_card.render(facts, best.predictions)
-        version = registry.register(client, name, best.folder, detector, card, run_id, tags)
-    tags = {**tags, "decision": outcome.decision, "reason": outcome.reason}
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version.version, key, value)
-    client.update_model_version(name, version.version, model_card.summary(facts))
-    return version
-
-
 def _act(
     client: MlflowClient,
     run_id: str,
@@ -212,7 +183,8 @@ def _act(
     outcome = decide(params, ranked, present, known, split)
     if outcome.decision != "unchanged":
         registry.create_model(client, name)
-        version = _register(client, run_id, params, best, known, outcome, split)
+        decided = (outcome.decision, outcome.reason)
+        version = register.add(client, run_id, params, best, known, decided, split)
         if outcome.decision == "promoted":
             line = registry.champion_history(client, name, present)
             registry.set_champion(client, name, [*line, version.version])
@@ -220,16 +192,6 @@ def _act(
             client.set_registered_model_alias(name, registry.CHALLENGER, version.version)
     client.set_registered_model_tag(name, "last_decision", f"{outcome.decision}: {outcome.reason}")
     return outcome, present
-
-
-def _check_images(candidate: Candidate, split: pd.DataFrame) -> None:
-    """Raise `InputError` when a candidate was not scored on the validation images of corpus/."""
-    if not split.index.equals(candidate.predictions.index):
-        raise InputError(
-            f"{candidate.folder}/validation.csv covers {len(candidate.predictions)} images but "
-            f"corpus/ has {len(split)} for validation, or others; run `dvc repro` so that both "
-            "agree"
-        )
 
 
 @store.answering()
@@ -247,7 +209,7 @@ def run(params: Params) -> None:
         inputs.append(best.folder)
         split = validation_split(params)
         for candidate in ranked:
-            _check_images(candidate, split)
+            check_images(candidate, split)
     with runs.start(mlflow_runs.TESTING, "promote", settings, inputs) as log:
         if best is None:
             outcome = Outcome(

@@ -122,7 +122,7 @@ def require_champion(client: MlflowClient, name: str) -> RegisteredVersion:
     if present is None:
         raise InputError(
             f"the registry at {runs.tracking_uri()} has no model {name!r} with the alias "
-            f"{CHAMPION!r}; run `dvc repro`, or `dermaflux promote` after `dvc pull`"
+            f"{CHAMPION!r}; run `dermaflux register`, after `dvc pull` in a fresh clone"
         )
     return present
 
