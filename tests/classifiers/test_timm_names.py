@@ -84,7 +84,8 @@ UNKNOWN = {
     "vit_tiny_patch16_224.in1k": r"such as vit_tiny_patch16_224\.augreg_in21k",
     "timm/resnet18.a9_in1k": r"'timm/resnet18\.a9_in1k'; .* such as resnet18\.a",
     "microsoft/resnet-50/x": "timm has no model",
-    "hf-hub:someone/model": "someone/model cannot be opened .* name its folder as local-dir:FOLD",
+    "hf-hub:someone/model": "has no @revision after its name; .* pin the commit",
+    "hf-hub:someone/model@main": "someone/model cannot be opened .* name its folder as local-dir:",
     "local-dir:/nowhere": "names a folder without config.json",
 }
 

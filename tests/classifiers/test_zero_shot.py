@@ -139,7 +139,9 @@ def test_models_that_cannot_be_opened_get_one_sentence(work: Path) -> None:
     with pytest.raises(InputError, match="zero_shot.models.none .*leave the model out"):
         zero_shot.run(parameters(none=str(work / "none")))
     with pytest.raises(InputError, match="zero_shot.models.away owner/name.*zero_shot.run"):
-        zero_shot.run(parameters(away="hf-hub:owner/name"))
+        zero_shot.run(parameters(away="hf-hub:owner/name@main"))
+    with pytest.raises(InputError, match="has no @revision after its name.*pin the commit"):
+        parameters(away="hf-hub:owner/name")
     larger = saved(work / "larger", 0, width=48)
     with pytest.raises(InputError, match="matching configuration and weights"):
         zero_shot.run(parameters(larger=larger))

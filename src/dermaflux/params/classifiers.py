@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from dermaflux.core import hub
 from dermaflux.errors import quoted
 from dermaflux.params.arms import Arm
 from dermaflux.params.choices import RECIPES
@@ -231,8 +232,8 @@ class ZeroShot(Section):
     templates: Annotated[list[Text], Field(min_length=1, max_length=100)]
     """Sentences with `{c}` for the class; their text features are averaged."""
     models: Annotated[dict[Name, PathText], Field(max_length=100)] = {}
-    """Image-text models that open_clip opens: `hf-hub:owner/name`, optionally with `@revision`, or
-    a folder with open_clip's files."""
+    """Image-text models that open_clip opens: `hf-hub:owner/name@revision`, or a folder with
+    open_clip's files."""
     batch: Batch = 64
 
     @model_validator(mode="after")
@@ -241,6 +242,10 @@ class ZeroShot(Section):
             if name not in self.models:
                 known = ", ".join(sorted(self.models)) or "none"
                 raise ValueError(f"zero_shot.run names {name!r}, not in zero_shot.models ({known})")
+            repository, _, revision = self.models[name].removeprefix("hf-hub:").partition("@")
+            if self.models[name].startswith("hf-hub:") and not revision:
+                place = f"zero_shot.models.{name}"
+                raise ValueError(hub.unpinned(place, repository, "@revision after its name"))
         for label in get_args(Class):
             if not self.classes.get(label):
                 raise ValueError(f"zero_shot.classes has no wording for {label}; give at least one")

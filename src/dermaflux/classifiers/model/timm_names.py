@@ -77,7 +77,7 @@ def _registered(name: str) -> Named | None:
 
 
 def _repository(identifier: str, given: str) -> Named:
-    """`owner/name`, or `owner/name@revision`, of the hub."""
+    """`owner/name@revision` of the hub, or a name of timm's own, whose registry has the weights."""
     repository, _, revision = identifier.partition("@")
     if repository.startswith(_OWNER):
         found = _registered(repository.removeprefix(_OWNER))
@@ -88,13 +88,15 @@ def _repository(identifier: str, given: str) -> Named:
         return found
     if repository.count("/") != 1:
         raise _unknown(given)
+    if not revision:
+        raise InputError(hub.unpinned("model", repository, "@revision after its name"))
     instead = f"download it where there is a network, and name its folder as {_LOCAL}FOLDER"
-    with hub.opening("model", repository, revision or None, "folder", instead):
+    with hub.opening("model", repository, revision, "folder", instead):
         from huggingface_hub import hf_hub_download
 
-        path = Path(hf_hub_download(repository, _CONFIG, revision=revision or None))
+        path = Path(hf_hub_download(repository, _CONFIG, revision=revision))
     saved = _saved(path, given)
-    return Named(saved.name, saved.published, saved.options, repository, revision or None)
+    return Named(saved.name, saved.published, saved.options, repository, revision)
 
 
 def _folder(folder: Path, given: str) -> Named:
