@@ -39,6 +39,7 @@ GRIDS = REPORTS / "grids"
 DEPLOYMENTS = REPORTS / "deployment"
 PROMOTE_REPORT = REPORTS / "promote.json"
 REPORT_PAGE = REPORTS / "index.html"
+COMPARED = REPORTS / "metrics.json"
 DATA_CARD = REPORTS / "data_card.md"
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from dermaflux import paths
 from dermaflux.classifiers.logging import mlflow_runs
+from dermaflux.core.files import read_json
 from dermaflux.params import Params, load
 from dermaflux.reporting import effect_table, evidence_section, report
 from dermaflux.reporting.evidence_log import CEILING, DETECTABLE, EQUIVALENT, GAIN, figures
@@ -89,8 +90,16 @@ def test_mlflow_holds_what_the_first_screen_says(params: Params) -> None:
     parents = evaluated(params)
     report.run(params)
     logged = {name: data(parent) for name, parent in parents.items()}
+    shown = read_json(paths.COMPARED, "report")
+    assert sum(len(section) for section in shown.values()) <= 30  # columns of `dvc exp show`
     for architecture, each in logged.items():
         check_against_the_page(architecture, each)
+        assert shown[architecture].items() - each.metrics.items() == {
+            ("auc_real", shown[architecture]["auc_real"]),
+            ("auc_mixture", shown[architecture]["auc_mixture"]),
+        }
+        gain = shown[architecture]["auc_mixture"] - shown[architecture]["auc_real"]
+        assert gain == pytest.approx(shown[architecture]["AUC_gain"])
 
     worth, each = "equivalent_real_images", "equivalent_real_images_per_synthetic"
     metrics, tags = logged["vit"].metrics, logged["vit"].tags

@@ -64,6 +64,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
     )
     return {
         "cells": cells,
+        "means": compared,
         "columns": columns,
         "points": points,
         "headline": headline,

@@ -1,7 +1,7 @@
-"""What the page's first screen says, as metrics and tags of MLflow runs.
+"""What the page's first screen says, as metrics and tags of MLflow runs, and as metrics of DVC.
 
 Written on the parent, over all seeds, of each architecture's arm `mixture`: the run that holds the
-mean AUC of what is compared. `figures` is pure.
+mean AUC of what is compared. `figures` and `compared` are pure.
 """
 
 from __future__ import annotations
@@ -72,6 +72,33 @@ def figures(
         if amount.bound:
             tags[f"{name}.bound"] = amount.bound
     return metrics, tags
+
+
+def compared(
+    params: Params,
+    results: Mapping[str, Any],
+    audit: Mapping[str, Any],
+    promote: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The few figures that a person compares experiments by: those of reports/metrics.json.
+
+    Per architecture the mean of the headline metric in the arms real and mixture, what was gained
+    and what a synthetic image was worth; a figure that could not be told is left out. `results` are
+    those of `classifier_section.build`; `audit` and `promote` are these stages' reports, or empty.
+    """
+    shown: dict[str, Any] = {}
+    for architecture in params.architectures():
+        means, name = results["means"], results["headline"]
+        told, _ = figures(params, architecture, results["effects"], results["said"])
+        ends = [f"{metric}{end}" for metric in (GAIN, EACH) for end in ("", "_low", "_high")]
+        shown[architecture] = {
+            f"{name}_{arm}": means[architecture, arm].value
+            for arm in ("real", "mixture")
+            if (architecture, arm) in means
+        } | {metric: told[metric] for metric in (*ends, DETECTABLE) if metric in told}
+    shown["audit"] = {name: audit[name] for name in ("kid", "memorised_count") if name in audit}
+    champion = promote.get("champion") or {}
+    return shown | {"champion": {"validation_auc": champion.get("validation_auc")}}
 
 
 def _effect(name: str, effect: Effect) -> dict[str, float]:

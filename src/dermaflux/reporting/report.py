@@ -1,7 +1,8 @@
 """Stage `report`: one self-contained page about everything the pipeline produced.
 
 Reads corpus/, captions/, synthetic/, models/ (hashes and the loss curve) and reports/; writes
-reports/index.html with all images inlined, and reports/data_card.md. Neither contains a time, a run
+reports/index.html with all images inlined, reports/metrics.json with what `dvc exp show` and `dvc
+metrics diff` compare, and reports/data_card.md. None contains a time, a run
 id or a path of this machine, so equal inputs give equal bytes; MLflow runs are identified by the
 hash of their outputs.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 from dermaflux import paths
 from dermaflux.core import files, table
-from dermaflux.core.files import write_text
+from dermaflux.core.files import write_json, write_text
 from dermaflux.params import Params
 from dermaflux.params.arms import TITLES, colour, title
 from dermaflux.reporting import (
@@ -187,10 +188,12 @@ def _page(params: Params, results: dict[str, Any]) -> str:
 
 
 def run(params: Params) -> None:
-    """Write reports/index.html and reports/data_card.md, print the page's path, tell MLflow."""
+    """Write the page, what DVC compares and the data card; print the page's path, tell MLflow."""
     results = classifier_section.build(params, bayes_auc())
     page = _page(params, results)
     write_text(paths.REPORT_PAGE, page)
+    audit, promote = read_json(paths.AUDIT_REPORT), read_json(paths.PROMOTE_REPORT)
+    write_json(paths.COMPARED, evidence_log.compared(params, results, audit, promote))
     write_text(paths.DATA_CARD, data_card.text(params, read_json(paths.INGEST_REPORT)))
     print(f"report: {paths.REPORT_PAGE} ({len(page.encode()) / 1e6:.1f} MB)")
     evidence_log.log(params, results)
