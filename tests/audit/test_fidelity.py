@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dermaflux import phantom
-from dermaflux.audit import features, fidelity
+from dermaflux.audit import fidelity, trunks
 
 
 def test_estimate_is_the_double_sum_of_the_definition() -> None:
@@ -84,7 +84,7 @@ def test_torch_fidelity_agrees_on_whole_sets_of_images() -> None:
 
         def forward(self, images):
             batch = images.permute(0, 2, 3, 1).cpu().numpy()
-            return (torch.from_numpy(features.extractor("pixels")(batch)),)
+            return (torch.from_numpy(trunks.pixels().function(batch)[0]),)
 
     torch_fidelity.register_feature_extractor("dermaflux-pixels", Pixels)
     lesions = {
@@ -117,7 +117,7 @@ def test_torch_fidelity_agrees_on_whole_sets_of_images() -> None:
         save_cpu_ram=True,
         verbose=False,
     )
-    synthetic, real = (features.extractor("pixels")(pixels) for pixels in lesions.values())
+    synthetic, real = (trunks.pixels().function(pixels)[0] for pixels in lesions.values())
     estimate = fidelity.unbiased_mmd2(
         fidelity.kernel(synthetic, synthetic),
         fidelity.kernel(real, real),

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from dermaflux.audit.frechet import frechet_distance
+from dermaflux.audit.frechet import frechet_distance, frechet_distance_of_products
+from dermaflux.audit.products import products_of
 
 # Fewer and more images than features, on either side and on both.
 SIZES = [(60, 80, 10), (30, 40, 100), (30, 300, 64), (300, 30, 64)]
@@ -33,6 +34,8 @@ def test_it_is_that_of_two_other_routes(sizes: tuple[int, int, int]) -> None:
     reference = fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
     assert value == pytest.approx(reference, rel=1e-6)
     assert frechet_distance(real, ours).value == pytest.approx(value)
+    other_way = frechet_distance_of_products(products_of(ours, real))
+    assert other_way == pytest.approx(frechet_distance(ours, real))
 
 
 def test_features_that_never_change_and_equal_sets() -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from dermaflux.audit import manifold
-from dermaflux.audit.manifold import manifold_figures, squared_distances
+from dermaflux.audit.manifold import manifold_figures
+from dermaflux.audit.products import products_of
 
 
 def figures(ours, real):
-    pairs = ((ours, ours), (ours, real), (real, real))
-    return manifold_figures(*(squared_distances(*pair) for pair in pairs))
+    return manifold_figures(*products_of(ours, real).squared_distances())
 
 
 def samples(count: int, others: int, size: int, seed: int = 0):
@@ -41,8 +41,8 @@ def test_what_the_jackknife_leaves_out_is_as_if_it_had_not_been_there() -> None:
     """Also where most neighbours of an image are left out, as copies of one image are."""
     ours, real = samples(40, 60, 5)
     real[:30] = real[0] + 1e-3 * real[:30]
-    balls = tuple(manifold._Balls(squared_distances(each, each)) for each in (ours, real))
-    between = squared_distances(ours, real)
+    of_ours, between, of_real = products_of(ours, real).squared_distances()
+    balls = manifold._Balls(of_ours), manifold._Balls(of_real)
     for side, group in ((0, np.arange(7)), (1, np.arange(1, 29))):
         left = [np.delete(each, group, 0) if at == side else each
                 for at, each in enumerate((ours, real))]  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dermaflux.audit.interval import Interval
+from dermaflux.audit.products import Products, products_of
 from dermaflux.core.arrays import Array
 
 SUBSETS = 100
@@ -71,26 +72,42 @@ def kid(synthetic: Array, real: Array, seed: int) -> tuple[Estimate, Estimate]:
     m = min(1000, synthetic, real / 2), sampled without replacement. Needs 4 real and 3 synthetic
     rows.
     """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    chosen = (each[_sample(len(each), generator)] for each in (synthetic, real))
+    return _over_subsets(products_of(*chosen), synthetic.shape[1], generator)
+
+
+def kid_of_products(products: Products, size: int, seed: int) -> tuple[Estimate, Estimate]:
+    """`kid` of features of that size (D) whose products are known."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    counts = products.between.shape
+    ours, theirs = (_sample(count, generator) for count in counts)
+    if max(counts) > _MAXIMUM:
+        products = products.where(ours, theirs)
+    return _over_subsets(products, size, generator)
+
+
+def _over_subsets(
+    products: Products, size: int, generator: np.random.Generator
+) -> tuple[Estimate, Estimate]:
     # Not `torch_fidelity.calculate_metrics`: it has no floor from disjoint halves, and another
     # sequence of subsets would change every published figure. Its estimate from whole sets differs
     # from ours by less than 1e-6 of the value (test_fidelity).
-    generator = np.random.Generator(np.random.PCG64(seed))
-    synthetic, real = _sample(synthetic, generator), _sample(real, generator)
-    size = min(_SUBSET_SIZE, len(synthetic), len(real) // 2)
-    of_synthetic, of_real = kernel(synthetic, synthetic), kernel(real, real)
-    between = kernel(synthetic, real)
-    subsets = np.zeros((SUBSETS, len(synthetic)))
-    first, second = np.zeros((2, SUBSETS, len(real)))
+    of_synthetic, between, of_real = ((each / size + 1) ** 3 for each in products)
+    count, others = between.shape
+    many = min(_SUBSET_SIZE, count, others // 2)
+    subsets = np.zeros((SUBSETS, count))
+    first, second = np.zeros((2, SUBSETS, others))
     for row in range(SUBSETS):
-        subsets[row, generator.permutation(len(synthetic))[:size]] = 1
-        halves = generator.permutation(len(real))
-        first[row, halves[:size]] = 1
-        second[row, halves[size : 2 * size]] = 1
+        subsets[row, generator.permutation(count)[:many]] = 1
+        halves = generator.permutation(others)
+        first[row, halves[:many]] = 1
+        second[row, halves[many : 2 * many]] = 1
     inside = _within(of_real, first)
     distances = _within(of_synthetic, subsets) + inside - 2 * _between(between, subsets, first)
     floor = inside + _within(of_real, second) - 2 * _between(of_real, first, second)
     error = standard_error(of_synthetic, of_real, between)
-    return replace(_estimate(distances, size), error=error), _estimate(floor, size)
+    return replace(_estimate(distances, many), error=error), _estimate(floor, many)
 
 
 def _within(kernels: Array, subsets: Array) -> Array:
@@ -129,10 +146,11 @@ def inception_score(logits: Array) -> Interval:
     return Interval(value, max(value - half, 1.0), value + half)
 
 
-def _sample(features: Array, generator: np.random.Generator) -> Array:
-    if len(features) <= _MAXIMUM:
-        return features
-    return features[np.sort(generator.permutation(len(features))[:_MAXIMUM])]
+def _sample(count: int, generator: np.random.Generator) -> Array:
+    """At most `_MAXIMUM` of so many row numbers, ascending."""
+    if count <= _MAXIMUM:
+        return np.arange(count)
+    return np.sort(generator.permutation(count)[:_MAXIMUM])
 
 
 def _estimate(values: Array, size: int) -> Estimate:

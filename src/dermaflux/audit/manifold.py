@@ -27,14 +27,6 @@ _GROUPS = 20  # of images that the jackknife leaves out together
 _SPARE = 16  # neighbours remembered: one of 20 in each group, so that seldom fewer than 3 are left
 
 
-def squared_distances(left: Array, right: Array) -> Array:
-    """|x - y|^2 for each pair of rows of (N, D) and (M, D): float64 (N, M), not below 0."""
-    x, y = left.astype(np.float64), right.astype(np.float64)
-    lengths = np.einsum("nd,nd->n", x, x)[:, None] + np.einsum("md,md->m", y, y)
-    result: Array = np.maximum(lengths - 2 * (x @ y.T), 0)
-    return result
-
-
 def manifold_figures(synthetic: Array, between: Array, real: Array) -> dict[str, Interval]:
     """The four figures from squared distances (N, N), (N, M) and (M, M); N and M at least 20.
 
