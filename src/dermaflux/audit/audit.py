@@ -58,11 +58,11 @@ def run(params: Params) -> None:
         with atomic_folder(paths.AUDIT_FIGURES) as partial:
             pairs.to_csv(partial / "nearest.csv", index=False)
             draw_pairs(pairs, paths.CORPUS, paths.SYNTHETIC, partial / "nearest.png")
-            write_json(partial / "fidelity.json", {"rows": rows})
+            write_json(partial / paths.AUDIT_FIDELITY.name, {"rows": rows})
         write_json(paths.AUDIT_REPORT, report)
         logged.metrics(_numbers(report))
         logged.artifact(paths.AUDIT_FIGURES / "nearest.png")
-        logged.artifact(paths.AUDIT_FIGURES / "fidelity.json")
+        logged.artifact(paths.AUDIT_FIDELITY)
         logged.outputs(paths.AUDIT_REPORT, paths.AUDIT_FIGURES)
     reasons = report["reasons"]
     kid = (

@@ -23,7 +23,8 @@ def around(value: float, error: float) -> Interval:
 
 def share(count: int, total: int) -> Interval:
     """Of `count` in `total` > 0: the exact limits of Clopper and Pearson (1934)."""
-    from scipy.stats import binomtest
+    from scipy.special import betaincinv
 
-    limits = binomtest(count, total).proportion_ci(0.95)
-    return Interval(count / total, float(limits.low), float(limits.high))
+    low = betaincinv(count, total - count + 1, 0.025) if count else 0.0
+    high = betaincinv(count + 1, total - count, 0.975) if count < total else 1.0
+    return Interval(count / total, float(low), float(high))
