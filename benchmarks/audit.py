@@ -18,7 +18,7 @@ import numpy as np
 from leak_guard import LANCZOS, TRANSFORMS, Picture, photographs, thumbnail
 from PIL import Image, ImageDraw, ImageFilter
 
-from dermaflux.audit import copies, features, memorisation
+from dermaflux.audit import copies, features, memorisation, trunks
 from dermaflux.audit.neighbours import orientations
 from dermaflux.core.arrays import Array
 
@@ -65,11 +65,12 @@ CHANGES = {
 
 def spaces(images: list[Picture]) -> tuple[Array, Array]:
     """Features of the space `pixels` in eight symmetries (N, 8, 3072), and thumbnails."""
-    side = features.side("pixels")
+    trunk = trunks.pixels()
+    side = trunk.side
     bicubic = Image.Resampling.BICUBIC
     small = np.stack([np.asarray(image.resize((side, side), bicubic)) for image in images])
     turned = features.symmetries(small).reshape(-1, side, side, 3)
-    found = features.extractor("pixels")(turned).reshape(len(images), 8, -1)
+    found = trunk.function(turned)[0].reshape(len(images), 8, -1)
     return found, np.stack([thumbnail(image) for image in images])
 
 

@@ -31,7 +31,7 @@ from latent_ddpm_speed import DEMO
 from PIL import Image
 
 from dermaflux.audit import fidelity
-from dermaflux.audit.features import extractor
+from dermaflux.audit.trunks import Trunk, open_trunk
 from dermaflux.core import table
 from dermaflux.core.arrays import Array, Pixels
 from dermaflux.core.distributed import join
@@ -45,7 +45,7 @@ from dermaflux.generators.latent_ddpm import settings
 from dermaflux.generators.latent_ddpm.model import autoencoder
 from dermaflux.generators.latent_ddpm.sampling.generator import GENERATOR
 from dermaflux.generators.protocol import Condition, Models, TrainingRun
-from dermaflux.params import Finetune
+from dermaflux.params import Audit, Finetune
 from dermaflux.params.runtime import FinetuneRuntime
 from dermaflux.tracking.runs import Silent
 from dermaflux.training.validation_events import save_grid
@@ -55,7 +55,7 @@ from dermaflux.training.validation_events import save_grid
 class Judge:
     """Real images in the feature space, and the probe trained on them."""
 
-    extract: Any
+    trunk: Trunk
     side: int | None
     mean: Array
     deviation: Array
@@ -65,7 +65,7 @@ class Judge:
 
     def features(self, images: Pixels) -> Array:
         """(N, D), z-scored and clipped."""
-        return _clipped(self.mean, self.deviation, _extracted(self.extract, images, self.side))
+        return _clipped(self.mean, self.deviation, _extracted(self.trunk, images, self.side))
 
     def score(self, images: Pixels, labels: Sequence[str]) -> dict[str, float]:
         """z-KID against both splits, and the AUC of the class asked for."""
@@ -80,7 +80,7 @@ class Judge:
         }
 
 
-def _extracted(extract: Any, images: Pixels, side: int | None) -> Array:
+def _extracted(trunk: Trunk, images: Pixels, side: int | None) -> Array:
     if side is not None:
         images = np.stack(
             [
@@ -88,7 +88,9 @@ def _extracted(extract: Any, images: Pixels, side: int | None) -> Array:
                 for image in images
             ]
         )
-    return np.concatenate([extract(images[i : i + 32]) for i in range(0, len(images), 32)])
+    return np.concatenate(
+        [trunk.function(images[i : i + 32])[0] for i in range(0, len(images), 32)]
+    )
 
 
 def _clipped(mean: Array, deviation: Array, features: Array) -> Array:
@@ -113,15 +115,15 @@ def judge(arguments: argparse.Namespace) -> Judge:
     """Features of real images at the generator's size."""
     from sklearn.linear_model import LogisticRegression
 
-    extract = extractor(str(arguments.features))
+    trunk = open_trunk(Audit(features=str(arguments.features)))
     train, labels = balanced(arguments.corpus, "train", arguments.images, arguments.scale)
     test, test_labels = balanced(arguments.corpus, "test", arguments.images, arguments.scale)
     side = arguments.features_side
-    raw, raw_test = (_extracted(extract, part, side) for part in (train, test))
+    raw, raw_test = (_extracted(trunk, part, side) for part in (train, test))
     mean, deviation = raw.mean(0), raw.std(0) + 1e-6
     features, held = (_clipped(mean, deviation, part) for part in (raw, raw_test))
     probe = LogisticRegression(C=0.01, max_iter=1000).fit(features, np.array(labels) == CLASSES[1])
-    return Judge(extract, side, mean, deviation, features, held, probe)
+    return Judge(trunk, side, mean, deviation, features, held, probe)
 
 
 def limits(arguments: argparse.Namespace, scored: Judge) -> list[dict[str, Any]]:

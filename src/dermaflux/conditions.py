@@ -184,18 +184,10 @@ def _shown(params: Params, training: pd.DataFrame) -> None:
 
 
 def _audit(params: Params, training: pd.DataFrame) -> None:
-    from dermaflux.audit import audit, features
+    from dermaflux.audit import audit, trunks
 
-    audit.check_classes(training["label"], paths.CORPUS, "train")
-    for name, share in _shares_of_labels(params, training).items():
-        images = params.synthesize.images
-        if share > 0 and round(share * images) < audit.MINIMUM:
-            raise InputError(
-                f"synthesize.images {images:,} hold about {share * images:.0f} {name} images but "
-                f"the audit needs {audit.MINIMUM}; raise it, or their share in "
-                "synthesize.proportions"
-            )
-    features.extractor(params.audit.features)
+    audit.check_classes(training["label"], paths.CORPUS)
+    trunks.open_trunk(params.audit)
 
 
 def _pretraining(params: Params) -> None:

@@ -16,13 +16,14 @@ from drawn_lesions import lesion, row
 from PIL import Image, ImageOps
 
 from dermaflux import paths
-from dermaflux.audit import audit, features, fidelity
+from dermaflux.audit import audit, features, fidelity, trunks
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import load
 from dermaflux.tracking import runs
 
 SIDE = 64
+PIXELS = trunks.pixels()
 COPIES = ("re-encoded", "mirrored", "turned")
 
 
@@ -116,29 +117,13 @@ def test_a_pool_of_one_class_or_of_none_is_compared_with_what_it_was_asked_for(w
     unconditional = examined("none", rows.assign(label="indeterminate"))
     assert unconditional["rejected"] == both["rejected"]
     assert [*unconditional["classes"]] == ["indeterminate"]
-    training = table.metadata(paths.CORPUS, ["image_id"], "train")["image_id"]
     pixels = (
-        features.extract(folder, sorted(ids), "train", 32, features.extractor("pixels"))
-        for folder, ids in ((paths.SYNTHETIC, rows["image_id"]), (paths.CORPUS, training))
+        features.extract(
+            folder, table.metadata(folder, split="train").sort_values("image_id"), "train", PIXELS
+        ).points
+        for folder in (paths.SYNTHETIC, paths.CORPUS)
     )
     assert unconditional["kid"] == pytest.approx(fidelity.kid(*pixels, seed=0)[0].mean, rel=1e-4)
-
-
-def test_squeezenet_weights_from_a_folder(workspace) -> None:
-    import torch
-    from safetensors.torch import save_file
-    from torchvision.models import squeezenet1_0
-
-    torch.manual_seed(0)
-    reference = squeezenet1_0(weights=None).eval()
-    save_file(reference.state_dict(), "model.safetensors")
-    pixels = np.array(lesion(0, "benign", SIDE).resize((224, 224)))[None]
-    extracted = features.extractor(str(workspace))(pixels)
-    mean, std = torch.tensor(features._MEAN), torch.tensor(features._STD)
-    with torch.no_grad():
-        scaled = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2)
-        expected = torch.nn.functional.adaptive_avg_pool2d(reference.features(scaled), 1)
-    assert extracted == pytest.approx(expected.flatten(1).numpy(), rel=1e-4, abs=1e-6)
 
 
 def test_symmetries_are_those_of_the_square() -> None:
@@ -151,8 +136,14 @@ def test_symmetries_are_those_of_the_square() -> None:
 def test_bad_input_is_one_sentence(workspace) -> None:
     with pytest.raises(InputError, match="no SqueezeNet 1.0 weights"):
         run(features="nowhere")
-    _, encoded = next(table.images(paths.SYNTHETIC))
-    image = Image.open(io.BytesIO(encoded))
-    table.write([row(image, "synthetic/1", "benign", "train")], paths.SYNTHETIC, 64)
-    with pytest.raises(InputError, match="1 benign images"):
+    rows = table.metadata(paths.CORPUS)
+    encoded = dict(table.images(paths.CORPUS))
+    few = rows[(rows["split"] != "train") | (rows["label"] == "benign")]
+    records = few.astype(object).where(few.notna(), None).to_dict("records")
+    table.write(
+        [{**each, "image": {"bytes": encoded[each["image_id"]], "path": None}} for each in records],
+        paths.CORPUS,
+        64,
+    )
+    with pytest.raises(InputError, match="0 malignant images in split train but the audit needs 4"):
         run()

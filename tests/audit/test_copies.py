@@ -119,7 +119,7 @@ def test_copies_are_rejected_and_their_original_named(audited, kind) -> None:
 
 
 def test_other_images_are_kept_and_each_rule_has_its_rate_of_error(audited) -> None:
-    report, pairs = audited
+    report, pairs, _ = audited
     others = pairs[pairs["image_id"].str.startswith("synthetic/other")]
     assert len(others) == OTHERS
     assert not others["rejected"].any()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dermaflux import phantom
-from dermaflux.audit import features, fidelity
+from dermaflux.audit import fidelity, trunks
 
 
 def test_estimate_is_the_double_sum_of_the_definition() -> None:
@@ -84,7 +84,7 @@ def test_torch_fidelity_agrees_on_whole_sets_of_images() -> None:
 
         def forward(self, images):
             batch = images.permute(0, 2, 3, 1).cpu().numpy()
-            return (torch.from_numpy(features.extractor("pixels")(batch)),)
+            return (torch.from_numpy(trunks.pixels().function(batch)[0]),)
 
     torch_fidelity.register_feature_extractor("dermaflux-pixels", Pixels)
     lesions = {
@@ -117,7 +117,7 @@ def test_torch_fidelity_agrees_on_whole_sets_of_images() -> None:
         save_cpu_ram=True,
         verbose=False,
     )
-    synthetic, real = (features.extractor("pixels")(pixels) for pixels in lesions.values())
+    synthetic, real = (trunks.pixels().function(pixels)[0] for pixels in lesions.values())
     estimate = fidelity.unbiased_mmd2(
         fidelity.kernel(synthetic, synthetic),
         fidelity.kernel(real, real),
@@ -153,3 +153,32 @@ def test_the_interval_is_a_jackknife_and_holds_the_true_distance() -> None:
         value = fidelity.unbiased_mmd2(*kernels(x, y))
         held += abs(value - 4 * 0.7**2) < 1.96 * fidelity.standard_error(*kernels(x, y))
     assert 0.92 <= held / 400 <= 0.98
+
+
+def test_the_mean_over_subsets_is_that_of_each_subset() -> None:
+    generator = np.random.default_rng(4)
+    kernels = generator.normal(size=(9, 7))
+    chosen = [generator.permutation(9)[:4] for _ in range(3)]
+    others = [generator.permutation(7)[:5] for _ in range(3)]
+    left = np.array([np.isin(np.arange(9), rows) for rows in chosen], float)
+    right = np.array([np.isin(np.arange(7), rows) for rows in others], float)
+    square = kernels @ kernels.T
+    for row, (rows, columns) in enumerate(zip(chosen, others, strict=True)):
+        part = square[np.ix_(rows, rows)]
+        assert fidelity._within(square, left)[row] == pytest.approx(
+            part[~np.eye(4, dtype=bool)].mean()
+        )
+        mean = kernels[np.ix_(rows, columns)].mean()
+        assert fidelity._between(kernels, left, right)[row] == pytest.approx(mean)
+
+
+def test_inception_score_of_known_classes() -> None:
+    """Images of C classes, each certain, score C; images alike score 1."""
+    certain = 50.0 * np.eye(5)[np.arange(200) % 5]
+    # The shuffle leaves the classes of a split of 20 a little uneven.
+    assert fidelity.inception_score(certain).value == pytest.approx(5, rel=0.15)
+    assert fidelity.inception_score(np.ones((40, 5))) == pytest.approx((1, 1, 1))
+    generator = np.random.default_rng(5)
+    found = [fidelity.inception_score(generator.normal(0, 2, (100, 6))) for _ in range(300)]
+    mean = np.mean([each.value for each in found])
+    assert np.mean([each.low <= mean <= each.high for each in found]) >= 0.9

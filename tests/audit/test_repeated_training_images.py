@@ -10,7 +10,7 @@ import pytest
 from drawn_lesions import lesion, row
 from PIL import Image, ImageFilter
 
-from dermaflux.audit import audit, features, memorisation
+from dermaflux.audit import audit, features, memorisation, trunks
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.params import Audit
@@ -62,7 +62,7 @@ def audited(tmp_path, group: str | None, settings: Audit) -> tuple[dict, pd.Data
     synthetic.append(row(blurred, "synthetic/copy", labels[0], "train"))
     table.write(corpus, tmp_path / "corpus", 64)
     table.write(synthetic, tmp_path / "synthetic", 64)
-    return audit.examine(tmp_path / "corpus", tmp_path / "synthetic", settings)
+    return audit.examine(tmp_path / "corpus", tmp_path / "synthetic", settings)[:2]
 
 
 @pytest.mark.parametrize("known", ["by ingest", "by nobody"])
@@ -86,15 +86,15 @@ def test_a_copy_of_a_repeated_image_is_too_near(tmp_path, monkeypatch, known) ->
     assert sources[256, "kaggle1"]["nearest"] == place
 
     # As if every copy were a photograph of its own, the copy looks like a new image.
-    function = features.extractor("pixels")
-    training = table.metadata(tmp_path / "corpus", ["image_id"], "train")["image_id"]
+    trunk = trunks.pixels()
+    rows = table.metadata(tmp_path / "corpus", ["image_id", "sha256"], "train")
     points, turned = (
-        features.extract(tmp_path / "corpus", list(training), "train", 32, function, symmetric)
+        features.extract(tmp_path / "corpus", rows, "train", trunk, symmetric).points
         for symmetric in (False, True)
     )
-    queries = features.extract(
-        tmp_path / "synthetic", ["synthetic/copy"], "train", 32, function, True
-    )
+    pool = table.metadata(tmp_path / "synthetic", ["image_id", "sha256"], "train")
+    pool = pool[pool["image_id"] == "synthetic/copy"]
+    queries = features.extract(tmp_path / "synthetic", pool, "train", trunk, True).points
     assert memorisation.nearest(queries, points, turned.__getitem__)[2][0] > 0.5
 
 

@@ -160,6 +160,6 @@ def test_indeterminate_images_are_no_reference_of_the_audit(known: Path, tmp_pat
         )
     ]
     table.write(pool, tmp_path / "pool", 64)
-    _, pairs = audit.examine(paths.CORPUS, tmp_path / "pool", Audit())
+    _, pairs, _ = audit.examine(paths.CORPUS, tmp_path / "pool", Audit())
     assert len(pairs) == len(rows)
     assert set(pairs.loc[pairs["image_id"] != pairs["nearest_id"], "image_id"]) == unclear

@@ -141,7 +141,7 @@ def test_audit_and_mixture_take_such_a_pool(tmp_path: Path) -> None:
     folder = _tree(tmp_path / "released", more)
     section = SECTION.model_copy(update={"images": 8})
     collect.collect(section, folder, pool, tmp_path / "report")
-    report, pairs = audit.examine(corpus, pool, Audit())
+    report, pairs, _ = audit.examine(corpus, pool, Audit())
     assert report["images"] == len(pairs) == 8
     rows = table.metadata(pool, ["image_id", "label"], "train")
     assert len(subset.draw_synthetic(rows, [], subset.balanced(4), 0)) == 4

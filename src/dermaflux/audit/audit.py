@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from dermaflux import paths
-from dermaflux.audit import copies, features, fidelity, memorisation
+from dermaflux.audit import comparison, copies, features, interval, memorisation, trunks
+from dermaflux.audit.comparison import MINIMUM, Images
 from dermaflux.audit.neighbours import orientations
 from dermaflux.audit.pairs import draw_pairs
 from dermaflux.core import table
@@ -36,13 +37,14 @@ from dermaflux.tracking import runs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dermaflux.audit.features import Features
+    from dermaflux.audit.trunks import Trunk
     from dermaflux.params import Audit
 
 _RULES = ("too near", "copy")
 _REASONS = np.array(["", "too near", "copy", "copy and too near"], dtype=object)
-_COLUMNS = ("image_id", "label")
-_TRAINING_COLUMNS = (*_COLUMNS, "source", "scale", "duplicate_group")
-MINIMUM = 4  # images of a class, for two halves of two
+_COLUMNS = ("image_id", "sha256", "label", *comparison.GROUPS)
+_TRAINING_COLUMNS = (*_COLUMNS, "scale", "duplicate_group")
 HELD_OUT = 2000
 """Validation images at most: where none of so many is flagged, the interval ends at 0.18 %."""
 
@@ -52,43 +54,119 @@ def run(params: Params) -> None:
     settings = params.audit
     inputs = [paths.CORPUS, paths.SYNTHETIC]
     with runs.start("generator", "audit", settings.model_dump(), inputs) as logged:
-        report, pairs = examine(paths.CORPUS, paths.SYNTHETIC, settings)
+        report, pairs, rows = examine(paths.CORPUS, paths.SYNTHETIC, settings)
         with atomic_folder(paths.AUDIT_FIGURES) as partial:
             pairs.to_csv(partial / "nearest.csv", index=False)
             draw_pairs(pairs, paths.CORPUS, paths.SYNTHETIC, partial / "nearest.png")
+            write_json(partial / paths.AUDIT_FIDELITY.name, {"rows": rows})
         write_json(paths.AUDIT_REPORT, report)
-        numbers = {name: report[name] for name in ("memorised_count", "kid", "kid_floor")}
-        logged.metrics({**numbers, "held_out_flagged": report["held_out"]["flagged_count"]})
+        logged.metrics(_numbers(report))
         logged.artifact(paths.AUDIT_FIGURES / "nearest.png")
+        logged.artifact(paths.AUDIT_FIDELITY)
         logged.outputs(paths.AUDIT_REPORT, paths.AUDIT_FIGURES)
     reasons = report["reasons"]
+    kid = (
+        "no KID"
+        if report["kid"] is None
+        else f"KID {report['kid']:.4f} (real against real {report['kid_floor']:.4f})"
+    )
     print(
         f"audit: {report['memorised_count']:,} of {report['images']:,} synthetic images rejected "
         f"({reasons['copy']:,} copies, {reasons['too near']:,} too near, "
-        f"{reasons['copy and too near']:,} both), KID {report['kid']:.4f} "
-        f"(real against real {report['kid_floor']:.4f}), in {paths.AUDIT_FIGURES}"
+        f"{reasons['copy and too near']:,} both), {kid}, in {paths.AUDIT_FIGURES}"
     )
 
 
-def examine(corpus: Path, synthetic: Path, settings: Audit) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The report of the stage, and one row per synthetic image ordered by image_id."""
+def _numbers(report: dict[str, Any]) -> dict[str, float]:
+    """What the MLflow run shows; figures that are not given are left out."""
+    numbers = {name: report[name] for name in ("memorised_count", "kid", "kid_floor")}
+    numbers["held_out_flagged"] = report["held_out"]["flagged_count"]
+    for reference, row in report["fidelity"].items():
+        for name in ("fid", "inception_score", "precision", "recall"):
+            numbers[f"{name}_{reference}"] = row[name]["value"]
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def examine(
+    corpus: Path, synthetic: Path, settings: Audit
+) -> tuple[dict[str, Any], pd.DataFrame, list[dict[str, Any]]]:
+    """The report of the stage; one row per synthetic image, ordered by image_id; and the rows of
+    `comparison`.
+    """
     training = _rows(corpus, "train", _TRAINING_COLUMNS)
     generated = _pool(synthetic)
     validation = _rows(corpus, "validation")
     held_out = _sample(validation)
-    function, pixels = features.extractor(settings.features), features.side(settings.features)
-
-    def extract(folder: Path, ids: Sequence[str], split: str, symmetric: bool) -> Array:
-        return features.extract(folder, ids, split, pixels, function, symmetric)
-
-    ids = training["image_id"].to_numpy()
-    points = extract(corpus, list(ids), "train", False)
-    thumbnails = features.thumbnails(corpus, list(ids), "train")
+    trunk = trunks.open_trunk(settings)
+    of_training = features.extract(corpus, training, "train", trunk)
+    of_pool = features.extract(synthetic, generated, "train", trunk, symmetric=True)
+    of_held_out = features.extract(corpus, held_out, "validation", trunk, symmetric=True)
+    of_both = [each.points for each in (of_pool, of_held_out) if len(each.points)]
+    queries = np.concatenate(of_both)
     compared = [(synthetic, generated, "train"), (corpus, held_out, "validation")]
-    compared = [(folder, rows, split) for folder, rows, split in compared if len(rows)]
-    queries = np.concatenate(
-        [extract(folder, list(rows["image_id"]), split, True) for folder, rows, split in compared]
+    near, rules = _nearest(corpus, training, of_training.points, compared, queries, trunk, settings)
+    count = len(generated)
+    shown = rules[:count].drop(columns=list(_RULES))
+    pairs = pd.concat([generated[["image_id", "label"]], shown], axis=1)
+    pool = Images(
+        generated.assign(rejected=pairs["rejected"]), of_pool.points[:, 0], of_pool.logits
     )
+    references = {
+        "train": Images(training, *of_training),
+        "test": _test_split(corpus, trunk, of_training),
+    }
+    compared_with = {name: comparison.pair(pool, real) for name, real in references.items()}
+    measured = list(comparison.rows(compared_with))
+    rejected = int(pairs["rejected"].sum())
+    report = {
+        "rejected": list(pairs.loc[pairs["rejected"], "image_id"]),
+        "images": count,
+        "memorised_count": rejected,
+        "reasons": {str(name): int((pairs["reason"] == name).sum()) for name in _REASONS[1:]},
+        "ratio_limit": settings.memorisation_ratio,
+        "correlation_limit": settings.duplicate_correlation,
+        "ratio": _quantiles(rules["ratio"].to_numpy()[:count]),
+        "held_out": {"of": len(validation), **_held_out(rules[count:])},
+        "nearest_sources": _nearest_sources(training, near[:count, 0]),
+        **comparison.kid_of_classes(compared_with["train"]),
+        "trunk": settings.trunk,
+        "fidelity": {row["reference"]: _of_pool(row) for row in measured if row["group"] == "all"},
+    }
+    return report, pairs, measured
+
+
+def _of_pool(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in comparison.NAMED}
+
+
+def _test_split(corpus: Path, trunk: Trunk, like: Features) -> Images:
+    """Images of the test split, which decide no rejection: a second reference and nothing else.
+
+    None of them where the corpus has no such split.
+    """
+    if not any(corpus.glob("test-*.parquet")):
+        empty = pd.DataFrame({name: pd.Series(dtype=object) for name in _COLUMNS})
+        return Images(empty, like.points[:0], None if like.logits is None else like.logits[:0])
+    rows = _rows(corpus, "test")
+    return Images(rows, *features.extract(corpus, rows, "test", trunk))
+
+
+def _nearest(
+    corpus: Path,
+    training: pd.DataFrame,
+    points: Array,
+    compared: Sequence[tuple[Path, pd.DataFrame, str]],
+    queries: Array,
+    trunk: Trunk,
+    settings: Audit,
+) -> tuple[Array, pd.DataFrame]:
+    """Rows (M, k) of the training images nearest to each query, and what the rules say of it.
+
+    `points` (N, D) are features of the training images, `queries` (M, 8, D) those of the images
+    `compared`, under the eight symmetries.
+    """
+    ids = training["image_id"].to_numpy()
+    thumbnails = features.thumbnails(corpus, list(ids), "train")
 
     def same(rows: Array, others: Array, turns: Array) -> Array:
         score = copies.correlations(thumbnails, thumbnails[rows], others, turns)
@@ -97,39 +175,18 @@ def examine(corpus: Path, synthetic: Path, settings: Audit) -> tuple[dict[str, A
     near, distance, ratio = memorisation.nearest(
         queries,
         points,
-        lambda rows: extract(corpus, list(ids[rows]), "train", True),
+        lambda rows: features.extract(corpus, training.iloc[rows], "train", trunk, True).points,
         _photographs(training),
         same,
     )
+    small = [features.thumbnails(at, list(rows["image_id"]), split) for at, rows, split in compared]
     original, correlation = copies.most_similar(
-        thumbnails,
-        np.concatenate(
-            [
-                features.thumbnails(folder, list(rows["image_id"]), split)
-                for folder, rows, split in compared
-            ]
-        ),
-        near,
-        orientations(queries, points, near),
+        thumbnails, np.concatenate(small), near, orientations(queries, points, near)
     )
     rules = _rules(settings, distance, ratio, correlation)
     rules.insert(0, "nearest_id", ids[near[:, 0]])
     rules.insert(3, "original_id", np.where(original >= 0, ids[original], None))
-    count = len(generated)
-    pairs = pd.concat([generated, rules[:count].drop(columns=list(_RULES))], axis=1)
-    report = {
-        "rejected": list(pairs.loc[pairs["rejected"], "image_id"]),
-        "images": count,
-        "memorised_count": int(pairs["rejected"].sum()),
-        "reasons": {str(name): int((pairs["reason"] == name).sum()) for name in _REASONS[1:]},
-        "ratio_limit": settings.memorisation_ratio,
-        "correlation_limit": settings.duplicate_correlation,
-        "ratio": _quantiles(ratio[:count]),
-        "held_out": {"of": len(validation), **_held_out(rules[count:])},
-        "nearest_sources": _nearest_sources(training, near[:count, 0]),
-        **_fidelity(queries[:count, 0], generated, points, training),
-    }
-    return report, pairs
+    return near, rules
 
 
 def _rules(settings: Audit, distance: Array, ratio: Array, correlation: Array) -> pd.DataFrame:
@@ -168,17 +225,10 @@ def _held_out(rules: pd.DataFrame) -> dict[str, Any]:
 
 
 def _rate(count: int, images: int) -> dict[str, Any]:
-    from scipy.stats import binomtest
-
     if not images:
         return {"flagged_count": 0, "rate": None, "low": None, "high": None}
-    interval = binomtest(count, images).proportion_ci(0.95)
-    return {
-        "flagged_count": count,
-        "rate": count / images,
-        "low": float(interval.low),
-        "high": float(interval.high),
-    }
+    rate, low, high = interval.share(count, images)
+    return {"flagged_count": count, "rate": rate, "low": low, "high": high}
 
 
 def _sample(validation: pd.DataFrame) -> pd.DataFrame:
@@ -220,27 +270,24 @@ def _rows(folder: Path, split: str, columns: Sequence[str] = _COLUMNS) -> pd.Dat
     """Columns of the benign and malignant images of a split, ordered by image_id."""
     rows = table.metadata(folder, columns, split)
     if split == "train":
-        check_classes(rows["label"], folder, split)
+        check_classes(rows["label"], folder)
     rows = rows[rows["label"].isin(CLASSES)]
     return rows.sort_values("image_id").reset_index(drop=True)
 
 
 def _pool(folder: Path) -> pd.DataFrame:
-    """image_id and label of every synthetic image; the classes are those that were asked for."""
+    """Columns of every synthetic image; the classes are those that were asked for."""
     rows = table.metadata(folder, _COLUMNS, "train")
-    check_classes(rows["label"], folder, "train", sorted(rows["label"].unique()))
     return rows.sort_values("image_id").reset_index(drop=True)
 
 
-def check_classes(
-    labels: pd.Series[str], folder: Path, split: str, classes: Sequence[str] = CLASSES
-) -> None:
-    """Raise `InputError` when a class has too few images to be compared with itself."""
-    for name in classes:
+def check_classes(labels: pd.Series[str], folder: Path) -> None:
+    """Raise `InputError` when a class of the training split has too few images to compare with."""
+    for name in CLASSES:
         count = int((labels == name).sum())
         if count < MINIMUM:
             raise InputError(
-                f"{folder} contains {count} {name} images in split {split} but the audit needs "
+                f"{folder} contains {count} {name} images in split train but the audit needs "
                 f"{MINIMUM}; add images of that class"
             )
 
@@ -252,37 +299,3 @@ def _quantiles(ratio: Array) -> dict[str, float]:
         return {}
     minimum, low, median = (float(value) for value in np.quantile(finite, [0, 0.05, 0.5]))
     return {"minimum": minimum, "quantile_05": low, "median": median}
-
-
-def _fidelity(
-    features: Array, generated: pd.DataFrame, points: Array, training: pd.DataFrame
-) -> dict[str, Any]:
-    """KID per class, and its mean over classes with a 95 % interval over other images.
-
-    A mean over classes, as pool and corpus differ in class balance.
-
-    Images sampled without a class are compared with all training images.
-    """
-    classes: dict[str, Any] = {}
-    for name in sorted(generated["label"].unique()):
-        real = points[(training["label"] == name).to_numpy()] if name in CLASSES else points
-        kid, floor = fidelity.kid(features[(generated["label"] == name).to_numpy()], real, seed=0)
-        classes[name] = {
-            "kid": kid.mean,
-            "kid_std": kid.std,
-            "kid_error": kid.error,
-            "kid_floor": floor.mean,
-            "kid_floor_std": floor.std,
-            "subset_size": kid.subset_size,
-        }
-    mean = float(np.mean([part["kid"] for part in classes.values()]))
-    # Classes share no image, so their errors are independent; 95 % as for the rates.
-    half = 1.96 * float(np.sqrt(sum(part["kid_error"] ** 2 for part in classes.values())))
-    half /= len(classes)
-    return {
-        "kid": mean,
-        "kid_low": mean - half,
-        "kid_high": mean + half,
-        "kid_floor": float(np.mean([part["kid_floor"] for part in classes.values()])),
-        "classes": classes,
-    }

@@ -1,36 +1,44 @@
-"""Feature spaces in which the audit compares images.
+"""Features of the images of a table folder, each computed once.
 
-`pixels`: the image downsampled to 32 x 32 in RGB, each channel normalised (D = 3072). Otherwise a
-folder with `model.safetensors`, the weights of SqueezeNet 1.0 under torchvision's names (Iandola
-et al. 2016): the spatial mean of its last feature map at 224 px (D = 512). Reads table folders;
-writes nothing.
+Reads table folders and `.dermaflux/cache/features/` of the main checkout, writes the latter. An
+entry belongs to an image's content (sha256 of its encoded bytes) and to the trunk's weights, never
+to a position in a list, so another audit, another pool or another experiment that meets an image
+reads it. Features of the trunk `pixels` are not kept: to decode an image is as fast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dermaflux.core.arrays import Array
-from dermaflux.core.devices import automatic_device
+from dermaflux.core.arrays import Array, Pixels
+from dermaflux.core.hashing import sha256
 from dermaflux.corpus.duplicates.signatures import SIDE
 from dermaflux.errors import InputError
+from dermaflux.paths import project_root
 from dermaflux.progress import progress
 
-Extractor = Callable[[Array], Array]
-"""uint8 (B, S, S, 3) -> (B, D)."""
-_LOW_PASS = 32
-_SQUEEZENET = 224
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dermaflux.audit.trunks import Trunk
+
+_VERSION = 1  # of the way from encoded bytes to features
 _BATCH = 64
+_READ_TOGETHER = 256  # entries of the cache
 
 
-def side(space: str) -> int:
-    """Side in pixels of the images that a feature space reads."""
-    return _LOW_PASS if space == "pixels" else _SQUEEZENET
+class Features(NamedTuple):
+    """Of N images."""
+
+    points: Array
+    """(N, D), or (N, 8, D) of each image's eight `symmetries`."""
+    logits: Array | None
+    """(N, C) of the images as they are, where the trunk has classes."""
 
 
 def symmetries(images: Array) -> Array:
@@ -39,97 +47,117 @@ def symmetries(images: Array) -> Array:
     return np.stack([*rotations, *(rotation[:, :, ::-1] for rotation in rotations)], axis=1)
 
 
-def extractor(space: str) -> Extractor:
-    """The function of a feature space. Raises `InputError` for a folder without the weights."""
-    return _pixels if space == "pixels" else _squeezenet(Path(space))
-
-
-def _pixels(images: Array) -> Array:
-    mean, std = np.array(_MEAN, np.float32), np.array(_STD, np.float32)
-    normalised: Array = (images.astype(np.float32) / 255 - mean) / std
-    return normalised.reshape(len(images), -1)
-
-
-def _squeezenet(folder: Path) -> Extractor:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    from torchvision.models import squeezenet1_0
-
-    path = folder / "model.safetensors"
-    model = squeezenet1_0(weights=None)
-    try:
-        model.load_state_dict(load_file(path))
-    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
-        problem = str(error).splitlines()[0]
-        raise InputError(
-            f"audit.features {str(folder)!r} contains no SqueezeNet 1.0 weights in {path.name} "
-            f"({problem}); set it to `pixels` or to a folder that contains them"
-        ) from None
-    device = automatic_device()
-    network = model.features.to(device).eval()
-    mean = torch.tensor(_MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(_STD, device=device).view(1, 3, 1, 1)
-
-    def extract(images: Array) -> Array:
-        with torch.inference_mode():
-            batch = torch.tensor(images, device=device)
-            batch = batch.permute(0, 3, 1, 2).float() / 255
-            return np.asarray(network((batch - mean) / std).mean(dim=(2, 3)).cpu().numpy())
-
-    return extract
-
-
-def thumbnails(folder: Path, image_ids: Sequence[str], split: str) -> Array:
-    """Grey thumbnails uint8 (N, 64, 64) of images of a split, in the order of `image_ids`.
-
-    Raises `InputError` when an image is missing.
-    """
-    return extract(folder, image_ids, split, SIDE, _grey).reshape(-1, SIDE, SIDE)
-
-
-def _grey(images: Array) -> Array:
-    """uint8 (B, S, S, 3) -> (B, S * S): luma of ITU-R BT.601, as Pillow rounds it."""
-    from PIL import Image
-
-    grey = [np.asarray(Image.fromarray(image).convert("L")) for image in images]
-    return np.stack(grey).reshape(len(images), -1)
-
-
 def extract(
-    folder: Path,
-    image_ids: Sequence[str],
-    split: str,
-    side: int,
-    function: Extractor,
-    symmetric: bool = False,
-) -> Array:
-    """Features (N, D) of images of a split, in the order of `image_ids`, read at `side` pixels.
+    folder: Path, rows: pd.DataFrame, split: str, trunk: Trunk, symmetric: bool = False
+) -> Features:
+    """Features of the images of a split, in the order of `rows`: columns image_id, sha256.
 
-    With `symmetric`, (N, 8, D): of each image's eight symmetries. Raises `InputError` when an image
-    is missing.
+    With `symmetric`, of each image's eight symmetries. Raises `InputError` when an image is missing
+    and for a disk without room.
     """
+    ids, hashes = list(rows["image_id"]), list(rows["sha256"])
+    if trunk.identity is not None and ids and all(hashes):
+        return _kept(folder, ids, hashes, split, trunk, symmetric)
+    index = {image_id: row for row, image_id in enumerate(ids)}
+    result = Features(np.empty((0, 8, 1) if symmetric else (0, 1), np.float32), None)
+    for row, (image_id, features) in enumerate(_computed(folder, ids, split, trunk, symmetric)):
+        if not row:
+            result = Features(
+                np.empty((len(ids), *features.points.shape), features.points.dtype),
+                None if features.logits is None else np.empty((len(ids), len(features.logits))),
+            )
+        result.points[index[image_id]] = features.points
+        if result.logits is not None:
+            result.logits[index[image_id]] = features.logits
+    return result
+
+
+def _kept(
+    folder: Path,
+    ids: Sequence[str],
+    hashes: Sequence[str],
+    split: str,
+    trunk: Trunk,
+    symmetric: bool,
+) -> Features:
+    """From the cache, after what it lacks has been computed into it."""
+    import torch
+
+    from dermaflux.core.tensor_cache import TensorCache, key, reserve
+
+    cache = TensorCache(cache_folder(trunk))
+    keys = [key(_VERSION, digest, symmetric) for digest in hashes]
+    missing = {ids[index]: keys[index] for index in cache.missing(keys)}
+    if missing:
+        with cache.writer() as writer:
+            found = _computed(folder, list(missing), split, trunk, symmetric)
+            for row, (image_id, features) in enumerate(found):
+                if not row:
+                    needed = len(missing) * sum(
+                        part.nbytes for part in features if part is not None
+                    )
+                    reserve(cache.folder, needed, "free some space")
+                named = zip(Features._fields, features, strict=True)
+                entry = {name: torch.from_numpy(part) for name, part in named if part is not None}
+                writer.add(missing[image_id], entry)
+    blocks = [
+        cache.read(keys[first : first + _READ_TOGETHER])
+        for first in range(0, len(keys), _READ_TOGETHER)
+    ]
+    parts = {name: torch.cat([block[name] for block in blocks]).numpy() for name in blocks[0]}
+    return Features(parts["points"], parts.get("logits"))
+
+
+def cache_folder(trunk: Trunk) -> Path:
+    """Where features of a trunk live."""
+    name = f"{sha256(str(trunk.identity).encode())[:16]}"
+    return project_root() / ".dermaflux" / "cache" / "features" / name
+
+
+def _computed(
+    folder: Path, ids: Sequence[str], split: str, trunk: Trunk, symmetric: bool
+) -> Iterator[tuple[str, Features]]:
+    """Of each image by itself, in the order in which the table has them."""
+    for names, images in _batches(folder, ids, split, trunk.side):
+        turned = symmetries(images) if symmetric else images[:, None]
+        points, logits = trunk.function(turned.reshape(-1, *images.shape[1:]))
+        points = points.reshape(*turned.shape[:2], -1)
+        if logits is not None:
+            logits = logits[:: turned.shape[1]]
+        for row, name in enumerate(names):
+            of_image = points[row] if symmetric else points[row, 0]
+            yield name, Features(of_image, None if logits is None else logits[row])
+
+
+def _batches(
+    folder: Path, ids: Sequence[str], split: str, side: int
+) -> Iterator[tuple[list[str], Pixels]]:
+    """image_ids and uint8 (B, side, side, 3). Raises `InputError` when an image is missing."""
     from dermaflux.core import table
 
-    index = {image_id: row for row, image_id in enumerate(image_ids)}
-    features: Array = np.empty((0, 8, 1) if symmetric else (0, 1), np.float32)
-    done = 0
-    stream = table.decoded(folder, image_ids, split, side)
-    with progress(f"audit.{folder.name}", len(image_ids)) as advance:
+    stream, done = table.decoded(folder, ids, split, side), 0
+    with progress(f"audit.{folder.name}", len(ids)) as advance:
         while batch := list(islice(stream, _BATCH)):
-            images = np.stack([pixels for _, pixels in batch])
-            if symmetric:
-                images = symmetries(images)
-            of_batch = function(images.reshape(-1, *images.shape[-3:]))
-            of_batch = of_batch.reshape(*images.shape[:-3], -1)
-            if not done:
-                features = np.empty((len(image_ids), *of_batch.shape[1:]), of_batch.dtype)
-            features[[index[image_id] for image_id, _ in batch]] = of_batch
+            yield [name for name, _ in batch], np.stack([image for _, image in batch])
             done += len(batch)
             advance(len(batch))
-    if done != len(image_ids):
+    if done != len(ids):
         raise InputError(
-            f"{folder} contains {done} of the {len(image_ids)} requested images of split {split}; "
+            f"{folder} contains {done} of the {len(ids)} requested images of split {split}; "
             "run the stage that writes it again"
         )
-    return features
+
+
+def thumbnails(folder: Path, image_ids: Sequence[str], split: str) -> Pixels:
+    """Grey thumbnails uint8 (N, 64, 64) of images of a split, in the order of `image_ids`.
+
+    Luma of ITU-R BT.601, as Pillow rounds it. Raises `InputError` when an image is missing.
+    """
+    from PIL import Image
+
+    index = {image_id: row for row, image_id in enumerate(image_ids)}
+    grey = np.empty((len(image_ids), SIDE, SIDE), np.uint8)
+    for names, images in _batches(folder, image_ids, split, SIDE):
+        for name, image in zip(names, images, strict=True):
+            grey[index[name]] = np.asarray(Image.fromarray(image).convert("L"))
+    return grey

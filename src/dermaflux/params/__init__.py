@@ -164,6 +164,7 @@ class Params(Section):
         Published weights of the hub are among the names.
         """
         paths: dict[str, str | None] = {"data": self.data, "audit.features": self.audit.features}
+        paths["audit.weights"] = self.audit.weights
         if self.caption.captioner == "imported":
             paths["caption.imported"] = self.caption.imported
         elif self.caption.captioner in VISION_LANGUAGE and self.caption.route == "in_process":

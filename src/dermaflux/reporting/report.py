@@ -23,6 +23,7 @@ from dermaflux.reporting import (
     counts,
     data_card,
     evidence_log,
+    fidelity_section,
     images,
     pages,
     plots,
@@ -171,7 +172,12 @@ def _page(params: Params, results: dict[str, Any]) -> str:
             images=_images(params, set(audit.get("rejected", []))),
             training=_training(),
             audit=audit,
-            audit_rows=_scalars({k: v for k, v in audit.items() if k != "rejected"}),
+            fidelity=fidelity_section.build(
+                params.audit.trunk, read_json(paths.AUDIT_FIDELITY).get("rows", [])
+            ),
+            audit_rows=_scalars(
+                {k: v for k, v in audit.items() if k not in ("rejected", "fidelity")}
+            ),
             nearest=images.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
             pretraining=read_json(paths.PRETRAIN_REPORT),
             pretraining_grid=images.file_uri(paths.PRETRAIN_FIGURES / "grid.png"),

@@ -82,11 +82,13 @@ def entry(
         pool_hash=experiment.pool or "",
         images=int(audit["images"]),
         memorised=int(audit["memorised_count"]),
-        kid=schema.Kid(
+        kid=None
+        if audit["kid"] is None
+        else schema.Kid(
             value=float(audit["kid"]),
             low=audit.get("kid_low"),
             high=audit.get("kid_high"),
-            features=experiment.params.audit.features,
+            features=experiment.params.audit.trunk,
         ),
         images_per_second=images.per_second if experiment.params.samples() else None,
         device=images.device if experiment.params.samples() else "",

@@ -1,0 +1,30 @@
+"""A figure with its 95 % interval, or the reason why there is none. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+NORMAL = 1.96
+"""Standard errors from the middle of a normal distribution to its 2.5 and 97.5 % quantiles."""
+
+
+class Interval(NamedTuple):
+    """A figure and the limits of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def around(value: float, error: float) -> Interval:
+    """Of an estimate with a normal distribution of that standard error."""
+    return Interval(value, value - NORMAL * error, value + NORMAL * error)
+
+
+def share(count: int, total: int) -> Interval:
+    """Of `count` in `total` > 0: the exact limits of Clopper and Pearson (1934)."""
+    from scipy.special import betaincinv
+
+    low = betaincinv(count, total - count + 1, 0.025) if count else 0.0
+    high = betaincinv(count + 1, total - count, 0.975) if count < total else 1.0
+    return Interval(count / total, float(low), float(high))

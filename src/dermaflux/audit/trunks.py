@@ -1,0 +1,288 @@
+"""The networks in whose features the audit compares images, and the class scores they give.
+
+| `audit.features` | features | class scores, for the inception score |
+| --- | --- | --- |
+| `pixels` | the image at 32 x 32 in RGB, each channel normalised (D = 3072) | none |
+| a folder with `model.safetensors` | SqueezeNet 1.0 (Iandola et al. 2016), torchvision's names: the spatial mean of its last feature map at 224 px (D = 512) | ImageNet's |
+| `inception` | Inception of FID (Heusel et al. 2017) in torch-fidelity's conversion: the last pooling at 299 px (D = 2048) | its 1,008 |
+| `timm:NAME` | what the last layer of that model reads, such as the class token of DINOv2 | those of the last layer, where the weights have one |
+| `open_clip:NAME` | the image embedding before it is normalised | none |
+
+Images are resized to the trunk's side with an antialiased bicubic filter before anything else, as
+in clean-fid (Parmar et al. 2022, On Aliased Resizing), so that FID here is not quite that of
+torch-fidelity, which resizes as TensorFlow 1 did. Only tensors are read of a weights file.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dermaflux.core import hub
+from dermaflux.core.arrays import Array
+from dermaflux.core.devices import automatic_device
+from dermaflux.errors import InputError, quoted
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dermaflux.params import Audit
+
+_LOW_PASS, _SQUEEZENET, _INCEPTION = 32, 224, 299
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HUB_FILES = {"timm": "model.safetensors", "open_clip": "open_clip_model.safetensors"}
+# What torch, safetensors and the libraries raise for a file that is none or of another model.
+_UNFIT = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A way from images to features."""
+
+    name: str
+    """As `audit.features` says it."""
+    side: int
+    """Of the images that it reads, in pixels."""
+    function: Callable[[Array], tuple[Array, Array | None]]
+    """uint8 (B, S, S, 3) -> float32 features (B, D), and logits (B, C) where it has classes."""
+    identity: str | None
+    """Changes with the features of an image; None where they are not worth keeping on disk."""
+
+
+def open_trunk(settings: Audit) -> Trunk:
+    """The trunk of the section `audit`, on the GPU where there is one.
+
+    Raises `InputError` when its weights are not available or of another network.
+    """
+    kind, _, name = settings.features.partition(":")
+    if settings.features == "pixels":
+        return pixels()
+    if settings.features == "inception":
+        return _inception(Path(str(settings.weights)))
+    if kind == "timm":
+        return _timm(name, _weights(settings), settings.image_size)
+    if kind == "open_clip":
+        return _open_clip(name, _weights(settings))
+    return _squeezenet(Path(settings.features))
+
+
+def pixels() -> Trunk:
+    """The images themselves, small."""
+
+    def function(images: Array) -> tuple[Array, None]:
+        mean, std = np.array(_MEAN, np.float32), np.array(_STD, np.float32)
+        normalised: Array = (images.astype(np.float32) / 255 - mean) / std
+        return normalised.reshape(len(images), -1), None
+
+    # To decode an image takes less than to keep it in float32 in eight orientations.
+    return Trunk("pixels", _LOW_PASS, function, None)
+
+
+def _squeezenet(folder: Path) -> Trunk:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from torchvision.models import squeezenet1_0
+
+    path = folder / "model.safetensors"
+    model = squeezenet1_0(weights=None)
+    try:
+        model.load_state_dict(load_file(path))
+    except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+        raise InputError(
+            f"audit.features {str(folder)!r} contains no SqueezeNet 1.0 weights in {path.name} "
+            f"({_first_line(error)}); set it to pixels, inception, timm:NAME, open_clip:NAME or a "
+            "folder that contains them"
+        ) from None
+
+    def forward(images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = model.features(images)
+        return maps.mean(dim=(2, 3)), model.classifier(maps).flatten(1)
+
+    return _network(str(folder), model, forward, _SQUEEZENET, (_MEAN, _STD), path)
+
+
+def _inception(path: Path) -> Trunk:
+    import torch
+    from safetensors import SafetensorError
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    parameter = f"audit.weights {quoted(str(path))}"
+    try:
+        # torch-fidelity itself would run what a pickle asks for; this raises instead.
+        torch.load(path, map_location="cpu", weights_only=True)
+        model = FeatureExtractorInceptionV3(
+            "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+        )
+    except (*_UNFIT, SafetensorError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{parameter} is not the Inception of FID ({_first_line(error)}); download "
+            "weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases on GitHub "
+            "and name that file, or set audit.features to another trunk"
+        ) from None
+    device = automatic_device()
+    model = model.to(device)
+
+    def function(images: Array) -> tuple[Array, Array]:
+        with torch.inference_mode():
+            features, logits = model(torch.tensor(images, device=device).permute(0, 3, 1, 2))
+        return features.cpu().numpy(), logits.cpu().numpy()
+
+    return Trunk("inception", _INCEPTION, function, _identity("inception", path, _INCEPTION))
+
+
+def _timm(name: str, path: Path, image_size: int | None) -> Trunk:
+    import timm
+    from safetensors import SafetensorError
+
+    features = f"timm:{name}"
+    try:
+        published: Any = timm.models.get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError:  # a tag that timm does not have
+        published = None
+    if published is None:
+        near = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:3]) or "resnet50"
+        raise InputError(
+            f"audit.features {quoted(features)}: timm has no such model; use a name of "
+            f"timm.list_models(), such as {near}"
+        )
+    side = image_size or published.input_size[-1]
+    size: dict[str, Any] = {"img_size": side} if published.fixed_input_size else {}
+    try:
+        classes = _outputs(path, published.classifier)
+        model: Any = timm.create_model(
+            name,
+            pretrained=True,
+            num_classes=classes,
+            # As many classes as the file has, so that timm wants every tensor of it.
+            pretrained_cfg_overlay={"file": str(path), "num_classes": classes},
+            **size,
+        )
+    except (*_UNFIT, SafetensorError) as error:
+        raise _unfit(features, path, error) from None
+
+    def forward(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        maps = model.forward_features(images)
+        scores = model.forward_head(maps) if classes else None
+        return model.forward_head(maps, pre_logits=True), scores
+
+    return _network(features, model, forward, side, (published.mean, published.std), path)
+
+
+def _outputs(path: Path, classifier: Any) -> int:
+    """Classes of the last layer in a file of timm's; 0 where it has none."""
+    from safetensors import safe_open
+
+    name = classifier[0] if isinstance(classifier, tuple) else classifier
+    with safe_open(path, "pt") as file:
+        if f"{name}.weight" not in file.keys():  # noqa: SIM118
+            return 0
+        return int(file.get_slice(f"{name}.weight").get_shape()[0])
+
+
+def _open_clip(name: str, path: Path) -> Trunk:
+    from safetensors import SafetensorError
+
+    features = f"open_clip:{name}"
+    try:
+        import open_clip  # type: ignore[import-untyped]
+    except ImportError:
+        raise InputError(
+            f"audit.features {quoted(features)} needs open_clip, which is not installed; run "
+            "`pip install 'dermaflux[zero-shot]'` or set it to another trunk"
+        ) from None
+    if name not in open_clip.list_models():
+        raise InputError(
+            f"audit.features {quoted(features)}: open_clip has no such model; use a name of "
+            "open_clip.list_models(), such as ViT-B-32"
+        )
+    try:
+        model = open_clip.create_model(name, pretrained=str(path), weights_only=True)
+    except (*_UNFIT, SafetensorError, pickle.UnpicklingError) as error:
+        raise _unfit(features, path, error) from None
+    visual = model.visual
+    side = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
+    scaling = (visual.image_mean, visual.image_std)
+
+    def forward(images: Tensor) -> tuple[Tensor, None]:
+        return model.encode_image(images), None
+
+    return _network(features, model, forward, side, scaling, path)
+
+
+def _network(
+    name: str,
+    model: nn.Module,
+    forward: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+    side: int,
+    scaling: tuple[tuple[float, ...], tuple[float, ...]],
+    path: Path,
+) -> Trunk:
+    """A network that reads images scaled to a mean and deviation of each channel."""
+    import torch
+
+    device = automatic_device()
+    model.to(device).eval()
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in scaling)
+
+    def function(images: Array) -> tuple[Array, Array | None]:
+        with torch.inference_mode():
+            batch = torch.tensor(images, device=device).permute(0, 3, 1, 2).float() / 255
+            features, logits = forward((batch - mean) / std)
+        return features.cpu().numpy(), None if logits is None else logits.cpu().numpy()
+
+    return Trunk(name, side, function, _identity(name.split(":")[0], path, side))
+
+
+def _identity(kind: str, path: Path, side: int) -> str:
+    """Another one for other weights, another size, other libraries and another kind of device."""
+    import PIL
+    import torch
+
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    libraries = f"torch {torch.__version__} pillow {PIL.__version__}"
+    return f"{kind} {digest} {side} {libraries} {automatic_device().type}"
+
+
+def _weights(settings: Audit) -> Path:
+    """The file that `audit.weights` names, fetched from the hub where it is a repository."""
+    named, revision = str(settings.weights), settings.revision
+    path = Path(named)
+    if path.is_file():
+        return path
+    if path.is_absolute() or named.count("/") != 1:
+        raise InputError(
+            f"audit.weights {quoted(named)} is not a file; name one, or a hub repository "
+            "(owner/name) with its audit.revision"
+        )
+    if revision is None:
+        raise InputError(
+            f"audit.weights {quoted(named)} is not a file here and, as a hub repository, has no "
+            "audit.revision; correct the path, or pin the commit to use, as its page on the hub "
+            "shows it under Files"
+        )
+    from huggingface_hub import hf_hub_download
+
+    file = _HUB_FILES[settings.features.partition(":")[0]]
+    instead = f"download {file} of it where there is a network, and name that file"
+    with hub.opening("audit.weights", named, revision, "file", instead):
+        return Path(hf_hub_download(named, file, revision=revision))
+
+
+def _unfit(features: str, path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"audit.weights {quoted(str(path))} are not those of {features} ({_first_line(error)}); "
+        "name the file of exactly that model"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return textwrap.shorten(lines[0], 200, placeholder=" ...")
