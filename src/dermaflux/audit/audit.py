@@ -21,7 +21,15 @@ import numpy as np
 import pandas as pd
 
 from dermaflux import paths
-from dermaflux.audit import comparison, copies, features, interval, memorisation, trunks
+from dermaflux.audit import (
+    comparison,
+    copies,
+    features,
+    interval,
+    memorisation,
+    source_look,
+    trunks,
+)
 from dermaflux.audit.comparison import MINIMUM, Images
 from dermaflux.audit.neighbours import orientations
 from dermaflux.audit.pairs import draw_pairs
@@ -127,7 +135,10 @@ def examine(
         "correlation_limit": settings.duplicate_correlation,
         "ratio": _quantiles(rules["ratio"].to_numpy()[:count]),
         "held_out": {"of": len(validation), **_held_out(rules[count:])},
-        "nearest_sources": _nearest_sources(training, near[:count, 0]),
+        "nearest_sources": source_look.nearest_sources(
+            training, near[:count, 0], generated["label"]
+        ),
+        "source_look": source_look.report(training, near[:, 0], generated["label"], held_out),
         **comparison.kid_of_classes(compared_with["train"]),
         "trunk": settings.trunk,
         "fidelity": {row["reference"]: _of_pool(row) for row in measured if row["group"] == "all"},
@@ -244,26 +255,6 @@ def _photographs(training: pd.DataFrame) -> Array:
     alone = pd.Series([f"image {image_id}" for image_id in training["image_id"]])
     codes: Array = groups.where(groups.notna(), alone).factorize()[0]
     return codes
-
-
-def _nearest_sources(training: pd.DataFrame, nearest: Array) -> list[dict[str, Any]]:
-    """Of each scale and source: its training images, and synthetic images nearest to one of them.
-
-    Where one source alone trained at a scale, images sampled at that scale may have its look.
-    """
-    rows = training[["scale", "source"]].assign(
-        nearest=np.bincount(nearest, minlength=len(training))
-    )
-    totals = rows.groupby(["scale", "source"], dropna=False)["nearest"].agg(["size", "sum"])
-    return [
-        {
-            "scale": None if pd.isna(scale) else int(scale),
-            "source": str(source),
-            "training": int(total["size"]),
-            "nearest": int(total["sum"]),
-        }
-        for (scale, source), total in totals.iterrows()
-    ]
 
 
 def _rows(folder: Path, split: str, columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
