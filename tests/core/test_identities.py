@@ -18,9 +18,9 @@ from dermaflux.classifiers.model import image_text, pretrained
 from dermaflux.core import hub
 from dermaflux.errors import InputError
 from dermaflux.generators import backbone
+from dermaflux.generators.data import autoencoder
 from dermaflux.generators.flux_lora.files import imported
 from dermaflux.generators.flux_lora.model import pipeline
-from dermaflux.generators.latent_ddpm.model import autoencoder
 from dermaflux.params import Backbone, Caption, Model
 
 REPOSITORY = "team/model"
@@ -72,17 +72,21 @@ def _answers(revision: str) -> str:
 
 
 def _backbone(revision: str) -> str:
-    backbone.pin(Backbone(repository=REPOSITORY, revision=revision), Path("backbone"))
+    backbone.pin(
+        Backbone(repository=REPOSITORY, revision=revision), Path("backbone"), "latent_ddpm"
+    )
     return pipeline.reference(Path("backbone")).identity
 
 
 def _decoder(revision: str) -> str:
-    return autoencoder.reference(REPOSITORY, revision, Path("none")).identity
+    return autoencoder.reference(REPOSITORY, revision, Path("none"), "latent_ddpm").identity
 
 
 def _decoder_of_backbone(revision: str) -> str:
-    backbone.pin(Backbone(repository=REPOSITORY, revision=revision), Path("backbone"))
-    return autoencoder.reference("backbone", None, Path("backbone")).identity
+    backbone.pin(
+        Backbone(repository=REPOSITORY, revision=revision), Path("backbone"), "latent_ddpm"
+    )
+    return autoencoder.reference("backbone", None, Path("backbone"), "latent_ddpm").identity
 
 
 def _lora(revision: str) -> str:
