@@ -72,9 +72,7 @@ def _answers(revision: str) -> str:
 
 
 def _backbone(revision: str) -> str:
-    backbone.pin(
-        Backbone(repository=REPOSITORY, revision=revision), Path("backbone"), "latent_ddpm"
-    )
+    backbone.pin(Backbone(repository=REPOSITORY, revision=revision), Path("backbone"))
     return pipeline.reference(Path("backbone")).identity
 
 
@@ -83,9 +81,7 @@ def _decoder(revision: str) -> str:
 
 
 def _decoder_of_backbone(revision: str) -> str:
-    backbone.pin(
-        Backbone(repository=REPOSITORY, revision=revision), Path("backbone"), "latent_ddpm"
-    )
+    backbone.pin(Backbone(repository=REPOSITORY, revision=revision), Path("backbone"))
     return autoencoder.reference("backbone", None, Path("backbone"), "latent_ddpm").identity
 
 

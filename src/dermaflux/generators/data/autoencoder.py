@@ -56,11 +56,8 @@ def reference(
     parameter = f"finetune.{generator}.latents"
     source, subfolder, licence = latents, None, f"see {latents}"
     if latents == BACKBONE:
-        source, subfolder, licence = str(backbone), _PART, "CC0"
-        if (backbone / _PIN).exists():
-            pin = read_json(backbone / _PIN, "the stage backbone", "repository", "revision")
-            source, revision = str(pin["repository"]), pin["revision"]
-            licence = hub.licence(Path(source)) or f"see {source}"
+        source, revision, licence = pinned(backbone, revision)
+        subfolder = _PART
     folder = Path(source)
     if revision is not None and not folder.is_dir():
         if latents != BACKBONE:  # the stage `backbone` has pinned a commit
@@ -72,6 +69,15 @@ def reference(
         fix = "run the stage `backbone`" if latents == BACKBONE else "name a folder diffusers saved"
         raise InputError(f"{quoted(source)} holds no autoencoder ({_CONFIG} is not there); {fix}")
     return AutoencoderReference(str(found), None, None, folder_digest(found), licence, parameter)
+
+
+def pinned(backbone: Path, revision: str | None = None) -> tuple[str, str | None, str]:
+    """Where models/backbone/ has its weights: folder or hub id, commit, licence of images."""
+    if not (backbone / _PIN).exists():
+        return str(backbone), revision, "CC0"
+    pin = read_json(backbone / _PIN, "the stage backbone", "repository", "revision")
+    source = str(pin["repository"])
+    return source, pin["revision"], hub.licence(Path(source)) or f"see {source}"
 
 
 def load(origin: AutoencoderReference, device: torch.device) -> Any:

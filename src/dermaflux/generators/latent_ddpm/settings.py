@@ -175,7 +175,9 @@ class Synthesize(GeneratorSettings):
         """The batch decides how kernels round, so a smaller one begins the pool anew."""
         return LessMemory("", "lower synthesize.batch")
 
-    def check_trained(self, trained: GeneratorSettings, scale: int, conditions: str) -> None:
+    def check_trained(
+        self, trained: GeneratorSettings, scale: int, conditions: str, prompt_source: str
+    ) -> None:
         """Raise `ValueError` for a sampler of another prediction, other classes or scale."""
         assert isinstance(trained, Finetune)
         check_conditions(GENERATOR, conditions, trained.condition)
