@@ -123,7 +123,7 @@ class UViT(nn.Module):
             tokens, error = self.prototypes(encoded, tokens, classes, reconstruct)
         for block in self.output_blocks:
             tokens = block(tokens, earlier.pop())
-        patches = self.output(self.norm(tokens))[:, self.shape.conditions :]
+        patches = self.output(self.norm(tokens[:, self.shape.conditions :]))
         return self.final(self._image(patches)), error
 
     def _tokens(
