@@ -140,7 +140,7 @@ def test_prototypes_change_nothing_at_the_start_and_the_released_code_does() -> 
         released = replace(SHAPE, variant="released", reconstruction_target="joint")
         mechanism = network(released).prototypes
         assert mechanism is not None
-        assert float(mechanism.injection_1.weight.abs().max()) > 0.01
+        assert float(mechanism.injection_1.weight.detach().abs().max()) > 0.01
         assert not torch.equal(network(released)(*inputs())[0], without)
     finally:
         torch.use_deterministic_algorithms(False)
@@ -268,7 +268,7 @@ def test_class_and_description_are_dropped_together() -> None:
 def test_prototypes_of_another_class_reconstruct_worse_after_a_short_training() -> None:
     trained = objective(label_drop=0.0, ema_decay=None, alpha=1.0)
     optimiser = torch.optim.Adam(trained.weights().values(), 3e-3)
-    for step in range(150):
+    for step in range(100):
         optimiser.zero_grad()
         for part in trained.parts(step):
             part.loss.backward()
@@ -282,8 +282,10 @@ def test_prototypes_of_another_class_reconstruct_worse_after_a_short_training() 
     text, own = states([s.caption for s in SAMPLES]).float(), torch.tensor([0, 1] * 4)
     with torch.no_grad():
         model(latents, torch.full((8,), 300.0), own, text)
-        errors = [model.prototypes(seen[0], seen[0], c, True)[1] for c in (own, 1 - own)]
-    assert bool((errors[1] > 1.1 * errors[0]).all())
+        right, wrong = (model.prototypes(seen[0], seen[0], c, True)[1] for c in (own, 1 - own))
+    assert float(right.max()) < 0.25  # half of what it is at the start
+    assert bool((wrong > right).all())
+    assert float(wrong.mean()) > 1.05 * float(right.mean())
 
 
 def test_the_held_out_loss_is_that_of_the_diffusion_term() -> None:
