@@ -29,7 +29,7 @@ from dermaflux.generators.vap.model.options import GENERATOR
 from dermaflux.generators.vap.model.text import TextTower
 from dermaflux.generators.vap.model.weights import Description, LatentModel
 from dermaflux.generators.vap.sampling.sample import SamplingSettings, Wanted, images
-from dermaflux.generators.vap.settings import Finetune
+from dermaflux.generators.vap.settings import Finetune, Synthesize
 from dermaflux.generators.vap.training.objective import Objective, held_out_loss
 from dermaflux.generators.vap.training.text_cache import TextSource, cache_text
 from dermaflux.params.fields import GeneratorSettings
@@ -77,7 +77,7 @@ class VapTrainer:
         shape = _shape(settings, vae, data, tower)
         steps = settings.steps or order.steps(settings.epochs)
         if processes.main:
-            print(_cost(settings, shape, steps), flush=True)
+            print(_cost(run, settings, shape, steps), flush=True)
         everything = [*data.samples, *data.held_out]
         latents = Latents(
             vae, run.corpus, everything, processes.rank, processes.world, processes.wait
@@ -150,7 +150,7 @@ def _shape(settings: Finetune, vae: Any, data: TrainingData, tower: TextTower | 
     )
 
 
-def _cost(settings: Finetune, shape: uvit.Shape, steps: int) -> str:
+def _cost(run: TrainingRun, settings: Finetune, shape: uvit.Shape, steps: int) -> str:
     """What a run will take, said before it begins."""
     forward, plain = (
         uvit.forward_flop(each) for each in (shape, replace(shape, prototypes=0, variant="paper"))
@@ -161,7 +161,20 @@ def _cost(settings: Finetune, shape: uvit.Shape, steps: int) -> str:
         f"finetune: U-ViT of {uvit.parameters(shape):,} parameters on {shape.tokens:,} tokens, of "
         f"which {shape.text_tokens:,} are text; {forward / 1e9:.3g} GFLOP an image and forward "
         f"pass{mechanism}; {steps:,} steps of {settings.batch:,} images take {total / 1e15:.3g} "
-        "PFLOP"
+        f"PFLOP{_sampling_cost(run, forward)}"
+    )
+
+
+def _sampling_cost(run: TrainingRun, forward: float) -> str:
+    """What an image of the pool will take, where it is known how it will be sampled."""
+    if run.synthesize is None:
+        return ""
+    sampling = run.synthesize.settings(GENERATOR)
+    assert isinstance(sampling, Synthesize)
+    passes = sampling.steps * (1 if sampling.guidance == 1 else 2)
+    return (
+        f"; an image of {sampling.steps:,} steps at guidance {sampling.guidance:g} takes "
+        f"{passes * forward / 1e12:.3g} TFLOP"
     )
 
 
