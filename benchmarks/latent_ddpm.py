@@ -40,9 +40,9 @@ from dermaflux.core.hashing import rank
 from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.generators import finetune
+from dermaflux.generators.data import autoencoder
 from dermaflux.generators.data.latents import posterior
 from dermaflux.generators.latent_ddpm import settings
-from dermaflux.generators.latent_ddpm.model import autoencoder
 from dermaflux.generators.latent_ddpm.sampling.generator import GENERATOR
 from dermaflux.generators.protocol import Condition, Models, TrainingRun
 from dermaflux.params import Audit, Finetune
@@ -129,7 +129,7 @@ def judge(arguments: argparse.Namespace) -> Judge:
 def limits(arguments: argparse.Namespace, scored: Judge) -> list[dict[str, Any]]:
     """Rows of real test images, balanced, and of the same through the autoencoder."""
     images, labels = balanced(arguments.corpus, "test", arguments.images, arguments.scale)
-    origin = autoencoder.reference(arguments.latents, None, arguments.backbone)
+    origin = autoencoder.reference(arguments.latents, None, arguments.backbone, "latent_ddpm")
     vae = autoencoder.load(origin, torch.device("cpu"))
     through = []
     shift = float(getattr(vae.config, "shift_factor", None) or 0.0)

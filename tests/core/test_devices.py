@@ -121,7 +121,7 @@ def test_what_to_lower_exists() -> None:
     params = load(ROOT / "params.yaml")
     words = [*_SHORT.values(), *sum(_CHANGES.values(), ())]
     for section in (params.finetune, params.synthesize):
-        for generator in ("flux_lora", "latent_ddpm"):
+        for generator in ("flux_lora", "latent_ddpm", "vap"):
             words += section.settings(generator).less_memory(params.runtime)
     names = [word.rstrip(",") for text in words for word in text.split() if "." in word]
     assert len(names) > 15

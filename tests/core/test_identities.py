@@ -18,9 +18,9 @@ from dermaflux.classifiers.model import image_text, pretrained
 from dermaflux.core import hub
 from dermaflux.errors import InputError
 from dermaflux.generators import backbone
+from dermaflux.generators.data import autoencoder
 from dermaflux.generators.flux_lora.files import imported
 from dermaflux.generators.flux_lora.model import pipeline
-from dermaflux.generators.latent_ddpm.model import autoencoder
 from dermaflux.params import Backbone, Caption, Model
 
 REPOSITORY = "team/model"
@@ -77,12 +77,12 @@ def _backbone(revision: str) -> str:
 
 
 def _decoder(revision: str) -> str:
-    return autoencoder.reference(REPOSITORY, revision, Path("none")).identity
+    return autoencoder.reference(REPOSITORY, revision, Path("none"), "latent_ddpm").identity
 
 
 def _decoder_of_backbone(revision: str) -> str:
     backbone.pin(Backbone(repository=REPOSITORY, revision=revision), Path("backbone"))
-    return autoencoder.reference("backbone", None, Path("backbone")).identity
+    return autoencoder.reference("backbone", None, Path("backbone"), "latent_ddpm").identity
 
 
 def _lora(revision: str) -> str:

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from dermaflux.core.distributed import SINGLE, Processes
 from dermaflux.core.seeds import generator
+from dermaflux.generators.data import samplers, standardisation
+from dermaflux.generators.data.arrangement import Order, TrainingData, arrange
+from dermaflux.generators.data.diffusion import DiffusionPath
 from dermaflux.generators.data.images import Sample, TrainingImages
+from dermaflux.generators.data.options import Prediction, check_sampler
 from dermaflux.generators.latent_ddpm.model import unet, weights
-from dermaflux.generators.latent_ddpm.model.diffusion import DiffusionPath
-from dermaflux.generators.latent_ddpm.model.options import Prediction, check_sampler
-from dermaflux.generators.latent_ddpm.sampling import samplers
 from dermaflux.generators.latent_ddpm.sampling.sample import SamplingSettings, _clean
-from dermaflux.generators.latent_ddpm.training.data import Order, arrange
+from dermaflux.generators.latent_ddpm.settings import Finetune
 from dermaflux.generators.latent_ddpm.training.objective import Objective
 from dermaflux.generators.latent_ddpm.training.perceptual import PerceptualLoss
 
@@ -125,7 +126,7 @@ def test_all_thousand_steps_of_ddpm_start_in_pure_noise() -> None:
 def test_samplers_keep_the_deviation_of_gaussian_data(name: Any, steps: int, error: float) -> None:
     """For x_0 ~ N(0, r^2) the best x_0 at x_t is known, so nothing but the steps is in error."""
     r, path = 0.5, DiffusionPath("epsilon")
-    check_sampler(name, steps, path.prediction)
+    check_sampler("latent_ddpm", name, steps, path.prediction)
 
     def denoise(latents: Tensor, time: float) -> Tensor:
         a, s = path.coefficients(torch.tensor([time]))
@@ -208,14 +209,19 @@ class Latents:
         return torch.stack(drawn)
 
 
+def arranged(settings: Finetune, held_out: list[Sample]) -> TrainingData:
+    images = TrainingImages(SAMPLES, held_out, 0, 0)
+    return arrange("latent_ddpm", settings.scale, settings.condition, images)
+
+
 def objective(perceptual: Any = None, processes: Processes = SINGLE, **changes: Any) -> Objective:
     torch.manual_seed(0)
     settings = UNET.model_copy(update={"min_snr_gamma": None, "perceptual_weight": 0.0} | changes)
-    mean, deviation = weights.channel_statistics([Latents().draw(SAMPLES, [])])
+    mean, deviation = standardisation.channel_statistics([Latents().draw(SAMPLES, [])])
     description = replace(DESCRIPTION, path=DiffusionPath("epsilon"))
     model = weights.LatentModel(unet.build(SHAPE), description, mean, deviation)
-    data = arrange(settings, TrainingImages(SAMPLES, SAMPLES[:2], 0, 0))
-    order = Order(len(SAMPLES), settings.batch, settings.micro_batches, 0)
+    data = arranged(settings, SAMPLES[:2])
+    order = Order("latent_ddpm", len(SAMPLES), settings.batch, settings.micro_batches, 0)
     return Objective(model, data, order, Latents(), settings, 0, 3, processes, perceptual)
 
 
@@ -266,14 +272,14 @@ def test_labels_are_dropped_as_often_as_asked_and_unknown_ones_never_learn_a_cla
     assert len(learned) == 400
     assert learned.count(2) / 400 == pytest.approx(0.3, abs=0.07)  # three standard deviations
     settings = UNET.model_copy(update={"condition": "diagnosis"})
-    data = arrange(settings, TrainingImages(SAMPLES, [], 0, 0))
+    data = arranged(settings, [])
     assert data.classes == ("nevus",)
     assert [data.embedding(sample) for sample in data.samples] == [0, 1] * 3
     assert {sample.scale for sample in data.samples} == {128}
 
 
 def test_an_epoch_holds_every_image_once_whatever_the_parts_and_processes() -> None:
-    order, cut = Order(7, 4, 1, 0), Order(7, 4, 4, 0)
+    order, cut = (Order("latent_ddpm", 7, 4, parts, 0) for parts in (1, 4))
     stream = [m for step in range(7) for m in order.share(step, 0, 1)[0].members]
     assert len(stream) == 28
     epochs = [stream[start : start + 7] for start in range(0, 28, 7)]
@@ -340,7 +346,7 @@ def test_latents_are_standardised_per_channel_and_restored() -> None:
     torch.testing.assert_close(deviation, torch.ones(16), atol=1e-5, rtol=0)
     torch.testing.assert_close(model.restore(standard), latents, atol=1e-4, rtol=1e-5)
     with pytest.raises(ValueError, match="same value everywhere"):
-        weights.channel_statistics([torch.ones(2, 4, 8, 8)])
+        standardisation.channel_statistics([torch.ones(2, 4, 8, 8)])
 
 
 def test_flop_are_those_of_every_layer_and_the_published_size_is_the_stated_one() -> None:

@@ -18,10 +18,11 @@ from small_generator import Workspace
 from dermaflux.core import table
 from dermaflux.core.seeds import generator
 from dermaflux.errors import InputError
+from dermaflux.generators.data import autoencoder
+from dermaflux.generators.data.diffusion import DiffusionPath
 from dermaflux.generators.data.images import Sample, TrainingImages, labelled, select
 from dermaflux.generators.data.latents import Latents
-from dermaflux.generators.latent_ddpm.model import autoencoder, weights
-from dermaflux.generators.latent_ddpm.model.diffusion import DiffusionPath
+from dermaflux.generators.latent_ddpm.model import weights
 from dermaflux.generators.latent_ddpm.sampling.generator import GENERATOR
 from dermaflux.generators.latent_ddpm.settings import Finetune
 from dermaflux.generators.latent_ddpm.training import perceptual
@@ -31,6 +32,7 @@ from dermaflux.params import load
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
+NAME = "latent_ddpm"
 SETTINGS: dict[str, Any] = {
     "sampler": "ddim", "steps": 2, "guidance": 1.5, "clip_sample_range": 1.5,
 }  # fmt: skip
@@ -66,7 +68,7 @@ def test_latents_of_any_autoencoder_are_cached_and_decoded(
     here: Workspace, tmp_path: Path, make: Any, side: int
 ) -> None:
     """Against the autoencoder itself: its own kind of latents, its own reduction, its scaling."""
-    origin = autoencoder.reference(str(make(tmp_path / "vae")), None, here.backbone)
+    origin = autoencoder.reference(str(make(tmp_path / "vae")), None, here.backbone, NAME)
     vae = autoencoder.load(origin, CPU)
     samples = [s for s in select(labelled(here.corpus), [128], 0, 0) if s.scale == 128][:2]
     drawn = Latents(vae, here.corpus, samples).draw(samples, [generator(n) for n in range(2)])
@@ -97,7 +99,9 @@ def test_a_local_network_gives_lpips_and_its_heads_must_fit(tmp_path: Path) -> N
     from safetensors.torch import save_file
     from torchvision.models import squeezenet1_0, squeezenet1_1
 
-    vae = autoencoder.load(autoencoder.reference(str(tiny(tmp_path / "v")), None, tmp_path), CPU)
+    vae = autoencoder.load(
+        autoencoder.reference(str(tiny(tmp_path / "v")), None, tmp_path, NAME), CPU
+    )
     clean, other = (torch.randn(2, 4, 16, 16, generator=generator(n)) for n in "ab")
     heads = {
         f"lin{level}.model.1.weight": torch.rand(1, width, 1, 1, generator=generator(level))
@@ -157,7 +161,7 @@ def test_without_a_class_there_is_no_guidance_and_classes_differ(
         assert np.abs(one.astype(int) - two.astype(int)).mean() > 0.5
     assert (
         strong.provenance.backbone
-        == autoencoder.reference("backbone", None, here.backbone).identity
+        == autoencoder.reference("backbone", None, here.backbone, NAME).identity
     )
 
 
@@ -204,7 +208,7 @@ def test_weights_refuse_another_autoencoder_sampler_or_damage(
     ):
         with pytest.raises(InputError, match=message):
             GENERATOR.open(models, SETTINGS | changes)
-    file = folder / weights.FILE
+    file = folder / weights.FILE.name
     content = file.read_bytes()
     for bad in (content[: len(content) // 2], b"", content.replace(b'\\"v', b'\\"w', 1)):
         file.write_bytes(bad)
@@ -264,7 +268,7 @@ def test_the_identity_of_a_hub_autoencoder_names_its_subfolder(tmp_path: Path) -
     for latents, rest in (("org/vae", ""), ("backbone", "/vae")):
         name = latents.replace("backbone", "org/flux")
         expected = f"{name}@{commit}{rest}"
-        assert autoencoder.reference(latents, commit, tmp_path).identity == expected
+        assert autoencoder.reference(latents, commit, tmp_path, NAME).identity == expected
 
 
 def of_latent_ddpm() -> dict[str, Any]:

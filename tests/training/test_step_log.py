@@ -17,11 +17,16 @@ class Recorded(Silent):
         self.steps[step] = dict(values)
 
 
-def six_steps(work: Work | None, peak: float | None, main: bool = True) -> Recorded:
+def six_steps(
+    work: Work | None,
+    peak: float | None,
+    main: bool = True,
+    terms: dict[str, float] | None = None,
+) -> Recorded:
     log = Recorded()
     lines = StepLog("finetune", 6, 4, log, lambda step: work, peak, torch.device("cpu"), main)
     for step in range(1, 7):
-        lines.step(step, float(step), 0.1, 0.5, 2.0, 0.01)
+        lines.step(step, float(step), 0.1, 0.5, 2.0, 0.01, terms)
     return log
 
 
@@ -61,3 +66,10 @@ def test_what_is_not_counted_is_not_logged(capsys: pytest.CaptureFixture[str]) -
 def test_only_the_main_process_prints(capsys: pytest.CaptureFixture[str]) -> None:
     six_steps(Work(10, 1000, 250, 4e12), 2e12, main=False)
     assert capsys.readouterr().out == ""
+
+
+def test_terms_of_the_loss_are_shown_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    terms = {"diffusion_loss": 0.75, "reconstruction_loss": 0.25}
+    four = six_steps(None, None, terms=terms).steps[4]
+    assert {name: four[name] for name in terms} == terms
+    assert "loss 2.5000 (diffusion 0.7500, reconstruction 0.2500), data" in capsys.readouterr().out

@@ -173,7 +173,7 @@ def _write_results(
     last = events[-1] if events else {}
     measured = {name: value for name, value in last.items() if name != "step"}
     write_json(folder / FACTS, {**facts, **measured})
-    _write_curve(training, ("step", "loss", "learning_rate"), folder / CURVE)
+    _write_curve(training, tuple(training[0]), folder / CURVE)
     names = ("step", *measured) if measured else ("step", "validation_loss")
     _write_curve(events, names, folder / VALIDATION)
 

@@ -100,8 +100,8 @@ class Params(Section):
     """Synthetic images instead of ratio x n_real; needed when n_real is 0 (the paper's 0:1)."""
     generator: Annotated[str, Field(max_length=64), AfterValidator(generator_name)] = "flux_lora"
     """A name from `choices.GENERATORS`: `flux_lora` fine-tunes (or imports) an adapter and samples,
-    `latent_ddpm` trains a diffusion model from random weights, `released` takes images that others
-    made."""
+    `latent_ddpm` and `vap` train diffusion models from random weights, the latter on descriptions;
+    `released` takes images that others made."""
     ingest: Ingest
     caption: Caption
     validate_: Validate = Field(alias="validate")

@@ -18,6 +18,7 @@ GENERATORS: Mapping[str, str] = {
     "flux_lora": "dermaflux.generators.flux_lora",
     "released": "dermaflux.generators.released",
     "latent_ddpm": "dermaflux.generators.latent_ddpm",
+    "vap": "dermaflux.generators.vap",
 }
 """Value of `generator` -> its package, which holds `settings`, `training.trainer` and
 `sampling.generator`."""

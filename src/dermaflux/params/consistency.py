@@ -25,7 +25,9 @@ def check(params: Params) -> None:
     for section in (params.finetune, params.synthesize):
         section.settings(params.generator).check_chosen()
     pool, trained = params.synthesize, params.finetune.settings(params.generator)
-    pool.settings(params.generator).check_trained(trained, pool.scale, pool.conditions)
+    pool.settings(params.generator).check_trained(
+        trained, pool.scale, pool.conditions, pool.prompt_source
+    )
     _named_models_exist(params)
     _students_learn(params)
     _weights_exist(params)

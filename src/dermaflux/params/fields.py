@@ -197,11 +197,13 @@ class GeneratorSettings(Section):
     def check_chosen(self) -> None:
         """Raise `ValueError` when a run that chooses this generator cannot use these values."""
 
-    def check_trained(self, trained: GeneratorSettings, scale: int, conditions: str) -> None:
+    def check_trained(
+        self, trained: GeneratorSettings, scale: int, conditions: str, prompt_source: str
+    ) -> None:
         """Raise `ValueError` when what `finetune` trains cannot be sampled with these values.
 
         `trained` is this generator's section of `finetune`, `scale` the images' side in pixels,
-        `conditions` what `synthesize.conditions` says.
+        `conditions` and `prompt_source` what those parameters of `synthesize` say.
         """
 
     def input_paths(self) -> dict[str, str | None]:

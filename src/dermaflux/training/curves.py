@@ -19,7 +19,7 @@ class Curves:
     """What a training has measured; empty in all processes but the main one."""
 
     training: list[dict[str, float]] = field(default_factory=list)
-    """One row per step: step, loss, learning_rate."""
+    """One row per step: step, loss, its named terms, learning_rate."""
     events: list[dict[str, float]] = field(default_factory=list)
     """One row per step with events that measured something: step and their numbers."""
 

@@ -89,12 +89,12 @@ def fit(
                 learning_rate = settings.learning_rate * lr_scale(
                     state.step, settings.steps, settings.warmup_steps
                 )
-                loss, norm, waited = _gradients(state, objective, device, processes)
+                loss, terms, norm, waited = _gradients(state, objective, device, processes)
                 state.update(learning_rate)
-                row = {"step": state.step, "loss": loss, "learning_rate": learning_rate}
+                row = {"step": state.step, "loss": loss, **terms, "learning_rate": learning_rate}
                 state.append("training", row)
                 seconds = time.perf_counter() - started
-                lines.step(state.step, loss, learning_rate, norm, seconds, waited)
+                lines.step(state.step, loss, learning_rate, norm, seconds, waited, terms)
                 _observe(state, events, log)
                 last = state.step == settings.steps
                 if processes.main and (last or state.step % settings.checkpoint_steps == 0):
@@ -107,18 +107,22 @@ def fit(
 
 def _gradients(
     state: TrainingState, objective: Objective, device: torch.device, processes: Processes
-) -> tuple[float, float, float]:
+) -> tuple[float, dict[str, float], float, float]:
     """Fill the gradients with those of the whole step, and clip them.
 
-    Returns the step's loss, the norm of its gradient before the clip, and the seconds waited.
+    Returns the step's loss and its named terms, the norm of its gradient before the clip, and the
+    seconds waited.
     """
     state.optimiser.zero_grad()
     losses: list[Tensor] = []
+    terms: dict[str, list[Tensor]] = {}
     image_ids: list[Sequence[str]] = []
     waited = 0.0
     for part in _forward(objective.parts(state.step), device, state.settings.autocast):
         part.loss.backward()  # type: ignore[no-untyped-call]
         losses.append(part.loss.detach())
+        for name, value in part.terms.items():
+            terms.setdefault(name, []).append(value)
         image_ids.append(part.image_ids)
         waited += part.waited
     shares = processes.collect(torch.stack(losses))
@@ -135,7 +139,8 @@ def _gradients(
     norm = float(nn.utils.clip_grad_norm_(weights, state.settings.maximum_gradient_norm))
     if not math.isfinite(norm):
         raise _not_finite(state, "gradient", f"has norm {norm}", image_ids, processes)
-    return loss, norm, waited
+    shared = {name: processes.collect(torch.stack(values)) for name, values in terms.items()}
+    return loss, {name: math.fsum(values) for name, values in shared.items()}, norm, waited
 
 
 def _forward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ class Step:
     """Images of the micro-batch, for messages."""
     waited: float = 0.0
     """Seconds the device stood still for the data."""
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    """Named parts of the loss, such as `diffusion_loss`, without gradient; they sum as it does."""
 
 
 class Objective(Protocol):

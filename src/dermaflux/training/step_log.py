@@ -65,6 +65,7 @@ class StepLog:
 
     def _clear(self) -> None:
         self._losses: list[float] = []
+        self._terms: dict[str, list[float]] = {}
         self._work, self._seconds, self._waited = Work(), 0.0, 0.0
 
     def step(
@@ -75,9 +76,12 @@ class StepLog:
         norm: float,
         seconds: float,
         waited: float,
+        terms: Mapping[str, float] | None = None,
     ) -> None:
-        """Add the `done`th step, the first is 1; times in seconds."""
+        """Add the `done`th step, the first is 1; times in seconds, `terms` are parts of `loss`."""
         self._losses.append(loss)
+        for name, value in (terms or {}).items():
+            self._terms.setdefault(name, []).append(value)
         self._seconds += seconds
         self._waited += waited
         if self._main:
@@ -86,6 +90,7 @@ class StepLog:
             return
         values = {
             "loss": sum(self._losses) / len(self._losses),
+            **{name: sum(each) / len(each) for name, each in self._terms.items()},
             "learning_rate": learning_rate,
             "gradient_norm": norm,
             **self._speed(done),
@@ -115,6 +120,8 @@ class StepLog:
         return values
 
 
+_TERM = "_loss"
+"""End of the names of parts of the loss."""
 _FORMATS = {
     "images_per_second": "{:,.3g} images/s",
     "tokens_per_second": "{:,.0f} tokens/s",
@@ -130,9 +137,13 @@ def line(name: str, done: int, steps: int, values: Mapping[str, float]) -> str:
     """`values` as one line with units; rates that were not counted are left out."""
     parts = [form.format(values[key]) for key, form in _FORMATS.items() if key in values]
     left = _duration(values["time_left_minutes"])
-    return ", ".join(
-        [f"{name} {done:,}/{steps:,}: loss {values['loss']:.4f}", *parts, f"{left} left"]
-    )
+    terms = [
+        f"{key.removesuffix(_TERM)} {value:.4f}"
+        for key, value in values.items()
+        if key.endswith(_TERM)
+    ]
+    loss = f"loss {values['loss']:.4f}" + (f" ({', '.join(terms)})" if terms else "")
+    return ", ".join([f"{name} {done:,}/{steps:,}: {loss}", *parts, f"{left} left"])
 
 
 def _duration(minutes: float) -> str:

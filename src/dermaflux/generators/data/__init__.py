@@ -1,1 +1,1 @@
-"""Training images and their latents."""
+"""Training images, their latents, and the way from these to noise and back."""

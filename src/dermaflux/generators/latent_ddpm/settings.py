@@ -6,22 +6,25 @@ others are ours.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from dermaflux.errors import quoted
-from dermaflux.generators.latent_ddpm.model.options import (
+from dermaflux.generators.data.options import (
     BACKBONE,
-    DECODER,
     TIMESTEPS,
+    Beta,
     Prediction,
     SamplerName,
+    check_batch,
+    check_betas,
+    check_conditions,
     check_sampler,
     check_scale,
 )
+from dermaflux.generators.latent_ddpm.model.options import DECODER, GENERATOR
 from dermaflux.params.fields import (
     Batch,
     Count,
@@ -41,9 +44,6 @@ if TYPE_CHECKING:
     from dermaflux.params.runtime import Runtime
 
 Channels = Annotated[int, Field(ge=32, le=4096, multiple_of=32)]
-Beta = Annotated[float, Field(gt=0.0, lt=1.0)]
-_LEAST_SIGNAL = 1e-30
-"""alpha-bar of the last step: float32 rounds what is below 1e-45 to 0, which gives NaN."""
 
 
 class Finetune(Optimisation):
@@ -131,33 +131,13 @@ class Finetune(Optimisation):
                 "perceptual_features is null; set perceptual_features to decoder or a folder, or "
                 "perceptual_weight to 0"
             )
-        if self.beta_start > self.beta_end:
-            raise ValueError(
-                f"finetune.latent_ddpm.beta_start {self.beta_start:g} is greater than beta_end "
-                f"{self.beta_end:g}; noise must grow with the step, so exchange them"
-            )
-        signal = self._last_signal()
-        if self.prediction != "flow" and signal < _LEAST_SIGNAL:
-            raise ValueError(
-                f"finetune.latent_ddpm.beta_end {self.beta_end:g} leaves {signal:.1g} of the "
-                f"signal at the last step, less than {_LEAST_SIGNAL:g}; lower it, such as to 0.02"
-            )
+        check_betas(GENERATOR, "linear", self.beta_start, self.beta_end, self.prediction)
         if self.attention_levels > len(self.block_out_channels):
             raise ValueError(
                 f"finetune.latent_ddpm.attention_levels is {self.attention_levels} and "
                 f"block_out_channels has {len(self.block_out_channels)} levels; lower the first"
             )
-        if self.batch % self.micro_batches:
-            raise ValueError(
-                f"finetune.latent_ddpm.batch {self.batch} is not a multiple of micro_batches "
-                f"{self.micro_batches}; change one of them"
-            )
-
-    def _last_signal(self) -> float:
-        """alpha-bar of the last of the 1000 steps."""
-        rise = (self.beta_end - self.beta_start) / (TIMESTEPS - 1)
-        betas = (self.beta_start + rise * step for step in range(TIMESTEPS))
-        return math.exp(sum(math.log1p(-beta) for beta in betas))
+        check_batch(GENERATOR, self.batch, self.micro_batches)
 
     def check_inputs(self) -> None:
         """Raise `ValueError` where a folder is not there, or a hub id has no revision."""
@@ -195,14 +175,11 @@ class Synthesize(GeneratorSettings):
         """The batch decides how kernels round, so a smaller one begins the pool anew."""
         return LessMemory("", "lower synthesize.batch")
 
-    def check_trained(self, trained: GeneratorSettings, scale: int, conditions: str) -> None:
+    def check_trained(
+        self, trained: GeneratorSettings, scale: int, conditions: str, prompt_source: str
+    ) -> None:
         """Raise `ValueError` for a sampler of another prediction, other classes or scale."""
         assert isinstance(trained, Finetune)
-        if conditions not in ("none", trained.condition):
-            raise ValueError(
-                f"synthesize.conditions is {conditions!r} and finetune.latent_ddpm.condition "
-                f"{trained.condition!r}; a model samples the classes that it was trained with, so "
-                "make them equal, or set conditions to none"
-            )
-        check_sampler(self.sampler, self.steps, trained.prediction)
-        check_scale(scale, trained.scale)
+        check_conditions(GENERATOR, conditions, trained.condition)
+        check_sampler(GENERATOR, self.sampler, self.steps, trained.prediction)
+        check_scale(GENERATOR, scale, trained.scale)

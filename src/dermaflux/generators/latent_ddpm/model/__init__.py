@@ -1,1 +1,1 @@
-"""U-Net, diffusion path, autoencoder and the file that holds the weights."""
+"""U-Net, and the file that holds the weights."""

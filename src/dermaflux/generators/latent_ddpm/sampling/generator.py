@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.devices import automatic_device
-from dermaflux.errors import InputError, quoted
-from dermaflux.generators.latent_ddpm.model import autoencoder, classes, weights
-from dermaflux.generators.latent_ddpm.model.autoencoder import AutoencoderReference
-from dermaflux.generators.latent_ddpm.model.options import check_sampler, check_scale
+from dermaflux.errors import InputError
+from dermaflux.generators.data import autoencoder, classes
+from dermaflux.generators.data.autoencoder import AutoencoderReference
+from dermaflux.generators.data.options import check_sampler, check_scale
+from dermaflux.generators.latent_ddpm.model import weights
+from dermaflux.generators.latent_ddpm.model.options import GENERATOR as NAME
 from dermaflux.generators.latent_ddpm.model.weights import Description, LatentModel
 from dermaflux.generators.latent_ddpm.sampling.sample import SamplingSettings, images
 from dermaflux.generators.protocol import Condition, Generator, Json, Models, Need, Provenance
@@ -24,11 +25,7 @@ class LatentDdpm:
 
     def weights_id(self, models: Models) -> str:
         """SHA-256 of the weights' file; raises `InputError` where there is none."""
-        file = models.generator / weights.FILE
-        if not file.exists():
-            raise InputError(f"{models.generator} holds no {file.name}; run the stage `finetune`")
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        return weights.FILE.digest(models.generator)
 
     def open(
         self, models: Models, settings: Mapping[str, Json], batch: int | None = None
@@ -41,10 +38,9 @@ class LatentDdpm:
         identity = self.weights_id(models)
         description = weights.describe(models.generator)
         origin = autoencoder.reference(
-            description.latents, description.latents_revision, models.backbone
+            description.latents, description.latents_revision, models.backbone, NAME
         )
-        if origin.identity != description.autoencoder:
-            raise _other_autoencoder(models, description, origin)
+        autoencoder.require_same(description.autoencoder, origin, models.generator)
         values: dict[str, Any] = {
             "autoencoder": description.latents,
             "clip_sample_range": settings["clip_sample_range"],
@@ -53,14 +49,13 @@ class LatentDdpm:
             "steps": settings["steps"],
         }
         try:
-            check_sampler(values["sampler"], values["steps"], description.path.prediction)
+            check_sampler(NAME, values["sampler"], values["steps"], description.path.prediction)
         except ValueError as error:
             raise InputError(str(error)) from None
         provenance = Provenance(identity, origin.licence, origin.identity)
         return LatentDdpmSampler(models, values, provenance, description, origin)
 
 
-_SHOWN = 12  # characters of an autoencoder's identity in a sentence
 GENERATOR: Generator = LatentDdpm()
 
 
@@ -108,16 +103,7 @@ class LatentDdpmSampler:
         known, kind = self._description.classes, self._description.condition
         try:
             for scale in {condition.scale for condition in conditions}:
-                check_scale(scale, self._description.scale)
+                check_scale(NAME, scale, self._description.scale)
         except ValueError as error:
             raise InputError(str(error)) from None
-        return [(c, classes.requested(known, kind, c)) for c in conditions]
-
-
-def _other_autoencoder(
-    models: Models, description: Description, origin: AutoencoderReference
-) -> InputError:
-    return InputError(
-        f"{models.generator} was trained with the autoencoder {description.autoencoder[:_SHOWN]} "
-        f"and {quoted(origin.source)} is {origin.identity[:_SHOWN]}; run the stage `finetune` again"
-    )
+        return [(c, classes.requested(NAME, known, kind, c)) for c in conditions]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from dermaflux.core.arrays import Pixels
-from dermaflux.generators.latent_ddpm.model import autoencoder
-from dermaflux.generators.latent_ddpm.model.options import SamplerName
+from dermaflux.generators.data import autoencoder
+from dermaflux.generators.data.options import SamplerName
+from dermaflux.generators.data.samplers import sample
 from dermaflux.generators.latent_ddpm.model.weights import LatentModel
-from dermaflux.generators.latent_ddpm.sampling.samplers import sample
 
 
 @dataclass(frozen=True)

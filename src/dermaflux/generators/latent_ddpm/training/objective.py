@@ -6,39 +6,22 @@ weighting it is equation 2. Reads and writes nothing but the cache of latents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from dermaflux.core.distributed import Processes
-from dermaflux.core.seeds import generator
-from dermaflux.generators.data.images import Sample
+from dermaflux.generators.data.arrangement import MicroBatch, Order, TrainingData
+from dermaflux.generators.data.batches import Batch, BatchSource, squared_error
 from dermaflux.generators.data.latents import LatentSource
 from dermaflux.generators.latent_ddpm.model.unet import forward_flop
 from dermaflux.generators.latent_ddpm.model.weights import LatentModel
 from dermaflux.generators.latent_ddpm.settings import Finetune
-from dermaflux.generators.latent_ddpm.training.data import MicroBatch, Order, TrainingData
 from dermaflux.generators.latent_ddpm.training.perceptual import PerceptualLoss
-from dermaflux.training.prefetch import StepsAhead, moved
+from dermaflux.training.prefetch import StepsAhead
 from dermaflux.training.protocol import Step
 from dermaflux.training.step_log import Work
 from dermaflux.training.validation_events import HeldOutLoss
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a micro-batch puts into the model; all but `image_ids` on its device."""
-
-    image_ids: Sequence[str]
-    latents: Tensor
-    """Standardised, (B, C, h, w)."""
-    noise: Tensor
-    classes: Tensor
-    """Embeddings, (B,) int64."""
-    times: Tensor
-    """Of `DiffusionPath`, (B,); NaN where each call brings its own."""
 
 
 class Objective:
@@ -56,7 +39,10 @@ class Objective:
         processes: Processes,
         perceptual: PerceptualLoss | None = None,
     ) -> None:
-        self._model, self._data, self._order, self._latents = model, data, order, latents
+        self._model, self._order = model, order
+        self._source = BatchSource(
+            data, latents, model.standardise, model.description.path, processes.device
+        )
         self._settings, self._seed, self._processes = settings, seed, processes
         self._perceptual = perceptual
         self._ahead = StepsAhead(self._prepared, self._share, steps)
@@ -113,40 +99,7 @@ class Objective:
         return self._order.share(step, self._processes.rank, self._processes.world)
 
     def _prepared(self, micro: MicroBatch) -> Batch:
-        samples = [self._data.samples[index] for index in micro.members]
-        draws = [generator(self._seed, "finetune", position) for position in micro.positions]
-        batch = prepare(self._model, self._data, self._latents, samples, draws, torch.device("cpu"))
-        fractions = torch.cat([torch.rand(1, generator=draw) for draw in draws])
-        dropped = torch.cat([torch.rand(1, generator=draw) for draw in draws])
-        null = len(self._data.classes)
-        classes = torch.where(dropped < self._settings.label_drop, null, batch.classes)
-        times = self._model.description.path.times(fractions)
-        device = self._processes.device
-        return Batch(
-            batch.image_ids,
-            *(moved(part, device) for part in (batch.latents, batch.noise, classes, times)),
-        )
-
-
-def squared_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each image, (B,), of (B, C, h, w)."""
-    return (output - target).square().mean((1, 2, 3))
-
-
-def prepare(
-    model: LatentModel,
-    data: TrainingData,
-    latents: LatentSource,
-    samples: Sequence[Sample],
-    draws: Sequence[torch.Generator],
-    device: torch.device,
-) -> Batch:
-    """Latents and noise of images, each drawn from its own generator, and their classes."""
-    clean = latents.draw(samples, draws)
-    noise = torch.stack([torch.randn(clean.shape[1:], generator=draw) for draw in draws])
-    classes = torch.tensor([data.embedding(sample) for sample in samples])
-    parts = (model.standardise(clean), noise, classes, torch.full((len(samples),), torch.nan))
-    return Batch([s.image_id for s in samples], *(moved(part, device) for part in parts))
+        return self._source.training(micro, self._seed, self._settings.label_drop)
 
 
 def held_out_loss(
@@ -157,15 +110,9 @@ def held_out_loss(
     processes: Processes,
 ) -> HeldOutLoss[MicroBatch, Batch]:
     """The unweighted error of equation 2 on `data.held_out`, with the classes shown."""
-    size = settings.batch // settings.micro_batches
-    indices = range(len(data.held_out))
-    batches = [MicroBatch(tuple(indices[i : i + size])) for i in indices[::size]]
-    path = model.description.path
-
-    def prepared(batch: MicroBatch) -> Batch:
-        samples = [data.held_out[index] for index in batch.members]
-        draws = [generator("validation", sample.image_id) for sample in samples]
-        return prepare(model, data, latents, samples, draws, processes.device)
+    path, device = model.description.path, processes.device
+    source = BatchSource(data, latents, model.standardise, path, device)
+    batches = source.held_out_batches(settings.batch // settings.micro_batches)
 
     def errors(batch: Batch, fractions: Tensor) -> Tensor:
         times = path.times(fractions).to(batch.latents.device)
@@ -173,4 +120,5 @@ def held_out_loss(
         output = model.unet(point, times, class_labels=batch.classes).sample.float()
         return squared_error(output, path.target(batch.latents, batch.noise, times))
 
-    return HeldOutLoss([s.scale for s in data.held_out], batches, prepared, errors, processes)
+    scales = [sample.scale for sample in data.held_out]
+    return HeldOutLoss(scales, batches, source.held_out, errors, processes)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dermaflux.core.hashing import folder_digest
 from dermaflux.errors import InputError, one_line, quoted
-from dermaflux.generators.latent_ddpm.model import autoencoder
+from dermaflux.generators.data import autoencoder
 from dermaflux.generators.latent_ddpm.model.options import DECODER
 
 Features = Callable[[Tensor], list[Tensor]]

@@ -6,25 +6,26 @@ Reads what its inputs stand for; writes the checkpoint, the grid and the weights
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.hashing import rank
-from dermaflux.core.seeds import derived_seed, generator
+from dermaflux.core.seeds import derived_seed
 from dermaflux.errors import InputError
+from dermaflux.generators.data import autoencoder, standardisation
+from dermaflux.generators.data.arrangement import Order, TrainingData, arrange
+from dermaflux.generators.data.diffusion import DiffusionPath
 from dermaflux.generators.data.latents import Latents, downsampling
-from dermaflux.generators.latent_ddpm.model import autoencoder, unet, weights
-from dermaflux.generators.latent_ddpm.model.diffusion import DiffusionPath
+from dermaflux.generators.latent_ddpm.model import unet, weights
+from dermaflux.generators.latent_ddpm.model.options import GENERATOR
 from dermaflux.generators.latent_ddpm.model.weights import Description, LatentModel
 from dermaflux.generators.latent_ddpm.sampling.sample import SamplingSettings, images
 from dermaflux.generators.latent_ddpm.settings import Finetune
 from dermaflux.generators.latent_ddpm.training import perceptual
-from dermaflux.generators.latent_ddpm.training.data import Order, TrainingData, arrange
 from dermaflux.generators.latent_ddpm.training.objective import Objective, held_out_loss
 from dermaflux.generators.latent_ddpm.training.perceptual import PerceptualLoss
 from dermaflux.generators.protocol import Facts, Json, Need, Trainer, TrainingRun
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 _GRID_SIDE = 4  # images of each class
 _GRID_STEPS, _GRID_GUIDANCE = 20, 1.5
-_COUNTED = 4096  # images for the statistics of latents
-_TOGETHER = 64
 
 
 class LatentDdpmTrainer:
@@ -64,10 +63,14 @@ class LatentDdpmTrainer:
         """The U-Net with random weights, or why the parameters do not fit, in one `InputError`."""
         settings, processes = run.settings, run.processes
         assert isinstance(settings, Finetune)
-        data = arrange(settings, images)
-        order = Order(len(data.samples), settings.batch, settings.micro_batches, run.seed)
+        data = arrange(GENERATOR, settings.scale, settings.condition, images)
+        order = Order(
+            GENERATOR, len(data.samples), settings.batch, settings.micro_batches, run.seed
+        )
         order.share(0, processes.rank, processes.world)
-        origin = autoencoder.reference(settings.latents, settings.latents_revision, run.backbone)
+        origin = autoencoder.reference(
+            settings.latents, settings.latents_revision, run.backbone, GENERATOR
+        )
         vae = autoencoder.load(origin, processes.device)
         shape = _shape(settings, vae, data)
         loss = None
@@ -114,20 +117,7 @@ def _model(
 ) -> LatentModel:
     """The U-Net with random weights on this process's device, with statistics of the latents."""
     device = run.processes.device
-    counted = sorted(data.samples, key=lambda sample: rank("latents", sample.image_id))[:_COUNTED]
-
-    def draws() -> Iterator[Tensor]:
-        for first in range(0, len(counted), _TOGETHER):
-            part = counted[first : first + _TOGETHER]
-            yield latents.draw(part, [generator("statistics", s.image_id) for s in part])
-
-    try:
-        mean, deviation = weights.channel_statistics(draws())
-    except ValueError as error:
-        raise InputError(
-            f"{error} in {len(counted):,} training images; check the autoencoder "
-            f"{description.latents}"
-        ) from None
+    mean, deviation = standardisation.measured(latents, data.samples, description.latents)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(run.seed, "unet"))
         network = unet.build(description.shape)

@@ -1,4 +1,4 @@
-"""The chosen images as this generator is trained on them: size, class, order. Pure."""
+"""The chosen images as a generator on latents is trained on them: size, class, order. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 
 from dermaflux.core.distributed import even_share
 from dermaflux.core.seeds import generator
+from dermaflux.generators.data import classes
 from dermaflux.generators.data.images import Sample, TrainingImages
-from dermaflux.generators.latent_ddpm.model import classes
-from dermaflux.generators.latent_ddpm.settings import Finetune
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,14 @@ class TrainingData:
         return len(self.classes) if index is None else index
 
 
-def arrange(settings: Finetune, images: TrainingImages) -> TrainingData:
+def arrange(generator: str, scale: int, condition: str, images: TrainingImages) -> TrainingData:
     """Resize and name classes; raises `InputError` where no image has a diagnosis."""
     samples, held_out = (
-        [replace(sample, scale=settings.scale) for sample in part]
+        [replace(sample, scale=scale) for sample in part]
         for part in (images.samples, images.held_out)
     )
-    known = classes.trained_classes(settings.condition, [s.diagnosis for s in samples])
-    return TrainingData(samples, held_out, known, settings.condition)
+    known = classes.trained_classes(generator, condition, [s.diagnosis for s in samples])
+    return TrainingData(samples, held_out, known, condition)
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,10 @@ class Order:
     The order is a function of (seed, step) alone: the step is the whole position of a run.
     """
 
-    def __init__(self, images: int, batch: int, micro_batches: int, seed: int) -> None:
+    def __init__(
+        self, generator: str, images: int, batch: int, micro_batches: int, seed: int
+    ) -> None:
+        self._parameter = f"finetune.{generator}.micro_batches"
         self._images, self._batch, self._micro, self._seed = images, batch, micro_batches, seed
         self._epochs: dict[int, list[int]] = {}
 
@@ -73,8 +75,8 @@ class Order:
 
         Together the processes take each micro-batch of the step once.
         """
-        parameter, also = "finetune.latent_ddpm.micro_batches", ", and batch to a multiple of that"
-        mine = even_share(parameter, self._micro, rank, world, also)
+        also = ", and batch to a multiple of that"
+        mine = even_share(self._parameter, self._micro, rank, world, also)
         size = self._batch // self._micro
         starts = (step * self._batch + number * size for number in mine)
         return [self._micro_batch(range(start, start + size)) for start in starts]

@@ -1,9 +1,9 @@
-"""The path from data to noise, what a U-Net predicts on it, and how the loss weighs times. Pure.
+"""The path from data to noise, what a network predicts on it, and how the loss weighs times. Pure.
 
 One object covers the discrete variance-preserving path of DDPM (Ho et al. 2020) and the straight
 path of rectified flow (Liu et al. 2022): every point is x_t = a x_0 + s noise. A time is what the
-U-Net is given: the step t in 0..T-1 for `epsilon` and `v`, sigma x T in (0, T] for `flow`. `a` and
-`s` are sqrt(alpha-bar) and sqrt(1 - alpha-bar), or 1 - sigma and sigma.
+network is given: the step t in 0..T-1 for `epsilon` and `v`, sigma x T in (0, T] for `flow`. `a`
+and `s` are sqrt(alpha-bar) and sqrt(1 - alpha-bar), or 1 - sigma and sigma.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dermaflux.generators.latent_ddpm.model.options import TIMESTEPS, Prediction
+from dermaflux.generators.data.options import TIMESTEPS, Prediction, Schedule, beta
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,13 @@ class DiffusionPath:
     prediction: Prediction
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    schedule: Schedule = "linear"
 
     @cached_property
     def alphas_cumprod(self) -> Tensor:
-        """alpha-bar of each step, (T,) float32: the linear schedule of Ho et al., section 4."""
-        betas = torch.linspace(self.beta_start, self.beta_end, TIMESTEPS, dtype=torch.float32)
+        """alpha-bar of each step, (T,) float32: Ho et al., section 4, or its scaled schedule."""
+        ends = (self.schedule, self.beta_start, self.beta_end)
+        betas = torch.tensor([beta(*ends, step) for step in range(TIMESTEPS)], dtype=torch.float32)
         return torch.cumprod(1 - betas, 0)
 
     def times(self, fractions: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ class DiffusionPath:
         return a * data + s * noise
 
     def target(self, data: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-        """What the U-Net learns: noise, a noise - s x_0, or noise - x_0; (B, C, h, w)."""
+        """What the network learns: noise, a noise - s x_0, or noise - x_0; (B, C, h, w)."""
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "flow":
@@ -61,7 +63,7 @@ class DiffusionPath:
         return a * noise - s * data
 
     def clean(self, point: Tensor, output: Tensor, times: Tensor) -> Tensor:
-        """x_0 as the U-Net's output at x_t implies it, (B, C, h, w)."""
+        """x_0 as the network's output at x_t implies it, (B, C, h, w)."""
         a, s = self.coefficients(times)
         if self.prediction == "epsilon":
             return (point - s * output) / a

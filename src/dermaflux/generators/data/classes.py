@@ -11,7 +11,9 @@ from dermaflux.generators.protocol import Condition
 MALIGNANCY = "malignancy"
 
 
-def trained_classes(condition: str, diagnoses: Sequence[str | None]) -> tuple[str, ...]:
+def trained_classes(
+    generator: str, condition: str, diagnoses: Sequence[str | None]
+) -> tuple[str, ...]:
     """Classes that get an embedding, in order, given the diagnoses of the training images.
 
     Raises `InputError` when classes are diagnoses and no image has one.
@@ -22,7 +24,7 @@ def trained_classes(condition: str, diagnoses: Sequence[str | None]) -> tuple[st
     if not known:
         raise InputError(
             f"none of the {len(diagnoses):,} training images has a diagnosis; set "
-            "finetune.latent_ddpm.condition to malignancy, or add a source with diagnoses"
+            f"finetune.{generator}.condition to malignancy, or add a source with diagnoses"
         )
     return known
 
@@ -42,20 +44,20 @@ def embedding(
     return classes.index(name) if name in classes else None
 
 
-def requested(classes: Sequence[str], condition: str, wanted: Condition) -> int:
+def requested(generator: str, classes: Sequence[str], condition: str, wanted: Condition) -> int:
     """Index of the embedding for sampling; raises `InputError` for what was not trained."""
     if wanted.label != "indeterminate":
         if condition == MALIGNANCY and wanted.diagnosis is not None:
             raise InputError(
                 f"an image of {quoted(wanted.diagnosis)} is asked for but the generator was "
                 "trained on malignancy alone; set synthesize.conditions to malignancy, or "
-                "finetune.latent_ddpm.condition to diagnosis"
+                f"finetune.{generator}.condition to diagnosis"
             )
         if condition != MALIGNANCY and wanted.diagnosis is None:
             raise InputError(
                 f"a {wanted.label} image is asked for without a diagnosis but the generator was "
                 "trained on diagnoses; set synthesize.conditions to diagnosis, or "
-                "finetune.latent_ddpm.condition to malignancy"
+                f"finetune.{generator}.condition to malignancy"
             )
     index = embedding(classes, condition, wanted.label, wanted.diagnosis)
     if index is None:

@@ -1,0 +1,1 @@
+"""U-ViT, prototypes, text tower, and the file that holds the weights."""

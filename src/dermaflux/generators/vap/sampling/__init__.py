@@ -1,0 +1,1 @@
+"""Opening the trained U-ViT and sampling from it."""

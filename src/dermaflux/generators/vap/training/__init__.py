@@ -1,0 +1,1 @@
+"""Training of a U-ViT on cached latents and descriptions."""
