@@ -191,7 +191,7 @@ def _open_clip(name: str, path: Path) -> Trunk:
 
     features = f"open_clip:{name}"
     try:
-        import open_clip  # type: ignore[import-untyped]
+        import open_clip
     except ImportError:
         raise InputError(
             f"audit.features {quoted(features)} needs open_clip, which is not installed; run "
