@@ -8,7 +8,7 @@ from typing import Any
 from dermaflux import paths
 from dermaflux.core.files import write_json
 from dermaflux.params import Params
-from dermaflux.reporting import fidelity_section, report
+from dermaflux.reporting import report
 
 NAMES = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage")
 
@@ -55,5 +55,3 @@ def test_every_comparison_is_a_row_and_what_is_missing_is_said(workspace: Params
     reason = "FD, Precision, Recall, Density, Coverage: needs 100 images &lt;here&gt;"
     assert below[1:5] == [reason, "floor: 9 and 8", "0.12", "0.1250"]
     assert "IS is not given: the trunk gives no class scores." in section
-    assert fidelity_section.build("inception (a)", rows)["titles"][0] == "FID"
-    assert fidelity_section.build("pixels", []) is None

@@ -23,7 +23,6 @@ from dermaflux.reporting import (
     counts,
     data_card,
     evidence_log,
-    fidelity_section,
     images,
     pages,
     plots,
@@ -172,9 +171,7 @@ def _page(params: Params, results: dict[str, Any]) -> str:
             images=_images(params, set(audit.get("rejected", []))),
             training=_training(),
             audit=audit,
-            fidelity=fidelity_section.build(
-                params.audit.trunk, read_json(paths.AUDIT_FIDELITY).get("rows", [])
-            ),
+            comparisons=read_json(paths.AUDIT_FIDELITY).get("rows", []),
             audit_rows=_scalars(
                 {k: v for k, v in audit.items() if k not in ("rejected", "fidelity")}
             ),
