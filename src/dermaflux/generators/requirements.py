@@ -30,6 +30,20 @@ def require_room(params: Params) -> None:
     choice.require_room(folder, 0, section.scale)
 
 
+def require_prompts(params: Params) -> None:
+    """Raise `InputError` where `synthesize.prompt_file` cannot give a prompt of each class.
+
+    Reads the corpus and, for the descriptions of test images, the captions.
+    """
+    from dermaflux import paths
+    from dermaflux.generators.pool import prompts
+
+    section = params.synthesize
+    if params.samples() and section.prompt_source == "file":
+        shares = prompts.shares_for(section, paths.CORPUS)
+        prompts.own_prompts(section, paths.CORPUS, paths.CAPTIONS, shares)
+
+
 def require_classes(params: Params) -> None:
     """Raise `InputError` where a collection names too few images of a class, such as none."""
     from dermaflux.generators import registry

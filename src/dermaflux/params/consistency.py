@@ -26,6 +26,12 @@ def check(params: Params) -> None:
         section.settings(params.generator).check_chosen()
     pool, trained = params.synthesize, params.finetune.settings(params.generator)
     pool.settings(params.generator).check_trained(trained, pool.scale, pool.conditions)
+    if "validation" in params.finetune.splits and params.ingest.policy != "as_published":
+        raise ValueError(
+            "finetune.splits names validation, on which classifiers are selected, but ingest.policy"
+            f" is {params.ingest.policy!r}; set splits to [train], or policy to as_published to "
+            "repeat a paper that has no validation part"
+        )
     _named_models_exist(params)
     _students_learn(params)
     _weights_exist(params)
@@ -195,6 +201,15 @@ def _prompts_exist(params: Params) -> None:
     if not settings.samples:
         return
     source, captions = section.prompt_source, settings.reads_captions
+    if source == "file" and (not captions or section.conditions == "none"):
+        who = (
+            f"the generator {params.generator!r} reads none"
+            if not captions
+            else "synthesize.conditions 'none' asks with an empty one"
+        )
+        raise ValueError(
+            f"synthesize.prompt_source 'file' names prompts but {who}; set it to captions"
+        )
     if captions and source == "held_out" and not params.caption.held_out_fraction:
         raise ValueError(
             "synthesize.prompt_source 'held_out' needs captions that training never sees but "
