@@ -37,7 +37,7 @@ def run(name: str, dry: bool) -> None:
     _check_paths(runs, resolved)
     print(one_line(f"{name}: {definition.description} ({definition.source})"))
     if definition.fidelity:
-        print(f"{len(runs)} pools to make and audit; no classifier is trained, no time estimated")
+        print(f"pools to make and audit: {len(runs)}; no classifier is trained, no time estimated")
     else:
         for run, params in zip(runs, resolved, strict=True):
             drawable = _drawable(params, corpus)
