@@ -270,6 +270,16 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
             "promote.architecture 'dense' has no entry in train.models",
         ),
         (
+            {
+                "generator": "released",
+                "synthesize.released.folder": "x",
+                "train.labels": "diagnosis",
+                "real_fraction": 1,
+                "n_synthetic": 100,
+            },
+            "conditions 'malignancy' gives them none; set it to diagnosis, or leave mixture out",
+        ),
+        (
             {"synthesize.conditions": "none"},
             "'flux_lora' samples no image without a class; set conditions to malignancy",
         ),
@@ -277,9 +287,9 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
             {
                 "generator": "released",
                 "synthesize.released.folder": "x",
-                "synthesize.proportions": "natural",
+                "synthesize.conditions": "none",
             },
-            "half of its images from each class.*set these to malignancy and balanced",
+            "'released' samples no image without a class; set conditions to malignancy",
         ),
         (
             {"synthesize.select": "uncertain", "synthesize.candidates": 1},

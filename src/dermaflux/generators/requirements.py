@@ -55,6 +55,14 @@ def require_classes(params: Params) -> None:
     settings, images = params.synthesize.settings(params.generator), params.synthesize.images
     named = collection.named(settings)
     counts = {label: named.get(label, 0) for label in CLASSES}
+    if (params.synthesize.conditions, params.synthesize.proportions) != ("malignancy", "balanced"):
+        if sum(counts.values()) < images:  # of each diagnosis `synthesize` counts
+            places = " and ".join(filter(None, settings.input_paths().values()))
+            raise InputError(
+                f"{quoted(places)} names {sum(counts.values()):,} images of a class but "
+                f"synthesize.images is {images:,}; add images, or lower it"
+            )
+        return
     if min(counts.values()) < images // len(CLASSES):
         held = " and ".join(f"{count:,} {label}" for label, count in counts.items())
         places = " and ".join(filter(None, settings.input_paths().values()))

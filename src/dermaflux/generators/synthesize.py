@@ -48,7 +48,8 @@ def run(params: Params) -> None:
     if isinstance(generator, Collection):
         with runs.start("generator", "synthesize", parameters, inputs=[]) as log:
             settings = section.settings(name)
-            generator.collect(section, settings, paths.SYNTHETIC, paths.SYNTHESIZE_REPORT)
+            wanted = prompts.wanted(section, paths.CORPUS)
+            generator.collect(section, settings, paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, wanted)
             log.outputs(paths.SYNTHETIC)
         return
     processes = distributed.join()

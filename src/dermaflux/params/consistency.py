@@ -147,13 +147,6 @@ def _weights_exist(params: Params) -> None:
 def _conditions_possible(params: Params) -> None:
     """Raise `ValueError` for a pool that the generator cannot make, or nothing can learn."""
     section, settings = params.synthesize, params.synthesize.settings(params.generator)
-    chosen = (section.conditions, section.proportions)
-    if not settings.samples and chosen != ("malignancy", "balanced"):
-        raise ValueError(
-            f"generator {params.generator!r} samples nothing and takes half of its images from "
-            f"each class, but synthesize has conditions {quoted(section.conditions)} and "
-            f"proportions {quoted(section.proportions)}; set these to malignancy and balanced"
-        )
     if section.conditions != "none":
         return
     if not settings.unconditional:
@@ -198,10 +191,8 @@ def _selector_possible(params: Params) -> None:
 def _prompts_exist(params: Params) -> None:
     """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
     section, settings = params.synthesize, params.synthesize.settings(params.generator)
-    if not settings.samples:
-        return
     source, captions = section.prompt_source, settings.reads_captions
-    if source == "file" and (not captions or section.conditions == "none"):
+    if settings.samples and source == "file" and (not captions or section.conditions == "none"):
         who = (
             f"the generator {params.generator!r} reads none"
             if not captions

@@ -5,6 +5,7 @@ Reads the metadata of corpus/ and captions/, and the user's own file; writes not
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from dermaflux.generators.data.images import (
     labelled,
 )
 from dermaflux.generators.pool import plan
-from dermaflux.generators.protocol import Generator
+from dermaflux.generators.protocol import Generator, Wanted
 from dermaflux.params import Synthesize
 
 
@@ -73,6 +74,13 @@ def own_prompts(
     training, test = (caption_texts(corpus, captions, split) for split in ("train", "test"))
     prompt_file.refuse_test_descriptions(own, training, test, path)
     return bank
+
+
+def wanted(section: Synthesize, corpus: Path) -> Wanted:
+    """What a pool of released images shall show, as many of each class as would be sampled."""
+    images = Counter(plan.classes(shares_for(section, corpus), section.images))
+    labels = labelled(corpus).dropna(subset=[section.column]).groupby(section.column)["label"]
+    return Wanted(dict(images), labels.agg(frozenset).to_dict())
 
 
 def shares_for(section: Synthesize, corpus: Path) -> dict[str, float]:
