@@ -26,12 +26,6 @@ def check(params: Params) -> None:
         section.settings(params.generator).check_chosen()
     pool, trained = params.synthesize, params.finetune.settings(params.generator)
     pool.settings(params.generator).check_trained(trained, pool.scale, pool.conditions)
-    if "validation" in params.finetune.splits and params.ingest.policy != "as_published":
-        raise ValueError(
-            "finetune.splits names validation, on which classifiers are selected, but ingest.policy"
-            f" is {params.ingest.policy!r}; set splits to [train], or policy to as_published to "
-            "repeat a paper that has no validation part"
-        )
     _named_models_exist(params)
     _students_learn(params)
     _weights_exist(params)
@@ -59,12 +53,23 @@ def check(params: Params) -> None:
             "n_real, or set train.draw to pooled"
         )
     _curve_possible(params)
+    _splits_possible(params)
     without = [arm for arm in params.arms() if arm not in MIXED]
     if params.n_real == 0 and params.real_fraction is None and without:
         raise ValueError(
             f"n_real 0 leaves the arm {without[0]!r} without images; set train.arms"
             f"{' and distill.arms' if params.distill.students else ''} to [mixture] and "
             "n_synthetic to the number wanted"
+        )
+
+
+def _splits_possible(params: Params) -> None:
+    """Raise `ValueError` where the generator trains on images on which classifiers are selected."""
+    if "validation" in params.finetune.splits and params.ingest.policy != "as_published":
+        raise ValueError(
+            "finetune.splits names validation, on which classifiers are selected, but ingest.policy"
+            f" is {params.ingest.policy!r}; set splits to [train], or policy to as_published to "
+            "repeat a paper that has no validation part"
         )
 
 
