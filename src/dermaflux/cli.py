@@ -75,6 +75,10 @@ def _stage(room: str, name: str) -> Callable[[], None]:
             from dermaflux.generators import requirements
 
             requirements.require_room(params)
+        if name == "finetune":
+            from dermaflux.generators import requirements
+
+            requirements.require_prompts(params)
         # One process says as well as several that a recipe does not pre-train.
         computes = name in _SHARED and (name != "pretrain" or pretrains(params.train.recipe))
         if computes and accelerate and not launch.launched():

@@ -55,6 +55,7 @@ def _by_endpoint(url: str, captioner: str = "llama", tokens: int = 256, **runtim
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts").symlink_to(Path(__file__).parents[2] / "prompts")
     (tmp_path / ".dvc").mkdir()  # marks the main checkout, where checkpoints and answers are
 
     def rows():

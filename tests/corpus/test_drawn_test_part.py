@@ -15,7 +15,7 @@ from layouts import kaggle, random_image, save
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
-from dermaflux.corpus import ingest
+from dermaflux.corpus import ingest, ingest_report
 from dermaflux.corpus.splitting import policies
 from dermaflux.corpus.splitting.selection import Selection, select
 from dermaflux.errors import InputError
@@ -116,6 +116,39 @@ def test_a_published_test_part_that_is_left_out_is_none() -> None:
     assert "test" in selection.splits
 
 
+@pytest.mark.parametrize("name", policies.NAMES)
+@pytest.mark.parametrize("by", ["group", "image"])
+def test_a_test_part_can_be_drawn_from_the_training_part_alone(
+    name: policies.Name, by: str
+) -> None:
+    """ISIC 2019's 8:2 of VAP-Diffusion: its official test images then stand in no split."""
+    training = [
+        decoded_item(f"isic2019/{n:05d}", label=CLASSES[n % 5 == 0], lesion_id=f"l{n // 4}")
+        for n in range(2000)
+    ]
+    official = [decoded_item(f"isic2019/t{n}", split="test", lesion_id=f"l{n}") for n in range(50)]
+    images = [*training, *official]
+    selection = drawn(images, name, test_by=by)
+    left = {images[i].item.image_id: problem.rule for i, (_, problem) in selection.lost.items()}
+    assert left == {item.item.image_id: "published-test" for item in official}
+    parts = selection.splits[:2000]
+    share = sum(part == "test" for part in parts) / 2000
+    units = 500 if by == "group" else 2000
+    assert abs(share - 0.2) < 4 * (0.2 * 0.8 / units) ** 0.5
+    together = [{*parts[n : n + 4]} for n in range(0, 2000, 4)]
+    mixed = sum("test" in found and len(found) > 1 for found in together)
+    # Of four images drawn one by one, 1 - 0.8^4 - 0.2^4 of the lesions lie on both sides.
+    assert mixed == 0 if by == "group" else abs(mixed / 500 - 0.589) < 0.1
+    sentence = ingest_report.test_drawn(images, selection, 0.2, 3, by)["sentence"]  # type: ignore[index, arg-type]
+    assert f"ingest.test_by {by}" in sentence
+    assert ("image by image" in sentence) == (by == "image")
+
+
+def test_a_drawn_test_part_needs_its_size() -> None:
+    with pytest.raises(InputError, match="test_by 'image' draws .* test_fraction is null; set it"):
+        settings(test_by="image", test_fraction=None)
+
+
 @pytest.fixture
 def clinic(workspace: Path) -> Path:
     """Twelve images of each class, without a test part."""
@@ -148,7 +181,7 @@ def test_the_last_lines_say_what_was_drawn(
     assert "the test split was drawn here by patient, lesion and duplicate group" in printed
     assert f"seed 0): {len(test)} of 24 images ({len(test) / 24:.1%})" in printed
     strays = abs(len(test) / 24 / 0.2 - 1) > 0.25
-    assert ("few groups stray from that share" in printed) == strays
+    assert ("few stray from that share" in printed) == strays
 
 
 def test_without_a_fraction_nothing_is_decoded(

@@ -10,6 +10,7 @@ from small_generator import FINETUNE, LORA, RUNTIME, corpus_row, write_corpus
 
 from dermaflux.core.distributed import Processes
 from dermaflux.errors import InputError
+from dermaflux.generators.data import images
 from dermaflux.generators.data.images import captioned, select
 from dermaflux.generators.flux_lora.training import sharding
 from dermaflux.generators.protocol import FACTS
@@ -55,6 +56,17 @@ def test_only_training_images_of_the_scales_are_taken_half_of_each_class(here) -
     assert select(rows.iloc[::-1], [128], 4, 0) == samples
     with pytest.raises(InputError, match=r"\[512\] leave no benign"):
         select(rows, [512], 0, 0)
+
+
+def test_the_validation_split_trains_too_where_it_is_named(here) -> None:
+    section = FINETUNE.model_copy(update={"validation_images": 0})
+    both = section.model_copy(update={"splits": ["train", "validation"]})
+    few, more = (images.read(each, 0, here.corpus, here.captions) for each in (section, both))
+    added = {s.image_id for s in more.samples} - {s.image_id for s in few.samples}
+    assert added == {"phantom/010", "phantom/012", "phantom/013"}
+    assert len(more.samples) == len(few.samples) + 3
+    assert more.samples == sorted(more.samples, key=lambda sample: sample.image_id)
+    assert not {"phantom/009"} & {sample.image_id for sample in more.samples}
 
 
 def test_a_missing_caption_is_named(here, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from dermaflux.core import table
 from dermaflux.core.images import decode_image
 from dermaflux.errors import InputError
 from dermaflux.generators import reproduce
-from dermaflux.generators.protocol import Models
+from dermaflux.generators.pool import prompts
+from dermaflux.generators.protocol import Models, Wanted
 from dermaflux.generators.released.sampling import collect
 from dermaflux.params import Audit, Synthesize
 
@@ -129,6 +130,48 @@ def test_tables_with_class_labels(tmp_path: Path) -> None:
     pq.write_table(pa.table({"picture": [1]}), path)
     with pytest.raises(InputError, match="columns picture and not image and label"):
         collect.collect(SECTION, path, tmp_path / "other", tmp_path / "report")
+
+
+def test_folders_name_the_diagnosis_where_that_is_asked_for(tmp_path: Path) -> None:
+    """What one name says and training images do not is left out, never taken for another class."""
+    good = {f"benign/Naevus/{n}.png": _image(n) for n in range(5)}
+    good |= {f"malignant/melanoma/{n}.png": _image(10 + n) for n in range(3)}
+    bad = {
+        "benign/melanoma/1.png": _image(20),
+        "benign/nevsu/1.png": _image(21),
+        "benign/2.png": _image(22),
+        "malignant/melanoma/twice.png": _image(23),
+        "malignant/keratosis/twice.png": _image(23),
+        "unknown/nevus/1.png": _image(24),
+    }
+    folder = _tree(tmp_path / "released", good | bad)
+    section = SECTION.model_copy(update={"conditions": "diagnosis", "proportions": "natural"})
+    labels = {"nevus": frozenset({"benign"}), "melanoma": frozenset({"malignant"})}
+    wanted = Wanted({"nevus": 4, "melanoma": 2}, labels)
+    collect.collect(section, folder, tmp_path / "synthetic", tmp_path / "report", wanted)
+    rows = table.metadata(tmp_path / "synthetic")
+    assert rows.groupby(["label", "diagnosis"]).size().to_dict() == {
+        ("benign", "nevus"): 4, ("malignant", "melanoma"): 2,
+    }  # fmt: skip
+    lines = (tmp_path / "report" / "quarantine.csv").read_text().splitlines()[1:]
+    left_out = {line.split(",")[0]: line.split(",")[1] for line in lines}
+    assert {line.rpartition("/")[0] for line in left_out} == {
+        "benign/melanoma", "benign/nevsu", "benign", "malignant/melanoma", "malignant/keratosis",
+        "unknown/nevus",
+    }  # fmt: skip
+    assert left_out["benign/melanoma/1.png"] == "ambiguous"
+    assert left_out["benign/nevsu/1.png"] == "unlabelled"
+    counts = json.loads((tmp_path / "report" / "counts.json").read_text())
+    assert counts["images"] == {"melanoma": 2, "nevus": 4}
+    assert counts["found"] == 14 == 6 + counts["not_needed"] + len(left_out)
+    more = Wanted({"nevus": 2, "melanoma": 4}, labels)
+    with pytest.raises(InputError, match="needs 4 melanoma images .* has 3; lower"):
+        collect.collect(section, folder, tmp_path / "more", tmp_path / "none", more)
+    corpus = [corpus_row(n, 128) for n in range(6)]
+    for row, _ in corpus:
+        row["diagnosis"] = {"benign": "nevus", "malignant": "melanoma"}[row["label"]]
+    asked = prompts.wanted(section, write_corpus(tmp_path, corpus)[0])
+    assert asked == Wanted({"nevus": 4, "melanoma": 2}, labels)
 
 
 def test_audit_and_mixture_take_such_a_pool(tmp_path: Path) -> None:

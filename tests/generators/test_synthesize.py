@@ -20,7 +20,7 @@ from dermaflux.core.seeds import derived_seed
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.generators import registry, reproduce, synthesize
-from dermaflux.generators.pool import plan
+from dermaflux.generators.pool import plan, prompts
 from dermaflux.generators.protocol import Condition, Models
 from dermaflux.tracking.runs import Silent
 
@@ -262,11 +262,35 @@ def test_prompts_come_from_captions_only_where_the_generator_needs_them(here: Wo
     class WithoutCaptions:
         needs = frozenset()
 
-    def prompts(generator: object) -> set[str]:
-        shares = synthesize.shares_for(POOL, here.corpus)
-        bank = synthesize.prompts_for(generator, POOL, here.corpus, here.captions, shares)  # type: ignore[arg-type]
+    def texts(generator: object) -> set[str]:
+        shares = prompts.shares_for(POOL, here.corpus)
+        bank = prompts.prompts_for(generator, POOL, here.corpus, here.captions, shares)  # type: ignore[arg-type]
         return {prompt.text for prompt in bank.prompts["benign"]}
 
-    with_captions = prompts(registry.generator(NAME))
+    with_captions = texts(registry.generator(NAME))
     assert len(with_captions) > 1
-    assert prompts(WithoutCaptions()) == {"This is an image containing a benign lesion."}
+    assert texts(WithoutCaptions()) == {"This is an image containing a benign lesion."}
+
+
+def test_prompts_of_a_file_are_drawn_and_those_of_test_images_refused(here: Workspace) -> None:
+    path = here.root / "mine.csv"
+    path.write_text("prompt,label\nsmall,benign\nround,benign\nlarge,malignant\n")
+    section = POOL.model_copy(update={"prompt_source": "file", "prompt_file": str(path)})
+    generator, shares = registry.generator(NAME), prompts.shares_for(section, here.corpus)
+
+    def planned() -> list[tuple[str, str]]:
+        bank = prompts.prompts_for(generator, section, here.corpus, here.captions, shares)  # type: ignore[arg-type]
+        images = plan.plan(40, bank, shares, 128, 7)
+        return [(image.condition.label, image.condition.prompt) for image in images]
+
+    before = planned()
+    assert set(before) == {("benign", "small"), ("benign", "round"), ("malignant", "large")}
+    path.write_text(path.read_text().replace("large", "huge"))
+    assert [prompt for _, prompt in planned() if prompt == "huge"], "an edited file samples anew"
+    texts = table.metadata(here.captions, ["image_id", "caption"]).set_index("image_id")["caption"]
+    test, train = texts["phantom/009"], texts["phantom/000"]
+    path.write_text(f'{path.read_text()}"{train}",benign\n')
+    planned()
+    path.write_text(f'{path.read_text()}"{test}",benign\n')
+    with pytest.raises(InputError, match=r"holds 1 of 5 prompts that are captions of test"):
+        planned()

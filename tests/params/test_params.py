@@ -246,12 +246,38 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
             "caption.held_out_fraction is 0; raise it",
         ),
         (
+            {"finetune.splits": ["train", "validation"]},
+            "splits names validation but validation_images 16 would .* set it to 0, or splits",
+        ),
+        (
+            {"finetune.splits": ["train", "validation"], "finetune.validation_images": 0},
+            "ingest.policy is 'clean'; set splits to .train., or policy to as_published",
+        ),
+        (
+            {"finetune.splits": ["validation"], "finetune.validation_images": 0},
+            "split train has to be one of them; add it",
+        ),
+        (
+            {"synthesize.prompt_source": "file", "generator": "latent_ddpm"},
+            "'file' names prompts but the generator 'latent_ddpm' reads none; set it to captions",
+        ),
+        (
             {"synthesize.prompt_source": "label", "train.labels": "diagnosis", "real_fraction": 1},
             "'label' gives them none",
         ),
         (
             {"promote.architecture": "dense", "train.labels": "diagnosis", "real_fraction": 1},
             "promote.architecture 'dense' has no entry in train.models",
+        ),
+        (
+            {
+                "generator": "released",
+                "synthesize.released.folder": "x",
+                "train.labels": "diagnosis",
+                "real_fraction": 1,
+                "n_synthetic": 100,
+            },
+            "conditions 'malignancy' gives them none; set it to diagnosis, or leave mixture out",
         ),
         (
             {"synthesize.conditions": "none"},
@@ -261,9 +287,9 @@ def test_an_unknown_shell_word_is_refused_all_the_same(value: str) -> None:
             {
                 "generator": "released",
                 "synthesize.released.folder": "x",
-                "synthesize.proportions": "natural",
+                "synthesize.conditions": "none",
             },
-            "half of its images from each class.*set these to malignancy and balanced",
+            "'released' samples no image without a class; set conditions to malignancy",
         ),
         (
             {"synthesize.select": "uncertain", "synthesize.candidates": 1},

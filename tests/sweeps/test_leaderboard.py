@@ -340,36 +340,38 @@ def test_only_pools_with_images_of_both_classes_are_queued(
     raw = load.read(ROOT / "params.yaml") | {"n_real": 4, "ratio": 1}
     raw["synthesize"]["images"] = 4
     resolved = plan.resolve(raw, planned)
-    with pytest.raises(InputError, match="none of the 2 pools of grids/g.yaml is here, since"):
-        queue._pools_here("g", planned, resolved, None)
+    with pytest.raises(
+        InputError, match="images of none of the 2 runs of grids/g.yaml are here, since"
+    ):
+        queue._possible("g", planned, resolved, None, ranked=True)
     for name in ("benign/1.png", "benign/2.png"):
         (tmp_path / "alike" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "alike" / name).touch()
     with pytest.raises(InputError, match="names 2 benign and 0 malignant images but .* takes 2 of"):
-        queue._pools_here("g", planned, resolved, None)
+        queue._possible("g", planned, resolved, None, ranked=True)
     (tmp_path / "alike" / "malignant").mkdir()
     for name in ("1.png", "2.png"):
         (tmp_path / "alike" / "malignant" / name).touch()
     capsys.readouterr()
-    here, _ = queue._pools_here("g", planned, resolved, None)
+    here, _ = queue._possible("g", planned, resolved, None, ranked=True)
     assert [run.name for run in here] == ["g-alike"]
     assert "g-away is not run: synthesize.released.folder 'away' does not exist" in (
         capsys.readouterr().out
     )
     raw["train"]["arms"] = ["mixture"]
     with pytest.raises(InputError, match="g-alike has no arm real, .* add real to train.arms"):
-        queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]), None)
+        queue._possible("g", planned[:1], plan.resolve(raw, planned[:1]), None, ranked=True)
     raw["train"] |= {"arms": ["real", "mixture"], "curve": []}
     with pytest.raises(
         InputError, match="g-alike trains .* at 1 sizes and .* needs 3; add smaller"
     ):
-        queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]), None)
+        queue._possible("g", planned[:1], plan.resolve(raw, planned[:1]), None, ranked=True)
     raw["train"] |= {"curve": [0.5, 2]}
     few = pd.DataFrame({"label": ["benign"] * 4 + ["malignant"] * 3, "split": "train"})
     with pytest.raises(
         InputError, match=r"at 2 sizes \(.*real_x2.*\) and an exchange rate needs 3"
     ):
-        queue._pools_here("g", planned[:1], plan.resolve(raw, planned[:1]), few)
+        queue._possible("g", planned[:1], plan.resolve(raw, planned[:1]), few, ranked=True)
 
 
 @pytest.mark.slow

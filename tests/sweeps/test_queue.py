@@ -306,6 +306,49 @@ def test_pools_are_queued_ranked_and_joined_by_a_submission(
     assert "theirs" not in (folder / "index.html").read_text()
 
 
+AUDITED = """
+import json
+from pathlib import Path
+from dermaflux.params.load import load
+value = {"value": 10.0 + load().seed, "low": 9.0, "high": 99.0}
+row = {"fid": value, "images": 90, "reference_images": 300}
+content = {"images": 100, "memorised_count": 10, "fidelity": {"train": row, "test": row}}
+Path("reports").mkdir(exist_ok=True)
+Path("reports/audit.json").write_text(json.dumps(content))
+"""
+
+
+def test_a_table_of_generators_is_queued_to_the_audit_and_read_back(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "audited.py").write_text(AUDITED)
+    (project / "dvc.yaml").write_text(
+        "stages:\n  audit:\n    cmd: python audited.py\n    params: [seed]\n"
+        "    metrics: [{reports/audit.json: {cache: false}}]\n"
+        "  evaluate:\n    cmd: python no-classifier-is-trained.py\n    deps: [reports/audit.json]\n"
+    )
+    (project / "grids" / "made-up.yaml").write_text(
+        "description: d\nsource: s\nlayout: fidelity\nruns:\n- {name: ours, set: {seed: 7}}\n"
+        "- name: away\n  set: {generator: released, synthesize.released.folder: nowhere}\n"
+        "fidelity:\n- {title: A, data: D, run: ours, published: {fid: 20.0}}\n"
+        "- {title: B, data: D, run: away, published: {fid: 30.0}}\n"
+    )
+    command("git", "add", "--all")
+    command("git", "commit", "-qm", "A table of generators")
+    queue.run("made-up", dry=False)
+    printed = capsys.readouterr().out
+    assert "made-up-away is not run: synthesize.released.folder 'nowhere' does not" in printed
+    assert "pools to make and audit: 1; no classifier is trained" in printed
+    command("dvc", "exp", "run", "--run-all")
+    results.run("made-up")
+    printed = capsys.readouterr().out
+    assert "D, A: published FID 20.000; ours FID 17.000 against 300 train images; FID" in printed
+    assert "10.0% (4.9% to 17.6%) of 100 images memorised" in printed
+    assert "D, B: published FID 30.000; ours not run" in printed
+    page = (paths.GRIDS / "made-up" / "index.html").read_text()
+    assert page.count("9.000 to 99.000") == 2
+
+
 def test_no_time_is_estimated_for_half_precision_without_a_gpu(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

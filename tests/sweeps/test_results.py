@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 from test_contrasts import IMAGES, LABELS, experiment, parameters
 
-from dermaflux.params.arms import COLOURS
+from dermaflux.params.arms import COLOURS, TITLES
 from dermaflux.sweeps import arm_rows, curves, results
 from dermaflux.sweeps.grid import Grid, Run
 from dermaflux.sweeps.outcomes import Experiment
@@ -157,3 +157,28 @@ def test_curves_over_fractions_have_the_colours_of_the_arms() -> None:
     used = set(re.findall(r"stroke: (#[0-9a-f]{6})", text))
     assert {COLOURS["real"], COLOURS["mixture"]} <= used
     assert COLOURS["repeated"] not in used
+
+
+def test_two_generators_have_a_curve_each_over_fractions() -> None:
+    both = [
+        at(1, real_fraction=share, n_synthetic=60, generator=name)
+        for name in ("first", "second")
+        for share in (0.1, 1.0)
+    ]
+    rows = arm_rows.rows(grid("low_data"), both, 0.95)
+    text = (curves.over_ratio(rows, ["auc"], {"auc": "ROC-AUC"}) or b"").decode()
+    mixture = TITLES["mixture"]
+    for label in (TITLES["real"], f"{mixture}, first", f"{mixture}, second"):
+        assert text.count(f">{label}</text>") == 1
+    one = arm_rows.rows(grid("low_data"), both[:2], 0.95)
+    assert f">{mixture}</text>" in (curves.over_ratio(one, ["auc"], {"auc": "a"}) or b"").decode()
+
+
+def test_a_figure_stated_of_an_arm_stands_beside_that_arm() -> None:
+    stated = [
+        {"at": {"ratio": 1}, "architecture": "vit", "arm": "real", "figure": "auc", "value": 0.555},
+        {"at": {"ratio": 1}, "architecture": "vit", "figure": "auc", "value": 0.923},
+    ]
+    rows = arm_rows.rows(grid("ratios", published=stated), [at(1)], 0.95)
+    shown = {row["arm"]: row["published"] for row in rows if row["architecture"] == "vit"}
+    assert shown == {"real": {"auc": 0.555}, "repeated": {}, "mixture": {"auc": 0.923}}

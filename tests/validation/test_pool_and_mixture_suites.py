@@ -259,8 +259,10 @@ def test_lesions_on_both_sides_only_warn_where_images_are_drawn_one_by_one(param
         ("image", "clean", {"test"}),
         ("published", "clean", {"validation", "test"}),
         ("image", "as_published", set()),
+        ("test", "clean", set()),
     ):
-        ingest = params.ingest.model_copy(update={"validation_by": by, "policy": policy})
+        drawn_by = {"test_by": "image"} if by == "test" else {"validation_by": by}
+        ingest = params.ingest.model_copy(update={**drawn_by, "policy": policy})
         chosen = params.model_copy(update={"ingest": ingest})
         leaking = corpus_suite.leaking_splits(chosen)
         for split, rows in corpus.items():

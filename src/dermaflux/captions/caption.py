@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from dermaflux import paths
 from dermaflux.captions.rows import SCHEMA, Row, caption_rows
 from dermaflux.captions.text import summary
+from dermaflux.captions.vlm import questions
 from dermaflux.core import table
 from dermaflux.core.checkpoints import checkpoint, fingerprint
 from dermaflux.core.code_digest import stage_digest
@@ -74,7 +75,7 @@ def _fingerprint(section: Caption, shard_images: int, images: pd.DataFrame) -> s
     digest = hashlib.sha256()
     for row in images.itertuples(index=False):
         digest.update("\0".join(map(str, row)).encode())
-    for file in _imported_files(section):
+    for file in _texts_from_outside(section):
         digest.update(file.read_bytes())
     return fingerprint(
         inputs=digest.hexdigest(),
@@ -84,7 +85,11 @@ def _fingerprint(section: Caption, shard_images: int, images: pd.DataFrame) -> s
     )
 
 
-def _imported_files(section: Caption) -> list[Path]:
+def _texts_from_outside(section: Caption) -> list[Path]:
+    """Files whose content decides captions; raises `InputError` for one that cannot."""
+    if section.captioner == "visual_attributes":
+        questions.read(Path(section.questions))
+        return [Path(section.questions)]
     if section.captioner != "imported" or section.imported is None:
         return []
     from dermaflux.captions.imported.files import caption_files

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermaflux import paths
-from dermaflux.captions.vlm import prompts
+from dermaflux.captions.vlm import prompts, questions
 from dermaflux.captions.vlm.answer_cache import AnswerCache, default_file
 from dermaflux.captions.vlm.client import Request
 from dermaflux.captions.vlm.open import model_name, sampling_settings
@@ -72,9 +73,10 @@ def estimate(section: Caption, images: pd.DataFrame, cache: AnswerCache | None) 
         return Estimate(len(images), 0, 0, 0, 0, 0)
     images = images.drop_duplicates("sha256") if images["sha256"].notna().all() else images
     three_prompts = section.captioner == "visual_attributes"
+    asked = questions.read(Path(section.questions)) if three_prompts else questions.PUBLISHED
     cached = requests = prompt = 0
     for row in images.itertuples(index=False):
-        first = prompts.FIRST_IMPRESSION if three_prompts else prompts.abc_prompt(row.label)
+        first = asked.first_impression if three_prompts else prompts.abc_prompt(row.label)
         of_image = image_tokens(row.scale)
         if cache is not None and cache.get(cache.key(Request(first, b"", row.sha256))):
             cached += 1
@@ -85,12 +87,12 @@ def estimate(section: Caption, images: pd.DataFrame, cache: AnswerCache | None) 
             prompt += text_tokens(first) + of_image
         if three_prompts:  # the last prompt holds both answers before it
             requests += 1
-            last = prompts.final_prompt("", "")
+            last = prompts.final_prompt("", "", asked.final_description, asked.modality)
             prompt += text_tokens(last) + 2 * section.maximum_tokens + of_image
     if three_prompts:
         modalities = images["modality"].nunique(dropna=False)
         requests += modalities
-        prompt += modalities * text_tokens(prompts.THINK_TWICE)
+        prompt += modalities * text_tokens(asked.second_thought)
     count, mean_prompt, mean_completion = cache.means() if cache is not None else (0, 0.0, 0.0)
     completion = requests * (mean_completion if count else section.maximum_tokens)
     if count:

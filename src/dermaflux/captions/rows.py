@@ -9,6 +9,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -116,6 +117,7 @@ def _generated_columns(
     advance: Callable[[int], None],
 ) -> list[Row]:
     """Caption, flags and tokens from the model."""
+    from dermaflux.captions.vlm import questions
     from dermaflux.captions.vlm.captioner import describe
     from dermaflux.captions.vlm.client import LesionImage
 
@@ -127,15 +129,20 @@ def _generated_columns(
         if content is not None
     ]
     protocol: Any = section.captioner
+    asked = questions.PUBLISHED
+    if protocol == "visual_attributes":
+        asked = questions.read(Path(section.questions))
     return [
         {
-            "caption": training_caption(lesion.label, description.text),
+            "caption": training_caption(
+                lesion.label, description.text, asked.class_sentence(lesion.label)
+            ),
             "flags": ",".join(description.flags) or None,
             "prompt_tokens": description.prompt_tokens,
             "completion_tokens": description.completion_tokens,
         }
         for lesion, description in zip(
-            lesions, describe(vlm, protocol, lesions, advance), strict=True
+            lesions, describe(vlm, protocol, lesions, advance, asked), strict=True
         )
     ]
 

@@ -88,7 +88,7 @@ def run(params: Params) -> None:
     report["policy"] = settings.policy
     report["policies"] = {name: selection.counts() for name, selection in selections.items()}
     report["test_drawn"] = ingest_report.test_drawn(
-        decoded, chosen, settings.test_fraction, params.seed
+        decoded, chosen, settings.test_fraction, params.seed, settings.test_by
     )
     report["paper"] = {
         "training": {str(scale): count for scale, count in paper_counts.PAPER.items()},

@@ -98,7 +98,11 @@ def _example(left: Sequence[Rejection], rules: Sequence[tuple[str, int]]) -> str
 
 
 def test_drawn(
-    decoded: Sequence[DecodedItem], selection: Selection, fraction: float | None, seed: int
+    decoded: Sequence[DecodedItem],
+    selection: Selection,
+    fraction: float | None,
+    seed: int,
+    by: Literal["published", "group", "image"],
 ) -> dict[str, Any] | None:
     """What the test part was drawn from and how, also in words; None where one is published."""
     if not selection.unpublished_test:
@@ -109,6 +113,7 @@ def test_drawn(
     labels = Counter(selection.labels[index] for index in test)
     drawn = {
         "fraction": fraction,
+        "by": by,
         "seed": seed,
         "images": len(test),
         "of": len(kept),
@@ -148,13 +153,18 @@ def _drawn_sentence(drawn: Mapping[str, Any]) -> str:
     origin = f", from {' and '.join(known)}" if known else ""
     # A hash decides for each group on its own, which is what lets new images move no old ones.
     strays = abs(share / drawn["fraction"] - 1) > _STRAYS
+    why = "No kept image is in a published test part, so the test split was drawn here"
+    if drawn["by"] != "published":
+        why = f"By ingest.test_by {drawn['by']} the test split was drawn from the training parts"
+    units = "by patient, lesion and duplicate group"
+    if drawn["by"] == "image":
+        units = "image by image, with images of one lesion on both sides and figures too good"
     return (
-        "No kept image is in a published test part, so the test split was drawn here by patient, "
-        f"lesion and duplicate group (ingest.test_fraction {drawn['fraction']:g}, seed "
+        f"{why} {units} (ingest.test_fraction {drawn['fraction']:g}, seed "
         f"{drawn['seed']}): {drawn['images']:,} of {drawn['of']:,} images ({share:.1%}), "
         f"{drawn['benign']:,} benign and {drawn['malignant']:,} malignant"
         + origin
-        + (", since a hash draws each group and few groups stray from that share" if strays else "")
+        + (", since a hash draws each of them and few stray from that share" if strays else "")
     )
 
 

@@ -120,6 +120,7 @@ def finetune(name: str, run: TrainingRun, output: Path) -> None:
             with atomic_folder(output) as partial:
                 facts = {
                     "generator": name,
+                    "splits": list(run.section.splits),
                     **images.facts(run.section.scales),
                     **training.save(partial),
                     "steps": len(curves.training),

@@ -121,6 +121,16 @@ class Generator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a pool shall show."""
+
+    images: Mapping[str, int]
+    """Class -> images of the pool; a class is a label or a diagnosis, as `conditions` says."""
+    labels: Mapping[str, frozenset[str]]
+    """Class -> labels of its training images."""
+
+
 @runtime_checkable
 class Collection(Protocol):
     """Images that others made, in the place of a generator."""
@@ -135,11 +145,17 @@ class Collection(Protocol):
         ...
 
     def collect(
-        self, section: Synthesize, settings: GeneratorSettings, output: Path, report: Path
+        self,
+        section: Synthesize,
+        settings: GeneratorSettings,
+        output: Path,
+        report: Path,
+        wanted: Wanted | None = None,
     ) -> None:
         """Write the pool to `output`, and counts and quarantine to `report`.
 
-        Raises `InputError` when there are too few images.
+        Without `wanted`, half of the images are of each label. Raises `InputError` when there are
+        too few images.
         """
         ...
 

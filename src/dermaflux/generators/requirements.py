@@ -30,6 +30,20 @@ def require_room(params: Params) -> None:
     choice.require_room(folder, 0, section.scale)
 
 
+def require_prompts(params: Params) -> None:
+    """Raise `InputError` where `synthesize.prompt_file` cannot give a prompt of each class.
+
+    Reads the corpus and, for the descriptions of test images, the captions.
+    """
+    from dermaflux import paths
+    from dermaflux.generators.pool import prompts
+
+    section = params.synthesize
+    if params.samples() and section.prompt_source == "file":
+        shares = prompts.shares_for(section, paths.CORPUS)
+        prompts.own_prompts(section, paths.CORPUS, paths.CAPTIONS, shares)
+
+
 def require_classes(params: Params) -> None:
     """Raise `InputError` where a collection names too few images of a class, such as none."""
     from dermaflux.generators import registry
@@ -41,6 +55,14 @@ def require_classes(params: Params) -> None:
     settings, images = params.synthesize.settings(params.generator), params.synthesize.images
     named = collection.named(settings)
     counts = {label: named.get(label, 0) for label in CLASSES}
+    if (params.synthesize.conditions, params.synthesize.proportions) != ("malignancy", "balanced"):
+        if sum(counts.values()) < images:  # of each diagnosis `synthesize` counts
+            places = " and ".join(filter(None, settings.input_paths().values()))
+            raise InputError(
+                f"{quoted(places)} names {sum(counts.values()):,} images of a class but "
+                f"synthesize.images is {images:,}; add images, or lower it"
+            )
+        return
     if min(counts.values()) < images // len(CLASSES):
         held = " and ".join(f"{count:,} {label}" for label, count in counts.items())
         places = " and ".join(filter(None, settings.input_paths().values()))

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
-from dermaflux.captions.text import prompt_bank
-from dermaflux.captions.text.prompt_bank import PromptBank
 from dermaflux.core import checkpoints, distributed, table
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.checkpoints import Checkpoint
@@ -29,8 +27,7 @@ from dermaflux.core.files import atomic_folder
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import encode_png
 from dermaflux.generators import registry
-from dermaflux.generators.data.images import captioned, images_per_class, labelled
-from dermaflux.generators.pool import plan, report, shards
+from dermaflux.generators.pool import plan, prompts, report, shards
 from dermaflux.generators.pool.plan import PlannedImage, SamplingBatch, Shard
 from dermaflux.generators.protocol import Collection, Generator, Models, Sampler
 from dermaflux.params import Params, Synthesize
@@ -51,7 +48,8 @@ def run(params: Params) -> None:
     if isinstance(generator, Collection):
         with runs.start("generator", "synthesize", parameters, inputs=[]) as log:
             settings = section.settings(name)
-            generator.collect(section, settings, paths.SYNTHETIC, paths.SYNTHESIZE_REPORT)
+            wanted = prompts.wanted(section, paths.CORPUS)
+            generator.collect(section, settings, paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, wanted)
             log.outputs(paths.SYNTHETIC)
         return
     processes = distributed.join()
@@ -65,6 +63,7 @@ def run(params: Params) -> None:
     inputs += [paths.SELECTOR] * (section.select != "none")
     with runs.start("generator", "synthesize", parameters, inputs) as log:
         counts = synthesize(name, *arguments, log, processes)
+        counts = {**(counts or {}), **prompts.file_facts(section, generator)}
         report.write(paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, [], counts, section.column)
         log.outputs(paths.SYNTHETIC)
 
@@ -89,12 +88,12 @@ def synthesize(
     generator = registry.generator(name)
     assert isinstance(generator, Generator)
     settings = section.settings(name).model_dump()
-    shares = shares_for(section, corpus)
+    shares = prompts.shares_for(section, corpus)
     sampler = generator.open(models, settings, section.batch)
-    prompts = prompts_for(generator, section, corpus, captions, shares)
+    bank = prompts.prompts_for(generator, section, corpus, captions, shares)
     choice = _choice(section, selector)
     planned = section.images * (choice.candidates if choice else 1)
-    images = plan.plan(planned, prompts, shares, section.scale, seed)
+    images = plan.plan(planned, bank, shares, section.scale, seed)
     groups = sampler.groups([image.condition for image in images])
     pool = plan.shards(groups, section.shard_images, section.batch)
 
@@ -209,36 +208,6 @@ def _shared_checkpoint(key: str, processes: Processes, output: Path) -> Iterator
         with shards.present(saved, processes):
             processes.wait()
             yield saved
-
-
-def prompts_for(
-    generator: Generator,
-    section: Synthesize,
-    corpus: Path,
-    captions: Path,
-    shares: Mapping[str, float],
-) -> PromptBank:
-    """The prompts that `synthesize.prompt_source` asks for; the label's where none are needed.
-
-    `shares` names the classes that are asked for, see `shares_for`.
-    """
-    reads_captions = "captions" in generator.needs
-    if section.conditions == "none":
-        return prompt_bank.unconditional()
-    if reads_captions and section.prompt_source != "label":
-        rows = captioned(corpus, captions)
-        return prompt_bank.from_captions(rows, section.prompt_source, section.column, shares)
-    if section.conditions == "diagnosis":
-        return prompt_bank.from_labels(labelled(corpus), name_diagnosis=reads_captions)
-    return prompt_bank.label_only()
-
-
-def shares_for(section: Synthesize, corpus: Path) -> dict[str, float]:
-    """Class -> share of the pool that is asked to show it; see `plan.shares`."""
-    if section.conditions == "none":
-        return {prompt_bank.UNCONDITIONAL: 1.0}
-    counts = images_per_class(labelled(corpus), section.column)
-    return plan.shares(section.proportions, counts)
 
 
 def _constants(name: str, sampler: Sampler) -> dict[str, Any]:

@@ -167,10 +167,14 @@ class Params(Section):
         paths["audit.weights"] = self.audit.weights
         if self.caption.captioner == "imported":
             paths["caption.imported"] = self.caption.imported
-        elif self.caption.captioner in VISION_LANGUAGE and self.caption.route == "in_process":
+        elif self.caption.captioner == "visual_attributes":
+            paths["caption.questions"] = self.caption.questions
+        if self.caption.captioner in VISION_LANGUAGE and self.caption.route == "in_process":
             paths["caption.model"] = self.caption.model
         if self.samples():
             paths["backbone.repository"] = self.backbone.repository
+        if self.samples() and self.synthesize.prompt_source == "file":
+            paths["synthesize.prompt_file"] = self.synthesize.prompt_file
         for name, section in (("finetune", self.finetune), ("synthesize", self.synthesize)):
             for key, value in section.settings(self.generator).input_paths().items():
                 paths[f"{name}.{self.generator}.{key}"] = value

@@ -41,6 +41,9 @@ class Caption(Section):
     precision: Literal["fp32", "bf16"] = "bf16"
     imported: PathText | None = None
     """File with captions, or a folder of them, for the captioner `imported`."""
+    questions: PathText = "prompts/dermoscopy.yaml"
+    """File with the questions of `visual_attributes` and the names of modality and classes; the
+    packaged one has those of VAP-Diffusion for dermatology, the only ones that were published."""
     held_out_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Fraction of captions that training never sees, for generation from unseen descriptions."""
 

@@ -55,12 +55,23 @@ def check(params: Params) -> None:
             "n_real, or set train.draw to pooled"
         )
     _curve_possible(params)
+    _splits_possible(params)
     without = [arm for arm in params.arms() if arm not in MIXED]
     if params.n_real == 0 and params.real_fraction is None and without:
         raise ValueError(
             f"n_real 0 leaves the arm {without[0]!r} without images; set train.arms"
             f"{' and distill.arms' if params.distill.students else ''} to [mixture] and "
             "n_synthetic to the number wanted"
+        )
+
+
+def _splits_possible(params: Params) -> None:
+    """Raise `ValueError` where the generator trains on images on which classifiers are selected."""
+    if "validation" in params.finetune.splits and params.ingest.policy != "as_published":
+        raise ValueError(
+            "finetune.splits names validation, on which classifiers are selected, but ingest.policy"
+            f" is {params.ingest.policy!r}; set splits to [train], or policy to as_published to "
+            "repeat a paper that has no validation part"
         )
 
 
@@ -143,13 +154,6 @@ def _weights_exist(params: Params) -> None:
 def _conditions_possible(params: Params) -> None:
     """Raise `ValueError` for a pool that the generator cannot make, or nothing can learn."""
     section, settings = params.synthesize, params.synthesize.settings(params.generator)
-    chosen = (section.conditions, section.proportions)
-    if not settings.samples and chosen != ("malignancy", "balanced"):
-        raise ValueError(
-            f"generator {params.generator!r} samples nothing and takes half of its images from "
-            f"each class, but synthesize has conditions {quoted(section.conditions)} and "
-            f"proportions {quoted(section.proportions)}; set these to malignancy and balanced"
-        )
     if section.conditions != "none":
         return
     if not settings.unconditional:
@@ -194,9 +198,16 @@ def _selector_possible(params: Params) -> None:
 def _prompts_exist(params: Params) -> None:
     """Raise `ValueError` for prompts that no caption can give, or that name no diagnosis."""
     section, settings = params.synthesize, params.synthesize.settings(params.generator)
-    if not settings.samples:
-        return
     source, captions = section.prompt_source, settings.reads_captions
+    if settings.samples and source == "file" and (not captions or section.conditions == "none"):
+        who = (
+            f"the generator {params.generator!r} reads none"
+            if not captions
+            else "synthesize.conditions 'none' asks with an empty one"
+        )
+        raise ValueError(
+            f"synthesize.prompt_source 'file' names prompts but {who}; set it to captions"
+        )
     if captions and source == "held_out" and not params.caption.held_out_fraction:
         raise ValueError(
             "synthesize.prompt_source 'held_out' needs captions that training never sees but "

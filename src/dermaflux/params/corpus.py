@@ -108,6 +108,11 @@ class Ingest(Section):
     """Share of the groups of images (patient, lesion, duplicate group) drawn as the test part where
     no kept image is in a published one; with any published test image in the corpus nothing is
     drawn. null draws none, and stops where there is none."""
+    test_by: Literal["published", "group", "image"] = "published"
+    """Where the test part comes from: the `published` ones, and what `test_fraction` says; or
+    `test_fraction` of the training parts, drawn by `group`, or by `image` so that images of one
+    lesion fall on both sides. Published test images are then left out (VAP-Diffusion divides ISIC
+    2019's training part 8:2 at random; grouping and seed are not stated)."""
     validation_fraction: OpenFraction = 0.15
     """The same for the validation part, of the groups that hold no test image."""
     validation_by: Literal["group", "image", "published"] = "group"
@@ -117,6 +122,15 @@ class Ingest(Section):
     images are then the same whichever is chosen."""
     jpeg_quality: Annotated[int, Field(ge=50, le=100)] = 95
     shard_megabytes: Annotated[float, Field(ge=0.001, le=100_000.0)] = 64.0
+
+    @model_validator(mode="after")
+    def _a_drawn_test_part_has_a_size(self) -> Ingest:
+        if self.test_by != "published" and self.test_fraction is None:
+            raise ValueError(
+                f"test_by {self.test_by!r} draws a test part but test_fraction is null; set it, "
+                "such as 0.2, or set test_by to published"
+            )
+        return self
 
 
 class Validate(Section):

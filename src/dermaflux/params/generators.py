@@ -97,6 +97,12 @@ class _GeneratorSections(Section):
 class FinetuneShared(_GeneratorSections):
     """The stage `finetune`: which images train the generator, and how it is judged on others."""
 
+    splits: Annotated[
+        list[Literal["train", "validation"]], Field(min_length=1, max_length=2), EachOnce
+    ] = ["train"]
+    """Splits that train the generator. With `validation`, under `ingest.policy: as_published` and
+    without a held-out loss, it sees as many images as the paper's, which mentions no validation
+    part; classifiers are then selected on images that the generator has seen."""
     scales: Annotated[list[Scale], Field(min_length=1, max_length=3), EachOnce] = [128, 256, 512]
     """Training scales in pixels; images of other scales are left out and counted."""
     maximum_images: CountOrZero = 0
@@ -110,6 +116,19 @@ class FinetuneShared(_GeneratorSections):
     """Images of the validation split for the held-out loss; 0 switches it off."""
     validation_steps: Count = 200
     """Steps between two held-out losses, which validation_loss.csv lists."""
+
+    @model_validator(mode="after")
+    def _no_image_trains_and_judges(self) -> FinetuneShared:
+        if "train" not in self.splits:
+            raise ValueError(
+                f"splits is {quoted(self.splits)} but the split train has to be one of them; add it"
+            )
+        if "validation" in self.splits and self.validation_images:
+            raise ValueError(
+                f"splits names validation but validation_images {self.validation_images} would "
+                "take the held-out loss on images that train; set it to 0, or splits to [train]"
+            )
+        return self
 
 
 def _proportions(value: Any) -> Any:
@@ -163,10 +182,14 @@ class SynthesizeShared(_GeneratorSections):
     """Images sampled together."""
     shard_images: Count = 500
     """Images per Parquet shard; processes share the work shard by shard."""
-    prompt_source: Literal["captions", "held_out", "label"] = "captions"
-    """Prompts: `captions` trained with, `held_out` ones of training images, or the paper's
-    label-only sentence, which names the diagnosis where that is asked for."""
-
+    prompt_source: Literal["captions", "held_out", "file", "label"] = "captions"
+    """Prompts: `captions` trained with, `held_out` ones of training images, those of `prompt_file`,
+    or the paper's label-only sentence, which names the diagnosis where that is asked for."""
+    prompt_file: PathText = "prompts/dermoscopy.csv"
+    """The user's own prompts, where `prompt_source` is `file`."""
+    prompt_draw: Literal["image", "text"] = "image"
+    """What is equally likely within a class: each `image` described, as VAP-Diffusion draws, so
+    that a sentence of many images comes often; or each distinct `text`."""
     select: Literal["none", "uncertain"] = "none"
     """Which of the sampled images make up the pool: all, or those of each class of which the stage
     `selector`'s classifier is least certain."""

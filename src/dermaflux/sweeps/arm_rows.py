@@ -10,8 +10,9 @@ import numpy as np
 
 from dermaflux.params import ENLARGED, MIXED
 from dermaflux.statistics import effects
-from dermaflux.sweeps.grid import Grid, Published
+from dermaflux.sweeps.grid import Grid
 from dermaflux.sweeps.outcomes import Experiment
+from dermaflux.sweeps.published import Published
 
 TITLES = {
     "auc": "ROC-AUC",
@@ -58,7 +59,7 @@ def rows(definition: Grid, experiments: Sequence[Experiment], level: float) -> l
                 if not published.over
                 and matches(published, experiment)
                 and published.architecture == architecture
-                and arm == ("mixture" if experiment.n_synthetic else "real")
+                and arm == (published.arm or ("mixture" if experiment.n_synthetic else "real"))
             }
             found.append(row)
     return found

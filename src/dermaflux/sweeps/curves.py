@@ -54,9 +54,11 @@ def _x(row: Mapping[str, Any], by_fraction: bool) -> float:
     return float(row["real_fraction"] if by_fraction else row["ratio"])
 
 
-def _label(row: Mapping[str, Any], by_fraction: bool) -> str:
+def _label(row: Mapping[str, Any], by_fraction: bool, generators: int) -> str:
     if by_fraction:
-        return TITLES[row["arm"]]
+        # A generator of its own has a line of its own.
+        named = f", {row['generator']}" if row["generator"] and generators > 1 else ""
+        return f"{TITLES[row['arm']]}{named}"
     control = TITLES[row["arm"]].removeprefix("real") if row["arm"] in REPEATING else ""
     return f"{row['n_real']:,} real{control}"
 
@@ -66,13 +68,17 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, by_fracti
     synthetic_alone: dict[str, Any] = {}
     arms: dict[str, str] = {}
     counts: dict[str, Any] = {}
+    generators = list(dict.fromkeys(row["generator"] for row in rows if row["generator"]))
+    shades: dict[str, str] = {}
     for row in rows:
         if metric not in row:
             continue
         if math.isinf(row["ratio"]) and not by_fraction:
             synthetic_alone[f"{row['n_synthetic']:,} synthetic alone"] = row[metric]
         else:
-            label = _label(row, by_fraction)
+            label = _label(row, by_fraction, len(generators))
+            if row["generator"] in generators[1:]:
+                shades[label] = f"C{generators.index(row['generator'])}"
             lines.setdefault(label, {})[_x(row, by_fraction)] = row[metric]
             arms[label], counts[label] = row["arm"], row["n_real"]
     # Over the ratio, colours tell numbers of real images apart and line styles the arms.
@@ -80,7 +86,7 @@ def _panel(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, by_fracti
     palette = {count: f"C{number}" for number, count in enumerate(distinct)}
     for label, points in sorted(lines.items(), key=_by_count):
         arm, x = arms[label], sorted(points)
-        colour = COLOURS[arm] if by_fraction else palette[counts[label]]
+        colour = shades.get(label, COLOURS[arm]) if by_fraction else palette[counts[label]]
         values = [points[at].value for at in x]
         axes.plot(x, values, _STYLES[arm], color=colour, label=label, markersize=4)
         if arm not in REPEATING and all(points[at].has_interval for at in x):

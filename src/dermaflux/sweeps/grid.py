@@ -19,7 +19,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from dermaflux.errors import InputError, one_line, quoted
 from dermaflux.params import yaml_file
-from dermaflux.sweeps.pools import Overrides, Part, Pool
+from dermaflux.sweeps.pools import Overrides, Part, Pool, absolute
+from dermaflux.sweeps.published import FidelityRow, Published, Row
 
 FOLDER = Path("grids")
 _OLD_FOLDER = Path("experiments")
@@ -38,46 +39,13 @@ class Block(Part):
     vary: dict[str, list[Any]] = {}
 
 
-class Published(Part):
-    """A figure that a paper states, in [0, 1]; with `over`, a difference of two such figures."""
-
-    at: Overrides
-    """Parameters of the run it was measured on."""
-    over: Overrides = {}
-    """For a difference: parameters of the run that is subtracted."""
-    architecture: str
-    figure: str
-    value: float
-
-
-Labels = Literal["diagnosis", "malignancy"]
-Stated = dict[Literal["accuracy", "f1"], float | None]
-"""What a paper states of one classifier, in [0, 1]; None where it gives no number."""
-
-
-class Row(Part):
-    """A row of a published table, and the classifier of this grid that stands beside it."""
-
-    title: str
-    run: str = ""
-    """Name of a block of `runs`; empty for a figure that the paper quotes from another one."""
-    cell: str = Field(default="", pattern=r"^$|^[^/]+/[^/]+$")
-    """`<architecture>/<arm>` of that block's experiments."""
-    diagnosis: Stated = {}
-    malignancy: Stated = {}
-
-    def stated(self, labels: Labels) -> Stated:
-        """The published figures for one kind of labels; empty when there are none."""
-        return self.diagnosis if labels == "diagnosis" else self.malignancy
-
-
 class Grid(Part):
     """A named set of experiments."""
 
     description: str
     source: str
     """Paper and section, or `ours`."""
-    layout: Literal["ratios", "generators", "zero_shot", "low_data", "table"] = "ratios"
+    layout: Literal["ratios", "generators", "zero_shot", "low_data", "table", "fidelity"] = "ratios"
     """How `dermaflux results` lays out the metrics."""
     set_: Overrides = Field(alias="set", default={})
     runs: list[Block] = []
@@ -86,6 +54,9 @@ class Grid(Part):
     published: list[Published] = []
     table: list[Row] = []
     """Of the layout `table`: the rows of a published table, in its order."""
+    fidelity: list[FidelityRow] = []
+    """Of the layout `fidelity`: the same of a table of generators, whose pools are audited and
+    train no classifier."""
     notes: list[str] = []
     """Sentences about the published figures, shown below the table."""
 
@@ -123,14 +94,26 @@ class Grid(Part):
                 if name in block.set_:
                     raise ValueError(f"{name} is in both set and vary; keep one of them")
         blocks = [block.name for block in self.runs]
-        shown = {row.run for row in self.table}
+        shown = {row.run for row in self.table} | {row.run for row in self.fidelity}
         for block in self.runs:
-            others = sorted(block.vary.keys() - {"train.labels"})
+            others = sorted(block.vary.keys() - ({"train.labels"} if self.table else set()))
             if block.name in shown and others:
                 raise ValueError(
                     f"the table shows the block {quoted(block.name)}, which varies {others[0]}, "
                     "and a row shows one experiment for each kind of labels; give each value a "
                     "block of its own"
+                )
+        if bool(self.fidelity) != (self.layout == "fidelity"):
+            raise ValueError(
+                f"the layout is {self.layout!r} and there are {len(self.fidelity)} rows of "
+                "fidelity; the layout fidelity is the one for them"
+            )
+        for each in self.fidelity:
+            if bool(each.run) == bool(each.why) or (each.run and each.run not in blocks):
+                raise ValueError(
+                    f"the row {quoted(each.title)} of {quoted(each.data)} has run "
+                    f"{quoted(each.run)} and why {quoted(each.why)}; name a block of runs, or say "
+                    "why there is none"
                 )
         for row in self.table:
             if bool(row.run) != bool(row.cell) or (row.run and row.run not in blocks):
@@ -202,7 +185,7 @@ def runs(name: str, grid: Grid) -> list[Run]:
         for values in itertools.product(*block.vary.values()):
             varied = dict(zip(block.vary, values, strict=True))
             parts = [name, block.name, *(_label(key, value) for key, value in varied.items())]
-            overrides = {**grid.set_, **block.set_, **varied}
+            overrides = absolute({**grid.set_, **block.set_, **varied})
             run = Run("-".join(filter(None, parts)), overrides, varied, block.name)
             if not _NAME.fullmatch(run.name):
                 raise InputError(

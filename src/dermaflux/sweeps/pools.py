@@ -15,6 +15,16 @@ PER_IMAGE = ("generator", "backbone", "finetune", "synthesize")
 """Sections that decide what a synthetic image looks like."""
 
 
+def absolute(overrides: Overrides) -> Overrides:
+    """With the folder of released images as an absolute path, if there is one.
+
+    A run executes in a copy of the checkout, which lacks what git and DVC do not track.
+    """
+    key = f"synthesize.{COLLECTION}.folder"
+    folder = overrides.get(key)
+    return {**overrides, key: os.path.abspath(folder)} if isinstance(folder, str) else overrides
+
+
 class Part(BaseModel):
     """A part of a grid file, which refuses keys that it does not know."""
 
@@ -36,11 +46,11 @@ class Pool(Part):
     """Where they are described."""
 
     def overrides(self) -> Overrides:
-        """Parameters of the run; a folder is absolute, as it executes in a copy of the checkout."""
+        """Parameters of the run."""
         if not self.folder:
-            return self.set_
-        folder = {f"synthesize.{COLLECTION}.folder": os.path.abspath(self.folder)}
-        return {"generator": COLLECTION, **folder, **self.set_}
+            return absolute(self.set_)
+        folder = {f"synthesize.{COLLECTION}.folder": self.folder}
+        return absolute({"generator": COLLECTION, **folder, **self.set_})
 
     @model_validator(mode="after")
     def _decides_images_alone(self) -> Pool:

@@ -12,8 +12,9 @@ import numpy as np
 
 from dermaflux.errors import InputError, quoted
 from dermaflux.statistics import effects
-from dermaflux.sweeps.grid import Grid, Labels
+from dermaflux.sweeps.grid import Grid
 from dermaflux.sweeps.outcomes import Experiment
+from dermaflux.sweeps.published import Labels
 
 FIGURES = {
     "accuracy": "accuracy",

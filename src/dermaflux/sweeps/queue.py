@@ -33,15 +33,17 @@ def run(name: str, dry: bool) -> None:
     raw = _raw()
     resolved = plan.resolve(raw, runs)
     corpus = _corpus()
-    if definition.pools:
-        runs, resolved = _pools_here(name, runs, resolved, corpus)
+    runs, resolved = _possible(name, runs, resolved, corpus, ranked=bool(definition.pools))
     _check_paths(runs, resolved)
-    for run, params in zip(runs, resolved, strict=True):
-        drawable = _drawable(params, corpus)
-        if drawable is not None:
-            plan.check_counts(run.name, params, drawable)
     print(one_line(f"{name}: {definition.description} ({definition.source})"))
-    _estimate(resolved, corpus)
+    if definition.fidelity:
+        print(f"pools to make and audit: {len(runs)}; no classifier is trained, no time estimated")
+    else:
+        for run, params in zip(runs, resolved, strict=True):
+            drawable = _drawable(params, corpus)
+            if drawable is not None:
+                plan.check_counts(run.name, params, drawable)
+        _estimate(resolved, corpus)
     states = _states()
     waiting = []
     for run in runs:
@@ -54,20 +56,24 @@ def run(name: str, dry: bool) -> None:
         return
     for run, params in zip(runs, resolved, strict=True):
         if run in waiting:
-            _queue(run, params, raw)
+            _queue(run, params, raw, bool(definition.fidelity))
     print(f"{len(waiting)} of {len(runs)} experiments queued")
     print("start them:   dvc queue start -j 1      (-j N for N at a time)")
     print("watch them:   dvc queue status")
     print(f"then read:    dermaflux results {name}")
 
 
-def _pools_here(
+def _possible(
     name: str,
     runs: Sequence[grid.Run],
     resolved: Sequence[Params],
     corpus: pd.DataFrame | None,
+    ranked: bool,
 ) -> tuple[list[grid.Run], list[Params]]:
-    """Runs of the pools whose images can be had here; the others are told, and may come later."""
+    """Runs whose images can be had here; the others are told, and may come later.
+
+    `ranked`: whether they are the pools of a leaderboard, which need certain arms.
+    """
     here, reasons = [], []
     for run, params in zip(runs, resolved, strict=True):
         reason = available.absent(params)
@@ -75,12 +81,14 @@ def _pools_here(
             reasons.append(reason)
             print(f"{run.name} is not run: {reason}")
             continue
-        available.check(run, params, _drawable(params, corpus))
+        if ranked:
+            available.check(run, params, _drawable(params, corpus))
+        available.check_classes(run, params)
         here.append((run, params))
     if not here:
         raise InputError(
-            f"nothing is queued: none of the {len(runs)} pools of {grid.FOLDER / name}.yaml is "
-            f"here, since {reasons[0]}"
+            f"nothing is queued: the images of none of the {len(runs)} runs of "
+            f"{grid.FOLDER / name}.yaml are here, since {reasons[0]}"
         )
     return [run for run, _ in here], [params for _, params in here]
 
@@ -189,13 +197,14 @@ def _states() -> dict[str, str]:
     return states | dict.fromkeys(dvc_experiments.finished().get(head, {}), "finished")
 
 
-def _queue(run: grid.Run, params: Params, raw: dict[str, Any]) -> None:
+def _queue(run: grid.Run, params: Params, raw: dict[str, Any], pool_alone: bool) -> None:
     """One `dvc exp run --queue` in this process, since starting DVC takes longer than queueing."""
     from dvc.cli import main
 
     stages = ["evaluate"]
     stages += ["evaluate_students"] if params.distill.students else []
     stages += ["zero_shot"] if params.zero_shot.run else []
+    stages = ["audit"] if pool_alone else stages
     changes = [f"--set-param={value}" for value in grid.command_line(raw, run.overrides)]
     if main(["exp", "run", "--queue", "--quiet", "--name", run.name, *changes, *stages]) != 0:
         raise InputError(

@@ -2,7 +2,7 @@
 
 Reads `grids/<name>.yaml`, the experiments in git and DVC's cache, and from `corpus/` which test
 images show one lesion; writes `reports/grids/<name>/` with `index.html` (self-contained),
-`curves.svg`, `roc.svg`, `table.csv`, `effects.json` and, for the layout `table`,
+`curves.svg`, `roc.svg`, `table.csv`, `effects.json` and, for the layouts `table` and `fidelity`,
 `published.csv`; of a grid with pools also `leaderboard.json`. Command: `dermaflux results figure4`.
 """
 
@@ -23,7 +23,6 @@ from dermaflux.params.arms import title
 from dermaflux.reporting import pages
 from dermaflux.reporting.images import data_uri
 from dermaflux.statistics import seed_means
-from dermaflux.statistics.effects import Effect
 from dermaflux.sweeps import (
     arm_rows,
     contrasts,
@@ -32,10 +31,12 @@ from dermaflux.sweeps import (
     grid,
     outcomes,
     published_table,
+    questions,
 )
 from dermaflux.sweeps.arm_rows import TITLES
-from dermaflux.sweeps.contrasts import Contrast, Resampled
-from dermaflux.sweeps.grid import Grid, Published
+from dermaflux.sweeps.fidelity import pool
+from dermaflux.sweeps.fidelity import table as fidelity_table
+from dermaflux.sweeps.grid import Grid
 from dermaflux.sweeps.leaderboard import page as leaderboard_page
 from dermaflux.sweeps.leaderboard import submissions as submitted
 from dermaflux.sweeps.leaderboard.collect import collect
@@ -44,15 +45,6 @@ from dermaflux.sweeps.outcomes import Experiment
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
 
-_QUESTIONS = {
-    "generators": "Which generator's images train better classifiers?",
-    "synthetic": "Do synthetic images help?",
-    "controls": "Do they help more than repeating or augmenting real images?",
-    "shuffled": "Do they help more than the same images with shuffled labels?",
-    "more_real": "What would as many further real images gain?",
-    "scratch": "Do pretrained weights help?",
-    "no_teacher": "Does the teacher help?",
-}
 _CURVES = ("ratios", "low_data")
 
 
@@ -70,11 +62,16 @@ def run(name: str, submissions: Sequence[Path] = ()) -> None:
             "leave --submission out"
         )
     others = submitted.files(submissions)
-    baseline, finished = dvc_experiments.newest(runs, may_be_none=bool(definition.table))
-    experiments = [outcomes.read(run, finished[run.name]) for run in runs if run.name in finished]
+    published = bool(definition.table or definition.fidelity)
+    baseline, finished = dvc_experiments.newest(runs, may_be_none=published)
+    done = [run for run in runs if run.name in finished]
+    audited = [pool.read(run, finished[run.name]) for run in done if definition.fidelity]
+    experiments = [outcomes.read(run, finished[run.name]) for run in done if not audited]
     missing = [run.name for run in runs if run.name not in finished]
     groups = _lesions(experiments)
     page = _page(name, definition, experiments, groups, missing, baseline)
+    page["fidelity"] = fidelity_table.rows(definition, audited)
+    page["figures_of_pools"] = fidelity_table.shown(page["fidelity"])
     refused: list[str] = []
     if definition.pools:
         away = [run for run in runs if run.name in missing]
@@ -93,11 +90,13 @@ def run(name: str, submissions: Sequence[Path] = ()) -> None:
             )
     for row in page["table"]:
         print(published_table.line(row))
+    for row in page["fidelity"]:
+        print(fidelity_table.line(row))
     if page["board"]:
         print(*leaderboard_page.lines(page["board"]), sep="\n")
     target = paths.GRIDS / name
     _write(target, page)
-    print(f"results: {target / 'index.html'} ({len(experiments)} of {len(runs)} experiments)")
+    print(f"results: {target / 'index.html'} ({len(done)} of {len(runs)} experiments)")
     if refused:
         print(*refused[1:], sep="\n", file=sys.stderr)
         raise InputError(f"the page has no row of a submission that is refused: {refused[0]}")
@@ -146,103 +145,15 @@ def _page(
         "images": len(experiments[0].image_ids) if experiments else 0,
         "rows": rows,
         "shown": {metric: TITLES[metric] for metric in shown},
-        "families": _questions(definition, experiments, groups, level),
+        "families": questions.answered(definition, experiments, groups, level),
         "table": published_table.rows(definition, experiments, level),
         "figures": published_table.FIGURES,
         "curves": curves.over_ratio(rows, shown[:2], TITLES) if has_curves else None,
         "zero_shot": _zero_shot(experiments, groups),
         "board": None,
+        "fidelity": [],
+        "figures_of_pools": {},
     }
-
-
-def _questions(
-    definition: Grid, experiments: Sequence[Experiment], groups: Array, level: float
-) -> dict[str, list[dict[str, Any]]]:
-    """Question -> its effects; experiments of different labels are not compared."""
-    kinds = list(dict.fromkeys(experiment.params.train.labels for experiment in experiments))
-    questions = {}
-    for labels in kinds:
-        alike = [each for each in experiments if each.params.train.labels == labels]
-        compared = contrasts.of_grid(definition.layout, alike)
-        resampled = None
-        if compared and all(experiment.scores for experiment in alike):
-            count = alike[0].params.evaluate.bootstrap_samples
-            resampled = contrasts.Resampled(alike[0].labels, groups, count)
-        suffix = f" ({labels})" if len(kinds) > 1 else ""
-        for question, family in _families(definition, compared):
-            if family:
-                effects = _effects(definition, family, resampled, level)
-                questions[_QUESTIONS[question] + suffix] = effects
-    return questions
-
-
-def _families(definition: Grid, compared: Sequence[Contrast]) -> list[tuple[str, list[Contrast]]]:
-    first = "generators" if definition.layout == "generators" else "synthetic"
-
-    def question(contrast: Contrast) -> str:
-        for arm in (contrast.second[1], contrast.first[1]):
-            if arm in _QUESTIONS:
-                return arm
-        return "controls" if contrast.against_control else first
-
-    names = (first, "controls", "shuffled", "more_real", "scratch", "no_teacher")
-    return [(name, [each for each in compared if question(each) == name]) for name in names]
-
-
-def _states(published: Published, contrast: Contrast) -> bool:
-    """Whether a published difference is that of a contrast."""
-    (first, _), (second, arm) = contrast.first, contrast.second
-    if arm == "mixture" and not published.over.items() <= second.run.overrides.items():
-        return False
-    return arm_rows.matches(published, first) and not contrast.against_control
-
-
-def _effects(
-    definition: Grid, compared: Sequence[Contrast], resampled: Resampled | None, level: float
-) -> list[dict[str, Any]]:
-    """One row per metric and contrast: the effect, its verdict and what the paper states."""
-    rows = []
-    for metric, effects in contrasts.measure(compared, resampled, level).items():
-        for contrast, (effect, corrected) in zip(compared, effects, strict=True):
-            differences = [
-                published.value
-                for published in definition.published
-                if published.over
-                and published.figure == metric
-                and published.architecture == contrast.architecture
-                and _states(published, contrast)
-            ]
-            rows.append(
-                {
-                    "metric": TITLES[metric],
-                    "architecture": contrast.architecture,
-                    "name": contrast.name,
-                    "value": effect.value,
-                    "low": effect.low,
-                    "high": effect.high,
-                    "p": corrected,
-                    "comparisons": len(compared),
-                    "over_images": resampled is not None,
-                    "seeds": effect.seeds,
-                    "published": differences[0] if differences else None,
-                    "verdict": _verdict(contrast, effect, corrected, 1 - level),
-                }
-            )
-    return rows
-
-
-def _verdict(contrast: Contrast, effect: Effect, corrected: float, alpha: float) -> str:
-    question = (contrast.first[1], contrast.second[1]) == ("mixture", "real")
-    higher, lower, neither = (
-        ("helps", "harms", "no clear effect")
-        if question
-        else ("better", "worse", "no clear difference")
-    )
-    if math.isnan(corrected):
-        return "no interval"
-    if corrected >= alpha:
-        return neither
-    return higher if effect.value > 0 else lower
 
 
 def _zero_shot(experiments: Iterable[Experiment], groups: Array) -> dict[str, Any] | None:
@@ -284,6 +195,9 @@ def _write(target: Path, page: dict[str, Any]) -> None:
         pd.DataFrame(map(arm_rows.flat, page["rows"])).to_csv(partial / "table.csv", index=False)
         if page["table"]:
             lines = map(published_table.flat, page["table"])
+            pd.DataFrame(lines).to_csv(partial / "published.csv", index=False)
+        if page["fidelity"]:
+            lines = map(fidelity_table.flat, page["fidelity"])
             pd.DataFrame(lines).to_csv(partial / "published.csv", index=False)
         keys = ("families", "missing", "baseline", "level", "images")
         write_json(partial / "effects.json", {key: page[key] for key in keys})

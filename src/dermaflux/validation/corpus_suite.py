@@ -54,7 +54,7 @@ def as_published(params: Params) -> bool:
 
 def leaking_splits(params: Params) -> tuple[str, ...]:
     """Splits that may share lesions with training, as a published protocol has it."""
-    if as_published(params):
+    if as_published(params) or params.ingest.test_by == "image":
         return ("validation", "test")
     return ("validation",) if params.ingest.validation_by == "image" else ()
 

@@ -2,15 +2,17 @@
 
 A class is a label or a diagnosis, or nothing where images are sampled unconditionally.
 
-VAP-Diffusion (MICCAI 2025), section 2.3: descriptions are stored per class, and one of the
-requested class is sampled at random; the paper also tests with a bank other than the one trained
-on. Here that is the held-out part: texts that no image is trained with. Reads and writes nothing.
+VAP-Diffusion (MICCAI 2025), section 2.3: descriptions are stored per class, one for each training
+image, and one of the requested class is drawn uniformly; the paper also tests with a bank other
+than the one trained on. Here that is the held-out part, texts that no image is trained with, or the
+user's own file (`prompt_file`). Reads and writes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dermaflux.captions.text.label import label_sentence
@@ -48,9 +50,21 @@ class Prompt(NamedTuple):
 
 @dataclass(frozen=True)
 class PromptBank:
-    """Prompts per class, one for each image they describe, so that frequent ones are frequent."""
+    """Prompts per class, one for each image they describe."""
 
     prompts: Mapping[str, tuple[Prompt, ...]]
+    each_text_once: bool = False
+    """Whether distinct texts are equally likely, and not the images that they describe."""
+
+    @cached_property
+    def _by_text(self) -> Mapping[str, tuple[tuple[Prompt, ...], ...]]:
+        grouped: dict[str, tuple[tuple[Prompt, ...], ...]] = {}
+        for name, prompts in self.prompts.items():
+            texts: dict[str, list[Prompt]] = {}
+            for prompt in prompts:
+                texts.setdefault(prompt.text, []).append(prompt)
+            grouped[name] = tuple(map(tuple, texts.values()))
+        return grouped
 
     def draw(self, name: str, seed: int, index: int) -> Prompt:
         """The prompt of image number `index`, of the class `name`.
@@ -59,6 +73,9 @@ class PromptBank:
         gives each as often as the images described have it.
         """
         prompts = self.prompts[name]
+        if self.each_text_once:
+            texts = self._by_text[name]
+            prompts = texts[derived_seed(seed, "text", index) % len(texts)]
         return prompts[derived_seed(seed, "prompt", index) % len(prompts)]
 
 

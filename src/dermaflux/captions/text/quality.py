@@ -90,10 +90,11 @@ _FOREIGN_WORDS, _ENGLISH_WORDS = frozenset(_FOREIGN.split()), frozenset(_ENGLISH
 
 
 def faults(
-    text: str, label: str, finish: str | None = None, required: tuple[Fault, ...] = ABC
+    text: str, label: str | None, finish: str | None = None, required: tuple[Fault, ...] = ABC
 ) -> tuple[Fault, ...]:
     """Faults of a text written for an image of class `label`, in the order of `FAULTS`.
 
+    Without a label, of images whose classes are not called so, nothing contradicts it.
     `finish` is why the model stopped: `stop`, `length`, `refusal`, or None where it is unknown, as
     for imported captions; then a text that ends inside a sentence counts as truncated. `required`
     are the attributes the prompt asked for, as the faults of not mentioning them.
@@ -107,7 +108,7 @@ def faults(
         result.add("refusal")
     if finish == "length" or (finish is None and not _ENDED.search(text)):
         result.add("truncated")
-    if contradicts(text, label):
+    if label is not None and contradicts(text, label):
         result.add("contradicts label")
     if not _english(plain):
         result.add("not English")

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dermaflux.captions.text.quality import ABC, VISUAL_ATTRIBUTES, Fault, faults
+from dermaflux.captions.text.quality import ABC, faults
 from dermaflux.captions.vlm import prompts
 from dermaflux.captions.vlm.client import VLM, LesionImage, Request, Response
+from dermaflux.captions.vlm.questions import PUBLISHED, Questions
 from dermaflux.captions.vlm.visual_attributes import VisualAttributes
 
 PromptProtocol = Literal["llama", "visual_attributes"]
@@ -23,18 +24,6 @@ RETRY_INSTRUCTION = (
 )
 """Appended to the published prompt on the second try. The second try has to differ: at temperature
 0 the same prompt has the same response."""
-RETRY_ATTRIBUTES = RETRY_INSTRUCTION.replace(
-    "asymmetry, the border and the color", "shape, the size, the texture and the color"
-)
-_RETRY_INSTRUCTIONS = {
-    prompts.DESCRIBE: RETRY_INSTRUCTION,
-    prompts.FINAL_DESCRIPTION: RETRY_ATTRIBUTES,
-}
-_REQUIRED: dict[PromptProtocol, tuple[Fault, ...]] = {
-    "llama": ABC,
-    "visual_attributes": VISUAL_ATTRIBUTES,
-}
-"""Attributes that each protocol's prompt asks for and its response has to mention."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +38,24 @@ class Description:
     completion_tokens: int
 
 
+def retry_attributes(questions: Questions) -> str:
+    """The same for VAP-Diffusion's question 3: what it asks for."""
+    names = [f"the {name}".replace("colour", "color") for name in questions.attributes]
+    listed = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    first, _, last = RETRY_INSTRUCTION.partition("the asymmetry, the border and the color")
+    return f"{first}{listed or 'what is seen'}{last}"
+
+
 class RetryPrompt:
     """A `VLM` that adds the retry instruction to the prompt whose response becomes the caption."""
 
-    def __init__(self, vlm: VLM) -> None:
+    def __init__(self, vlm: VLM, questions: Questions = PUBLISHED) -> None:
         self.name = vlm.name
         self._vlm = vlm
+        self._instructions = {
+            prompts.DESCRIBE: RETRY_INSTRUCTION,
+            questions.final_description: retry_attributes(questions),
+        }
 
     def check(self) -> None:
         """Preflight of the wrapped model."""
@@ -62,14 +63,13 @@ class RetryPrompt:
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
         """Responses in order."""
-        return self._vlm.generate(map(_with_retry_instruction, requests))
+        return self._vlm.generate(map(self._with_instruction, requests))
 
-
-def _with_retry_instruction(request: Request) -> Request:
-    for prompt, instruction in _RETRY_INSTRUCTIONS.items():
-        if request.text.endswith(prompt):
-            return replace(request, text=f"{request.text} {instruction}")
-    return request
+    def _with_instruction(self, request: Request) -> Request:
+        for prompt, instruction in self._instructions.items():
+            if request.text.endswith(prompt):
+                return replace(request, text=f"{request.text} {instruction}")
+        return request
 
 
 def describe(
@@ -77,41 +77,49 @@ def describe(
     protocol: PromptProtocol,
     images: Sequence[LesionImage],
     advance: Callable[[int], None] = lambda images: None,
+    questions: Questions = PUBLISHED,
 ) -> list[Description]:
     """One description per image, in order; faulty ones were requested twice.
 
-    `advance(1)` is called for each first response.
+    `advance(1)` is called for each first response; `questions` are those of `visual_attributes`.
     """
     first_tries = []
-    for response in _generate(vlm, protocol, images):
+    for response in _generate(vlm, protocol, images, questions):
         first_tries.append(response)
         advance(1)
     descriptions = [
-        _checked(response, image.label, protocol)
+        _checked(response, image.label, protocol, questions)
         for response, image in zip(first_tries, images, strict=True)
     ]
     faulty = [index for index, description in enumerate(descriptions) if description.flags]
-    second_tries = _generate(RetryPrompt(vlm), protocol, [images[index] for index in faulty])
+    again = [images[index] for index in faulty]
+    second_tries = _generate(RetryPrompt(vlm, questions), protocol, again, questions)
     for index, response in zip(faulty, second_tries, strict=True):
-        second = _checked(response, images[index].label, protocol)
+        second = _checked(response, images[index].label, protocol, questions)
         descriptions[index] = _better(descriptions[index], second)
     return descriptions
 
 
 def _generate(
-    vlm: VLM, protocol: PromptProtocol, images: Sequence[LesionImage]
+    vlm: VLM, protocol: PromptProtocol, images: Sequence[LesionImage], questions: Questions
 ) -> Iterator[Response]:
     if protocol == "visual_attributes":
-        return VisualAttributes(vlm).generate(images)
+        return VisualAttributes(vlm, questions=questions).generate(images)
     return vlm.generate(
         Request(prompts.abc_prompt(image.label), image.encoded, image.key) for image in images
     )
 
 
-def _checked(response: Response, label: str, protocol: PromptProtocol) -> Description:
+def _checked(
+    response: Response, label: str, protocol: PromptProtocol, questions: Questions
+) -> Description:
+    """The response with what it lacks of what its prompt asked for, and other faults."""
+    required, known = (ABC, True)
+    if protocol == "visual_attributes":
+        required, known = questions.required, questions.names_malignancy
     return Description(
         response.text,
-        faults(response.text, label, response.finish, _REQUIRED[protocol]),
+        faults(response.text, label if known else None, response.finish, required),
         response.prompt_tokens,
         response.completion_tokens,
     )

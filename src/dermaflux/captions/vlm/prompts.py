@@ -40,23 +40,28 @@ def abc_prompt(label: str) -> str:
     return f"{label_sentence(label)} {DESCRIBE}"
 
 
-def final_prompt(first_impression: str, second_thought: str) -> str:
-    """Question 3 after the two earlier answers.
+def final_prompt(
+    first_impression: str,
+    second_thought: str,
+    question: str = FINAL_DESCRIPTION,
+    modality: str = "skin lesions",
+) -> str:
+    """Question 3 after the two earlier answers; `modality` is what the images show.
 
     The paper gives MLLM(t1, t2, X0, Question 3) but not how the texts are joined; the headings are
     ours.
     """
     return (
         f"Your first impression of this image:\n{first_impression.strip()}\n\n"
-        f"What skin lesions can look like in general:\n{second_thought.strip()}\n\n"
-        f"{FINAL_DESCRIPTION}"
+        f"What {modality} can look like in general:\n{second_thought.strip()}\n\n"
+        f"{question}"
     )
 
 
-def training_caption(label: str, description: str) -> str:
-    """The caption of an image: the label sentence, then the description on one line.
+def training_caption(label: str, description: str, sentence: str | None = None) -> str:
+    """The caption of an image: the label sentence, or another, then the description on one line.
 
     The models are not asked to repeat the class, but the generator has to learn it; `measured`
     captions start the same way.
     """
-    return " ".join(f"{label_sentence(label)} {description}".split())
+    return " ".join(f"{sentence or label_sentence(label)} {description}".split())

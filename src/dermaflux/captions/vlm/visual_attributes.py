@@ -11,16 +11,17 @@ from collections.abc import Iterable, Iterator
 
 from dermaflux.captions.vlm import prompts
 from dermaflux.captions.vlm.client import VLM, LesionImage, Request, Response
+from dermaflux.captions.vlm.questions import PUBLISHED, Questions
 from dermaflux.core.hashing import sha256
 
 
 class VisualAttributes:
     """The prompt chain. `thoughts` holds the second thought per modality, tokens included."""
 
-    def __init__(self, vlm: VLM, window: int = 1000) -> None:
+    def __init__(self, vlm: VLM, window: int = 1000, questions: Questions = PUBLISHED) -> None:
         # The final prompts wait for the first impressions of one window, so that at most one
         # stream of responses is open: two streams would share a server's connections.
-        self._vlm, self._window = vlm, window
+        self._vlm, self._window, self._questions = vlm, window, questions
         self.thoughts: dict[str, Response] = {}
 
     def generate(self, images: Iterable[LesionImage]) -> Iterator[Response]:
@@ -30,17 +31,22 @@ class VisualAttributes:
         and is counted in `thoughts`: charged to the first image that needed it, a resumed run
         would differ from an unbroken one.
         """
-        stream = iter(images)
+        stream, asked = iter(images), self._questions
         while group := list(itertools.islice(stream, self._window)):
             self._think_twice(dict.fromkeys(image.modality for image in group))
             impressions = list(
                 self._vlm.generate(
-                    Request(prompts.FIRST_IMPRESSION, image.encoded, image.key) for image in group
+                    Request(asked.first_impression, image.encoded, image.key) for image in group
                 )
             )
             finals = self._vlm.generate(
                 Request(
-                    prompts.final_prompt(first.text, self.thoughts[image.modality].text),
+                    prompts.final_prompt(
+                        first.text,
+                        self.thoughts[image.modality].text,
+                        asked.final_description,
+                        asked.modality,
+                    ),
                     image.encoded,
                     image.key,
                 )
@@ -57,7 +63,8 @@ class VisualAttributes:
     def _think_twice(self, modalities: Iterable[str]) -> None:
         new = [modality for modality in modalities if modality not in self.thoughts]
         requests = [
-            Request(prompts.THINK_TWICE, None, sha256(modality.encode())) for modality in new
+            Request(self._questions.second_thought, None, sha256(modality.encode()))
+            for modality in new
         ]
         for modality, response in zip(new, self._vlm.generate(requests), strict=True):
             self.thoughts[modality] = response

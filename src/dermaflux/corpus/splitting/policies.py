@@ -36,6 +36,8 @@ class Policy:
     """False: test parts that the paper trains on (DERM12345's) are training images here too."""
     validation_by: Literal["group", "image", "published"] = "group"
     """What is drawn for validation, or that published validation parts are taken."""
+    test_by: Literal["published", "group", "image"] = "published"
+    """What is drawn as the test part, or that published test parts are taken."""
 
     def label(self, source: Source, label: str) -> str | None:
         """Label of an image in the corpus; None when the image is left out."""
@@ -54,6 +56,13 @@ class Policy:
 
     def held_out(self, source: Source, split: str) -> bool:
         """Whether an image of this published split is a test image."""
+        return self.test_by == "published" and self._of_a_test_part(source, split)
+
+    def passed_over(self, source: Source, split: str) -> bool:
+        """Whether an image of this published split leaves, since another test part is drawn."""
+        return self.test_by != "published" and self._of_a_test_part(source, split)
+
+    def _of_a_test_part(self, source: Source, split: str) -> bool:
         return split == "test" and (self.published_test or not source.test_in_paper)
 
 
@@ -67,7 +76,7 @@ def policy(name: Name, settings: Ingest) -> Policy:
 
     Of the parameters, `as_published` uses only the class of indeterminate images, which the paper
     does not state; with `drop` they stay in the corpus, as its counts require, and unlabelled; and
-    what is drawn for validation.
+    what is drawn for validation and test.
     """
     if name == "as_published":
         choice = settings.indeterminate
@@ -75,6 +84,7 @@ def policy(name: Name, settings: Ingest) -> Policy:
             AS_PUBLISHED,
             indeterminate="keep" if choice == "drop" else choice,
             validation_by=settings.validation_by,
+            test_by=settings.test_by,
         )
     return Policy(
         "native",
@@ -84,4 +94,5 @@ def policy(name: Name, settings: Ingest) -> Policy:
         leak_guard=True,
         published_test=True,
         validation_by=settings.validation_by,
+        test_by=settings.test_by,
     )

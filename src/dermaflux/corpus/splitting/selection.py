@@ -73,9 +73,11 @@ def select(
 
     `edges` int (E, 2) are pairs of indices of images that show the same photograph, `published`
     those of them that a dataset's own list of duplicates names. `test_fraction` of the groups of
-    images that belong together become the test part where no image that stays is in a published
-    one; with None there is then no test part.
+    images that belong together (or of the images, as `policy.test_by` says) become the test part
+    where no image that stays is in a published one; with None there is then no test part.
     """
+    import numpy as np
+
     labels, scales, lost = _one_by_one(decoded, policy)
     left = [index for index in range(len(decoded)) if index not in lost]
     ids = [decoded[index].item.image_id for index in left]
@@ -107,7 +109,8 @@ def select(
     drawn = not any(test and row not in out for row, test in enumerate(held_out))
     if drawn and test_fraction is not None:
         free = [not test for test in held_out]
-        held_out = splits.draw("test", ids, free, together, test_fraction, seed, classes, reserve=2)
+        units = np.arange(len(ids)) if policy.test_by == "image" else together
+        held_out = splits.draw("test", ids, free, units, test_fraction, seed, classes, reserve=2)
     published_parts = [decoded[index].item.record.split for index in left]
     parts = _parts(
         published_parts, ids, held_out, together, policy, validation_fraction, seed, classes
@@ -169,6 +172,12 @@ def _one_by_one(
                 " to validate with that"
             )
             lost[index] = ("source", Problem("published-validation", reason))
+        elif policy.passed_over(source, entry.item.record.split):
+            reason = (
+                "it belongs to a published test part; set ingest.test_by to published to test with "
+                "that"
+            )
+            lost[index] = ("source", Problem("published-test", reason))
         elif image.shorter < policy.minimum_side:
             reason = (
                 f"{image.width} x {image.height} is below ingest.minimum_side "

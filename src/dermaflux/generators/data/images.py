@@ -82,7 +82,9 @@ def read(section: Finetune, seed: int, corpus: Path, captions: Path | None) -> T
     def rows_of(split: str) -> pd.DataFrame:
         return captioned(corpus, captions, split) if captions else labelled(corpus, split)
 
-    all_rows = rows_of("train")
+    import pandas as pd
+
+    all_rows = pd.concat([rows_of(split) for split in section.splits], ignore_index=True)
     rows = trainable(all_rows)
     drawn, said = matched(rows, section, seed)
     samples = select(drawn, section.scales, section.maximum_images, seed)
@@ -164,6 +166,14 @@ def captioned(corpus: Path, captions: Path, split: str = "train") -> pd.DataFram
         )
     joined["held_out"] = joined["held_out"].fillna(False).astype(bool)
     return joined.sort_values("image_id", ignore_index=True)
+
+
+def caption_texts(corpus: Path, captions: Path, split: str) -> set[str]:
+    """The captions of all images of a split, whatever their label."""
+    rows = table.metadata(corpus, ["image_id", "split"])
+    texts = table.metadata(captions, ["image_id", "caption"])
+    of_split = texts["image_id"].isin(rows.loc[rows["split"] == split, "image_id"])
+    return set(texts.loc[of_split, "caption"].dropna())
 
 
 def _rows(corpus: Path, split: str) -> pd.DataFrame:

@@ -69,8 +69,12 @@ def check(run: Run, params: Params, training_split: Mapping[str, int] | None) ->
             f"nothing is queued: {run.name} adds no synthetic image to its {params.n_real} real "
             "ones, so there is nothing to rank; raise ratio"
         )
+
+
+def check_classes(run: Run, params: Params) -> None:
+    """Raise `InputError` for released images of too few classes, before any is opened."""
     try:
         requirements.require_classes(params)
     except InputError as error:
-        sentence = f"nothing is queued: {run.name}: {error}, or leave the pool out"
+        sentence = f"nothing is queued: {run.name}: {error}, or leave the run out"
         raise InputError(sentence) from None

@@ -34,7 +34,10 @@ def of_training(samples: Sequence[Sample], seed: int) -> list[Condition]:
 
 
 def of_pool(samples: Sequence[Sample], synthesize: Synthesize, seed: int) -> list[Condition]:
-    """The same images' classes as `synthesize` asks for them, from the same noise seeds."""
+    """The same images' classes as `synthesize` asks for them, from the same noise seeds.
+
+    Their captions stand for prompts of a file.
+    """
     return [
         Condition(
             sample.label,

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from dermaflux.core import vocabulary
 from dermaflux.core.file_names import IMAGE_SUFFIXES
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import ImageError
@@ -36,6 +37,12 @@ class ReleasedImage:
     label: str
     sha256: str
     """Of the file's bytes."""
+
+    @property
+    def diagnosis(self) -> str | None:
+        """What the innermost folder is called, as `ingest` harmonises diagnoses."""
+        folders = self.name.split("/")[:-1]
+        return vocabulary.diagnosis(folders[-1]) if folders else None
 
 
 def contents(
@@ -182,8 +189,13 @@ def digest(images: Sequence[ReleasedImage]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def listing(folder: Path) -> tuple[list[ReleasedImage], list[Refused], int]:
-    """(images of one class each, equal files once; the others with a reason; number of files)."""
+def listing(
+    folder: Path, column: Literal["label", "diagnosis"] = "label"
+) -> tuple[list[ReleasedImage], list[Refused], int]:
+    """(images of one class each, equal files once; the others with a reason; number of files).
+
+    Classes are the values of `column`.
+    """
     first: dict[str, ReleasedImage] = {}
     contradicted: set[str] = set()
     refused: list[Refused] = []
@@ -207,10 +219,10 @@ def listing(folder: Path) -> tuple[list[ReleasedImage], list[Refused], int]:
         if known is not image:
             reason = f"the same image as {known.name}"
             refused.append(Refused(name, "duplicate", reason))
-            if known.label != label:
+            if getattr(known, column) != getattr(image, column):
                 contradicted.add(image.sha256)
     for key in sorted(contradicted):
         image = first.pop(key)
-        reason = "the same image occurs in both classes; keep it in one"
+        reason = "the same image occurs in two classes; keep it in one"
         refused.append(Refused(image.name, "ambiguous", reason))
     return list(first.values()), refused, count

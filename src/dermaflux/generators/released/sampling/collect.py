@@ -25,6 +25,7 @@ from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError, quoted
 from dermaflux.generators.pool import report as pool_report
 from dermaflux.generators.pool.report import Refused
+from dermaflux.generators.protocol import Wanted
 from dermaflux.generators.released.model import files
 from dermaflux.generators.released.model.files import ReleasedImage
 from dermaflux.params import Synthesize
@@ -44,72 +45,115 @@ class PoolImage:
     """Size in pixels as published."""
 
 
-def collect(section: Synthesize, folder: Path, output: Path, report: Path) -> None:
-    """Write `section.images` of the folder's images, half of each class, as the one table.
+def collect(
+    section: Synthesize, folder: Path, output: Path, report: Path, wanted: Wanted | None = None
+) -> None:
+    """Write `section.images` of the folder's images as the one table; without `wanted`, half of
+    each label.
 
     Which ones is decided by the hash of their bytes, not by name or order. Raises `InputError` when
     a class has too few.
     """
-    images, refused, count = files.listing(folder)
+    images, refused, count = files.listing(folder, section.column)
+    wanted = wanted or Wanted(
+        dict.fromkeys(CLASSES, section.images // 2), {each: frozenset({each}) for each in CLASSES}
+    )
+    images = _asked_for(images, section, wanted, refused)
     name = folder.resolve().name if folder.is_dir() else folder.stem
     constants = {
         "source": "synthetic", "split": "train", "modality": "synthetic",
         "licence": f"see {name}", "generator": "released", "weights": files.digest(images),
         "scale": section.scale, "sampler_settings": table.settings_json({"folder": name}),
     }  # fmt: skip
-    chosen = _chosen(images, section, folder, refused)
+    chosen = _chosen(images, section, folder, wanted, refused)
     shard_count = -(-section.images // section.shard_images)
     with atomic_folder(output) as partial:
         for number in range(shard_count):
             rows = [
-                _row(image, fitted, constants)
+                _row(image, fitted, constants, section.column)
                 for image, fitted in islice(chosen, section.shard_images)
             ]
             table.write_shard(rows, partial / table.shard_name("train", number, shard_count))
     spare = count - section.images - len(refused)
-    pool_report.write(output, report, refused, {"found": count, "not_needed": spare})
+    counts = {"found": count, "not_needed": spare}
+    pool_report.write(output, report, refused, counts, section.column)
     print(
         f"synthesize: {section.images:,} of {count:,} images of {folder}, {len(refused):,} left "
         f"out with a reason, {spare:,} not needed"
     )
 
 
+def _asked_for(
+    images: Sequence[ReleasedImage], section: Synthesize, wanted: Wanted, refused: list[Refused]
+) -> list[ReleasedImage]:
+    """Images of the classes that are asked for; others go to `refused` if their class is unclear.
+
+    Of a diagnosis, those whose path also says a label that its training images have.
+    """
+    asked = []
+    for image in images:
+        name = getattr(image, section.column)
+        if name not in wanted.labels:
+            reason = (
+                f"its folder {quoted(name or '')} is no diagnosis of a training image; put it in a "
+                f"folder such as {image.label}/{min(wanted.images)}"
+            )
+            refused.append(Refused(image.name, "unlabelled", reason))
+        elif image.label not in wanted.labels[name]:
+            reason = (
+                f"its path says {image.label} but all training images of {name} are "
+                f"{min(wanted.labels[name])}; correct one of its folders"
+            )
+            refused.append(Refused(image.name, "ambiguous", reason))
+        elif name in wanted.images:
+            asked.append(image)
+    return asked
+
+
 def _chosen(
-    images: Sequence[ReleasedImage], section: Synthesize, folder: Path, refused: list[Refused]
+    images: Sequence[ReleasedImage],
+    section: Synthesize,
+    folder: Path,
+    wanted: Wanted,
+    refused: list[Refused],
 ) -> Iterator[tuple[ReleasedImage, PoolImage]]:
     """`section.images` images in the order of their files; unusable ones go to `refused`.
 
     The first of each class by hash are read, then as many more as there were unusable ones.
     """
-    queues = {
-        label: sorted((i for i in images if i.label == label), key=lambda image: image.sha256)
-        for label in CLASSES
-    }
-    missing = dict.fromkeys(CLASSES, section.images // 2)
+    queues: dict[str, list[ReleasedImage]] = {name: [] for name in wanted.images}
+    for image in sorted(images, key=lambda image: image.sha256):
+        queues[getattr(image, section.column)].append(image)
+    missing = dict(wanted.images)
     with progress("synthesize", section.images) as advance:
         while any(missing.values()):
-            batch = {i.name: i for label in CLASSES for i in queues[label][: missing[label]]}
-            for label in CLASSES:
-                if len(queues[label]) < missing[label]:
-                    lacking = missing[label] - len(queues[label])
-                    raise _too_few(section, folder, label, lacking, refused)
-                del queues[label][: missing[label]]
+            batch = {i.name: i for name in missing for i in queues[name][: missing[name]]}
+            for name in missing:
+                if len(queues[name]) < missing[name]:
+                    lacking = missing[name] - len(queues[name])
+                    raise _too_few(section, folder, name, lacking, wanted, refused)
+                del queues[name][: missing[name]]
             for name, fitted in _fitted(folder, set(batch), section.scale):
                 if isinstance(fitted, Refused):
                     refused.append(fitted)
                     continue
-                missing[batch[name].label] -= 1
+                missing[getattr(batch[name], section.column)] -= 1
                 advance(1)
                 yield batch[name], fitted
 
 
 def _too_few(
-    section: Synthesize, folder: Path, label: str, missing: int, refused: Sequence[Refused]
+    section: Synthesize,
+    folder: Path,
+    name: str,
+    missing: int,
+    wanted: Wanted,
+    refused: Sequence[Refused],
 ) -> InputError:
-    wanted = section.images // 2
+    needed = wanted.images[name]
     sentence = (
-        f"synthesize.images {section.images} needs {wanted} {label} images of at least "
-        f"{section.scale} pixels but {quoted(str(folder))} has {wanted - missing}; lower "
+        f"synthesize.images {section.images} needs {needed} {name} images of at least "
+        f"{section.scale} pixels but {quoted(str(folder))} has {needed - missing}; lower "
         "synthesize.images or synthesize.scale"
     )
     if refused:
@@ -150,12 +194,15 @@ def fit(content: bytes, scale: int) -> PoolImage:
     return PoolImage(buffer.getvalue(), width, height)
 
 
-def _row(image: ReleasedImage, fitted: PoolImage, constants: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    image: ReleasedImage, fitted: PoolImage, constants: dict[str, Any], column: str
+) -> dict[str, Any]:
     image_id = f"synthetic/{image.name}"
     return constants | {
         "image": {"bytes": fitted.encoded, "path": image_id},
         "image_id": image_id,
         "label": image.label,
+        "diagnosis": image.diagnosis if column == "diagnosis" else None,
         "width": fitted.width,
         "height": fitted.height,
         "sha256": sha256(fitted.encoded),

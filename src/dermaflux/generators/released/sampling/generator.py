@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dermaflux.generators.protocol import Collection, Need
+from dermaflux.generators.protocol import Collection, Need, Wanted
 from dermaflux.generators.released.model import files
 from dermaflux.generators.released.sampling import collect
 from dermaflux.generators.released.settings import Synthesize as Settings
@@ -24,11 +24,16 @@ class ReleasedImages:
         return files.named(Path(str(settings.folder)))
 
     def collect(
-        self, section: Synthesize, settings: GeneratorSettings, output: Path, report: Path
+        self,
+        section: Synthesize,
+        settings: GeneratorSettings,
+        output: Path,
+        report: Path,
+        wanted: Wanted | None = None,
     ) -> None:
         """Write the pool from `synthesize.released.folder`."""
         assert isinstance(settings, Settings)
-        collect.collect(section, Path(str(settings.folder)), output, report)
+        collect.collect(section, Path(str(settings.folder)), output, report, wanted)
 
 
 GENERATOR: Collection = ReleasedImages()

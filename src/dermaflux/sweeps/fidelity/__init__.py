@@ -1,0 +1,1 @@
+"""Tables of generators: published fidelity beside that of a grid's pools."""
