@@ -24,7 +24,7 @@ from dermaflux.generators.data import images as training_images
 from dermaflux.generators.data.diffusion import DiffusionPath
 from dermaflux.generators.data.images import Sample, TrainingImages
 from dermaflux.generators.protocol import FACTS, Condition, Models
-from dermaflux.generators.vap.model import text, weights
+from dermaflux.generators.vap.model import text, uvit, weights
 from dermaflux.generators.vap.sampling.generator import GENERATOR
 from dermaflux.generators.vap.training.text_cache import cache_text
 from dermaflux.generators.vap.training.trainer import TRAINER
@@ -155,6 +155,11 @@ def test_each_ablation_trains_and_is_written_down(
     numbers = sum(weight.numel() for weight in trained.uvit.parameters())
     assert f"U-ViT of {numbers:,} parameters" in printed
     assert facts["trainable_parameters"] == numbers
+    forward = uvit.forward_flop(trained.description.shape)
+    assert f"2 steps of 4 images take {2 * 4 * 3 * forward / 1e15:.3g} PFLOP" in printed
+    without = uvit.forward_flop(dataclasses.replace(trained.description.shape, prototypes=0))
+    share = f"{(forward - without) / forward:.1%} of it for prototypes"
+    assert (share in printed) == bool(settings.prototypes)
     header = (folder / "loss.csv").read_text().splitlines()[0]
     losses = np.genfromtxt(folder / "loss.csv", delimiter=",", names=True)
     if settings.prototypes:

@@ -110,11 +110,12 @@ class TextTower:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Tensor:
-        """States of every token, (B, T, D) float16 on the tower's device."""
+        """States of every token, (B, T, D) float16 on the tower's device; equal texts once."""
         device = next(self.network.parameters()).device
+        texts = {prompt: index for index, prompt in enumerate(dict.fromkeys(prompts))}
         encoded = []
-        for start in range(0, len(prompts), _TOGETHER):
-            part = list(prompts[start : start + _TOGETHER])
+        for start in range(0, len(texts), _TOGETHER):
+            part = list(texts)[start : start + _TOGETHER]
             filled = [*part, *[part[-1]] * (_TOGETHER - len(part))]
             ids = self.tokenizer(
                 filled, padding="max_length", truncation=True, max_length=self.tokens,
@@ -123,7 +124,7 @@ class TextTower:
             mask = ids.attention_mask.to(device) if self.pads_masked else None
             output = self.network(input_ids=ids.input_ids.to(device), attention_mask=mask)
             encoded.append(output.last_hidden_state[: len(part)].half())
-        return torch.cat(encoded)
+        return torch.cat(encoded)[[texts[prompt] for prompt in prompts]]
 
 
 def load(origin: TextReference, device: torch.device) -> TextTower:

@@ -29,7 +29,8 @@ from dermaflux.generators.vap.model.options import GENERATOR
 from dermaflux.generators.vap.model.text import TextTower
 from dermaflux.generators.vap.model.weights import Description, LatentModel
 from dermaflux.generators.vap.sampling.sample import SamplingSettings, Wanted, images
-from dermaflux.generators.vap.settings import Finetune, Synthesize
+from dermaflux.generators.vap.settings import Finetune
+from dermaflux.generators.vap.training.figures import cost, summary
 from dermaflux.generators.vap.training.objective import Objective, held_out_loss
 from dermaflux.generators.vap.training.text_cache import TextSource, cache_text
 from dermaflux.params.fields import GeneratorSettings
@@ -77,7 +78,7 @@ class VapTrainer:
         shape = _shape(settings, vae, data, tower)
         steps = settings.steps or order.steps(settings.epochs)
         if processes.main:
-            print(_cost(run, settings, shape, steps), flush=True)
+            print(cost(run, settings, shape, steps), flush=True)
         everything = [*data.samples, *data.held_out]
         latents = Latents(
             vae, run.corpus, everything, processes.rank, processes.world, processes.wait
@@ -147,34 +148,6 @@ def _shape(settings: Finetune, vae: Any, data: TrainingData, tower: TextTower | 
         settings.prototypes,
         settings.variant,
         settings.reconstruction_target,
-    )
-
-
-def _cost(run: TrainingRun, settings: Finetune, shape: uvit.Shape, steps: int) -> str:
-    """What a run will take, said before it begins."""
-    forward, plain = (
-        uvit.forward_flop(each) for each in (shape, replace(shape, prototypes=0, variant="paper"))
-    )
-    mechanism = f", {forward / plain - 1:.1%} of it for prototypes" if shape.prototypes else ""
-    total = 3 * forward * settings.batch * steps
-    return (
-        f"finetune: U-ViT of {uvit.parameters(shape):,} parameters on {shape.tokens:,} tokens, of "
-        f"which {shape.text_tokens:,} are text; {forward / 1e9:.3g} GFLOP an image and forward "
-        f"pass{mechanism}; {steps:,} steps of {settings.batch:,} images take {total / 1e15:.3g} "
-        f"PFLOP{_sampling_cost(run, forward)}"
-    )
-
-
-def _sampling_cost(run: TrainingRun, forward: float) -> str:
-    """What an image of the pool will take, where it is known how it will be sampled."""
-    if run.synthesize is None:
-        return ""
-    sampling = run.synthesize.settings(GENERATOR)
-    assert isinstance(sampling, Synthesize)
-    passes = sampling.steps * (1 if sampling.guidance == 1 else 2)
-    return (
-        f"; an image of {sampling.steps:,} steps at guidance {sampling.guidance:g} takes "
-        f"{passes * forward / 1e12:.3g} TFLOP"
     )
 
 
@@ -300,7 +273,7 @@ class VapTraining:
             "backbone": model.description.autoencoder,
             "text_tower": model.description.tower,
         }
-        return {**facts, "summary": _summary(facts)}
+        return {**facts, "summary": summary(facts)}
 
 
 def _shown(data: TrainingData, index: int) -> list[str]:
@@ -308,22 +281,3 @@ def _shown(data: TrainingData, index: int) -> list[str]:
     members = [sample for sample in data.samples if data.embedding(sample) == index]
     members.sort(key=lambda sample: rank("grid", sample.image_id))
     return [members[column % len(members)].caption for column in range(_GRID_SIDE)]
-
-
-def _summary(facts: Facts) -> str:
-    channels, side, _ = facts["latent_shape"]
-    tokens, width = facts["text_shape"]
-    described = f"text {facts['text']}, {tokens} tokens of width {width}" if tokens else "no text"
-    mechanism = (
-        f"{facts['prototypes']} prototypes a class ({facts['variant']}, target "
-        f"{facts['reconstruction_target']}, weight {facts['alpha']:g})"
-        if facts["prototypes"]
-        else "no prototypes"
-    )
-    return (
-        f"U-ViT of {facts['trainable_parameters']:,} parameters, {facts['forward_gflop']:.3g} "
-        f"GFLOP an image and pass, on {channels}x{side}x{side} latents of {facts['scale']} px "
-        f"images. It predicts {facts['prediction']}, with {described}, and {mechanism}. "
-        f"{facts['descriptions_cut']:,} descriptions cut. {len(facts['classes'])} classes by "
-        f"{facts['condition']}; {facts['images_without_class']:,} images without one."
-    )
