@@ -133,17 +133,29 @@ def test_symmetries_are_those_of_the_square() -> None:
     assert len({symmetry.tobytes() for symmetry in symmetries}) == 8
 
 
-def test_bad_input_is_one_sentence(workspace) -> None:
-    with pytest.raises(InputError, match="no SqueezeNet 1.0 weights"):
-        run(features="nowhere")
+def test_too_few_images_of_a_class(workspace) -> None:
+    """Of the pool: its figures are not given and the rest stands. Of training: one sentence."""
+
+    def kept(folder: Path, rows: pd.DataFrame) -> Path:
+        encoded = dict(table.images(folder))
+        records = rows.astype(object).where(rows.notna(), None).to_dict("records")
+        images = [{"bytes": encoded[each["image_id"]], "path": None} for each in records]
+        pairs = zip(records, images, strict=True)
+        table.write([{**each, "image": image} for each, image in pairs], workspace / "few", 64)
+        return workspace / "few"
+
+    settings = load.load(Path(__file__).parents[2] / "params.yaml").audit
+    pool = table.metadata(paths.SYNTHETIC)
+    one = kept(paths.SYNTHETIC, pool[pool["image_id"] == "synthetic/copy-mirrored"])
+    report, _, _ = audit.examine(paths.CORPUS, one, settings)
+    assert report["rejected"] == ["synthetic/copy-mirrored"]
+    assert report["kid"] is None
+    assert report["classes"]["benign"]["reason"].endswith("there are 1 and 60")
+    assert report["fidelity"]["train"]["memorised"]["value"] == 1
+    logged = audit._numbers(report)
+    assert logged["memorised_count"] == 1
+    assert "kid" not in logged
     rows = table.metadata(paths.CORPUS)
-    encoded = dict(table.images(paths.CORPUS))
-    few = rows[(rows["split"] != "train") | (rows["label"] == "benign")]
-    records = few.astype(object).where(few.notna(), None).to_dict("records")
-    table.write(
-        [{**each, "image": {"bytes": encoded[each["image_id"]], "path": None}} for each in records],
-        paths.CORPUS,
-        64,
-    )
+    few = kept(paths.CORPUS, rows[(rows["split"] != "train") | (rows["label"] == "benign")])
     with pytest.raises(InputError, match="0 malignant images in split train but the audit needs 4"):
-        run()
+        audit.examine(few, paths.SYNTHETIC, settings)

@@ -171,6 +171,10 @@ def test_features_are_computed_once_for_each_content(symmetric: bool) -> None:
 
     first = extracted("corpus", "train", trunk)
     assert sum(seen) == 3 * (8 if symmetric else 1)
+    shown = dict(table.decoded(Path("corpus"), split="train", side=16))
+    points, logits = function(np.stack([shown[each["image_id"]] for each in images]))
+    assert np.array_equal(first.logits, logits)  # of the images as they are
+    assert np.array_equal(first.points[:, 0] if symmetric else first.points, points)
     fresh = extracted("corpus", "train", plain)
     count = len(seen)
     second = extracted("pool", "train", trunk)

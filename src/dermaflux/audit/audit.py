@@ -1,15 +1,16 @@
 """Stage `audit`: fidelity of synthetic images, and whether they are copies of training images.
 
-Reads `corpus/` (splits train and validation) and `synthetic/`; writes `reports/audit.json`
-(`rejected` image_ids, counts, KID) and `reports/audit/` with `nearest.csv` (one row per synthetic
-image, with the reason where it is rejected) and `nearest.png` (the closest pairs). Command:
-`dermaflux audit`.
+Reads `corpus/` and `synthetic/`; writes `reports/audit.json` (`rejected` image_ids, counts, KID,
+and `fidelity` of the whole pool against the splits `train` and `test`) and `reports/audit/` with
+`nearest.csv` (one row per synthetic image, with the reason where it is rejected), `nearest.png`
+(the closest pairs) and `fidelity.json` (the rows of `comparison`). Command: `dermaflux audit`.
 
 An image is rejected when it is too near to a training image (`memorisation`) or shows the same
-photograph (`copies`). The reference of every metric is the training split, benign and malignant
-images only, and all of them for a pool without classes; a sample of the validation split measures
-how often each rule flags a real image that cannot be a copy. Images that training holds several
-times count once where the scale of a distance is measured, but each of them can be copied.
+photograph (`copies`). The test split decides none of that: it is a second reference of `comparison`
+and nothing else. Benign and malignant images alone are a reference, and all of them for a pool
+without classes; a sample of the validation split measures how often each rule flags a real image
+that cannot be a copy. Images that training holds several times count once where the scale of a
+distance is measured, but each of them can be copied.
 """
 
 from __future__ import annotations

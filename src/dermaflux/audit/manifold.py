@@ -44,7 +44,7 @@ def manifold_figures(synthetic: Array, between: Array, real: Array) -> dict[str,
         variance += (_GROUPS - 1) ** 2 / _GROUPS * np.var(left_out, axis=0, ddof=1)
     counts = dict(zip(NAMES, (*between.shape, None, between.shape[1]), strict=True))
     return {
-        name: _interval(value, NORMAL * error, counts[name])
+        name: _interval(value, NORMAL * float(error), counts[name])
         for name, value, error in zip(NAMES, values, np.sqrt(variance), strict=True)
     }
 

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: one trained cell on the held-out test split, which is first opened here.
+"""Stage `evaluate`: one trained cell on the held-out test split, first opened here for it.
 
 Reads `corpus/` (split test) and `models/classifiers/<cell>/`; writes
 `reports/evaluate/<cell>.json` (per arm figures with bootstrap intervals, beside them the accuracy
