@@ -141,13 +141,14 @@ def test_folders_name_the_diagnosis_where_that_is_asked_for(tmp_path: Path) -> N
         "benign/nevsu/1.png": _image(21),
         "benign/2.png": _image(22),
         "malignant/melanoma/twice.png": _image(23),
-        "malignant/keratosis/twice.png": _image(23),
+        "malignant/basal cell carcinoma/twice.png": _image(23),
         "unknown/nevus/1.png": _image(24),
     }
     folder = _tree(tmp_path / "released", good | bad)
     section = SECTION.model_copy(update={"conditions": "diagnosis", "proportions": "natural"})
     labels = {"nevus": frozenset({"benign"}), "melanoma": frozenset({"malignant"})}
-    wanted = Wanted({"nevus": 4, "melanoma": 2}, labels)
+    known = labels | {"basal cell carcinoma": frozenset({"malignant"})}
+    wanted = Wanted({"nevus": 4, "melanoma": 2}, known)
     collect.collect(section, folder, tmp_path / "synthetic", tmp_path / "report", wanted)
     rows = table.metadata(tmp_path / "synthetic")
     assert rows.groupby(["label", "diagnosis"]).size().to_dict() == {
@@ -156,8 +157,8 @@ def test_folders_name_the_diagnosis_where_that_is_asked_for(tmp_path: Path) -> N
     lines = (tmp_path / "report" / "quarantine.csv").read_text().splitlines()[1:]
     left_out = {line.split(",")[0]: line.split(",")[1] for line in lines}
     assert {line.rpartition("/")[0] for line in left_out} == {
-        "benign/melanoma", "benign/nevsu", "benign", "malignant/melanoma", "malignant/keratosis",
-        "unknown/nevus",
+        "benign/melanoma", "benign/nevsu", "benign", "malignant/melanoma",
+        "malignant/basal cell carcinoma", "unknown/nevus",
     }  # fmt: skip
     assert left_out["benign/melanoma/1.png"] == "ambiguous"
     assert left_out["benign/nevsu/1.png"] == "unlabelled"
