@@ -16,14 +16,11 @@ from scipy.stats import beta
 from test_contrasts import parameters
 
 from dermaflux.errors import InputError
-from dermaflux.params.choices import GENERATORS
 from dermaflux.sweeps import dvc_experiments, grid, plan, results
 from dermaflux.sweeps.fidelity import pool, table
 from dermaflux.sweeps.grid import Grid, Run
 
 ROOT = Path(__file__).parents[2]
-AWAITED = {"vap"} - GENERATORS.keys()
-"""Generators that grids name before they exist."""
 AUDIT = {
     "images": 200,
     "memorised_count": 3,
@@ -88,16 +85,8 @@ def test_the_notes_of_the_grids_follow_from_their_published_numbers() -> None:
 def test_every_run_of_the_grids_is_valid(name: str) -> None:
     definition = grid.load(name)
     runs = grid.runs(name, definition)
-    profile = ROOT / "profiles" / ("dermae.yaml" if AWAITED else "vap.yaml")
-    raw = YAML(typ="safe").load(profile.read_text())
-    if AWAITED:
-        for short, model in (("densenet", "densenet121"), ("maxvit", "maxvit_tiny_tf_224")):
-            raw["train"]["models"][short] = {"name": model, "learning_rate": 0.001}
-        raw["train"] |= {"recipe": "supervised", "architectures": ["vit_b"], "arms": ["real"]}
-        raw["distill"] |= {"students": []}
-        raw["promote"] |= {"architecture": "vit_b"}
-    known = [run for run in runs if run.overrides.get("generator") not in AWAITED]
-    for params in plan.resolve(raw, known):
+    raw = YAML(typ="safe").load((ROOT / "profiles" / "vap.yaml").read_text())
+    for params in plan.resolve(raw, runs):
         assert params.ingest.sources in (["isic2018"], ["isic2019"])
         assert params.synthesize.conditions == "diagnosis"
     data = {run.name: run.overrides["ingest.sources"] for run in runs}
