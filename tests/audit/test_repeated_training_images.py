@@ -98,6 +98,26 @@ def test_a_copy_of_a_repeated_image_is_too_near(tmp_path, monkeypatch, known) ->
     assert memorisation.nearest(queries, points, turned.__getitem__)[2][0] > 0.5
 
 
+def test_a_copy_of_a_validation_image_is_found_where_the_generator_saw_it(tmp_path) -> None:
+    audited(tmp_path, None, Audit())
+    seen = lesion(TRAINING + 1, CLASSES[(TRAINING + 1) % 2], SIDE)
+    pool = [row(seen, "synthetic/of-validation", CLASSES[1], "train")]
+    pool += [
+        row(lesion(900 + n, CLASSES[n % 2], SIDE), f"synthetic/{n}", CLASSES[n % 2], "train")
+        for n in range(8)
+    ]
+    table.write(pool, tmp_path / "pool", 64)
+    for splits, rejected, held_out in (
+        (["train"], [], OTHERS),
+        (["train", "validation"], ["synthetic/of-validation"], 0),
+    ):
+        report, pairs, _ = audit.examine(tmp_path / "corpus", tmp_path / "pool", Audit(), splits)
+        assert report["rejected"] == rejected
+        assert report["held_out"]["images"] == held_out
+        copy = pairs.set_index("image_id").loc["synthetic/of-validation"]
+        assert (copy["original_id"] == f"isic2019/{TRAINING + 1:03d}") == bool(rejected)
+
+
 def test_held_out_images_are_a_sample_by_hash() -> None:
     rows = pd.DataFrame({"image_id": [f"isic2019/{number:05d}" for number in range(3000)]})
     sample = set(audit._sample(rows)["image_id"])

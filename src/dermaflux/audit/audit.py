@@ -9,8 +9,8 @@ An image is rejected when it is too near to a training image (`memorisation`) or
 photograph (`copies`). The test split decides none of that: it is a second reference of `comparison`
 and nothing else. Benign and malignant images alone are a reference, and all of them for a pool
 without classes; a sample of the validation split measures how often each rule flags a real image
-that cannot be a copy. Images that training holds several times count once where the scale of a
-distance is measured, but each of them can be copied.
+that cannot be a copy, unless `finetune.splits` trains on it. Images that training holds several
+times count once where the scale of a distance is measured, but each of them can be copied.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def run(params: Params) -> None:
     settings = params.audit
     inputs = [paths.CORPUS, paths.SYNTHETIC]
     with runs.start("generator", "audit", settings.model_dump(), inputs) as logged:
-        report, pairs, rows = examine(paths.CORPUS, paths.SYNTHETIC, settings)
+        report, pairs, rows = examine(
+            paths.CORPUS, paths.SYNTHETIC, settings, params.finetune.splits
+        )
         with atomic_folder(paths.AUDIT_FIGURES) as partial:
             pairs.to_csv(partial / "nearest.csv", index=False)
             draw_pairs(pairs, paths.CORPUS, paths.SYNTHETIC, partial / "nearest.png")
@@ -97,23 +99,27 @@ def _numbers(report: dict[str, Any]) -> dict[str, float]:
 
 
 def examine(
-    corpus: Path, synthetic: Path, settings: Audit
+    corpus: Path, synthetic: Path, settings: Audit, trained: Sequence[str] = ("train",)
 ) -> tuple[dict[str, Any], pd.DataFrame, list[dict[str, Any]]]:
     """The report of the stage; one row per synthetic image, ordered by image_id; and the rows of
     `comparison`.
     """
-    training = _rows(corpus, "train", _TRAINING_COLUMNS)
+    training = _rows(corpus, trained, _TRAINING_COLUMNS)
+    split = trained[0] if len(trained) == 1 else None
     generated = _pool(synthetic)
-    validation = _rows(corpus, "validation")
+    validation = _rows(corpus, ["validation"] if "validation" not in trained else [])
     held_out = _sample(validation)
     trunk = trunks.open_trunk(settings)
-    of_training = features.extract(corpus, training, "train", trunk)
+    of_training = features.extract(corpus, training, split, trunk)
     of_pool = features.extract(synthetic, generated, "train", trunk, symmetric=True)
     of_held_out = features.extract(corpus, held_out, "validation", trunk, symmetric=True)
     of_both = [each.points for each in (of_pool, of_held_out) if len(each.points)]
     queries = np.concatenate(of_both)
     compared = [(synthetic, generated, "train"), (corpus, held_out, "validation")]
-    near, rules = _nearest(corpus, training, of_training.points, compared, queries, trunk, settings)
+    of_training_split = (corpus, training, split)
+    near, rules = _nearest(
+        of_training_split, of_training.points, compared, queries, trunk, settings
+    )
     count = len(generated)
     shown = rules[:count].drop(columns=list(_RULES))
     pairs = pd.concat([generated[["image_id", "label"]], shown], axis=1)
@@ -159,26 +165,26 @@ def _test_split(corpus: Path, trunk: Trunk, like: Features) -> Images:
     if not any(corpus.glob("test-*.parquet")):
         empty = pd.DataFrame({name: pd.Series(dtype=object) for name in _COLUMNS})
         return Images(empty, like.points[:0], None if like.logits is None else like.logits[:0])
-    rows = _rows(corpus, "test")
+    rows = _rows(corpus, ["test"])
     return Images(rows, *features.extract(corpus, rows, "test", trunk))
 
 
 def _nearest(
-    corpus: Path,
-    training: pd.DataFrame,
+    trained: tuple[Path, pd.DataFrame, str | None],
     points: Array,
     compared: Sequence[tuple[Path, pd.DataFrame, str]],
     queries: Array,
     trunk: Trunk,
     settings: Audit,
 ) -> tuple[Array, pd.DataFrame]:
-    """Rows (M, k) of the training images nearest to each query, and what the rules say of it.
+    """Rows (M, k) of the images `trained` with nearest to each query, and what the rules say of it.
 
     `points` (N, D) are features of the training images, `queries` (M, 8, D) those of the images
     `compared`, under the eight symmetries.
     """
+    corpus, training, split = trained
     ids = training["image_id"].to_numpy()
-    thumbnails = features.thumbnails(corpus, list(ids), "train")
+    thumbnails = features.thumbnails(corpus, list(ids), split)
 
     def same(rows: Array, others: Array, turns: Array) -> Array:
         score = copies.correlations(thumbnails, thumbnails[rows], others, turns)
@@ -187,7 +193,7 @@ def _nearest(
     near, distance, ratio = memorisation.nearest(
         queries,
         points,
-        lambda rows: features.extract(corpus, training.iloc[rows], "train", trunk, True).points,
+        lambda rows: features.extract(corpus, training.iloc[rows], split, trunk, True).points,
         _photographs(training),
         same,
     )
@@ -258,10 +264,11 @@ def _photographs(training: pd.DataFrame) -> Array:
     return codes
 
 
-def _rows(folder: Path, split: str, columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
-    """Columns of the benign and malignant images of a split, ordered by image_id."""
-    rows = table.metadata(folder, columns, split)
-    if split == "train":
+def _rows(folder: Path, splits: Sequence[str], columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
+    """Columns of the benign and malignant images of some splits, ordered by image_id."""
+    parts = [table.metadata(folder, columns, split) for split in splits]
+    rows = pd.concat(parts) if parts else pd.DataFrame({name: [] for name in columns}, dtype=object)
+    if "train" in splits:
         check_classes(rows["label"], folder)
     rows = rows[rows["label"].isin(CLASSES)]
     return rows.sort_values("image_id").reset_index(drop=True)

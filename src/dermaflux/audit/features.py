@@ -48,7 +48,7 @@ def symmetries(images: Array) -> Array:
 
 
 def extract(
-    folder: Path, rows: pd.DataFrame, split: str, trunk: Trunk, symmetric: bool = False
+    folder: Path, rows: pd.DataFrame, split: str | None, trunk: Trunk, symmetric: bool = False
 ) -> Features:
     """Features of the images of a split, in the order of `rows`: columns image_id, sha256.
 
@@ -76,7 +76,7 @@ def _kept(
     folder: Path,
     ids: Sequence[str],
     hashes: Sequence[str],
-    split: str,
+    split: str | None,
     trunk: Trunk,
     symmetric: bool,
 ) -> Features:
@@ -115,7 +115,7 @@ def cache_folder(trunk: Trunk) -> Path:
 
 
 def _computed(
-    folder: Path, ids: Sequence[str], split: str, trunk: Trunk, symmetric: bool
+    folder: Path, ids: Sequence[str], split: str | None, trunk: Trunk, symmetric: bool
 ) -> Iterator[tuple[str, Features]]:
     """Of each image by itself, in the order in which the table has them."""
     for names, images in _batches(folder, ids, split, trunk.side):
@@ -130,7 +130,7 @@ def _computed(
 
 
 def _batches(
-    folder: Path, ids: Sequence[str], split: str, side: int
+    folder: Path, ids: Sequence[str], split: str | None, side: int
 ) -> Iterator[tuple[list[str], Pixels]]:
     """image_ids and uint8 (B, side, side, 3). Raises `InputError` when an image is missing."""
     from dermaflux.core import table
@@ -143,12 +143,12 @@ def _batches(
             advance(len(batch))
     if done != len(ids):
         raise InputError(
-            f"{folder} contains {done} of the {len(ids)} requested images of split {split}; "
-            "run the stage that writes it again"
+            f"{folder} contains {done} of the {len(ids)} requested images"
+            f"{f' of split {split}' if split else ''}; run the stage that writes it again"
         )
 
 
-def thumbnails(folder: Path, image_ids: Sequence[str], split: str) -> Pixels:
+def thumbnails(folder: Path, image_ids: Sequence[str], split: str | None) -> Pixels:
     """Grey thumbnails uint8 (N, 64, 64) of images of a split, in the order of `image_ids`.
 
     Luma of ITU-R BT.601, as Pillow rounds it. Raises `InputError` when an image is missing.
