@@ -89,13 +89,16 @@ def compared(
     shown: dict[str, Any] = {}
     for architecture in params.architectures():
         means, name = results["means"], results["headline"]
-        told, _ = figures(params, architecture, results["effects"], results["said"])
+        told, tags = figures(params, architecture, results["effects"], results["said"])
+        bound = {EACH} if f"{EACH}.bound" in tags else set()  # no figure, only limits
         ends = [f"{metric}{end}" for metric in (GAIN, EACH) for end in ("", "_low", "_high")]
         shown[architecture] = {
             f"{name}_{arm}": means[architecture, arm].value
             for arm in ("real", "mixture")
             if (architecture, arm) in means
-        } | {metric: told[metric] for metric in (*ends, DETECTABLE) if metric in told}
+        } | {
+            metric: told[metric] for metric in (*ends, DETECTABLE) if metric in told.keys() - bound
+        }
     shown["audit"] = {name: audit[name] for name in ("kid", "memorised_count") if name in audit}
     champion = promote.get("champion") or {}
     return shown | {"champion": {"validation_auc": champion.get("validation_auc")}}
