@@ -51,10 +51,10 @@ def test_every_comparison_is_a_row_and_what_is_missing_is_said(workspace: Params
     ]  # fmt: skip
     source = next(line for line in cells if "source ddi" in line)
     assert source[2:5] == ["1,234 and 37", "–", "1.5000 (1.2500 to 1.7500)"]
-    floor, missing = cells[cells.index(source) + 1 : cells.index(source) + 3]
+    floor, why = cells[cells.index(source) + 1 : cells.index(source) + 3]
     reason = "FD, Precision, Recall, Density, Coverage: needs 100 images &lt;here&gt;"
     assert floor[1:5] == ["", "floor: 9 and 8", "0.12", "0.1250"]
-    assert missing[1:] == [reason]
+    assert why[1:] == [reason]
     folded = section.split("<details>")[1]  # a source a line would bury the pool
     assert "source ddi" in folded
     assert "whole pool" not in folded
