@@ -57,5 +57,6 @@ def test_every_comparison_is_a_row_and_what_is_missing_is_said(workspace: Params
     assert why[1:] == [reason]
     folded = section.split("<details>")[1]  # a source a line would bury the pool
     assert "source ddi" in folded
-    assert "whole pool" not in folded
+    assert ">whole pool<" in section
+    assert ">whole pool<" not in folded
     assert "IS is not given: the trunk gives no class scores." in section
