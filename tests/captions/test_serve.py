@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -158,6 +159,7 @@ def captions(
 ) -> list[dict[str, Any]]:
     """Rows that the stage writes for seven images, in a folder and with its own cache."""
     (folder / ".dvc").mkdir(parents=True)
+    shutil.copytree(ROOT / "prompts", folder / "prompts")
     monkeypatch.chdir(folder)
     images = [noise_image(seed, 96, 96) for seed in range(7)]
     rows = (
