@@ -38,7 +38,7 @@ def test_every_source_and_scale_gives_both_classes_alike() -> None:
     pairs = {group: min(sizes) for group, sizes in SIZES.items()}
     assert counts == {(*group, label): n for group, n in pairs.items() for label in CLASSES}
     assert said is not None
-    assert said.startswith("finetune.draw matched: the training split holds 16 pairs")
+    assert said.startswith("finetune.draw matched: the train split holds 16 pairs")
     assert "47 benign images, most of them (47) of tiles, 128 pixels" in said
     pooled, nothing = drawn(Finetune(scales=[128, 512]))
     assert nothing is None

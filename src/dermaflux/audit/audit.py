@@ -28,7 +28,7 @@ from dermaflux.audit import (
     features,
     interval,
     memorisation,
-    source_look,
+    predicted_source,
     trunks,
 )
 from dermaflux.audit.comparison import MINIMUM, Images
@@ -142,10 +142,12 @@ def examine(
         "correlation_limit": settings.duplicate_correlation,
         "ratio": _quantiles(rules["ratio"].to_numpy()[:count]),
         "held_out": {"of": len(validation), **_held_out(rules[count:])},
-        "nearest_sources": source_look.nearest_sources(
+        "nearest_sources": predicted_source.nearest_sources(
             training, near[:count, 0], generated["label"]
         ),
-        "source_look": source_look.report(training, near[:, 0], generated["label"], held_out),
+        "predicted_source": predicted_source.report(
+            training, near[:, 0], generated["label"], held_out
+        ),
         **comparison.kid_of_classes(compared_with["train"]),
         "trunk": settings.trunk,
         "fidelity": {row["reference"]: _of_pool(row) for row in measured if row["group"] == "all"},

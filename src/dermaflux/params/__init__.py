@@ -12,11 +12,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dermaflux.params import consistency
 from dermaflux.params.arms import ENLARGED, LEARNED, MIXED, REPEATING, UNTRAINED, Arm, curve_arm
+from dermaflux.params.audit import Audit
 from dermaflux.params.captions import VISION_LANGUAGE, Caption, TokenPrice
 from dermaflux.params.choices import generator_name
 from dermaflux.params.classifiers import (
     SHORTCUT_LIMIT,
-    Audit,
     Distill,
     Evaluate,
     Model,

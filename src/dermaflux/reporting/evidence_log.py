@@ -97,7 +97,9 @@ def compared(
             for arm in ("real", "mixture")
             if (architecture, arm) in means
         } | {
-            metric: told[metric] for metric in (*ends, DETECTABLE) if metric in told.keys() - bound
+            metric.replace("AUC", name): told[metric]
+            for metric in (*ends, DETECTABLE)
+            if metric in told.keys() - bound
         }
     shown["audit"] = {name: audit[name] for name in ("kid", "memorised_count") if name in audit}
     champion = promote.get("champion") or {}

@@ -118,7 +118,8 @@ def matched(rows: pd.DataFrame, section: Finetune, seed: int) -> tuple[pd.DataFr
         )
     half = section.maximum_images // 2 or len(pairs)
     chosen = {image_id for ids in pairs.image_ids.values() for image_id in ids[:half]}
-    return rows[rows["image_id"].isin(chosen)], pairs.said("finetune.draw", "training")
+    said = pairs.said("finetune.draw", " and ".join(section.splits))
+    return rows[rows["image_id"].isin(chosen)], said
 
 
 def labelled(corpus: Path, split: str = "train") -> pd.DataFrame:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from dermaflux.core import hub
 from dermaflux.errors import quoted
 from dermaflux.generators.data.options import (
     BACKBONE,
@@ -143,10 +144,8 @@ class Finetune(Optimisation):
         """Raise `ValueError` where a folder is not there, or a hub id has no revision."""
         here = self.latents == BACKBONE or Path(self.latents).is_dir()
         if not here and self.latents_revision is None:
-            raise ValueError(
-                f"finetune.latent_ddpm.latents {quoted(self.latents)} is not a folder here and, as "
-                "a hub repository, has no latents_revision; correct the path, or pin the commit"
-            )
+            place = "finetune.latent_ddpm.latents"
+            raise ValueError(hub.unpinned(place, self.latents, f"{place}_revision"))
         features = self.input_paths()["perceptual_features"]
         if features is not None and not Path(features).is_dir():
             raise ValueError(

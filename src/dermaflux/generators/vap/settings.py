@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from dermaflux.core import hub
-from dermaflux.errors import quoted
 from dermaflux.generators.data.options import (
     BACKBONE,
     Beta,
@@ -152,13 +151,9 @@ class Finetune(Optimisation):
         for name, value in self.input_paths().items():
             if value is None or Path(value).is_dir() or revisions[name] is not None:
                 continue
-            repository = value.removeprefix(OPEN_CLIP)
-            if repository != value:
-                revision = f"finetune.vap.{name}_revision"
-                raise ValueError(hub.unpinned(f"finetune.vap.{name}", repository, revision))
+            place = f"finetune.vap.{name}"
             raise ValueError(
-                f"finetune.vap.{name} {quoted(value)} is not a folder here and, as a hub "
-                f"repository, has no {name}_revision; correct the path, or pin the commit"
+                hub.unpinned(place, value.removeprefix(OPEN_CLIP), f"{place}_revision")
             )
 
 

@@ -30,21 +30,22 @@ def report(
 
     training: columns source, scale, label; held_out: source and label. nearest: (N + H,) rows of
     `training`, of the N images of the pool, whose asked classes are `labels`, and of H held-out
-    ones. `right` is the share of held-out images whose source is named, `most_frequent` that of
-    the commonest source among them; `auc` tells malignant from benign by the source and scale
-    alone, of which the score is the share of malignant training images.
+    ones. `accuracy` is the share of held-out images whose source is predicted, `majority_accuracy`
+    that of the most frequent source among them. The AUCs are of malignant against benign by source
+    and scale alone, whose score is their share of malignant training images: predicted ones of the
+    pool (`auc`) and of held-out images, true ones of the training images.
     """
     pool, real = nearest[: len(labels)], nearest[len(labels) :]
     share = _malignant_share(training)
     counts = held_out["source"].value_counts()
     named = training["source"].to_numpy()[real] == held_out["source"].to_numpy()
     return {
-        "right": _share(int(named.sum()), len(named)),
-        "most_frequent": float(counts.iloc[0] / counts.sum()) if len(counts) else None,
+        "accuracy": _share(int(named.sum()), len(named)),
+        "majority_accuracy": float(counts.iloc[0] / counts.sum()) if len(counts) else None,
         "sources": int(training["source"].nunique()),
         "auc": _auc(share[pool], labels.to_numpy()),
         "held_out_auc": _auc(share[real], held_out["label"].to_numpy()),
-        "training_auc": _auc(share, training["label"].to_numpy(), resample=False),
+        "training_auc": _area(*_by_class(share, training["label"].to_numpy())),
     }
 
 
@@ -86,26 +87,27 @@ def _share(count: int, total: int) -> dict[str, float] | None:
     return interval.share(count, total)._asdict() if total else None
 
 
-def _auc(scores: Array, labels: Array, resample: bool = True) -> dict[str, float] | None:
-    """ROC-AUC with a percentile interval over resampled images; None without both classes."""
+def _by_class(scores: Array, labels: Array) -> list[Array]:
+    return [scores[labels == name] for name in CLASSES]
+
+
+def _area(benign: Array, malignant: Array) -> float:
+    """ROC-AUC as Mann and Whitney's U over the number of pairs; ties count half."""
     from scipy.stats import rankdata
 
-    of_class = [scores[labels == name] for name in CLASSES]
-    sizes = [len(values) for values in of_class]
-    if not all(sizes):
+    ranks = rankdata(np.concatenate([benign, malignant]))[len(benign) :]
+    return float((ranks.mean() - (len(malignant) + 1) / 2) / len(benign))
+
+
+def _auc(scores: Array, labels: Array) -> dict[str, float] | None:
+    """ROC-AUC with a percentile interval over resampled images; None without both classes."""
+    of_class = _by_class(scores, labels)
+    if not all(map(len, of_class)):
         return None
-
-    def area(benign: Array, malignant: Array) -> float:
-        ranks = rankdata(np.concatenate([benign, malignant]))[len(benign) :]
-        return float((ranks.mean() - (len(malignant) + 1) / 2) / len(benign))
-
-    value = area(*of_class)
-    if not resample:
-        return {"value": value, "low": value, "high": value}
     draws = np.random.default_rng(0)
     found = [
-        area(*(values[draws.integers(0, len(values), len(values))] for values in of_class))
+        _area(*(values[draws.integers(0, len(values), len(values))] for values in of_class))
         for _ in range(_RESAMPLES)
     ]
     low, high = (float(limit) for limit in np.quantile(found, [0.025, 0.975]))
-    return {"value": value, "low": low, "high": high}
+    return {"value": _area(*of_class), "low": low, "high": high}
