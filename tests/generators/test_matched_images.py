@@ -54,6 +54,10 @@ def test_a_smaller_draw_keeps_the_shares_and_scales_bound_it() -> None:
     assert halves[0]["clinic", 128] == 3  # half of all pairs
     one, _ = drawn(Finetune(scales=[512], draw="matched"))
     assert set(one) == {("clinic", 512, label) for label in CLASSES}
+    # Pairs of a source alone are made of images that can be trained with.
+    source, _ = drawn(Finetune(scales=[128], draw="matched", match_by=["source"]))
+    sizes = {"tiles": 3, "clinic": 8}
+    assert source == {(name, 128, label): n for name, n in sizes.items() for label in CLASSES}
 
 
 def test_a_corpus_whose_sources_hold_one_class_each_is_refused() -> None:
