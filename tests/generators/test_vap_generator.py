@@ -319,7 +319,7 @@ def test_the_released_variant_needs_prototypes() -> None:
 
 def test_inputs_that_are_not_there() -> None:
     for changes, message in (
-        ({"latents": "org/vae"}, "is not a folder here and, as a hub repository, has no finetune.vap.latents_revision"),
+        ({"latents": "org/vae"}, "as a hub repository, has no finetune.vap.latents_revision"),
         ({"text_encoder": "org/clip"}, "has no finetune.vap.text_encoder_revision"),
         ({"text_encoder": "hf-hub:org/clip"}, "'org/clip' .* has no finetune.vap.text_encoder_rev"),
     ):
