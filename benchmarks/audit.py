@@ -18,8 +18,9 @@ import numpy as np
 from leak_guard import LANCZOS, TRANSFORMS, Picture, photographs, thumbnail
 from PIL import Image, ImageDraw, ImageFilter
 
-from dermaflux.audit import copies, features, memorisation, trunks
-from dermaflux.audit.neighbours import orientations
+from dermaflux.audit import features, trunks
+from dermaflux.audit.memorisation import copies, distance_ratio
+from dermaflux.audit.memorisation.neighbours import orientations
 from dermaflux.core.arrays import Array
 
 COUNT = 20
@@ -94,7 +95,7 @@ def main() -> None:
     known, known_thumbnails = spaces(training)
     queries, thumbnails = spaces([*planted, *others])
     points = np.ascontiguousarray(known[:, 0])
-    near, _, ratio = memorisation.nearest(queries, points, known.__getitem__)
+    near, _, ratio = distance_ratio.nearest(queries, points, known.__getitem__)
     orientation = orientations(queries, points, near)
     start, cpu = time.perf_counter(), time.process_time()
     original, correlation = copies.most_similar(known_thumbnails, thumbnails, near, orientation)

@@ -30,7 +30,7 @@ import torch
 from latent_ddpm_speed import DEMO
 from PIL import Image
 
-from dermaflux.audit import fidelity
+from dermaflux.audit.fidelity import mmd
 from dermaflux.audit.trunks import Trunk, open_trunk
 from dermaflux.core import table
 from dermaflux.core.arrays import Array, Pixels
@@ -74,8 +74,8 @@ class Judge:
         features = self.features(images)
         asked = np.array(labels) == CLASSES[1]
         return {
-            "z_kid_train": fidelity.kid(features, self.train, 0)[0].mean,
-            "z_kid_test": fidelity.kid(features, self.test, 0)[0].mean,
+            "z_kid_train": mmd.kid(features, self.train, 0)[0].mean,
+            "z_kid_test": mmd.kid(features, self.test, 0)[0].mean,
             "class_auc": float(roc_auc_score(asked, self.probe.decision_function(features))),
         }
 

@@ -16,7 +16,8 @@ from drawn_lesions import lesion, row
 from PIL import Image, ImageOps
 
 from dermaflux import paths
-from dermaflux.audit import audit, features, fidelity, trunks
+from dermaflux.audit import audit, features, trunks
+from dermaflux.audit.fidelity import mmd
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import load
@@ -123,7 +124,7 @@ def test_a_pool_of_one_class_or_of_none_is_compared_with_what_it_was_asked_for(w
         ).points
         for folder in (paths.SYNTHETIC, paths.CORPUS)
     )
-    assert unconditional["kid"] == pytest.approx(fidelity.kid(*pixels, seed=0)[0].mean, rel=1e-4)
+    assert unconditional["kid"] == pytest.approx(mmd.kid(*pixels, seed=0)[0].mean, rel=1e-4)
 
 
 def test_symmetries_are_those_of_the_square() -> None:

@@ -11,7 +11,8 @@ import pytest
 from drawn_lesions import lesion, row
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from dermaflux.audit import audit, copies
+from dermaflux.audit import audit
+from dermaflux.audit.memorisation import copies
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.params import Audit

@@ -11,9 +11,10 @@ from drawn_lesions import lesion, row
 from scipy.stats import binomtest
 
 from dermaflux import paths
-from dermaflux.audit import audit, comparison, fidelity, interval
-from dermaflux.audit.comparison import FIGURES, Images
-from dermaflux.audit.frechet import frechet_distance
+from dermaflux.audit import audit, interval
+from dermaflux.audit.fidelity import comparison, mmd
+from dermaflux.audit.fidelity.comparison import FIGURES, Images
+from dermaflux.audit.fidelity.frechet import frechet_distance
 from dermaflux.core import table
 from dermaflux.params import Audit
 
@@ -58,7 +59,7 @@ def test_a_row_is_of_the_images_that_it_names() -> None:
     }
     for key, (ours, theirs) in parts.items():
         assert found[key]["fid"] == pytest.approx(frechet_distance(ours, theirs)._asdict())
-        kid = fidelity.kid(ours, theirs, seed=0)[0]
+        kid = mmd.kid(ours, theirs, seed=0)[0]
         assert found[key]["kid"]["value"] == pytest.approx(kid.mean)
         width = found[key]["kid"]["high"] - found[key]["kid"]["low"]
         assert width == pytest.approx(2 * 1.96 * kid.error)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from dermaflux.audit.frechet import frechet_distance, frechet_distance_of_products
-from dermaflux.audit.products import products_of
+from dermaflux.audit.fidelity.frechet import frechet_distance, frechet_distance_of_products
+from dermaflux.audit.fidelity.products import products_of
 
 # Fewer and more images than features, on either side and on both.
 SIZES = [(60, 80, 10), (30, 40, 100), (30, 300, 64), (300, 30, 64)]

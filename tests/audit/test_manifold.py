@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dermaflux.audit import manifold
-from dermaflux.audit.manifold import manifold_figures
-from dermaflux.audit.products import products_of
+from dermaflux.audit.fidelity import manifold
+from dermaflux.audit.fidelity.manifold import manifold_figures
+from dermaflux.audit.fidelity.products import products_of
 
 
 def figures(ours, real):

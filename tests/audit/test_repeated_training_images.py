@@ -10,7 +10,8 @@ import pytest
 from drawn_lesions import lesion, row
 from PIL import Image, ImageFilter
 
-from dermaflux.audit import audit, features, memorisation, trunks
+from dermaflux.audit import audit, features, trunks
+from dermaflux.audit.memorisation import distance_ratio
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.params import Audit
@@ -95,7 +96,7 @@ def test_a_copy_of_a_repeated_image_is_too_near(tmp_path, monkeypatch, known) ->
     pool = table.metadata(tmp_path / "synthetic", ["image_id", "sha256"], "train")
     pool = pool[pool["image_id"] == "synthetic/copy"]
     queries = features.extract(tmp_path / "synthetic", pool, "train", trunk, True).points
-    assert memorisation.nearest(queries, points, turned.__getitem__)[2][0] > 0.5
+    assert distance_ratio.nearest(queries, points, turned.__getitem__)[2][0] > 0.5
 
 
 def test_a_copy_of_a_validation_image_is_found_where_the_generator_saw_it(tmp_path) -> None:

@@ -22,18 +22,12 @@ import numpy as np
 import pandas as pd
 
 from dermaflux import paths
-from dermaflux.audit import (
-    comparison,
-    copies,
-    features,
-    interval,
-    memorisation,
-    predicted_source,
-    trunks,
-)
-from dermaflux.audit.comparison import MINIMUM, Images
-from dermaflux.audit.neighbours import orientations
-from dermaflux.audit.pairs import draw_pairs
+from dermaflux.audit import features, interval, predicted_source, trunks
+from dermaflux.audit.fidelity import comparison
+from dermaflux.audit.fidelity.comparison import MINIMUM, Images
+from dermaflux.audit.memorisation import copies, distance_ratio
+from dermaflux.audit.memorisation.neighbours import orientations
+from dermaflux.audit.memorisation.pairs import draw_pairs
 from dermaflux.core import table
 from dermaflux.core.arrays import Array
 from dermaflux.core.files import atomic_folder, write_json
@@ -192,7 +186,7 @@ def _nearest(
         score = copies.correlations(thumbnails, thumbnails[rows], others, turns)
         return score >= settings.duplicate_correlation
 
-    near, distance, ratio = memorisation.nearest(
+    near, distance, ratio = distance_ratio.nearest(
         queries,
         points,
         lambda rows: features.extract(corpus, training.iloc[rows], split, trunk, True).points,

@@ -15,11 +15,11 @@ class Audit(Section):
 
     memorisation_ratio: OpenFraction = 0.5
     """An image is rejected as memorised when its nearest training image is closer than this ratio
-    of the distance that training images keep from each other; see `audit.memorisation`."""
+    of the distance that training images keep from each other; see `memorisation.distance_ratio`."""
     duplicate_correlation: Annotated[float, Field(ge=0.3, le=1)] = 0.5
     """An image is rejected as a copy when its fine detail correlates with that of a training image,
     turned, mirrored, cropped or shifted, at least so much: `ingest.duplicate_correlation` for
-    synthetic images. 0.5 suits photographs; drawings are more alike. See `audit.copies`."""
+    synthetic images. 0.5 suits photographs; drawings are more alike. See `memorisation.copies`."""
     features: PathText = "pixels"
     """The trunk in whose features images are compared: `pixels`, `inception`, `timm:NAME`,
     `open_clip:NAME`, or a folder with SqueezeNet weights in safetensors; see `audit.trunks`."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dermaflux.audit.fidelity.products import Products
 from dermaflux.audit.interval import Interval, around
-from dermaflux.audit.products import Products
 from dermaflux.core.arrays import Array
 
 _BLOCK = 4096  # rows in float64 at a time

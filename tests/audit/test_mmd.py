@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from dermaflux import phantom
-from dermaflux.audit import fidelity, trunks
+from dermaflux.audit import trunks
+from dermaflux.audit.fidelity import mmd
 
 
 def test_estimate_is_the_double_sum_of_the_definition() -> None:
@@ -24,8 +25,10 @@ def test_estimate_is_the_double_sum_of_the_definition() -> None:
 
     between = sum(k(x, y) for x in ours for y in real) / 42
     expected = within(ours) + within(real) - 2 * between
-    estimate = fidelity.unbiased_mmd2(
-        fidelity.kernel(ours, ours), fidelity.kernel(real, real), fidelity.kernel(ours, real)
+    estimate = mmd.unbiased_mmd2(
+        mmd.kernel(ours, ours),
+        mmd.kernel(real, real),
+        mmd.kernel(ours, real),
     )
     assert estimate == pytest.approx(expected)
 
@@ -43,8 +46,8 @@ def test_equal_distributions_average_to_zero_and_a_shift_to_its_closed_form() ->
     for _ in range(300):
         real, other = generator.normal(0, 1, (2, 80, 1))
         for estimates, rows in ((equal, other), (shifted, other + shift)):
-            kernels = (fidelity.kernel(a, b) for a, b in ((rows, rows), (real, real), (rows, real)))
-            estimates.append(fidelity.unbiased_mmd2(*kernels))
+            kernels = (mmd.kernel(a, b) for a, b in ((rows, rows), (real, real), (rows, real)))
+            estimates.append(mmd.unbiased_mmd2(*kernels))
     assert abs(np.mean(equal)) < 3 * np.std(equal) / np.sqrt(300)
     assert abs(np.mean(shifted) - expected) < 3 * np.std(shifted) / np.sqrt(300)
 
@@ -53,13 +56,13 @@ def test_the_floor_of_a_perfect_generator_is_its_kid() -> None:
     generator = np.random.default_rng(2)
     real, same = generator.normal(0, 1, (2, 400, 16))
     far = generator.normal(1, 1, (400, 16))
-    kid, floor = fidelity.kid(same, real, seed=0)
+    kid, floor = mmd.kid(same, real, seed=0)
     assert abs(kid.mean - floor.mean) < 0.05
-    distance, below = fidelity.kid(far, real, seed=0)
+    distance, below = mmd.kid(far, real, seed=0)
     assert distance.mean > 10 * max(kid.std, floor.std)
     assert abs(below.mean) < 0.05  # the floor knows nothing of the generator
     assert kid.subset_size == 200
-    assert fidelity.kid(same, real, seed=0) == (kid, floor)
+    assert mmd.kid(same, real, seed=0) == (kid, floor)
 
 
 def test_torch_fidelity_agrees_on_whole_sets_of_images() -> None:
@@ -118,10 +121,10 @@ def test_torch_fidelity_agrees_on_whole_sets_of_images() -> None:
         verbose=False,
     )
     synthetic, real = (trunks.pixels().function(pixels)[0] for pixels in lesions.values())
-    estimate = fidelity.unbiased_mmd2(
-        fidelity.kernel(synthetic, synthetic),
-        fidelity.kernel(real, real),
-        fidelity.kernel(synthetic, real),
+    estimate = mmd.unbiased_mmd2(
+        mmd.kernel(synthetic, synthetic),
+        mmd.kernel(real, real),
+        mmd.kernel(synthetic, real),
     )
     assert estimate > 0.1
     assert estimate == pytest.approx(reference["kernel_inception_distance_mean"], rel=1e-5)
@@ -132,7 +135,11 @@ def test_the_interval_is_a_jackknife_and_holds_the_true_distance() -> None:
     generator = np.random.default_rng(3)
 
     def kernels(x, y):
-        return fidelity.kernel(x, x), fidelity.kernel(y, y), fidelity.kernel(x, y)
+        return (
+            mmd.kernel(x, x),
+            mmd.kernel(y, y),
+            mmd.kernel(x, y),
+        )
 
     ours, real = generator.normal(0.3, 1, (7, 5)), generator.normal(0, 1, (6, 5))
     variance = 0.0
@@ -140,9 +147,9 @@ def test_the_interval_is_a_jackknife_and_holds_the_true_distance() -> None:
         (7, [(np.delete(ours, i, 0), real) for i in range(7)]),
         (6, [(ours, np.delete(real, i, 0)) for i in range(6)]),
     ):
-        values = [fidelity.unbiased_mmd2(*kernels(*pair)) for pair in left_out]
+        values = [mmd.unbiased_mmd2(*kernels(*pair)) for pair in left_out]
         variance += (size - 1) / size * np.sum((values - np.mean(values)) ** 2)
-    error = fidelity.standard_error(*kernels(ours, real))
+    error = mmd.standard_error(*kernels(ours, real))
     assert error == pytest.approx(np.sqrt(variance))
 
     # For features of -1 and 1, k(x, y) = (xy + 1)^3 = 4xy + 4, and the distance is 4 (m - m')^2.
@@ -150,8 +157,8 @@ def test_the_interval_is_a_jackknife_and_holds_the_true_distance() -> None:
     for _ in range(400):
         x = np.where(generator.random((150, 1)) < 0.85, 1.0, -1.0)
         y = np.where(generator.random((200, 1)) < 0.5, 1.0, -1.0)
-        value = fidelity.unbiased_mmd2(*kernels(x, y))
-        held += abs(value - 4 * 0.7**2) < 1.96 * fidelity.standard_error(*kernels(x, y))
+        value = mmd.unbiased_mmd2(*kernels(x, y))
+        held += abs(value - 4 * 0.7**2) < 1.96 * mmd.standard_error(*kernels(x, y))
     assert 0.92 <= held / 400 <= 0.98
 
 
@@ -165,20 +172,18 @@ def test_the_mean_over_subsets_is_that_of_each_subset() -> None:
     square = kernels @ kernels.T
     for row, (rows, columns) in enumerate(zip(chosen, others, strict=True)):
         part = square[np.ix_(rows, rows)]
-        assert fidelity._within(square, left)[row] == pytest.approx(
-            part[~np.eye(4, dtype=bool)].mean()
-        )
+        assert mmd._within(square, left)[row] == pytest.approx(part[~np.eye(4, dtype=bool)].mean())
         mean = kernels[np.ix_(rows, columns)].mean()
-        assert fidelity._between(kernels, left, right)[row] == pytest.approx(mean)
+        assert mmd._between(kernels, left, right)[row] == pytest.approx(mean)
 
 
 def test_inception_score_of_known_classes() -> None:
     """Images of C classes, each certain, score C; images alike score 1."""
     certain = 50.0 * np.eye(5)[np.arange(200) % 5]
     # The shuffle leaves the classes of a split of 20 a little uneven.
-    assert fidelity.inception_score(certain).value == pytest.approx(5, rel=0.15)
-    assert fidelity.inception_score(np.ones((40, 5))) == pytest.approx((1, 1, 1))
+    assert mmd.inception_score(certain).value == pytest.approx(5, rel=0.15)
+    assert mmd.inception_score(np.ones((40, 5))) == pytest.approx((1, 1, 1))
     generator = np.random.default_rng(5)
-    found = [fidelity.inception_score(generator.normal(0, 2, (100, 6))) for _ in range(300)]
+    found = [mmd.inception_score(generator.normal(0, 2, (100, 6))) for _ in range(300)]
     mean = np.mean([each.value for each in found])
     assert np.mean([each.low <= mean <= each.high for each in found]) >= 0.9

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dermaflux.audit import memorisation, neighbours
+from dermaflux.audit.memorisation import distance_ratio, neighbours
 
 
 def brute(queries, points, count, groups=None):
@@ -75,8 +75,8 @@ def test_fewer_points_than_neighbours() -> None:
 def test_ratio_needs_a_scale() -> None:
     distance = np.array([1.0, 0.0, 2.0, 3.0])
     local = np.array([[2.0, 4.0], [0, 0], [0, 0], [np.inf, np.inf]])
-    assert memorisation.ratios(distance, local).tolist() == [1 / 3, 0.0, np.inf, np.inf]
-    assert memorisation.ratios(distance[:1], np.array([[2.0, np.inf]])).tolist() == [0.5]
+    assert distance_ratio.ratios(distance, local).tolist() == [1 / 3, 0.0, np.inf, np.inf]
+    assert distance_ratio.ratios(distance[:1], np.array([[2.0, np.inf]])).tolist() == [0.5]
 
 
 def test_the_scale_is_measured_to_other_photographs_however_many_copies_there_are() -> None:
@@ -91,7 +91,7 @@ def test_the_scale_is_measured_to_other_photographs_however_many_copies_there_ar
 
     def ratio(**known) -> float:
         symmetric = points[:, None].repeat(8, axis=1).__getitem__
-        return float(memorisation.nearest(queries, points, symmetric, **known)[2][0])
+        return float(distance_ratio.nearest(queries, points, symmetric, **known)[2][0])
 
     assert ratio() == ratio(groups=groups) == np.inf
     assert ratio(groups=groups, same=same) == pytest.approx(1 / np.mean([10, 11, 12, 13, 14]))

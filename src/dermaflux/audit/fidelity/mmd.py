@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dermaflux.audit.fidelity.products import Products, products_of
 from dermaflux.audit.interval import Interval
-from dermaflux.audit.products import Products, products_of
 from dermaflux.core.arrays import Array
 
 SUBSETS = 100

@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dermaflux.audit.neighbours import neighbours, orientations
+from dermaflux.audit.memorisation.neighbours import neighbours, orientations
 from dermaflux.core.arrays import Array
 
 NEIGHBOURS = 5

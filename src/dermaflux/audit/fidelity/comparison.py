@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dermaflux.audit import fidelity, manifold
-from dermaflux.audit.frechet import frechet_distance, frechet_distance_of_products
+from dermaflux.audit.fidelity import manifold, mmd
+from dermaflux.audit.fidelity.frechet import frechet_distance, frechet_distance_of_products
+from dermaflux.audit.fidelity.products import Products, products_of
 from dermaflux.audit.interval import around, share
-from dermaflux.audit.products import Products, products_of
 from dermaflux.core.arrays import Array
 from dermaflux.core.vocabulary import CLASSES
 
@@ -162,14 +162,14 @@ def _figures(part: Pair) -> Json:
     if part.ours.logits is None:
         found["inception_score"] = _missing("the trunk gives no class scores")
     elif counts[0] >= ENOUGH:
-        found["inception_score"] = fidelity.inception_score(part.ours.logits)._asdict()
+        found["inception_score"] = mmd.inception_score(part.ours.logits)._asdict()
     return found
 
 
-def _kid(part: Pair) -> tuple[fidelity.Estimate, fidelity.Estimate]:
+def _kid(part: Pair) -> tuple[mmd.Estimate, mmd.Estimate]:
     if part.products is None:
-        return fidelity.kid(part.ours.points, part.theirs.points, seed=0)
-    return fidelity.kid_of_products(part.products, part.ours.points.shape[1], seed=0)
+        return mmd.kid(part.ours.points, part.theirs.points, seed=0)
+    return mmd.kid_of_products(part.products, part.ours.points.shape[1], seed=0)
 
 
 def _sample(points: Array) -> Array:

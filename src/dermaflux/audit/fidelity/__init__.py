@@ -1,0 +1,1 @@
+"""Fidelity and diversity: how close synthetic images as a whole are to real ones."""

@@ -1,0 +1,1 @@
+"""Memorisation: is a synthetic image one of the training images?"""
