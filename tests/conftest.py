@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -29,6 +32,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the longest files: with two workers the others run beside them."""
     longest = ("test_pipeline.py", "test_controls.py")
     items.sort(key=lambda item: (*longest, item.path.name).index(item.path.name))
+
+
+@pytest.fixture(scope="session")
+def rendered_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's `data` folder without SIMD, rendered once for all workers; to read only."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    folder = shared / "rendered" / "data"
+    with FileLock(shared / "rendered.lock"):
+        if not folder.exists():
+            from without_simd import without_simd
+
+            subprocess.run(
+                [sys.executable, "-m", "dermaflux", "phantom", str(folder)],
+                env={**os.environ, **without_simd()},
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+    return folder
 
 
 @pytest.fixture(scope="session")

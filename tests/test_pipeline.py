@@ -103,7 +103,7 @@ def write_params(project: Path, values: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, rendered_corpus: Path) -> Path:
     """A fresh checkout with the phantom corpus rendered and the miniature parameters committed."""
     folder = tmp_path_factory.mktemp("project")
     listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z")
@@ -115,7 +115,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "config", "user.email", "test@dermaflux.invalid")
     run(folder, "git", "config", "user.name", "test")
-    run(folder, "dermaflux", "phantom", "data")
+    shutil.copytree(rendered_corpus, folder / "data")
     run(folder, "dvc", "commit", "--quiet", "data.dvc")
     write_params(folder, MINIATURE)
     run(folder, "git", "add", "--all")
@@ -218,7 +218,7 @@ def test_queued_experiments_log_to_the_store_of_the_main_checkout(project: Path)
     run(project, "git", "checkout", "--quiet", "--", ".")
     run(project, "dvc", "checkout", "--quiet")
     before = len(mlflow_runs(project))
-    run(project, "dvc", "exp", "run", "--queue", "-S", "ratio=0,1,1.5")
+    run(project, "dvc", "exp", "run", "--queue", "-S", "ratio=0,1.5")
     run(project, "dvc", "queue", "start", "-j", "2")
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
@@ -226,7 +226,7 @@ def test_queued_experiments_log_to_the_store_of_the_main_checkout(project: Path)
         if "Running" not in status and "Queued" not in status:
             break
         time.sleep(3)
-    assert status.count("Success") == 3, status
+    assert status.count("Success") == 2, status
     new = mlflow_runs(project)[: -before or None]
     mixtures = [
         r
@@ -235,8 +235,8 @@ def test_queued_experiments_log_to_the_store_of_the_main_checkout(project: Path)
         and r.data.tags["stage"] == "evaluate"
         and "over" in r.data.tags
     ]
-    assert sorted(float(r.data.params["ratio"]) for r in mixtures) == [0.0, 1.0, 1.5]
-    assert len({r.data.tags["DVC_EXP_NAME"] for r in mixtures}) == 3
+    assert sorted(float(r.data.params["ratio"]) for r in mixtures) == [0.0, 1.5]
+    assert len({r.data.tags["DVC_EXP_NAME"] for r in mixtures}) == 2
 
 
 def test_push_and_pull_restore_a_wiped_workspace(project: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
+from without_simd import without_simd
 
 from dermaflux import phantom
 from dermaflux.errors import InputError
@@ -34,14 +35,6 @@ for index, (height, width) in enumerate([(128, 128), (97, 150), (224, 224), (301
     digest.update(encode(render(draw(index, "test"), height, width), ".jpg", 85))
 print(json.dumps([digest.hexdigest(), [k for k, on in __cpu_features__.items() if on]]))
 """
-
-
-def without_simd() -> dict[str, str]:
-    """Environment in which numpy dispatches nothing above its baseline, nor libjpeg-turbo SIMD."""
-    from numpy._core import _multiarray_umath as core
-
-    present = [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
-    return {"NPY_DISABLE_CPU_FEATURES": " ".join(present), "JSIMD_FORCENONE": "1"}
 
 
 def python(code: str, *arguments: str, **environment: str) -> str:
@@ -179,66 +172,58 @@ def test_plan_has_the_stated_shape() -> None:
     assert min(kinds.values()) >= 6, kinds
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole corpus, rendered without SIMD."""
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    code = (
-        "import pathlib, sys; from dermaflux.phantom import write;write(pathlib.Path(sys.argv[1]))"
-    )
-    python(code, str(folder), **without_simd())
-    return folder
-
-
 @pytest.mark.slow
-def test_whole_corpus_has_the_hash_in_git(data: Path) -> None:
+def test_whole_corpus_has_the_hash_in_git(rendered_corpus: Path) -> None:
     pointer = ROOT / "data.dvc"
     if pointer.exists():  # absent only before the first `dvc add data`
         match = re.search(r"md5: ([0-9a-f]{32}\.dir)", pointer.read_text())
         assert match is not None
-        assert dvc_hash(data) == match[1]
-    known = json.loads((data / "phantom.json").read_text())
-    images = [p for p in data.rglob("*") if p.suffix in {".jpg", ".png"}]
+        assert dvc_hash(rendered_corpus) == match[1]
+    known = json.loads((rendered_corpus / "phantom.json").read_text())
+    images = [p for p in rendered_corpus.rglob("*") if p.suffix in {".jpg", ".png"}]
     counted = [n for d in known["counts"].values() for s in d.values() for n in s.values()]
     assert len(images) == sum(counted) == known["images"]
-    assert sum(p.stat().st_size for p in data.rglob("*") if p.is_file()) < 40e6
+    assert sum(p.stat().st_size for p in rendered_corpus.rglob("*") if p.is_file()) < 40e6
 
 
 @pytest.mark.slow
-def test_planted_damage_is_there(data: Path) -> None:
-    known = json.loads((data / "phantom.json").read_text())
-    by_kind = {kind: data / path for path, kind in known["damaged"].items()}
+def test_planted_damage_is_there(rendered_corpus: Path) -> None:
+    known = json.loads((rendered_corpus / "phantom.json").read_text())
+    by_kind = {kind: rendered_corpus / path for path, kind in known["damaged"].items()}
     with pytest.raises(OSError, match="truncated"), Image.open(by_kind["truncated"]) as image:
         image.load()
     with pytest.raises(UnidentifiedImageError):
         Image.open(by_kind["not an image"])
-    truth = (data / "isic2019/ISIC_2019_Training_GroundTruth.csv").read_text()
+    truth = (rendered_corpus / "isic2019/ISIC_2019_Training_GroundTruth.csv").read_text()
     assert by_kind["no file"].stem in truth
     assert not by_kind["no file"].exists()
-    rows = (data / "isic2020/ISIC_2020_Training_GroundTruth_v2.csv").read_text()
+    rows = (rendered_corpus / "isic2020/ISIC_2020_Training_GroundTruth_v2.csv").read_text()
     assert by_kind["no row"].exists()
     assert by_kind["no row"].stem not in rows
     for path in known["undersized"]:
-        with Image.open(data / path) as image:
+        with Image.open(rendered_corpus / path) as image:
             assert min(image.size) < 128
 
 
 @pytest.mark.slow
-def test_planted_duplicates_look_alike(data: Path) -> None:
-    known = json.loads((data / "phantom.json").read_text())
+def test_planted_duplicates_look_alike(rendered_corpus: Path) -> None:
+    known = json.loads((rendered_corpus / "phantom.json").read_text())
 
     def small(path: str) -> np.ndarray:
-        with Image.open(data / path) as image:
+        with Image.open(rendered_corpus / path) as image:
             return np.asarray(image.convert("RGB").resize((32, 32)), dtype=float)
 
     pairs = [entry["paths"] for entry in known["duplicates"]]
     same = [np.abs(small(a) - small(b)).mean() for a, b in pairs]
     other = [np.abs(small(a) - small(d)).mean() for (a, _), (_, d) in itertools.pairwise(pairs)]
     assert max(same) < min(other)
-    digest = [[hashlib.sha256((data / p).read_bytes()).digest() for p in pair] for pair in pairs]
-    assert any(a == b for a, b in digest)
-    assert any(a != b for a, b in digest)
-    with (data / "isic2020/ISIC_2020_Training_Duplicates.csv").open() as file:
+    digest = [
+        [hashlib.sha256((rendered_corpus / p).read_bytes()).digest() for p in pair]
+        for pair in pairs
+    ]
+    assert any(a == b for a, b in content)
+    assert any(a != b for a, b in content)
+    with (rendered_corpus / "isic2020/ISIC_2020_Training_Duplicates.csv").open() as file:
         listed = [(row["image_name_1"], row["image_name_2"]) for row in csv.DictReader(file)]
     kind = "ISIC 2020 duplicate list"
     planted = [entry["paths"] for entry in known["duplicates"] if entry["kind"] == kind]
