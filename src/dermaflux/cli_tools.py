@@ -1,4 +1,4 @@
-"""The commands around the stages: experiments, images, models in use, data and the MLflow UI.
+"""The commands around the stages: projects, experiments, images, models in use, data and the MLflow UI.
 
 Modules are imported when their command runs, as in `cli`, which takes these commands in.
 """
@@ -12,6 +12,20 @@ from typing import Annotated
 import typer
 
 app = typer.Typer()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder of the project, for example lesions.")],
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="After an upgrade: write code-hashes/ again, nothing else."),
+    ] = False,
+) -> None:
+    """Lay out a project that needs no clone: dvc.yaml, params.yaml, grids, Makefile, git and DVC."""
+    from dermaflux import project
+
+    (project.refresh if refresh else project.init)(folder)
 
 
 @app.command()
