@@ -1,4 +1,4 @@
-"""The commands around the stages: projects, experiments, images, models in use, data and the MLflow UI.
+"""The commands around the stages: projects, experiments, images, models in use, data, MLflow.
 
 Modules are imported when their command runs, as in `cli`, which takes these commands in.
 """
@@ -22,7 +22,7 @@ def init(
         typer.Option("--refresh", help="After an upgrade: write code-hashes/ again, nothing else."),
     ] = False,
 ) -> None:
-    """Lay out a project that needs no clone: dvc.yaml, params.yaml, grids, Makefile, git and DVC."""
+    """Lay out a project that needs no clone: dvc.yaml, params.yaml, grids, git and DVC."""
     from dermaflux import project
 
     (project.refresh if refresh else project.init)(folder)
@@ -100,12 +100,20 @@ def export_lora(
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of the champion, without params.yaml: MLflow's address of a model, such "
+            "as models:/lesion-vit@champion or s3://..., or a folder."
+        ),
+    ] = None,
 ) -> None:
     """Probability of malignancy by the registry's champion. Not a medical device."""
     from dermaflux.params.load import load
     from dermaflux.registry import predict
 
-    predict.run(load(), images)
+    in_project = model is None and Path("params.yaml").is_file()
+    predict.run(load() if in_project else None, images, model)
 
 
 @app.command()

@@ -172,7 +172,9 @@ def init(folder: Path) -> None:
             "new folder, or after an upgrade of dermaflux use `dermaflux init --refresh`"
         )
     if shutil.which("git") is None:
-        raise InputError("git is not installed, and DVC keeps a project's history in it; install it")
+        raise InputError(
+            "git is not installed, and DVC keeps a project's history in it; install it"
+        )
     for name, source in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
