@@ -172,6 +172,33 @@ def deployment(
 
 
 @app.command()
+def package(
+    name: Annotated[str, typer.Argument(help="corpus, pool, lora or champion.")],
+    folder: Annotated[Path, typer.Argument(help="New folder, for example shared/corpus.")],
+) -> None:
+    """Write shards or weights with their card, and Croissant metadata, as the hub shows them."""
+    from dermaflux.params.load import load
+    from dermaflux.sharing import package as packages
+
+    packages.run(load(), name, folder)
+
+
+@app.command("push-to-hub")
+def push_to_hub(
+    name: Annotated[str, typer.Argument(help="corpus, pool, lora or champion.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="For everybody, where the licences permit it.")
+    ] = False,
+) -> None:
+    """Push a package to the Hugging Face Hub, in one commit; private unless --public."""
+    from dermaflux.params.load import load
+    from dermaflux.sharing import upload
+
+    upload.run(load(), name, repository, public)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Argument(min=1, max=65_535)] = 5000) -> None:
     """Serve MLflow's UI for this checkout's store on 127.0.0.1."""
     from dermaflux.tracking import ui
