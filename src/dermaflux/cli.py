@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from dermaflux import cli_tools, launch
+from dermaflux.core.code_digest import STAGE_CODE
 from dermaflux.errors import redacted, sentence_for
 
 # Read when torch loads. Threads that spin long while they wait make two busy processes on two cores
@@ -32,8 +33,33 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Synthetic skin-lesion images, and whether they improve malignancy classifiers.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dermaflux import project
+
+        print(f"dermaflux {project.package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
+    ] = False,
+) -> None:
+    """Synthetic skin-lesion images, and whether they improve malignancy classifiers."""
+    if context.invoked_subcommand in STAGE_CODE and context.resilient_parsing is False:
+        from dermaflux import project
+
+        project.require_current_code()
+
 
 _ROOMS = {
     "ingest": ("corpus", "Data folder -> corpus/, quarantine table, counts."),

@@ -1,4 +1,4 @@
-"""The commands around the stages: experiments, images, models in use, data and the MLflow UI.
+"""The commands around the stages: projects, experiments, images, models in use, data, MLflow.
 
 Modules are imported when their command runs, as in `cli`, which takes these commands in.
 """
@@ -12,6 +12,20 @@ from typing import Annotated
 import typer
 
 app = typer.Typer()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder of the project, for example lesions.")],
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="After an upgrade: write code-hashes/ again, nothing else."),
+    ] = False,
+) -> None:
+    """Lay out a project that needs no clone: dvc.yaml, params.yaml, grids, git and DVC."""
+    from dermaflux import project
+
+    (project.refresh if refresh else project.init)(folder)
 
 
 @app.command()
@@ -86,12 +100,20 @@ def export_lora(
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of the champion, without params.yaml: MLflow's address of a model, such "
+            "as models:/lesion-vit@champion or s3://..., or a folder."
+        ),
+    ] = None,
 ) -> None:
     """Probability of malignancy by the registry's champion. Not a medical device."""
     from dermaflux.params.load import load
     from dermaflux.registry import predict
 
-    predict.run(load(), images)
+    in_project = model is None and Path("params.yaml").is_file()
+    predict.run(load() if in_project else None, images, model)
 
 
 @app.command()
@@ -147,6 +169,33 @@ def deployment(
     from dermaflux.registry import deployment
 
     deployment.run(load(), cells, calibration, latency_runs, threads)
+
+
+@app.command()
+def package(
+    name: Annotated[str, typer.Argument(help="corpus, pool, lora or champion.")],
+    folder: Annotated[Path, typer.Argument(help="New folder, for example shared/corpus.")],
+) -> None:
+    """Write shards or weights with their card, and Croissant metadata, as the hub shows them."""
+    from dermaflux.params.load import load
+    from dermaflux.sharing import package as packages
+
+    packages.run(load(), name, folder)
+
+
+@app.command("push-to-hub")
+def push_to_hub(
+    name: Annotated[str, typer.Argument(help="corpus, pool, lora or champion.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="For everybody, where the licences permit it.")
+    ] = False,
+) -> None:
+    """Push a package to the Hugging Face Hub, in one commit; private unless --public."""
+    from dermaflux.params.load import load
+    from dermaflux.sharing import upload
+
+    upload.run(load(), name, repository, public)
 
 
 @app.command()

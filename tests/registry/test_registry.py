@@ -47,6 +47,53 @@ def test_predict_prints_a_line_for_every_image(
     assert "is unknown" in capsys.readouterr().out
 
 
+def test_a_model_is_opened_by_its_address_without_a_project(
+    unpromoted: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lesion = tmp_path / "lesion.png"
+    lesion.write_bytes(small.image(7, True))
+    promote.run(unpromoted)
+    downloaded = registry.require_champion(runs.connect(), "lesion-vit").folder().parents[1]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # A look-up without a store must not make an empty one here.
+    monkeypatch.setattr(paths, "project_root", lambda: elsewhere)
+    monkeypatch.setattr("dermaflux.tracking.store.project_root", lambda: elsewhere)
+    with pytest.raises(InputError, match=r"there is none at .*set MLFLOW_TRACKING_URI"):
+        predict.run(None, [lesion], "models:/lesion-vit@champion")
+    assert not list(elsewhere.iterdir())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    capsys.readouterr()
+    answers = []
+    for address in (
+        "models:/lesion-vit@champion",
+        "models:/lesion-vit/1",
+        str(downloaded),
+        downloaded.as_uri(),
+        str(tmp_path / paths.CLASSIFIERS / "vit-0" / "mixture"),
+    ):
+        predict.run(None, [lesion], address)
+        answers.append(capsys.readouterr().out.splitlines()[0])
+    assert len(set(answers)) == 1
+    assert "% malignant" in answers[0]
+    for address, sentence in (
+        ("models:/lesion-vit@best", "no model 'lesion-vit' with the alias 'best'"),
+        ("models:/lesion-vit/9", "no model 'lesion-vit' with the version 9"),
+        ("absent", "is no folder here"),
+        (f"{downloaded.as_uri()}-absent", "cannot be fetched"),
+        (str(elsewhere), "holds no classifier of dermaflux"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            predict.run(None, [lesion], address)
+    with pytest.raises(InputError, match=r"no params\.yaml here .* by --model"):
+        predict.run(None, [lesion])
+
+
 def test_a_json_request_gets_calibrated_rows_and_a_damaged_one_its_problem(
     unpromoted: Params,
 ) -> None:

@@ -1,6 +1,7 @@
-"""Probability of malignancy of image files, by the champion of the MLflow registry.
+"""Probability of malignancy of image files, by the champion or by a model of any address.
 
-Reads image files and the registry; writes nothing: `dermaflux predict lesion.jpg`.
+Reads image files and the registry; writes nothing: `dermaflux predict lesion.jpg` in a project, or
+`dermaflux predict --model models:/lesion-vit@champion lesion.jpg` anywhere.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from dermaflux.errors import InputError, one_line
 from dermaflux.params import Params
-from dermaflux.registry import registry, serving
+from dermaflux.registry import models, registry, serving
 from dermaflux.registry.model_card import DISCLAIMER
 from dermaflux.tracking import runs, store
 
@@ -44,22 +45,36 @@ def _format(row: dict[str, Any]) -> str:
 
 
 @store.answering()
-def run(params: Params, images: Sequence[Path]) -> None:
-    """Print one line per image; every file is checked before the model is loaded."""
+def run(params: Params | None, images: Sequence[Path], model: str | None = None) -> None:
+    """Print one line per image; every file is checked before the model is loaded.
+
+    `model` is an address as `models.load` takes it; without it the champion of `params` predicts.
+    """
     for path in images:
         _read(path)
-    champion = registry.require_champion(runs.connect(), params.promote.model_name)
-    model = champion.load()
+    if model is not None:
+        classifier, name = models.load(model)
+    else:
+        classifier, name = _champion(params)
     width = max(len(one_line(path)) for path in images)
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
-        rows = model.predict_images([_read(path) for path in batch])
+        rows = classifier.predict_images([_read(path) for path in batch])
         for path, row in zip(batch, rows, strict=True):
             print(f"{one_line(path):<{width}}  {_format(row)}")
-    if not model.has_ood_detector:
+    if not classifier.has_ood_detector:
         print(
             "Whether these images are skin lesions is unknown: this version was registered without "
             "an out-of-distribution detector; the next promoted version has one."
         )
-    origin = champion.tags.get("cell", "of unknown origin")
-    print(f"{champion.name} version {champion.version} ({origin}). {DISCLAIMER}")
+    print(f"{name}. {DISCLAIMER}")
+
+
+def _champion(params: Params | None) -> tuple[serving.LesionClassifier, str]:
+    if params is None:
+        raise InputError(
+            "there is no params.yaml here that names a registered model; name one by --model, such "
+            "as --model models:/lesion-vit@champion, or run the command in a project"
+        )
+    champion = registry.require_champion(runs.connect(), params.promote.model_name)
+    return champion.load(), champion.title()

@@ -43,7 +43,7 @@ ROLLED_BACK = "rolled_back"
 CARD = "MODEL_CARD.md"
 _TURN_SECONDS = 900.0  # a promotion fits a detector and stores the model
 _CHAMPIONS = "champions"
-_DATA = "classifier"  # the classifier folder's name inside every registered model
+DATA = "classifier"  # the classifier folder's name inside every registered model
 _DEPENDENCIES = (
     "mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "scipy", "timm", "torch"
 )  # fmt: skip
@@ -57,6 +57,10 @@ class RegisteredVersion:
     version: str
     tags: Mapping[str, str]
 
+    def title(self) -> str:
+        """Name, version and the cell that it was trained as."""
+        return f"{self.name} version {self.version} ({self.tags.get('cell', 'of unknown origin')})"
+
     def folder(self) -> Path:
         """Its classifier folder, in the store or a download of it.
 
@@ -67,7 +71,7 @@ class RegisteredVersion:
 
         try:
             model = Path(download_artifacts(artifact_uri=f"models:/{self.name}/{self.version}"))
-            folder = model / "data" / _DATA
+            folder = model / "data" / DATA
             if not (folder / "config.json").is_file():
                 raise OSError(f"{folder} lacks config.json")
         except (MlflowException, OSError) as error:
@@ -193,12 +197,16 @@ def _write_model(path: Path, folder: Path, card: str, run_id: str, model_id: str
 
     import dermaflux
 
+    # Without what `dermaflux init` lays out, which no prediction needs.
+    code = path.with_name("code") / "dermaflux"
+    unused = shutil.ignore_patterns("layout", "__pycache__")
+    shutil.copytree(Path(dermaflux.__file__).parent, code, ignore=unused)
     kinds = (DataType.double, DataType.string, DataType.boolean, DataType.string)
     mlflow.pyfunc.save_model(
         path,
         loader_module=__name__,
         data_path=str(folder),
-        code_paths=[str(Path(dermaflux.__file__).parent)],
+        code_paths=[str(code)],
         mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
         signature=ModelSignature(
             inputs=Schema([ColSpec(DataType.binary, "image")]),
@@ -232,7 +240,7 @@ def register(
     experiment = client.get_run(run_id).info.experiment_id
     logged = client.create_logged_model(experiment, name, run_id, dict(tags), model_type="pyfunc")
     with tempfile.TemporaryDirectory() as scratch:
-        model, data = Path(scratch) / "model", Path(scratch) / _DATA
+        model, data = Path(scratch) / "model", Path(scratch) / DATA
         shutil.copytree(folder, data)
         ood.write(detector, data / ood.FILE)
         _write_model(model, data, card, run_id, logged.model_id)
