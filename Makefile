@@ -7,7 +7,7 @@ PORT ?= 5000
 CONTROLS := .dermaflux/controls
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dermae controls data test lint ui lock clean
+.PHONY: help demo dermae controls data test lint advisories attack ui lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
@@ -59,10 +59,17 @@ test: $(VENV)/.installed ## Run every test, two files at a time
 ui: $(VENV)/.installed ## MLflow UI of the store in use, on 127.0.0.1 (PORT=5000)
 	dermaflux ui $(PORT)
 
-lint: $(VENV)/.installed ## ruff, and mypy on the typed modules
+lint: $(VENV)/.installed ## ruff, mypy on the typed modules, bandit
 	ruff check src tests benchmarks docs
 	ruff format --check src tests benchmarks docs
 	mypy
+	bandit --quiet --recursive --configfile pyproject.toml src
+
+advisories: $(VENV)/.installed ## Known vulnerabilities of requirements.lock; asks the advisory service, so lint does not
+	pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
+
+attack: $(VENV)/.installed ## The tests that mutate files and requests, with 1,500 mutations each
+	HYPOTHESIS_PROFILE=attack python -m pytest -n 2 tests/attacks
 
 lock: $(VENV)/.installed ## Resolve requirements.lock again from pyproject.toml
 	uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --group dev pyproject.toml -o requirements.lock

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mutations import answered, mutated
 
@@ -132,6 +132,7 @@ CAPTIONS = {
 @given(st.sampled_from(sorted(CAPTIONS)).flatmap(
     lambda name: st.tuples(st.just(name), mutated(CAPTIONS[name]))
 ))  # fmt: skip
+@example(("c.tsv", b",,\n"))  # a header of no names
 def test_captions_of_other_programs(file: tuple[str, bytes]) -> None:
     name, content = file
     found = in_file(content, lambda path: match.read(path, CAPTIONED), name)
