@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 include pipeline.mk
 
-.PHONY: test lint lock clean
+.PHONY: test lint advisories attack lock clean
 
 $(INSTALLED): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,10 +19,17 @@ $(INSTALLED): requirements.lock pyproject.toml
 test: $(INSTALLED) ## Run every test, two files at a time
 	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: $(INSTALLED) ## ruff, and mypy on the typed modules
+lint: $(INSTALLED) ## ruff, mypy on the typed modules, bandit
 	ruff check src tests benchmarks docs
 	ruff format --check src tests benchmarks docs
 	mypy
+	bandit --quiet --recursive --configfile pyproject.toml src
+
+advisories: $(INSTALLED) ## Known vulnerabilities of requirements.lock; asks the advisory service, so lint does not
+	pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
+
+attack: $(INSTALLED) ## The tests that mutate files and requests, with 1,500 mutations each
+	HYPOTHESIS_PROFILE=attack python -m pytest -n 2 tests/attacks
 
 lock: $(INSTALLED) ## Resolve requirements.lock again from pyproject.toml
 	uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --group dev pyproject.toml -o requirements.lock

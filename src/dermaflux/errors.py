@@ -82,11 +82,13 @@ def _user_infos(name: str, value: str) -> Iterator[str]:
 class InputError(Exception):
     """Bad input. The message is one sentence holding the value, the limit and the fix.
 
-    It is `redacted`, since the value may be an address with a password.
+    It is `redacted`, since the value may be an address with a password, and what does not print is
+    an escape: libraries put bytes of a damaged file into their messages.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(redacted(message))
+        text = redacted(message)
+        super().__init__(text if text.isprintable() else _escaped(text))
 
 
 class _Short(reprlib.Repr):
@@ -126,8 +128,12 @@ def one_line(text: object, most: int = _LONGEST_SENTENCE) -> str:
         line = f"{line[:half]} ... {line[-half:]}"
     if line.isprintable():
         return line
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    line = _escaped(line)
     return line if len(line) <= most else one_line(line, most)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 _FULL = ("no space left on device", "disk quota exceeded", "database or disk is full")

@@ -16,7 +16,7 @@ torch-fidelity, which resizes as TensorFlow 1 did. Only tensors are read of a we
 from __future__ import annotations
 
 import hashlib
-import pickle
+import pickle  # nosec B403 # for the name of its error
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -86,7 +86,8 @@ def _attempt(url: str, partial: Path) -> bool:
         # The rest is sent only if the file is still the same, else all of it.
         request.add_header("If-Range", version.read_text(encoding="utf-8"))
     try:
-        response = urllib.request.urlopen(request, timeout=_SECONDS)
+        # An address of `sources`, and a redirect leads to http, https or ftp alone: never a file.
+        response = urllib.request.urlopen(request, timeout=_SECONDS)  # nosec B310
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to send, or the partial file is not a part of it
             if error.headers.get("Content-Range") == f"bytes */{size}":

@@ -30,7 +30,7 @@ def dvc_hash(path: Path) -> str:
     )
     listing = [{"md5": dvc_hash(file), "relpath": name} for name, file in files]
     text = json.dumps(listing, sort_keys=True)
-    return hashlib.md5(text.encode()).hexdigest() + ".dir"
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 @functools.cache

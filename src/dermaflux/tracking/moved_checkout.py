@@ -40,7 +40,8 @@ def follow(database: Path, root: Path) -> None:
         with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
             changes = _changes(connection, root)
             for table, column, row, _, new in changes:
-                connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (new, row))
+                update = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"  # nosec # _LOCATIONS
+                connection.execute(update, (new, row))
     except sqlite3.Error as error:
         raise InputError(
             f"the MLflow store {database} cannot be read or changed ({error}); make it writable, "
@@ -65,8 +66,8 @@ def _changes(connection: sqlite3.Connection, root: Path) -> list[tuple[str, str,
     for table, column in _LOCATIONS:
         if table not in present:  # a store of an earlier MLflow
             continue
-        rows = connection.execute(
-            f"SELECT rowid, {column} FROM {table} WHERE {column} LIKE '%mlruns_artifacts%'"
+        rows = connection.execute(  # names are those of _LOCATIONS
+            f"SELECT rowid, {column} FROM {table} WHERE {column} LIKE '%mlruns_artifacts%'"  # nosec
             f" AND substr({column}, 1, ?) != ? AND substr({column}, 1, ?) != ?",
             (len(here[0]), here[0], len(here[1]), here[1]),
         )

@@ -32,7 +32,9 @@ def table_entries(content: str, file: Path, names: Names) -> list[Entry]:
         return []
     delimiter = delimiter or _delimiter(lines[first], file, names)
     rows = _rows(lines, first, delimiter, file)
-    _, _, header = next(rows)
+    _, _, header = next(rows, (0, None, list[str]()))
+    if not header:  # separators alone
+        return []
     while header and not header[-1]:  # as in rows: a word below no name would be lost
         header.pop()
     start = first

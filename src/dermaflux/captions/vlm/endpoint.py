@@ -58,7 +58,7 @@ class EndpointVLM:
         self._paused_until = 0.0  # loop time before which no request starts
         self._rejections = 0
         self._stopping = False
-        self._jitter = random.Random()
+        self._jitter = random.Random()  # nosec B311 # spreads retries in time
         self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(runtime.concurrency)
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint", daemon=True)

@@ -135,7 +135,7 @@ def load(source: ModelSource) -> ImageTextModel:
 
     Raises `InputError` when open_clip cannot build it or the weights do not fit.
     """
-    import pickle
+    import pickle  # nosec B403 # for the name of its error
 
     import open_clip
 

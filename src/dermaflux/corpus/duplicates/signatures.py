@@ -114,7 +114,7 @@ def _key_weights() -> Array:
     """float32 (signs of the key band, KEYS): each key reads 22 signs, drawn at random once."""
     import numpy as np
 
-    draw = random.Random(0)
+    draw = random.Random(0)  # nosec B311 # the same bands on every machine
     count = len(_band(*_KEY_BAND))
     weights = np.zeros((count, KEYS), dtype=np.float32)
     for key in range(KEYS):

@@ -140,7 +140,7 @@ def _clip(vocabulary: int, end: int, seed: int) -> nn.Module:
             pad_token_id=end,
         )
     )
-    _draw(model, seed, {"token_embedding": 1.0, "position_embedding": 0.1, "q_proj": 0.2})
+    _draw(model, seed, dict(token_embedding=1.0, position_embedding=0.1, q_proj=0.2))
     return model.eval().requires_grad_(False)
 
 

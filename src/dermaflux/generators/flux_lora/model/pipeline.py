@@ -245,5 +245,6 @@ def on_meta(folder: Path) -> dict[str, torch.nn.Module]:
             parts[name] = kind.from_config(described)
         for name, encoder in (("text_encoder", CLIPTextModel), ("text_encoder_2", T5EncoderModel)):
             options = {"subfolder": name, "revision": origin.revision, "trust_remote_code": False}
-            parts[name] = encoder(AutoConfig.from_pretrained(origin.source, **options))
+            config = AutoConfig.from_pretrained(origin.source, **options)  # nosec B615 # in options
+            parts[name] = encoder(config)
     return parts

@@ -155,7 +155,7 @@ def _outputs(network: Iterable[nn.Module], layers: Sequence[int], images: Tensor
 
 def _heads(folder: Path, network: nn.Sequential, layers: Sequence[int]) -> list[Tensor] | None:
     """LPIPS's linear heads, each (1, C_l, 1, 1), or None where the folder has none."""
-    import pickle
+    import pickle  # nosec B403 # for the name of its error
 
     file = folder / "lpips.pth"
     if not file.exists():

@@ -172,7 +172,7 @@ def _open_clip(origin: TextReference) -> TextTower:
 
     Its own `output_tokens` leaves the class token out (255 of 256), so the tower inside is asked.
     """
-    import pickle
+    import pickle  # nosec B403 # for the name of its error
 
     try:
         import open_clip
