@@ -62,7 +62,11 @@ def workspace(tmp_path, monkeypatch):
 def run(**changes) -> dict:
     shipped = load.load(Path(__file__).parents[2] / "params.yaml")
     audit.run(shipped.model_copy(update={"audit": shipped.audit.model_copy(update=changes)}))
-    return json.loads(paths.AUDIT_REPORT.read_text())
+    return {
+        name: value
+        for path in (paths.AUDIT_REPORT, paths.REJECTED)
+        for name, value in json.loads(path.read_text()).items()
+    }
 
 
 def test_planted_copies_are_rejected_and_nothing_else(workspace, capsys) -> None:

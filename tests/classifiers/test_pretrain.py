@@ -86,7 +86,7 @@ def test_the_encoder_starts_classifiers_and_scratch_does_without(capsys, monkeyp
     (logged, used), *_ = pretraining_runs()
     described = {"recipe": "mae", "image_size": "32", "model.name": "vit_tiny_patch16_224"}
     assert described.items() <= logged.items()
-    assert used == {f"input.{path}" for path in ("corpus", "synthetic", "reports/audit.json")}
+    assert used == {f"input.{path}" for path in ("corpus", "synthetic", "reports/rejected.json")}
     report = json.loads(paths.PRETRAIN_REPORT.read_text())
     assert report["images"] == {"real": 130, "synthetic": 59, "rejected": 1}
     curve = json.loads((paths.PRETRAIN_FIGURES / "curve.json").read_text())
@@ -173,12 +173,12 @@ def test_only_training_images_and_accepted_synthetic_ones_are_learned_from() -> 
     decoded = table.pixels(paths.SYNTHETIC, chosen["both"].image_ids[-1:], toy.SIDE)
     pixels = np.asarray(chosen["both"].pixels(toy.SIDE)[-1:])
     assert np.array_equal(pixels[0], next(iter(decoded.values())))
-    write_json(paths.AUDIT_REPORT, {"rejected": sorted(pool)})
+    write_json(paths.REJECTED, {"rejected": sorted(pool)})
     with pytest.raises(
         InputError, match="'synthetic' but 0 of the 60 images in synthetic are left"
     ):
         pretraining_set.choose("synthetic")
-    write_json(paths.AUDIT_REPORT, {"rejected": ["other"]})
+    write_json(paths.REJECTED, {"rejected": ["other"]})
     with pytest.raises(InputError, match="of another pool"):
         pretraining_set.choose("both")
 

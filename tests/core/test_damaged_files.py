@@ -65,7 +65,7 @@ READERS: dict[str, tuple[str, Callable[[], object], str]] = {
         "synthesize",
     ),
     "contract": (str(TEST), lambda: table.columns(paths.CORPUS), "ingest"),
-    "audit": ("reports/audit.json", training_set.rejected_images, "dermaflux audit"),
+    "audit": ("reports/rejected.json", training_set.rejected_images, "dermaflux audit"),
     "ingest report": ("reports/ingest.json", counts.corpus, "dvc repro ingest"),
     "promote report": (
         "reports/promote.json", lambda: report.read_json(paths.PROMOTE_REPORT), "dvc repro",

@@ -128,7 +128,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     )
     paths.REPORTS.mkdir()
     _ingest_report()
-    write_json(paths.AUDIT_REPORT, {"rejected": ["synthetic/train-benign-000"], "kid": 0.12})
+    write_json(paths.REJECTED, {"rejected": ["synthetic/train-benign-000"]})
+    write_json(paths.AUDIT_REPORT, {"memorised_count": 1, "kid": 0.12})
     write_json(paths.VALIDATION_REPORT, {"success": True, "evaluated": 30, "failed": 0})
     candidate = {"cell": "vit-1", "arm": "mixture", "validation_auc": 0.87}
     write_json(

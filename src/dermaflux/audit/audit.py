@@ -1,12 +1,13 @@
 """Stage `audit`: fidelity of synthetic images, and whether they are copies of training images.
 
-Reads `corpus/` and `synthetic/`; writes `reports/audit.json` (`rejected` image_ids, counts, KID,
-and `fidelity` of the whole pool against the splits `train` and `test`) and `reports/audit/` with
+Reads `corpus/` and `synthetic/`; writes `reports/rejected.json` (image_ids, all that later stages
+read), `reports/audit.json` (counts, KID, and `fidelity` of the whole pool against the splits
+`train` and `test`) and `reports/audit/` with
 `nearest.csv` (one row per synthetic image, with the reason where it is rejected), `nearest.png`
 (the closest pairs) and `fidelity.json` (the rows of `comparison`). Command: `dermaflux audit`.
 
-An image is rejected when it is too near to a training image (`memorisation`) or shows the same
-photograph (`copies`). The test split decides none of that: it is a second reference of `comparison`
+An image is rejected when it is too near to a training image or shows the same photograph
+(`memorisation`). The test split decides none of that: it is a second reference of `comparison`
 and nothing else. Benign and malignant images alone are a reference, and all of them for a pool
 without classes; a sample of the validation split measures how often each rule flags a real image
 that cannot be a copy, unless `finetune.splits` trains on it. Images that training holds several
@@ -22,14 +23,13 @@ import numpy as np
 import pandas as pd
 
 from dermaflux import paths
-from dermaflux.audit import features, interval, predicted_source, trunks
+from dermaflux.audit import features, predicted_source, trunks
 from dermaflux.audit.fidelity import comparison
 from dermaflux.audit.fidelity.comparison import MINIMUM, Images
-from dermaflux.audit.memorisation import copies, distance_ratio
-from dermaflux.audit.memorisation.neighbours import orientations
+from dermaflux.audit.memorisation import rejection
+from dermaflux.audit.memorisation.figures import memorisation_figures
 from dermaflux.audit.memorisation.pairs import draw_pairs
 from dermaflux.core import table
-from dermaflux.core.arrays import Array
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from dermaflux.audit.trunks import Trunk
     from dermaflux.params import Audit
 
-_RULES = ("too near", "copy")
-_REASONS = np.array(["", "too near", "copy", "copy and too near"], dtype=object)
 _COLUMNS = ("image_id", "sha256", "label", *comparison.GROUPS)
 _TRAINING_COLUMNS = (*_COLUMNS, "scale", "duplicate_group")
 HELD_OUT = 2000
@@ -64,11 +62,13 @@ def run(params: Params) -> None:
             pairs.to_csv(partial / "nearest.csv", index=False)
             draw_pairs(pairs, paths.CORPUS, paths.SYNTHETIC, partial / "nearest.png")
             write_json(partial / paths.AUDIT_FIDELITY.name, {"rows": rows})
+        # Later stages read this file alone: another figure of the audit retrains no classifier.
+        write_json(paths.REJECTED, {"rejected": report.pop("rejected")})
         write_json(paths.AUDIT_REPORT, report)
         logged.metrics(_numbers(report))
         logged.artifact(paths.AUDIT_FIGURES / "nearest.png")
         logged.artifact(paths.AUDIT_FIDELITY)
-        logged.outputs(paths.AUDIT_REPORT, paths.AUDIT_FIGURES)
+        logged.outputs(paths.AUDIT_REPORT, paths.REJECTED, paths.AUDIT_FIGURES)
     reasons = report["reasons"]
     kid = (
         "no KID"
@@ -106,17 +106,22 @@ def examine(
     trunk = trunks.open_trunk(settings)
     of_training = features.extract(corpus, training, split, trunk)
     of_pool = features.extract(synthetic, generated, "train", trunk, symmetric=True)
-    of_held_out = features.extract(corpus, held_out, "validation", trunk, symmetric=True)
-    of_both = [each.points for each in (of_pool, of_held_out) if len(each.points)]
-    queries = np.concatenate(of_both)
-    compared = [(synthetic, generated, "train"), (corpus, held_out, "validation")]
-    of_training_split = (corpus, training, split)
-    near, rules = _nearest(
-        of_training_split, of_training.points, compared, queries, trunk, settings
+    of_sample = features.extract(corpus, held_out, "validation", trunk, symmetric=True)
+    queries = np.concatenate([each.points for each in (of_pool, of_sample) if len(each.points)])
+    near, rules = rejection.judge(
+        rejection.Images(corpus, training, split),
+        of_training.points,
+        lambda rows: features.extract(corpus, training.iloc[rows], split, trunk, True).points,
+        [
+            rejection.Images(synthetic, generated, "train"),
+            rejection.Images(corpus, held_out, "validation"),
+        ],
+        queries,
+        settings,
     )
     count = len(generated)
-    shown = rules[:count].drop(columns=list(_RULES))
-    pairs = pd.concat([generated[["image_id", "label"]], shown], axis=1)
+    pairs = rules[:count].drop(columns=list(rejection.RULES))
+    pairs.insert(1, "label", generated["label"])
     pool = Images(
         generated.assign(rejected=pairs["rejected"]), of_pool.points[:, 0], of_pool.logits
     )
@@ -131,11 +136,16 @@ def examine(
         "rejected": list(pairs.loc[pairs["rejected"], "image_id"]),
         "images": count,
         "memorised_count": rejected,
-        "reasons": {str(name): int((pairs["reason"] == name).sum()) for name in _REASONS[1:]},
+        "reasons": {
+            str(name): int((pairs["reason"] == name).sum()) for name in rejection.REASONS[1:]
+        },
         "ratio_limit": settings.memorisation_ratio,
         "correlation_limit": settings.duplicate_correlation,
-        "ratio": _quantiles(rules["ratio"].to_numpy()[:count]),
-        "held_out": {"of": len(validation), **_held_out(rules[count:])},
+        "ratio": rejection.quantiles(pairs["ratio"].to_numpy()),
+        "memorisation": memorisation_figures(
+            rules[:count], rules[count:], of_training.points, queries[:, 0]
+        ),
+        "held_out": {"of": len(validation), **rejection.held_out_report(rules[count:])},
         "nearest_sources": predicted_source.nearest_sources(
             training, near[:count, 0], generated["label"]
         ),
@@ -165,99 +175,11 @@ def _test_split(corpus: Path, trunk: Trunk, like: Features) -> Images:
     return Images(rows, *features.extract(corpus, rows, "test", trunk))
 
 
-def _nearest(
-    trained: tuple[Path, pd.DataFrame, str | None],
-    points: Array,
-    compared: Sequence[tuple[Path, pd.DataFrame, str]],
-    queries: Array,
-    trunk: Trunk,
-    settings: Audit,
-) -> tuple[Array, pd.DataFrame]:
-    """Rows (M, k) of the images `trained` with nearest to each query, and what the rules say of it.
-
-    `points` (N, D) are features of the training images, `queries` (M, 8, D) those of the images
-    `compared`, under the eight symmetries.
-    """
-    corpus, training, split = trained
-    ids = training["image_id"].to_numpy()
-    thumbnails = features.thumbnails(corpus, list(ids), split)
-
-    def same(rows: Array, others: Array, turns: Array) -> Array:
-        score = copies.correlations(thumbnails, thumbnails[rows], others, turns)
-        return score >= settings.duplicate_correlation
-
-    near, distance, ratio = distance_ratio.nearest(
-        queries,
-        points,
-        lambda rows: features.extract(corpus, training.iloc[rows], split, trunk, True).points,
-        _photographs(training),
-        same,
-    )
-    small = [features.thumbnails(at, list(rows["image_id"]), split) for at, rows, split in compared]
-    original, correlation = copies.most_similar(
-        thumbnails, np.concatenate(small), near, orientations(queries, points, near)
-    )
-    rules = _rules(settings, distance, ratio, correlation)
-    rules.insert(0, "nearest_id", ids[near[:, 0]])
-    rules.insert(3, "original_id", np.where(original >= 0, ids[original], None))
-    return near, rules
-
-
-def _rules(settings: Audit, distance: Array, ratio: Array, correlation: Array) -> pd.DataFrame:
-    """What both rules say of each image."""
-    too_near = ratio < settings.memorisation_ratio
-    copied = correlation >= settings.duplicate_correlation
-    return pd.DataFrame(
-        {
-            "distance": distance,
-            "ratio": ratio,
-            "correlation": correlation,
-            "reason": _REASONS[too_near + 2 * copied],
-            "rejected": too_near | copied,
-            **dict(zip(_RULES, (too_near, copied), strict=True)),
-        }
-    )
-
-
-def _held_out(rules: pd.DataFrame) -> dict[str, Any]:
-    """How many real images that cannot be copies each rule flags, and both together.
-
-    Intervals are exact (Clopper and Pearson 1934), at 95 %. `ingest` has put images that the leak
-    guard joins on one side of the split, so that the rule `copy` finds fewer here than among
-    photographs of which nobody knows.
-    """
-    found = {
-        **{name: rules[name] for name in _RULES},
-        "either": rules["rejected"],
-    }
-    return {
-        "images": len(rules),
-        "flagged_count": int(rules["rejected"].sum()),
-        "ratio": _quantiles(rules["ratio"].to_numpy()),
-        "rules": {name: _rate(int(flags.sum()), len(rules)) for name, flags in found.items()},
-    }
-
-
-def _rate(count: int, images: int) -> dict[str, Any]:
-    if not images:
-        return {"flagged_count": 0, "rate": None, "low": None, "high": None}
-    rate, low, high = interval.share(count, images)
-    return {"flagged_count": count, "rate": rate, "low": low, "high": high}
-
-
 def _sample(validation: pd.DataFrame) -> pd.DataFrame:
     """At most `HELD_OUT` rows, chosen by the hash of their image_id and ordered by it."""
     order = sorted(validation["image_id"], key=lambda image_id: rank("held out", image_id))
     chosen = validation["image_id"].isin(order[:HELD_OUT])
     return validation[chosen].reset_index(drop=True)
-
-
-def _photographs(training: pd.DataFrame) -> Array:
-    """(N,) numbers of photographs: `ingest` gave copies of one the same duplicate group."""
-    groups = training["duplicate_group"]
-    alone = pd.Series([f"image {image_id}" for image_id in training["image_id"]])
-    codes: Array = groups.where(groups.notna(), alone).factorize()[0]
-    return codes
 
 
 def _rows(folder: Path, splits: Sequence[str], columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
@@ -285,12 +207,3 @@ def check_classes(labels: pd.Series[str], folder: Path) -> None:
                 f"{folder} contains {count} {name} images in split train but the audit needs "
                 f"{MINIMUM}; add images of that class"
             )
-
-
-def _quantiles(ratio: Array) -> dict[str, float]:
-    """Minimum, 5 % quantile and median of the finite ratios."""
-    finite = ratio[np.isfinite(ratio)]
-    if not len(finite):
-        return {}
-    minimum, low, median = (float(value) for value in np.quantile(finite, [0, 0.05, 0.5]))
-    return {"minimum": minimum, "quantile_05": low, "median": median}

@@ -1,6 +1,6 @@
 """Stage `pretrain`: learns from images without labels, where `train.recipe` does so.
 
-Reads corpus/, synthetic/ and reports/audit.json; writes models/pretrained/ (`model.safetensors`
+Reads corpus/, synthetic/ and reports/rejected.json; writes models/pretrained/ (`model.safetensors`
 with timm's names, from which `train.models.X.weights` starts), reports/pretrain/ and
 reports/pretrain.json. With a recipe that learns from labels alone, these say so and nothing else
 happens. Command: `dermaflux pretrain`, in several processes with `runtime.accelerate`.
@@ -113,7 +113,7 @@ def _log(params: Params, world: int, main: bool) -> contextlib.AbstractContextMa
     # Whatever it learns from, the corpus has the images of its figures.
     used = [paths.CORPUS]
     if section.images != "real":
-        used += [paths.SYNTHETIC, paths.AUDIT_REPORT]
+        used += [paths.SYNTHETIC, paths.REJECTED]
     return runs.start("training", "pretrain", parameters, used, system_metrics=True)
 
 

@@ -168,12 +168,12 @@ def _page(params: Params, results: dict[str, Any]) -> str:
                 params, read_json(paths.ZERO_SHOT_REPORT), results["cells"]
             ),
             columns=results["columns"],
-            images=_images(params, set(audit.get("rejected", []))),
+            images=_images(params, set(read_json(paths.REJECTED).get("rejected", []))),
             training=_training(),
             audit=audit,
             comparisons=read_json(paths.AUDIT_FIDELITY).get("rows", []),
             audit_rows=_scalars(
-                {k: v for k, v in audit.items() if k not in ("rejected", "fidelity")}
+                {name: value for name, value in audit.items() if name != "fidelity"}
             ),
             nearest=images.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
             pretraining=read_json(paths.PRETRAIN_REPORT),

@@ -91,7 +91,7 @@ def run(params: Params) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     synthetic = counts.synthetic().sum()
-    rejected = len(read_json(paths.AUDIT_REPORT).get("rejected", []))
+    rejected = len(read_json(paths.REJECTED).get("rejected", []))
     console.print(_corpus())
     console.print(f"Synthetic images: {synthetic:,}, of which the audit rejected {rejected:,}\n")
     cells = evaluations.load(params)

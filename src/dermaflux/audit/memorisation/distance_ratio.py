@@ -19,6 +19,7 @@ its false positive rate.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,15 +34,28 @@ Same = Callable[[Array, Array, Array], Array]
 first nearest to them -> bool (R, k): whether both show one photograph."""
 
 
+class Nearest(NamedTuple):
+    """What is nearest to each of M queries."""
+
+    rows: Array
+    """(M, k) of the training images, ascending by distance; k is `NEIGHBOURS` or fewer."""
+    distance: Array
+    """(M,) to the first."""
+    ratio: Array
+    """(M,), as above."""
+    authentic: Array
+    """bool (M,): farther from the first than that is from its nearest other photograph, as in Alaa
+    et al. 2022 (How faithful is your synthetic data, section 4.3), but over the symmetries."""
+
+
 def nearest(
     queries: Array,
     points: Array,
     symmetric: Callable[[Array], Array],
     groups: Array | None = None,
     same: Same | None = None,
-) -> tuple[Array, Array, Array]:
-    """Rows (M, k) of the training images nearest to each query, and of the first its distance (M,)
-    and the ratio above (M,). k is `NEIGHBOURS` or the number of training images if smaller.
+) -> Nearest:
+    """The training images nearest to each query.
 
     `queries` (M, 8, D), `points` (N, D) training features; `symmetric(rows)` returns the features
     (K, 8, D) of training images, needed only for those nearest to a query. `groups` (N,) numbers
@@ -53,7 +67,8 @@ def nearest(
     groups = np.arange(len(points)) if groups is None else groups
     local = local_distances(rows, symmetric(rows), points, groups, same)
     distance = distances[:, 0]
-    return index, distance, ratios(distance, local[inverse])
+    of_query = local[inverse]
+    return Nearest(index, distance, ratios(distance, of_query), distance > of_query[:, 0])
 
 
 def local_distances(

@@ -1,6 +1,6 @@
 """The images of pre-training: the training split of the corpus, the synthetic pool, or both.
 
-Reads corpus/ (split train; validation for figures), synthetic/ and reports/audit.json; writes
+Reads corpus/ (split train; validation for figures), synthetic/ and reports/rejected.json; writes
 nothing. Labels of the images to learn from are not read, and nothing of the test split is.
 """
 

@@ -1,8 +1,8 @@
 """The images of one cell: drawn from the tables, checked by a gate, then decoded.
 
 Reads `corpus/` (splits train and validation; nothing of the test split), `synthetic/` and
-`reports/audit.json`; writes nothing. The gate is handed in, because it decides no image: it refuses
-a draw or lets it pass.
+`reports/rejected.json`; writes nothing. The gate is handed in, because it decides no image: it
+refuses a draw or lets it pass.
 """
 
 from __future__ import annotations
@@ -229,15 +229,15 @@ def require_same_pool(pool: pd.DataFrame, rejected: Sequence[str]) -> None:
     unknown = sorted(set(rejected) - set(pool["image_id"]))
     if unknown:
         raise InputError(
-            f"{paths.AUDIT_REPORT} rejects the image {quoted(unknown[0])}, which {paths.SYNTHETIC} "
+            f"{paths.REJECTED} rejects the image {quoted(unknown[0])}, which {paths.SYNTHETIC} "
             "does not hold, so it is of another pool; run `dermaflux audit`"
         )
 
 
 def rejected_images() -> list[str]:
     """image_ids that the audit found to be memorised."""
-    report = read_json(paths.AUDIT_REPORT, "`dermaflux audit`", "rejected")
-    with reading(paths.AUDIT_REPORT, "`dermaflux audit`"):
+    report = read_json(paths.REJECTED, "`dermaflux audit`", "rejected")
+    with reading(paths.REJECTED, "`dermaflux audit`"):
         if not all(isinstance(name, str) for name in report["rejected"]):
             raise ValueError("rejected is not a list of image ids")
         return list(report["rejected"])

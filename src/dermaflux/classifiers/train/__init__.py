@@ -237,7 +237,7 @@ class Cell:
         used = [("corpus train", paths.CORPUS, real, "training")]
         used += [("corpus validation", paths.CORPUS, self.images.validation, "validation")]
         if self.images.has_synthetic(arm):
-            inputs += [paths.SYNTHETIC, paths.AUDIT_REPORT]
+            inputs += [paths.SYNTHETIC, paths.REJECTED]
             used += [("synthetic", paths.SYNTHETIC, synthetic, "training")]
         count = len(real.image_ids)
         parameters = mlflow_runs.arm_parameters(

@@ -1,0 +1,88 @@
+"""What the audit says of memorisation in a whole pool, each figure with a 95 % interval. Pure.
+
+The share of authentic images (AuthPct: Alaa et al. 2022, arXiv 2102.08921) has no level that is
+good everywhere: an image is not authentic when it is nearer to a training image than that is to any
+other, which happens to many new images without any copying (to 2 / 3 of points on a line, 0.62 in a
+plane, half in many dimensions: the chance that a point and its nearest one are each other's
+nearest). So the same share of held-out real images stands beside it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dermaflux.audit.interval import Interval, share
+from dermaflux.audit.memorisation.copying_test import cells_of, copying_test
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dermaflux.core.arrays import Array
+
+_QUANTILES = {"quantile_05": 0.05, "median": 0.5}
+
+
+def memorisation_figures(
+    rules: pd.DataFrame, held_out: pd.DataFrame, points: Array, queries: Array
+) -> dict[str, Any]:
+    """Of the pool, and of held-out real images as the reference.
+
+    `rules` and `held_out` have the columns of `rejection`, M and H rows; `points` (N, D) are the
+    features of the training images, `queries` (M + H, D) those of the pool and the held-out ones.
+    """
+    count = len(rules)
+    tested = copying_test(
+        rules["distance"].to_numpy(),
+        held_out["distance"].to_numpy(),
+        cells_of(points, queries[:count], queries[count:]),
+    )
+    return {
+        "reference": "train",
+        "reference_images": len(points),
+        "pool": _of_images(rules),
+        "held_out": _of_images(held_out),
+        "copying_test": tested,
+    }
+
+
+def _of_images(rules: pd.DataFrame) -> dict[str, Any]:
+    """Shares of images that are rejected, equal to a training image or authentic; the ratio."""
+    flags = {
+        "rejected": rules["rejected"],
+        "equal": rules["distance"] == 0,
+        "too near": rules["too near"],
+        "copy": rules["copy"],
+        "authentic": rules["authentic"],
+    }
+    return {
+        "images": len(rules),
+        **{name: _share(int(flag.sum()), len(rules)) for name, flag in flags.items()},
+        "ratio": {
+            name: _quantile(rules["ratio"].to_numpy(), part) for name, part in _QUANTILES.items()
+        },
+    }
+
+
+def _share(count: int, total: int) -> dict[str, Any]:
+    if not total:
+        return {"value": None, "low": None, "high": None, "reason": "there are no images"}
+    return share(count, total)._asdict()
+
+
+def _quantile(values: Array, part: float) -> dict[str, Any]:
+    """A quantile with the limits that order statistics give whatever the distribution is.
+
+    `low` is the value of rank l, `high` that of rank u, where a binomial variable of as many trials
+    with probability `part` lies in [l, u) in 95 % of cases (Conover 1999, section 3.2); the
+    smallest or largest value where there are too few.
+    """
+    from scipy.stats import binom
+
+    values = np.sort(values[np.isfinite(values)])
+    if not len(values):
+        return {"value": None, "low": None, "high": None, "reason": "no ratio is finite"}
+    low, high = (int(rank) for rank in binom.ppf([0.025, 0.975], len(values), part))
+    limits = values[max(low - 1, 0)], values[min(high, len(values) - 1)]
+    return Interval(float(np.quantile(values, part)), *map(float, limits))._asdict()
