@@ -207,6 +207,27 @@ def ui(port: Annotated[int, typer.Argument(min=1, max=65_535)] = 5000) -> None:
 
 
 @app.command()
+def verify(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders; default: every output of DVC.")
+    ] = None,
+    remote: Annotated[
+        str | None, typer.Option(help="Look into this remote in place of the workspace.")
+    ] = None,
+    read: Annotated[
+        bool, typer.Option("--read", help="Download and hash every object of the remote.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Upload what the remote lacks, from the cache.")
+    ] = False,
+) -> None:
+    """Hash what DVC keeps against dvc.lock, here or in a remote: DVC itself trusts what it has."""
+    from dermaflux.tracking import verify
+
+    verify.run(paths or [], remote, read=read, repair=repair)
+
+
+@app.command()
 def download(
     names: Annotated[list[str], typer.Argument(help="Names that `dermaflux sources` lists.")],
     data: Annotated[

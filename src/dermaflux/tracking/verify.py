@@ -1,0 +1,216 @@
+"""Whether the files that DVC keeps have the bytes that `dvc.lock` says, here and in a remote.
+
+DVC believes what it fetched where the remote does not say ``verify = true``, `dvc status` believes
+that belief, and `dvc push` takes the files of a folder for pushed where the remote has the folder's
+listing. This reads the bytes instead. Command: ``dermaflux verify [PATH ...] [--remote NAME]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from dermaflux.errors import InputError
+from dermaflux.progress import progress
+
+_DOWNLOADS = 8  # at a time; their bytes are hashed as they come
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file of an output, as `dvc.lock` has it."""
+
+    output: Path
+    """The file or folder that a stage or `data.dvc` names."""
+    path: Path
+    oid: str
+    """MD5, with suffix `.dir` for a folder's listing, which lies in the cache alone."""
+
+    @property
+    def listing(self) -> bool:
+        """Whether it is a folder's list of files."""
+        return self.oid.endswith(".dir")
+
+
+def run(paths: Collection[Path], remote: str | None, *, read: bool, repair: bool) -> None:
+    """Hash what is here, or look into `remote`; print a line for each difference.
+
+    `read` also downloads and hashes every object of the remote; `repair` uploads what is missing or
+    damaged there from the cache. Raises `InputError` when something is not as it should be.
+    """
+    if (read or repair) and remote is None:
+        raise InputError("--read and --repair are options of a remote; give --remote and its name")
+    repository = _repository()
+    files = list(_kept(repository, paths))
+    if remote is None:
+        _here(repository, files)
+    else:
+        _there(repository, files, remote, read=read, repair=repair)
+
+
+def _repository() -> Any:
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        return Repo()
+    except NotDvcRepoError:
+        raise InputError(
+            f"{Path.cwd()} is in no DVC repository; run the command in a clone"
+        ) from None
+
+
+def _kept(repository: Any, paths: Collection[Path]) -> Iterator[Kept]:
+    """Files of all outputs that lie in, or hold, one of `paths`; of all where there are none."""
+    wanted = [path.absolute() for path in paths]
+    unmatched = set(wanted)
+    for output in repository.index.outs:
+        if not output.use_cache or not output.hash_info:
+            continue
+        whole = Path(output.fs_path)
+        near = {p for p in wanted if p.is_relative_to(whole) or whole.is_relative_to(p)}
+        if wanted and not near:
+            continue
+        unmatched -= near
+        for each in _files(whole, output):
+            if not near or any(each.path.is_relative_to(p) or each.listing for p in near):
+                yield each
+    if unmatched:
+        raise InputError(
+            f"{min(unmatched)} is no output that dvc.lock knows; `dvc ls . -R --dvc-only` lists "
+            "them"
+        )
+
+
+def _files(whole: Path, output: Any) -> Iterator[Kept]:
+    yield Kept(whole, whole, output.hash_info.value)
+    if not output.hash_info.isdir:
+        return
+    for key, _, info in output.get_obj() or ():
+        yield Kept(whole, whole.joinpath(*key), info.value)
+
+
+def _md5(file: IO[bytes]) -> str:
+    # Not `hashlib.file_digest`, which wants more of a file than those of remotes offer.
+    digest = hashlib.md5(usedforsecurity=False)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _here(repository: Any, files: Collection[Kept]) -> None:
+    cache = repository.cache.local
+    present = [each for each in files if each.output.exists() and not each.listing]
+    absent = {each.output for each in files if not each.output.exists()}
+    for output in sorted({each.output for each in files if each.output not in absent}):
+        if output not in {each.output for each in present}:
+            print(f"{_relative(output)} is not checked: its list of files is not in the cache")
+    wrong = 0
+    with progress("verify", len(present)) as advance:
+        for each in present:
+            advance(1)
+            name = _relative(each.path)
+            if not each.path.exists():
+                wrong += 1
+                print(f"{name} is missing: `dvc checkout {_relative(each.output)}` brings it back")
+                continue
+            with each.path.open("rb") as file:
+                found = _md5(file)
+            if found == each.oid:
+                continue
+            wrong += 1
+            copy = Path(cache.oid_to_path(each.oid))
+            print(
+                f"{name} has other bytes than dvc.lock says (MD5 {found[:8]}, not {each.oid[:8]}): "
+                f"{_way_out(each, copy)}"
+            )
+    left = f"; {len(absent)} outputs are not here" if absent else ""
+    if wrong:
+        raise InputError(
+            f"{wrong:,} of {len(present):,} files are not as dvc.lock says{left}; each is named "
+            "above with the way out"
+        )
+    print(f"verify: {len(present):,} files have the bytes that dvc.lock says{left}")
+
+
+def _way_out(each: Kept, copy: Path) -> str:
+    output = _relative(each.output)
+    if copy.exists():
+        with copy.open("rb") as file:
+            if _md5(file) == each.oid:
+                return f"it was edited; `dvc checkout --force {output}` brings the other back"
+    return (
+        "it was damaged on its way or on this disk; "
+        f"`rm -f {_relative(each.path)} {_relative(copy)} && dvc pull --force {output}`, "
+        "with `verify = true` in the remote"
+    )
+
+
+def _relative(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _there(
+    repository: Any, files: Collection[Kept], remote: str, *, read: bool, repair: bool
+) -> None:
+    from dvc.config import RemoteNotFoundError
+
+    try:
+        odb = repository.cloud.get_remote_odb(remote, "verify")
+    except RemoteNotFoundError as error:
+        raise InputError(f"{error}; `dvc remote list` names those that there are") from None
+    by_oid = {each.oid: each for each in files}
+    # Asked of the store itself, not of DVC's index of what it pushed.
+    stored = set(odb.oids_exist(list(by_oid)))
+    wrong = {oid: "missing" for oid in by_oid if oid not in stored}
+    if read:
+        wrong |= dict.fromkeys(_damaged(odb, sorted(stored)), "damaged")
+    repaired = 0
+    for oid, what in wrong.items():
+        done = repair and _upload(repository.cache.local, odb, oid)
+        repaired += done
+        end = ": uploaded from the cache" if done else ""
+        print(f"{_relative(by_oid[oid].path)} ({oid}) is {what} in {remote}{end}")
+    if len(wrong) > repaired:
+        raise InputError(
+            f"{len(wrong) - repaired:,} of {len(by_oid):,} objects are not whole in the remote "
+            f"{remote}; run `dermaflux verify --remote {remote} --repair` in a clone whose cache "
+            "has them, with --read where they are damaged"
+        )
+    how = "have the bytes that dvc.lock says" if read else "are there (--read hashes their bytes)"
+    print(f"verify: {len(by_oid):,} objects of {remote} {how}; {repaired:,} were uploaded")
+
+
+def _damaged(odb: Any, oids: Collection[str]) -> Iterator[str]:
+    """Those whose object has other bytes; reads every object, several at a time."""
+
+    def digest(oid: str) -> tuple[str, str]:
+        with odb.fs.open(odb.oid_to_path(oid), "rb") as file:
+            return oid, _md5(file)
+
+    with ThreadPoolExecutor(_DOWNLOADS) as pool, progress("verify", len(oids)) as advance:
+        for oid, found in pool.map(digest, oids):
+            advance(1)
+            if found != oid.removesuffix(".dir"):
+                yield oid
+
+
+def _upload(cache: Any, odb: Any, oid: str) -> bool:
+    """Put a whole object of the cache where the remote has none or a damaged one."""
+    source = Path(cache.oid_to_path(oid))
+    if not source.exists():
+        return False
+    with source.open("rb") as file:
+        if _md5(file) != oid.removesuffix(".dir"):
+            return False
+    target = odb.oid_to_path(oid)
+    if odb.fs.exists(target):
+        odb.fs.remove(target)
+    odb.fs.makedirs(odb.fs.parent(target), exist_ok=True)
+    odb.fs.put_file(str(source), target)
+    return True
