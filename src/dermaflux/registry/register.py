@@ -48,17 +48,14 @@ def add(
     name, (decision, reason) = params.promote.model_name, decided
     tags = lineage.tags(client, params, best.cell, best.arm, best.folder)
     tags |= {"validation_auc": f"{best.auc:.6f}", "validation_hash": split_hash(split)}
-    facts = lineage.card_facts(params, best.name, best.folder, split, tags, reason)
-    version = known
-    if version is None:
-        detector = lineage.fit_ood_detector(best.folder, params)
-        card = model_card.render(facts, best.predictions)
-        version = registry.register(client, name, best.folder, detector, card, run_id, tags)
-    tags = {**tags, "decision": decision, "reason": reason}
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version.version, key, value)
-    client.update_model_version(name, version.version, model_card.summary(facts))
-    return version
+    facts = lineage.card_facts(params, best.name, best.folder, split, dict(tags), reason)
+    tags |= {"decision": decision, "reason": reason}
+    description = model_card.summary(facts)
+    if known is not None:
+        return registry.amend(client, known, tags, description)
+    detector = lineage.fit_ood_detector(best.folder, params)
+    card = model_card.render(facts, best.predictions)
+    return registry.register(client, name, best.folder, detector, card, run_id, tags, description)
 
 
 @store.answering()

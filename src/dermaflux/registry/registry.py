@@ -4,7 +4,8 @@ A registered version is a pyfunc model whose data are a classifier folder as `tr
 out-of-distribution detector (`registry.ood`) and MODEL_CARD.md: safetensors, JSON, CSV and
 Markdown; nothing is pickled. Its loader is this module, so `mlflow models serve` and
 `mlflow.pyfunc.load_model` run the same code as `dermaflux predict`; `registry.serving` describes
-input and output.
+input and output. The code itself is one archive, `code/dermaflux.zip`, from which Python imports:
+a tracking server takes a request for every file.
 
 The alias `champion` is the version in use; `challenger` is the last candidate that lost to it. The
 tag `champions` of the registered model lists the versions that were champion and were not rolled
@@ -13,9 +14,11 @@ back, oldest first; rollback follows it.
 
 from __future__ import annotations
 
+import functools
 import io
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -44,6 +47,8 @@ CARD = "MODEL_CARD.md"
 _TURN_SECONDS = 900.0  # a promotion fits a detector and stores the model
 _CHAMPIONS = "champions"
 DATA = "classifier"  # the classifier folder's name inside every registered model
+_CODE = "code/dermaflux.zip"
+_UNUSED = {"__pycache__", "layout"}  # the latter is what `dermaflux init` lays out
 _DEPENDENCIES = (
     "mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "scipy", "timm", "torch"
 )  # fmt: skip
@@ -56,6 +61,7 @@ class RegisteredVersion:
     name: str
     version: str
     tags: Mapping[str, str]
+    description: str = ""
 
     def title(self) -> str:
         """Name, version and the cell that it was trained as."""
@@ -66,17 +72,32 @@ class RegisteredVersion:
 
         Raises `InputError` when the artefacts cannot be read.
         """
-        from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
         try:
-            model = Path(download_artifacts(artifact_uri=f"models:/{self.name}/{self.version}"))
-            folder = model / "data" / DATA
+            folder = _fetched(store.tracking_uri(), self._data)
             if not (folder / "config.json").is_file():
                 raise OSError(f"{folder} lacks config.json")
         except (MlflowException, OSError) as error:
             raise self.load_error(error) from None
         return folder
+
+    @property
+    def _data(self) -> str:
+        return f"models:/{self.name}/{self.version}/data/{DATA}"
+
+    def is_there(self) -> bool:
+        """Whether its artefacts are in the store, without a download."""
+        from mlflow.artifacts import list_artifacts
+        from mlflow.exceptions import MlflowException
+
+        try:
+            listed = list_artifacts(artifact_uri=self._data)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return any(Path(entry.path).name == "config.json" for entry in listed)
 
     def load(self) -> LesionClassifier:
         """Its classifier; raises `InputError` when files are missing or damaged."""
@@ -139,12 +160,9 @@ def find_version(client: MlflowClient, name: str, output_hash: str) -> Registere
     for match in sorted(matches, key=lambda match: -int(match.version)):
         # A search result may lack tags; the version itself has them.
         tags = dict(client.get_model_version(name, match.version).tags)
-        version = RegisteredVersion(name, str(match.version), tags)
-        try:
-            version.folder()
-        except InputError:
-            continue
-        return version
+        version = RegisteredVersion(name, str(match.version), tags, match.description or "")
+        if version.is_there():
+            return version
     return None
 
 
@@ -190,24 +208,55 @@ def _example() -> pd.DataFrame:
     return pd.DataFrame({"image": [file.getvalue()]})
 
 
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Of this process's downloads; removed when it ends."""
+    return tempfile.TemporaryDirectory(prefix="dermaflux-models-")
+
+
+@functools.cache
+def _downloaded(store_uri: str, artifact_uri: str) -> Path:
+    from mlflow.artifacts import download_artifacts
+
+    folder = tempfile.mkdtemp(dir=_scratch().name)
+    return Path(download_artifacts(artifact_uri=artifact_uri, dst_path=folder))
+
+
+def _fetched(store_uri: str, artifact_uri: str) -> Path:
+    """A folder of a version: in place in the store of a checkout, else a download, made once."""
+    from mlflow.artifacts import download_artifacts
+
+    if store.sqlite_file(store_uri) is None:
+        return _downloaded(store_uri, artifact_uri)
+    return Path(download_artifacts(artifact_uri=artifact_uri))
+
+
+def _write_code(archive: Path) -> None:
+    """This package as a file that Python imports from; the same bytes for the same code."""
+    import dermaflux
+
+    package = Path(dermaflux.__file__).parent
+    archive.parent.mkdir(parents=True)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(package.rglob("*")):
+            if path.is_file() and _UNUSED.isdisjoint(path.relative_to(package).parts):
+                entry = zipfile.ZipInfo(path.relative_to(package.parent).as_posix())
+                file.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
 def _write_model(path: Path, folder: Path, card: str, run_id: str, model_id: str) -> None:
     import mlflow
     from mlflow.models import Model, ModelSignature
+    from mlflow.models.model import MLMODEL_FILE_NAME
     from mlflow.types.schema import ColSpec, DataType, Schema
 
-    import dermaflux
-
-    # Without what `dermaflux init` lays out, which no prediction needs.
-    code = path.with_name("code") / "dermaflux"
-    unused = shutil.ignore_patterns("layout", "__pycache__")
-    shutil.copytree(Path(dermaflux.__file__).parent, code, ignore=unused)
+    model = Model(run_id=run_id, model_id=model_id, model_uuid=model_id)
     kinds = (DataType.double, DataType.string, DataType.boolean, DataType.string)
     mlflow.pyfunc.save_model(
         path,
         loader_module=__name__,
         data_path=str(folder),
-        code_paths=[str(code)],
-        mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
+        mlflow_model=model,
         signature=ModelSignature(
             inputs=Schema([ColSpec(DataType.binary, "image")]),
             outputs=Schema(
@@ -221,6 +270,10 @@ def _write_model(path: Path, folder: Path, card: str, run_id: str, model_id: str
         pip_requirements=[f"{name}=={version(name)}" for name in _DEPENDENCIES],
     )
     (path / CARD).write_text(card, encoding="utf-8")
+    _write_code(path / _CODE)
+    # MLflow puts what this names on the path of Python; with `code_paths` it would be a folder.
+    model.flavors[mlflow.pyfunc.FLAVOR_NAME][mlflow.pyfunc.CODE] = _CODE
+    model.save(path / MLMODEL_FILE_NAME)
 
 
 def register(
@@ -231,6 +284,7 @@ def register(
     card: str,
     run_id: str,
     tags: Mapping[str, str],
+    description: str,
 ) -> RegisteredVersion:
     """Store a classifier folder as a new version, without an alias."""
     from mlflow.entities import LoggedModelStatus
@@ -247,11 +301,27 @@ def register(
         with store.patience():
             client.log_model_artifacts(logged.model_id, str(model))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    create_model(client, name)
     created = client.create_model_version(
-        name, logged.artifact_location, run_id, tags=dict(tags), model_id=logged.model_id
+        name,
+        logged.artifact_location,
+        run_id,
+        tags=dict(tags),
+        description=description,
+        model_id=logged.model_id,
     )
-    return RegisteredVersion(name, str(created.version), dict(tags))
+    return RegisteredVersion(name, str(created.version), dict(tags), description)
+
+
+def amend(
+    client: MlflowClient, version: RegisteredVersion, tags: Mapping[str, str], description: str
+) -> RegisteredVersion:
+    """Give a version the tags and description that it does not have already."""
+    for key, value in tags.items():
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(version.name, version.version, key, value)
+    if version.description != description:
+        client.update_model_version(version.name, version.version, description)
+    return RegisteredVersion(version.name, version.version, {**version.tags, **tags}, description)
 
 
 def create_model(client: MlflowClient, name: str) -> None:
