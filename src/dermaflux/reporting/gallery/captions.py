@@ -7,18 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
 from dermaflux import paths
 from dermaflux.core import table
-from dermaflux.core.files import reading
 from dermaflux.reporting import images
 from dermaflux.reporting.gallery.tiles import SIDE
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MEASURED = {
     "asymmetry": ("Asymmetry", 2),
@@ -51,7 +47,8 @@ def examples() -> list[Example]:
     Raises `InputError` when a table is missing or damaged.
     """
     corpus = table.metadata(paths.CORPUS, ["image_id", "label"], "train")
-    captions = _captions().set_index("image_id")
+    columns = ["image_id", "caption", "captioner", *MEASURED, "flags"]
+    captions = table.metadata(paths.CAPTIONS, columns).set_index("image_id")
     captioned = corpus[corpus["image_id"].isin(captions.index)]
     chosen: list[str] = []
     for _, rows in captioned.groupby("label", sort=True):
@@ -70,16 +67,6 @@ def examples() -> list[Example]:
         )
         for name in chosen
     ]
-
-
-def _captions() -> pd.DataFrame:
-    import pandas as pd
-
-    shards = sorted(paths.CAPTIONS.glob("*.parquet"))
-    with reading(paths.CAPTIONS, "`dvc repro caption`"):
-        if not shards:
-            raise FileNotFoundError(paths.CAPTIONS)
-        return pd.concat([pd.read_parquet(shard) for shard in shards], ignore_index=True)
 
 
 def _number(row: Mapping[str, Any], column: str) -> float | None:
