@@ -41,6 +41,7 @@ from dermaflux.sources.reading.unmatched import (
     rewritten_example,
     unmatched_example,
 )
+from dermaflux.sources.registry import SOURCES
 
 if TYPE_CHECKING:
     from dermaflux.core.arrays import Array
@@ -93,6 +94,7 @@ def run(params: Params) -> None:
     report["paper"] = {
         "training": {str(scale): count for scale, count in paper_counts.PAPER.items()},
         "residue": {str(scale): count for scale, count in paper_counts.RESIDUE.items()},
+        "datasets": paper_counts.datasets(SOURCES.values()),
     }
     report["unread"] = {part.name: {"images": part.images, "why": part.reason} for part in unread}
     report["bayes_auc"] = _bayes_auc(data)

@@ -279,3 +279,6 @@ class Report(Section):
 
     grid_images: Annotated[int, Field(ge=2, le=64)] = 16
     """Images per class in the real and synthetic grids."""
+    runs: bool = False
+    """Whether numbers lead to their MLflow runs, whose hours and energy are given too; the page
+    then differs between stores, and otherwise not between equal inputs."""

@@ -19,6 +19,7 @@ from dermaflux.reporting import (
     results,
     shortcut_section,
 )
+from dermaflux.reporting.charts import collect
 from dermaflux.reporting.classifier_plots import MAIN
 from dermaflux.statistics import evaluations, seed_means
 from dermaflux.statistics.evaluations import Cell, Estimate
@@ -62,8 +63,13 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         _curves(cells, name, arms)
         for name, arms in (("roc", tuple(TITLES)), ("reliability", MAIN), ("decision", MAIN))
     )
+    drawn = {"roc": roc, "reliability": reliability, "decision": decision}
+    charts = collect.of_classifiers(params, cells, compared, effects, said, drawn, headline, bayes)
     return {
         "cells": cells,
+        "over_seeds": means,
+        "charts": charts,
+        "worth": [name for name in params.architectures() if f"worth-{name}" in charts],
         "means": compared,
         "columns": columns,
         "points": points,
@@ -75,6 +81,9 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         "beforehand": beforehand(params),
         "effects": effects,
         "said": said,
+        "why_no_ceiling": {
+            name: evidence_section.why_no_ceiling(params, name) for name in params.architectures()
+        },
         "evidence": evidence_section.by_architecture(params, said),
         "answers": {
             name: (

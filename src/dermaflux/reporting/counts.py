@@ -29,6 +29,19 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """A dataset of the paper's Table 1, and what this corpus has of it."""
+
+    title: str
+    scale: int
+    """The paper's bucket in pixels."""
+    paper: dict[str, int]
+    """`training` and `test` images that the paper can use, as `sources` declares them."""
+    here: dict[str, int] | None
+    """`in`, `quarantined`, `training` (validation included) and `test`; None where it is absent."""
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Counts of the stage `ingest`."""
 
@@ -54,6 +67,8 @@ class Corpus:
     """Split -> benign and malignant images kept in it."""
     residue: dict[str, int]
     """Scale -> published images that the paper's count lacks without explanation."""
+    table1: dict[str, Dataset]
+    """In the paper's order; empty where `ingest` was run by a version that did not write it."""
 
 
 def corpus() -> Corpus:
@@ -86,7 +101,26 @@ def _corpus(report: dict[str, Any]) -> Corpus:
             for split in table.SPLITS
         },
         residue=report["paper"]["residue"],
+        table1=_table1(report),
     )
+
+
+def _table1(report: dict[str, Any]) -> dict[str, Dataset]:
+    rows = {}
+    for name, stated in report["paper"].get("datasets", {}).items():
+        here = None
+        if name in report["sources"]:
+            kept = _kept(report["kept"], name)
+            of = {
+                split: sum(kept[f"{split} {label}"] for label in CLASSES) for split in table.SPLITS
+            }
+            here = {each: report["sources"][name][each] for each in ("in", "quarantined")} | {
+                "training": of["train"] + of["validation"],
+                "test": of["test"],
+            }
+        paper = {split: int(stated[split]) for split in ("training", "test")}
+        rows[name] = Dataset(str(stated["title"]), int(stated["scale"]), paper, here)
+    return rows
 
 
 def _policies(report: dict[str, Any]) -> pd.DataFrame:

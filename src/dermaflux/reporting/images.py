@@ -43,10 +43,11 @@ def file_uri(path: Path, width: int = 1100) -> str | None:
     if image.width > width:
         height = round(image.height * width / image.width)
         image = image.resize((width, height), Resampling.LANCZOS)
-    return _jpeg(image)
+    return jpeg_uri(image)
 
 
-def _jpeg(image: Image) -> str:
+def jpeg_uri(image: Image) -> str:
+    """An image as a JPEG in the value of a `src` attribute."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85, subsampling=0)
     return data_uri(file.getvalue(), ".jpg")
@@ -69,4 +70,4 @@ def montage(folder: Path, image_ids: Sequence[str], columns: int) -> str | None:
     for index, name in enumerate(image_ids):
         row, column = divmod(index, columns)
         grid.paste(Image.fromarray(tiles[name]), (column * _TILE, row * _TILE))
-    return _jpeg(grid)
+    return jpeg_uri(grid)

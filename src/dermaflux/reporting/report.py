@@ -1,15 +1,14 @@
 """Stage `report`: one self-contained page about everything the pipeline produced.
 
-Reads corpus/, captions/, synthetic/, models/ (hashes and the loss curve) and reports/; writes
-reports/index.html with all images inlined, reports/metrics.json with what `dvc exp show` and `dvc
-metrics diff` compare, and reports/data_card.md. None contains a time, a run
-id or a path of this machine, so equal inputs give equal bytes; MLflow runs are identified by the
-hash of their outputs.
+Reads corpus/, captions/, synthetic/, models/ (hashes and the loss curve), reports/ and grids/;
+writes reports/index.html with all images, charts and scripts inlined, reports/metrics.json with
+what `dvc exp show` and `dvc metrics diff` compare, and reports/data_card.md. None contains a time,
+a run id or a path of this machine, so equal inputs give equal bytes; MLflow runs are identified by
+the hash of their outputs. `report.runs` adds ids and hours of the runs in the store at hand.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,12 @@ from dermaflux.reporting import (
     plots,
     zero_shot_section,
 )
-from dermaflux.reporting.pages import number
+from dermaflux.reporting.bundle import libraries
+from dermaflux.reporting.charts import curves, intervals
+from dermaflux.reporting.gallery import captions, tiles
+from dermaflux.reporting.lineage import artefacts, ledger
+from dermaflux.reporting.pages import Missing, part, scalars
+from dermaflux.reporting.published import tables
 from dermaflux.tracking import runs
 
 PAPER = {
@@ -38,6 +42,9 @@ PAPER = {
     "accuracy": 0.7804,
 }
 """DermaFlux, section 3.3: the best published classifier, on about 9,100 other test images."""
+_OWN_PARTS = ("classes", "fidelity", "held_out", "predicted_source", "ratio", "reasons")
+"""Parts of reports/audit.json that the audit's section places; any other has a section of its own:
+`sections/audit/KEY.html`, or a table of its figures without one."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -54,33 +61,11 @@ def bayes_auc() -> float | None:
         return None if value is None else float(value)
 
 
-def _images(params: Params, rejected: set[str]) -> dict[str, Any]:
-    count = params.report.grid_images
-    columns = max(2, math.isqrt(count - 1) + 1)
-    real = table.metadata(paths.CORPUS, ["image_id", "label"], "train")
-    synthetic = table.metadata(paths.SYNTHETIC, ["image_id", "label"])
-    synthetic = synthetic[~synthetic["image_id"].isin(rejected)]
-    grids = {}
-    for label in dict.fromkeys([*counts.CLASSES, *sorted(synthetic["label"].unique())]):
-        grids[label] = tuple(
-            images.montage(
-                folder, images.sample(rows[rows["label"] == label]["image_id"], count), columns
-            )
-            for folder, rows in ((paths.CORPUS, real), (paths.SYNTHETIC, synthetic))
-        )
-    return {
-        "grids": grids,
-        "synthetic": counts.synthetic(),
-        "chosen": counts.chosen(),
-        "grid_images": count,
-    }
-
-
 def _training() -> dict[str, Any]:
     """What the generator reports of itself, and its curves where it was trained here."""
     import pandas as pd
 
-    facts = _scalars(read_json(paths.GENERATOR / "finetune.json"))
+    facts = scalars(read_json(paths.GENERATOR / "finetune.json"))
     path, held_out = paths.GENERATOR / "loss.csv", paths.GENERATOR / "validation_loss.csv"
     if not path.is_file():
         return {"facts": facts, "held_out": []}
@@ -93,52 +78,48 @@ def _training() -> dict[str, Any]:
     points = (
         (checks["step"].to_list(), checks["validation_loss"].to_list()) if len(checks) else ([], [])
     )
+    steps, losses = rows["step"].to_list(), rows["loss"].to_list()
     return {
         "facts": facts,
-        "curve": plots.curve(rows["step"].to_list(), rows["loss"].to_list(), "loss", points),
+        "curve": plots.curve(steps, losses, "loss", points),
+        "chart": curves.training(steps, losses, points),
         "steps": int(rows["step"].max()),
         "held_out": points[1],
     }
 
 
-def _scalars(content: dict[str, Any]) -> dict[str, str]:
-    """The plain values of a report as text, nested names joined by dots; lists are left out."""
-    values = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            values.update({f"{name}.{key}": text for key, text in _scalars(value).items()})
-        elif isinstance(value, float):
-            values[name] = number(value, 4)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            values[name] = f"{value:,}"
-        elif isinstance(value, (bool, str)):
-            values[name] = str(value)
-    return values
+def _pool() -> dict[str, Any]:
+    """Synthetic images per class, and how they were chosen; no class without a pool."""
+    if not tiles.synthetic_exists():
+        return {"synthetic": {}, "total": 0, "chosen": ""}
+    counted = counts.synthetic()
+    return {"synthetic": dict(counted), "total": int(counted.sum()), "chosen": counts.chosen()}
 
 
-def _artefacts(params: Params) -> list[dict[str, str]]:
-    """Hashes of the stages' outputs, and the MLflow search that finds the run."""
-    experiments = {
-        paths.CORPUS: "corpus",
-        paths.CAPTIONS: "corpus",
-        paths.BACKBONE: "generator",
-        paths.GENERATOR: "generator",
-        paths.SYNTHETIC: "generator",
-        **{
-            paths.CLASSIFIERS / paths.cell(architecture, seed): "training"
-            for architecture in params.architectures()
-            for seed in params.train.seeds
-        },
+def _audit() -> dict[str, Any]:
+    """The audit's report, its comparisons, and the parts that have sections of their own."""
+    report = read_json(paths.AUDIT_REPORT)
+    shown = {name: value for name, value in report.items() if name not in ("rejected", "fidelity")}
+    own = {
+        name: value
+        for name, value in report.items()
+        if isinstance(value, dict) and name not in _OWN_PARTS
     }
-    artefacts = []
-    for path, experiment in experiments.items():
-        if path.exists():
-            value = runs.dvc_hash(path)
-            search = f"tags.`output.{path.as_posix()}` = '{value}'"
-            artefacts.append(
-                {"path": str(path), "experiment": experiment, "hash": value, "search": search}
-            )
-    return artefacts
+    comparisons = read_json(paths.AUDIT_FIDELITY).get("rows", [])
+    with files.reading(paths.AUDIT_FIDELITY, "`dvc repro audit`"):
+        chart = intervals.fidelity(comparisons)
+    return {
+        "report": report,
+        "comparisons": comparisons,
+        "chart": chart,
+        "rows": scalars({name: value for name, value in shown.items() if name not in own}),
+        "parts": {name: scalars(value) for name, value in own.items()},
+        "nearest": images.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
+    }
+
+
+def _work(params: Params, found: list[artefacts.Artefact]) -> dict[str, ledger.Work] | Missing:
+    return part(ledger.read, found) if params.report.runs else {}
 
 
 def render(params: Params) -> str:
@@ -147,47 +128,75 @@ def render(params: Params) -> str:
 
 
 def _page(params: Params, results: dict[str, Any]) -> str:
-    audit = read_json(paths.AUDIT_REPORT)
     # What changes only speed stays out, so that it does not change the page.
     parameters = params.model_dump(by_alias=True, exclude={"runtime"})
     sections = {
         name: runs.flat(value) if isinstance(value, dict) else value
         for name, value in parameters.items()
     }
-    return (
-        pages.environment(Path(__file__).parent)
-        .get_template("page.html")
-        .render(
-            params=params,
-            level=params.evaluate.confidence,
-            corpus=counts.corpus(),
-            splits=table.SPLITS,
-            classes=counts.CLASSES,
-            results=results,
-            zero_shot=zero_shot_section.build(
-                params, read_json(paths.ZERO_SHOT_REPORT), results["cells"]
-            ),
-            columns=results["columns"],
-            images=_images(params, set(read_json(paths.REJECTED).get("rejected", []))),
-            training=_training(),
-            audit=audit,
-            comparisons=read_json(paths.AUDIT_FIDELITY).get("rows", []),
-            audit_rows=_scalars(
-                {name: value for name, value in audit.items() if name != "fidelity"}
-            ),
-            nearest=images.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
-            pretraining=read_json(paths.PRETRAIN_REPORT),
-            pretraining_grid=images.file_uri(paths.PRETRAIN_FIGURES / "grid.png"),
-            validation=read_json(paths.VALIDATION_REPORT),
-            validation_rows=_scalars(read_json(paths.VALIDATION_REPORT)),
-            promote=read_json(paths.PROMOTE_REPORT),
-            artefacts=_artefacts(params),
-            sections=sections,
-            arms={arm: title(arm) for arm in (*TITLES, *params.arms())},
-            colours={arm: colour(arm) for arm in (*TITLES, *params.arms())},
-            paper=PAPER,
-        )
+    audit, training, made = part(_audit), part(_training), artefacts.found(params)
+    report = audit["report"] if isinstance(audit, dict) else {}
+    work = _work(params, made)
+    charts = dict(results["charts"])
+    for name, section in (("fidelity", audit), ("training", training)):
+        if isinstance(section, dict) and section.get("chart") is not None:
+            charts[name] = section["chart"]
+    papers = part(
+        tables.papers,
+        params,
+        results["over_seeds"],
+        report.get("fidelity", {}),
+        params.evaluate.confidence,
     )
+    if isinstance(papers, dict):
+        for each in (table for tables_of in papers.values() for table in tables_of):
+            if (chart := intervals.published(each)) is not None:
+                charts[f"published-{each.grid}"] = chart
+    rejected = read_json(paths.REJECTED).get("rejected", []) if report else None
+    values: dict[str, Any] = {
+        "params": params,
+        "level": params.evaluate.confidence,
+        "corpus": counts.corpus(),
+        "splits": table.SPLITS,
+        "classes": counts.CLASSES,
+        "results": results,
+        "zero_shot": part(
+            _zero_shot, params, results["cells"]
+        ),
+        "columns": results["columns"],
+        "pool": part(_pool),
+        "gallery": part(tiles.gallery, params.report.grid_images, rejected),
+        "captions": part(captions.examples),
+        "measured": captions.MEASURED,
+        "training": training,
+        "auditing": audit,
+        "papers": papers,
+        "pretraining": part(read_json, paths.PRETRAIN_REPORT),
+        "pretraining_grid": images.file_uri(paths.PRETRAIN_FIGURES / "grid.png"),
+        "validation": part(read_json, paths.VALIDATION_REPORT),
+        "promote": part(read_json, paths.PROMOTE_REPORT),
+        "artefacts": made,
+        "work": work,
+        "links": artefacts.links(params, made, {} if isinstance(work, Missing) else work),
+        "stages": {} if isinstance(work, Missing) else ledger.stages(work),
+        "sections": sections,
+        "arms": {arm: title(arm) for arm in (*TITLES, *params.arms())},
+        "colours": {arm: colour(arm) for arm in (*TITLES, *params.arms())},
+        "paper": PAPER,
+        "charts": charts,
+        "libraries": libraries,
+    }  # fmt: skip
+    environment = pages.environment(Path(__file__).parent)
+    environment.filters["scalars"] = scalars
+    environment.filters["chart_data"] = lambda found: {
+        name: chart.data() for name, chart in found.items()
+    }
+    environment.tests["missing"] = lambda value: isinstance(value, Missing)
+    return environment.get_template("page.html").render(**values)
+
+
+def _zero_shot(params: Params, cells: Any) -> dict[str, Any] | None:
+    return zero_shot_section.build(params, read_json(paths.ZERO_SHOT_REPORT), cells)
 
 
 def run(params: Params) -> None:

@@ -24,6 +24,24 @@ HELD_OUT = 9_191
 """Images of the published test parts with a benign or malignant reading; the paper rounds."""
 
 
+def datasets(sources: Iterable[Source]) -> dict[str, dict[str, str | int]]:
+    """The paper's Table 1 as the adapters declare it: a dataset's `title`, images and `scale`.
+
+    `training` and `test` are the images that the paper can train and test on, `scale` its bucket in
+    pixels; datasets that the paper does not use are left out.
+    """
+    return {
+        source.name: {
+            "title": source.title,
+            "training": training_images(source),
+            "test": test_images(source),
+            "scale": source.published_scale,
+        }
+        for source in sources
+        if source.published_scale is not None
+    }
+
+
 @dataclass(frozen=True)
 class Sum:
     """One line of the check: what was added up, and what it must give."""

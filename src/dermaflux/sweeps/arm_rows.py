@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from dermaflux.statistics import effects
 from dermaflux.sweeps.grid import Grid
 from dermaflux.sweeps.outcomes import Experiment
 from dermaflux.sweeps.published import Published
+
+if TYPE_CHECKING:
+    from dermaflux.core.arrays import Array
 
 TITLES = {
     "auc": "ROC-AUC",
@@ -63,6 +66,40 @@ def rows(definition: Grid, experiments: Sequence[Experiment], level: float) -> l
             }
             found.append(row)
     return found
+
+
+def stated(
+    definition: Grid, experiments: Sequence[Experiment], level: float
+) -> list[dict[str, Any]]:
+    """Every published figure that finished experiments measured, with ours: mean and t interval.
+
+    A row has `at`, `over`, `architecture`, `arm` and `figure` as the grid file states them, and
+    `value`, `low` and `high`, None without an interval. A difference is taken seed by seed.
+    """
+    rows = []
+    for published in definition.published:
+        first = _measured(experiments, published, published.at)
+        second = _measured(experiments, published, published.over) if published.over else None
+        if first is None or (published.over and (second is None or len(second) != len(first))):
+            continue
+        mean = effects.effect(first if second is None else first - second, np.empty(0), level)
+        limits = (mean.low, mean.high) if mean.has_interval else (None, None)
+        entry = published.model_dump(exclude={"value"})
+        rows.append({**entry, "value": mean.value, "low": limits[0], "high": limits[1]})
+    return rows
+
+
+def _measured(
+    experiments: Sequence[Experiment], published: Published, at: Mapping[str, Any]
+) -> Array | None:
+    """(S,) the figure of each seed in the experiment with the parameters `at`; None without one."""
+    for experiment in experiments:
+        if at.items() <= experiment.run.overrides.items():
+            arm = published.arm or ("mixture" if experiment.n_synthetic else "real")
+            seeds = experiment.metrics.get((published.architecture, arm), [])
+            if seeds and all(published.figure in each for each in seeds):
+                return np.array([float(each[published.figure]) for each in seeds])
+    return None
 
 
 def without_repeats(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 Reads `grids/<name>.yaml`, the experiments in git and DVC's cache, and from `corpus/` which test
 images show one lesion; writes `reports/grids/<name>/` with `index.html` (self-contained),
-`curves.svg`, `roc.svg`, `table.csv`, `effects.json` and, for the layouts `table` and `fidelity`,
-`published.csv`; of a grid with pools also `leaderboard.json`. Command: `dermaflux results figure4`.
+`curves.svg`, `roc.svg`, `table.csv` and `effects.json`; beside published figures, for the stage
+`report`, `published.json`, or `published.csv` for the layouts `table` and `fidelity`; of a grid
+with pools also `leaderboard.json`. Command: `dermaflux results figure4`.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ def _page(
         "level": level if experiments else None,
         "images": len(experiments[0].image_ids) if experiments else 0,
         "rows": rows,
+        "stated": arm_rows.stated(definition, experiments, level),
         "shown": {metric: TITLES[metric] for metric in shown},
         "families": questions.answered(definition, experiments, groups, level),
         "table": published_table.rows(definition, experiments, level),
@@ -199,6 +201,8 @@ def _write(target: Path, page: dict[str, Any]) -> None:
         if page["fidelity"]:
             lines = map(fidelity_table.flat, page["fidelity"])
             pd.DataFrame(lines).to_csv(partial / "published.csv", index=False)
+        if page["definition"].published:
+            write_json(partial / "published.json", {"rows": page["stated"]})
         keys = ("families", "missing", "baseline", "level", "images")
         write_json(partial / "effects.json", {key: page[key] for key in keys})
         if page["board"]:

@@ -1,0 +1,1 @@
+"""The page's interactive charts, as plotly.js figures."""

@@ -1,0 +1,1 @@
+"""Single images on the page: real beside synthetic, and captions with what they were made from."""

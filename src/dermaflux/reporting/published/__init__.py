@@ -1,0 +1,1 @@
+"""The papers' tables on the page: what they state beside what was run here."""
