@@ -79,9 +79,12 @@ def decode(training: int, _: int) -> Callable[[], object]:
 
 def distances(training: int, queries: int) -> Callable[[], object]:
     """One search of nearest neighbours over the eight symmetries; the audit makes two."""
+    from dermaflux.audit import features, trunks
     from dermaflux.audit.memorisation.neighbours import neighbours
 
-    known, asked = points(training, 0), points(queries * 8, 1).reshape(queries, 8, -1)
+    turn = trunks.pixels().turn
+    assert turn is not None
+    known, asked = points(training, 0), features.Turned(points(queries, 1), turn)
     return lambda: neighbours(asked, known, 5)
 
 
@@ -116,7 +119,7 @@ STEPS: dict[str, tuple[Callable[[int, int], Callable[[], object]], tuple[tuple[i
     "decode": (decode, ((256, 0), (512, 0), (1024, 0))),
     "distances": (distances, ((4096, 128), (16384, 128), (4096, 384), (16384, 384))),
     "copies": (copies, ((2048, 64), (8192, 64), (2048, 256), (16384, 256))),
-    "frechet": (frechet, ((2000, 2000), (5000, 2000), (6000, 6000))),
+    "frechet": (frechet, ((1000, 1000), (4000, 1000), (8000, 1000))),
     "copying": (copying, ((2000, 500), (8000, 500), (2000, 2000), (8000, 2000))),
 }
 TERMS: dict[str, Callable[[float, float], list[float]]] = {

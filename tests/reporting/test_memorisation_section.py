@@ -15,8 +15,8 @@ from dermaflux.reporting import pages
 
 def rendered(pool: pd.DataFrame, held_out: pd.DataFrame) -> tuple[dict[str, list[str]], str]:
     """Cells by the head of their row, and the page's sentence on the C_T test."""
-    points = np.arange(90.0).reshape(30, 3)
-    figures = memorisation_figures(pool, held_out, points, np.zeros((len(pool) + len(held_out), 3)))
+    points = tuple(np.zeros((count, 3)) for count in (30, len(pool), len(held_out)))
+    figures = memorisation_figures(pool, held_out, points)
     page = pages.environment(Path(reporting.__file__).parent)
     text = page.get_template("sections/memorisation.html").render(audit={"memorisation": figures})
     rows = [re.findall(r"<t[dh](?: [^>]*)?>(.*?)</t[dh]>", line) for line in text.splitlines()]

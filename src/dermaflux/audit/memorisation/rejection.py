@@ -6,7 +6,7 @@ thresholds decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,8 @@ from dermaflux.audit.memorisation.neighbours import orientations
 from dermaflux.core.arrays import Array
 
 if TYPE_CHECKING:
+    from dermaflux.audit.features import Turned
+    from dermaflux.audit.trunks import Trunk
     from dermaflux.params import Audit
 
 RULES = ("too near", "copy")
@@ -49,15 +51,15 @@ class Judged(NamedTuple):
 def judge(
     training: Images,
     points: Array,
-    symmetric: Callable[[Array], Array],
     compared: Sequence[Images],
-    queries: Array,
+    queries: Array | Turned,
+    trunk: Trunk,
     settings: Audit,
 ) -> Judged:
     """Compare images with every training image.
 
     `points` (N, D) are features of the training images, `queries` (M, 8, D) those of the images
-    `compared`, under the eight symmetries; `symmetric(rows)` gives those of training images.
+    `compared`, under the eight symmetries, both of `trunk`.
     """
     ids = training.rows["image_id"].to_numpy()
     thumbnails = features.thumbnails(training.folder, list(ids), training.split)
@@ -65,6 +67,12 @@ def judge(
     def same(rows: Array, others: Array, turns: Array) -> Array:
         score = copies.correlations(thumbnails, thumbnails[rows], others, turns)
         return score >= settings.duplicate_correlation
+
+    def symmetric(rows: Array) -> Array | Turned:
+        if trunk.turn is not None:
+            return features.Turned(points[rows], trunk.turn)
+        chosen = training._replace(rows=training.rows.iloc[rows])
+        return features.under_symmetries([chosen], trunk)[1]
 
     near, distance, ratio, authentic = distance_ratio.nearest(
         queries, points, symmetric, _photographs(training.rows), same
