@@ -165,7 +165,7 @@ def projected(rows: list[Json], step: str, figure: str, training: int, queries: 
     matrix = np.array([terms(row["training"], row["queries"]) for row in rows], float)
     values = np.array([row[figure] for row in rows])
     weights = 1 / np.maximum(values, 1e-3)  # relative errors
-    scale = matrix.max(axis=0)
+    scale = np.maximum(matrix.max(axis=0), 1.0)
     found = nnls(matrix / scale * weights[:, None], values * weights)[0] / scale
     return float(found @ np.array(terms(training, queries), float))
 

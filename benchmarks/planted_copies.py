@@ -236,7 +236,8 @@ def judged(folder: Path, settings: Audit) -> tuple[rejection.Judged, np.ndarray,
 
     of_training = features.extract(*training, trunk).points
     parts, queries = features.under_symmetries([pool, held_out], trunk)
-    found = rejection.judge(training, of_training, [pool, held_out], queries, trunk, settings)
+    space = rejection.Space(trunk, of_training, queries)
+    found = rejection.judge(training, [pool, held_out], space, settings)
     return found, of_training, np.concatenate([each.points for each in parts])
 
 

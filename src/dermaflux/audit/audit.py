@@ -110,9 +110,11 @@ def examine(
     ]
     (of_pool, of_sample), queries = features.under_symmetries(compared, trunk)
     near, rules = rejection.judge(
-        rejection.Images(corpus, training, split), of_training.points, compared, queries, trunk,
+        rejection.Images(corpus, training, split),
+        compared,
+        rejection.Space(trunk, of_training.points, queries),
         settings,
-    )  # fmt: skip
+    )
     count = len(generated)
     pairs = rules[:count].drop(columns=list(rejection.RULES))
     pairs.insert(1, "label", generated["label"])
