@@ -1,120 +1,237 @@
-"""What the audit finds: copies of real training images planted in a pool, and others.
+"""What the stage `audit` costs: time and memory of each step by numbers of images, and projected.
 
-Real images are divided into a training set and a pool. Copies of 20 training images by each change
-are added to the pool; every other image of the pool that is flagged is listed, to be looked at:
-photographs of one lesion are in the public data, too.
+Every step is run alone in a process of its own at several sizes, on made-up images; a figure that
+grows with the images, with their product or both is fitted to the measurements (least squares, not
+negative) and projected to the paper's run: 40,000 synthetic and 2,000 held-out images against
+508,344 training images. The largest size is projected from the others as a check of the fit. Times
+are those of one core's work: wall times would be those of a machine that others use, too.
 
-    python benchmarks/audit.py ../shared/real/data [--training 6000] [--limit 0.5]
+    python benchmarks/audit.py [--out benchmarks/results/audit.json]
+
+For a network on a GPU the multiplications of the network (torch's FlopCounterMode) and of the
+distances are counted and divided by an assumed speed; that part is arithmetic and was not run.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from leak_guard import LANCZOS, TRANSFORMS, Picture, photographs, thumbnail
-from PIL import Image, ImageDraw, ImageFilter
+from stand_in import PAPER_MIX, write_corpus
 
-from dermaflux.audit import features, trunks
-from dermaflux.audit.memorisation import copies, distance_ratio
-from dermaflux.audit.memorisation.neighbours import orientations
-from dermaflux.core.arrays import Array
-
-COUNT = 20
-
-
-def shifted(image: Picture, share: float) -> Picture:
-    """Moved right and down, black where nothing is left."""
-    return image.transform(
-        image.size,
-        Image.Transform.AFFINE,
-        (1, 0, -share * image.width, 0, 1, -share * image.height),
-    )
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING, QUERIES = 508_344, 42_000
+DIMENSION = 3072  # of the trunk `pixels`
+SUSTAINED = 100e12
+"""Multiplications and additions a second, assumed: 20 % of what an H100 is sold with in bf16."""
+Json = dict[str, Any]
 
 
-def noisy(image: Picture) -> Picture:
-    """With Gaussian noise of 8 grey levels."""
-    values = np.asarray(image) + np.random.default_rng(0).normal(0, 8, (*image.size[::-1], 3))
-    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-
-
-def written_over(image: Picture) -> Picture:
-    """With a white plate and a text on it, over 9 % of the image."""
-    width, height = image.size
-    result = image.copy()
-    draw = ImageDraw.Draw(result)
-    draw.rectangle((0, 0.85 * height, 0.6 * width, height), "white")
-    draw.text((2, 0.86 * height), "SAMPLE 12", "black")
+def thumbnails(count: int, seed: int) -> np.ndarray:
+    """Grey images uint8 (N, 64, 64): a blob, and noise at every scale, as skin has it."""
+    draws = np.random.default_rng(seed)
+    axis = np.arange(64) - 31.5
+    result = np.empty((count, 64, 64), np.uint8)
+    for number in range(count):
+        y, x = axis + draws.uniform(-6, 6), axis + draws.uniform(-6, 6)
+        reach = draws.uniform(10, 22, 2)
+        blob = np.exp(-(((y[:, None] / reach[0]) ** 2 + (x / reach[1]) ** 2) ** 2))
+        noise = draws.normal(0, 5, (64, 64))
+        for side in (4, 8, 16, 32):
+            noise += np.kron(draws.normal(0, 7, (side, side)), np.ones((64 // side,) * 2))
+        result[number] = (draws.uniform(150, 220) - draws.uniform(40, 130) * blob + noise).clip(
+            0, 255
+        )
     return result
 
 
-CHANGES = {
-    **TRANSFORMS,
-    "noise": lambda image, _: noisy(image),
-    "blur of 1/64": lambda image, _: image.filter(ImageFilter.GaussianBlur(image.width / 64)),
-    "text": lambda image, _: written_over(image),
-    "brightness x 1.2": lambda image, _: image.point(lambda value: 1.2 * value),
-    **{
-        f"shifted by {share:.0%}": lambda image, _, share=share: shifted(image, share)
-        for share in (0.02, 0.05, 0.09)
-    },
+def points(count: int, seed: int) -> np.ndarray:
+    """Features float32 (N, 3072)."""
+    draws = np.random.default_rng(seed)
+    return draws.standard_normal((count, DIMENSION), np.float32)
+
+
+def decode(training: int, _: int) -> Callable[[], object]:
+    """Features of the trunk `pixels` from files of the paper's mix of sizes."""
+    from dermaflux.audit import features, trunks
+    from dermaflux.core import table
+
+    total = sum(PAPER_MIX.values())
+    scales = [
+        scale
+        for scale, share in PAPER_MIX.items()
+        for _ in range(max(1, round(training * share / total)))
+    ]
+    folder = write_corpus(Path(tempfile.mkdtemp()), scales)[0]
+    rows = table.metadata(folder, ["image_id", "sha256"], "train")
+    return lambda: features.extract(folder, rows, "train", trunks.pixels())
+
+
+def distances(training: int, queries: int) -> Callable[[], object]:
+    """One search of nearest neighbours over the eight symmetries; the audit makes two."""
+    from dermaflux.audit import features, trunks
+    from dermaflux.audit.memorisation.neighbours import neighbours
+
+    turn = trunks.pixels().turn
+    assert turn is not None
+    known, asked = points(training, 0), features.Turned(points(queries, 1), turn)
+    return lambda: neighbours(asked, known, 5)
+
+
+def copies(training: int, queries: int) -> Callable[[], object]:
+    """The matcher of the leak guard."""
+    from dermaflux.audit.memorisation.copies import most_similar
+
+    known, asked = thumbnails(training, 0), thumbnails(queries, 1)
+    near = np.random.default_rng(2).integers(0, training, (queries, 5))
+    return lambda: most_similar(known, asked, near, np.zeros_like(near))
+
+
+def frechet(training: int, queries: int) -> Callable[[], object]:
+    """FD of one row of the table of fidelity."""
+    from dermaflux.audit.fidelity.frechet import frechet_distance
+
+    known, asked = points(training, 0), points(queries, 1)
+    return lambda: frechet_distance(asked, known)
+
+
+def copying(training: int, queries: int) -> Callable[[], object]:
+    """The C_T test with 2,000 held-out images, or as many as there are queries."""
+    from dermaflux.audit.memorisation.copying_test import cells_of, copying_test
+
+    known, asked = points(training, 0), points(queries, 1)
+    held_out = points(min(2000, queries), 2)
+    sizes = (np.linalg.norm(each, axis=1) for each in (asked, held_out))
+    return lambda: copying_test(*sizes, cells_of(known, asked, held_out))
+
+
+STEPS: dict[str, tuple[Callable[[int, int], Callable[[], object]], tuple[tuple[int, int], ...]]] = {
+    "decode": (decode, ((256, 0), (512, 0), (1024, 0))),
+    "distances": (distances, ((4096, 128), (16384, 128), (4096, 384), (16384, 384))),
+    "copies": (copies, ((2048, 64), (8192, 64), (2048, 256), (16384, 256))),
+    "frechet": (frechet, ((1000, 1000), (4000, 1000), (8000, 1000))),
+    "copying": (copying, ((2000, 500), (8000, 500), (2000, 2000), (8000, 2000))),
+}
+TERMS: dict[str, Callable[[float, float], list[float]]] = {
+    "decode": lambda n, m: [1, n],
+    "distances": lambda n, m: [n * m],
+    "copies": lambda n, m: [1, n, m, n * m],
+    "frechet": lambda n, m: [1, n + m],
+    "copying": lambda n, m: [1, m],
 }
 
 
-def spaces(images: list[Picture]) -> tuple[Array, Array]:
-    """Features of the space `pixels` in eight symmetries (N, 8, 3072), and thumbnails."""
-    trunk = trunks.pixels()
-    side = trunk.side
-    bicubic = Image.Resampling.BICUBIC
-    small = np.stack([np.asarray(image.resize((side, side), bicubic)) for image in images])
-    turned = features.symmetries(small).reshape(-1, side, side, 3)
-    found = trunk.function(turned)[0].reshape(len(images), 8, -1)
-    return found, np.stack([thumbnail(image) for image in images])
+def measured(step: str, training: int, queries: int) -> Json:
+    """Seconds of one core, and the memory of the step with its inputs beyond an empty process."""
+    process = subprocess.run(
+        [sys.executable, __file__, "--one", step, str(training), str(queries)],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    found: Json = json.loads(process.stdout.splitlines()[-1])
+    print(step, training, queries, found, flush=True)
+    return {"training": training, "queries": queries, **found}
+
+
+def one(step: str, training: int, queries: int) -> None:
+    """Run a step and print what it took."""
+    import scipy.special  # noqa: F401 - what every step loads is no part of its memory
+    import sklearn.cluster  # noqa: F401
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    empty = peak()
+    work = STEPS[step][0](training, queries)
+    cpu = time.process_time()
+    work()
+    print(json.dumps({"cpu_s": time.process_time() - cpu, "memory_gib": peak() - empty}))
+
+
+def projected(rows: list[Json], step: str, figure: str, training: int, queries: int) -> float:
+    """From sizes to a size, with terms that cannot be negative."""
+    from scipy.optimize import nnls
+
+    terms = TERMS[step] if figure == "cpu_s" else (lambda n, m: [1, n, m])
+    matrix = np.array([terms(row["training"], row["queries"]) for row in rows], float)
+    values = np.array([row[figure] for row in rows])
+    weights = 1 / np.maximum(values, 1e-3)  # relative errors
+    scale = np.maximum(matrix.max(axis=0), 1.0)
+    found = nnls(matrix / scale * weights[:, None], values * weights)[0] / scale
+    return float(found @ np.array(terms(training, queries), float))
+
+
+def project() -> Json:
+    """All steps."""
+    result: Json = {}
+    for step, (_, sizes) in STEPS.items():
+        rows = [measured(step, *size) for size in sizes]
+        last = rows[-1]
+        checked = projected(rows[:-1], step, "cpu_s", last["training"], last["queries"])
+        counts = (TRAINING + 40_000, 0) if step == "decode" else (TRAINING, QUERIES)
+        result[step] = {
+            "measured": rows,
+            "largest_projected_from_others_cpu_s": round(checked, 2),
+            "paper_cpu_h": round(projected(rows, step, "cpu_s", *counts) / 3600, 3),
+            "paper_memory_gib": round(projected(rows, step, "memory_gib", *counts), 2),
+        }
+    return result
+
+
+def of_a_gpu() -> Json:
+    """Multiplications of DINOv2's ViT-L/14 at 224 pixels, and of distances between its features."""
+    import timm
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    name = "vit_large_patch14_dinov2"
+    with torch.device("meta"):
+        model = timm.create_model(name, img_size=224, num_classes=0)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 3, 224, 224))
+    each, size = counter.get_total_flops() / 2, model.num_features
+    # Training images once, and under the symmetries those that are nearest to a query.
+    passes = TRAINING + 8 * QUERIES + 8 * QUERIES
+    searches = 2 * 8 * QUERIES * TRAINING * size
+    return {
+        "trunk": name,
+        "multiplications_per_image": each,
+        "features": size,
+        "images_through_the_network_at_most": passes,
+        "assumed_multiplications_per_second": SUSTAINED,
+        "network_h": round(passes * each / SUSTAINED / 3600, 3),
+        "distances_h": round(searches / SUSTAINED / 3600, 4),
+        "ran": False,
+    }
 
 
 def main() -> None:
-    """Plant, audit, print."""
+    """Measure and project all steps, or one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--training", type=int, default=6000)
-    parser.add_argument("--limit", type=float, default=0.5)
+    parser.add_argument("--one", nargs=3)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "audit.json")
     given = parser.parse_args()
-    files = photographs(given.data)
-    draw = random.Random(1)
-    draw.shuffle(files)
-    pictures = [Image.open(file).convert("RGB").resize((256, 256), LANCZOS) for file in files]
-    training, others = pictures[: given.training], pictures[given.training :]
-    planted = [
-        change(image, draw).convert("RGB").resize((256, 256), LANCZOS)
-        for change in CHANGES.values()
-        for image in training[:COUNT]
-    ]
-    known, known_thumbnails = spaces(training)
-    queries, thumbnails = spaces([*planted, *others])
-    points = np.ascontiguousarray(known[:, 0])
-    near, _, ratio = distance_ratio.nearest(queries, points, known.__getitem__)
-    orientation = orientations(queries, points, near)
-    start, cpu = time.perf_counter(), time.process_time()
-    original, correlation = copies.most_similar(known_thumbnails, thumbnails, near, orientation)
-    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    copied, too_near = correlation >= given.limit, ratio < 0.5
-    for number, kind in enumerate(CHANGES):
-        part = slice(number * COUNT, (number + 1) * COUNT)
-        right = copied[part] & (original[part] == np.arange(COUNT))
-        either = right | too_near[part]
-        print(
-            f"{kind:42} distance {too_near[part].sum():3}  copy {right.sum():3}  {either.sum():3}"
-        )
-    rest = slice(len(planted), None)
-    print(f"{len(others)} others: distance {too_near[rest].sum()}, copy {copied[rest].sum()}")
-    for number in np.nonzero(copied[rest])[0]:
-        row = len(planted) + number
-        name, of = files[given.training + number].stem, files[original[row]].stem
-        print(f"  {name} {of} {correlation[row]:.3f}")
-    print(f"{len(queries)} against {len(training)}: {wall:.0f} s, {cpu:.0f} s of all cores")
+    if given.one:
+        one(given.one[0], int(given.one[1]), int(given.one[2]))
+        return
+    result = {
+        "training": TRAINING,
+        "queries": QUERIES,
+        "steps": project(),
+        "gpu": of_a_gpu(),
+        "machine": f"{os.cpu_count()} CPU cores, used by other programs as well",
+    }
+    given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

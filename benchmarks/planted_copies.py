@@ -234,22 +234,11 @@ def judged(folder: Path, settings: Audit) -> tuple[rejection.Judged, np.ndarray,
         folder / "pool", table.metadata(folder / "pool", ["image_id", "sha256"]), "train"
     )
 
-    def points(images: rejection.Images, symmetric: bool) -> np.ndarray:
-        return features.extract(images.folder, images.rows, images.split, trunk, symmetric).points
-
-    of_training = points(training, False)
-    queries = np.concatenate([points(pool, True), points(held_out, True)])
-    found = rejection.judge(
-        training,
-        of_training,
-        lambda chosen: points(
-            training._replace(rows=training.rows.iloc[chosen].reset_index(drop=True)), True
-        ),
-        [pool, held_out],
-        queries,
-        settings,
-    )
-    return found, of_training, queries[:, 0]
+    of_training = features.extract(*training, trunk).points
+    parts, queries = features.under_symmetries([pool, held_out], trunk)
+    space = rejection.Space(trunk, of_training, queries)
+    found = rejection.judge(training, [pool, held_out], space, settings)
+    return found, of_training, np.concatenate([each.points for each in parts])
 
 
 def table_of(
@@ -306,8 +295,8 @@ def mixtures(
     for part in MIXTURES:
         count = round(part / (1 - part) * honest)
         chosen = [*copies[:count], *range(first, first + honest)]
-        both = np.concatenate([queries[chosen], queries[first + honest :]])
-        of_pool = memorisation_figures(rules.iloc[chosen], held_out, points, both)
+        features_of = points, queries[chosen], queries[first + honest :]
+        of_pool = memorisation_figures(rules.iloc[chosen], held_out, features_of)
         found.append(
             {
                 "copies": min(count, len(copies)),

@@ -47,6 +47,13 @@ def test_a_stage_over_again_differs_by_its_matrix_alone(stage: str, other: str) 
     assert stages()[stage]["matrix"] != stages()[other]["matrix"]
 
 
+def test_a_new_figure_of_the_audit_retrains_nothing() -> None:
+    reads = {name: stage["deps"] for name, stage in stages().items()}
+    assert {name for name in reads if "reports/audit.json" in reads[name]} == {"report"}
+    rejected = {name for name in reads if "reports/rejected.json" in reads[name]}
+    assert rejected == {"pretrain", "train", "distill", "report"}
+
+
 @pytest.mark.parametrize("stage", NAMED)
 def test_a_stage_has_one_name_everywhere(stage: str) -> None:
     assert stage in get_command(app).commands  # type: ignore[attr-defined]

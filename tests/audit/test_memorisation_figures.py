@@ -102,8 +102,8 @@ def test_every_share_and_quantile_has_its_limits() -> None:
         )
 
     pool, held_out = rules(200), rules(0)
-    points = draws.normal(size=(50, 3))
-    report = figures.memorisation_figures(pool, held_out, points, draws.normal(size=(200, 3)))
+    points = tuple(draws.normal(size=(count, 3)) for count in (50, 200, 0))
+    report = figures.memorisation_figures(pool, held_out, points)
     assert (report["pool"]["images"], report["reference_images"]) == (200, 50)
     exact = stats.binomtest(int((pool["distance"] == 0).sum()), 200).proportion_ci(method="exact")
     equal = report["pool"]["equal"]

@@ -11,12 +11,13 @@ from drawn_lesions import lesion, row
 from PIL import Image, ImageFilter
 
 from dermaflux.audit import audit, features, trunks
-from dermaflux.audit.memorisation import distance_ratio
+from dermaflux.audit.memorisation import distance_ratio, rejection
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.params import Audit
 
 SIDE, TRAINING, OTHERS = 64, 60, 20
+PIXELS = trunks.pixels()
 
 
 def encoded(image: Image.Image, quality: int) -> Image.Image:
@@ -126,3 +127,41 @@ def test_held_out_images_are_a_sample_by_hash() -> None:
     # Other images in the split take places, but no image gets one that had none.
     more = pd.concat([rows, rows + "-more"], ignore_index=True)
     assert set(audit._sample(more)["image_id"]) & set(rows["image_id"]) <= sample
+
+
+def test_a_network_that_does_not_see_a_copy_does_not_hide_it(tmp_path) -> None:
+    """In features that are noise, the pixels still say that it is too near."""
+    labels = [CLASSES[number % 2] for number in range(TRAINING)]
+    images = [lesion(number, label, SIDE) for number, label in enumerate(labels)]
+    corpus = [
+        row(image, f"isic2019/{n:03d}", label, "train")
+        for n, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
+    table.write(corpus, tmp_path / "corpus", 64)
+    others = [encoded(images[7], 80), lesion(TRAINING, labels[0], SIDE)]
+    pool = [row(image, f"synthetic/{n}", labels[0], "train") for n, image in enumerate(others)]
+    table.write(pool, tmp_path / "pool", 64)
+    noise = np.random.default_rng(0)
+    trunk = trunks.Trunk("noise", 32, lambda x: (noise.normal(size=(len(x), 9)), None), None)
+    training, synthetic = (
+        rejection.Images(tmp_path / name, table.metadata(tmp_path / name), "train")
+        for name in ("corpus", "pool")
+    )
+    points = features.extract(*training, trunk).points
+    queries = features.under_symmetries([synthetic], trunk)[1]
+    space = rejection.Space(trunk, points, queries)
+    rules = rejection.judge(training, [synthetic], space, Audit(duplicate_correlation=1.0)).rules
+    assert rules["too near"].tolist() == [True, False]
+    assert rules["nearest_in_pixels_id"][0] == "isic2019/007"
+    assert rules["ratio"].min() > 0.5 > rules["ratio_in_pixels"][0]
+
+
+def test_turned_features_are_those_of_turned_images(tmp_path) -> None:
+    pool = [row(lesion(n, CLASSES[0], SIDE), f"synthetic/{n}", CLASSES[0], "train") for n in (0, 1)]
+    table.write(pool, tmp_path / "pool", 64)
+    part = (tmp_path / "pool", table.metadata(tmp_path / "pool"), "train")
+    (plain,), queries = features.under_symmetries([part], PIXELS)
+    computed = features.extract(*part, PIXELS, symmetric=True).points
+    assert np.array_equal(queries[np.arange(2)], computed)
+    assert np.array_equal(plain.points, computed[:, 0])
+    assert queries.size == computed.size

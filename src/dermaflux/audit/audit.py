@@ -19,7 +19,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from dermaflux import paths
@@ -105,26 +104,21 @@ def examine(
     held_out = _sample(validation)
     trunk = trunks.open_trunk(settings)
     of_training = features.extract(corpus, training, split, trunk)
-    of_pool = features.extract(synthetic, generated, "train", trunk, symmetric=True)
-    of_sample = features.extract(corpus, held_out, "validation", trunk, symmetric=True)
-    queries = np.concatenate([each.points for each in (of_pool, of_sample) if len(each.points)])
+    compared = [
+        rejection.Images(synthetic, generated, "train"),
+        rejection.Images(corpus, held_out, "validation"),
+    ]
+    (of_pool, of_sample), queries = features.under_symmetries(compared, trunk)
     near, rules = rejection.judge(
         rejection.Images(corpus, training, split),
-        of_training.points,
-        lambda rows: features.extract(corpus, training.iloc[rows], split, trunk, True).points,
-        [
-            rejection.Images(synthetic, generated, "train"),
-            rejection.Images(corpus, held_out, "validation"),
-        ],
-        queries,
+        compared,
+        rejection.Space(trunk, of_training.points, queries),
         settings,
     )
     count = len(generated)
     pairs = rules[:count].drop(columns=list(rejection.RULES))
     pairs.insert(1, "label", generated["label"])
-    pool = Images(
-        generated.assign(rejected=pairs["rejected"]), of_pool.points[:, 0], of_pool.logits
-    )
+    pool = Images(generated.assign(rejected=pairs["rejected"]), *of_pool)
     references = {
         "train": Images(training, *of_training),
         "test": _test_split(corpus, trunk, of_training),
@@ -143,7 +137,9 @@ def examine(
         "correlation_limit": settings.duplicate_correlation,
         "ratio": rejection.quantiles(pairs["ratio"].to_numpy()),
         "memorisation": memorisation_figures(
-            rules[:count], rules[count:], of_training.points, queries[:, 0]
+            rules[:count],
+            rules[count:],
+            (of_training.points, of_pool.points, of_sample.points),
         ),
         "held_out": {"of": len(validation), **rejection.held_out_report(rules[count:])},
         "nearest_sources": predicted_source.nearest_sources(

@@ -8,7 +8,8 @@ reads it. Features of the trunk `pixels` are not kept: to decode an image is as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,6 +42,31 @@ class Features(NamedTuple):
     """(N, C) of the images as they are, where the trunk has classes."""
 
 
+@dataclass(frozen=True)
+class Turned:
+    """Features of N images under the eight `symmetries`, as an array (N, 8, D) would have them.
+
+    They are made of those of the images as they are where they are read, in an eighth of the
+    memory.
+    """
+
+    points: Array
+    """(N, D)"""
+    turn: Callable[[Array], Array]
+    """(B, D) -> (B, 8, D)"""
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def size(self) -> int:
+        """Numbers that the array would hold."""
+        return 8 * self.points.size
+
+    def __getitem__(self, rows: slice | Array) -> Array:
+        return self.turn(self.points[rows])
+
+
 def symmetries(images: Array) -> Array:
     """(B, S, S, 3) -> (B, 8, S, S, 3): the square's eight symmetries, the identity first."""
     rotations = [np.rot90(images, quarter, axes=(1, 2)) for quarter in range(4)]
@@ -70,6 +96,20 @@ def extract(
         if result.logits is not None:
             result.logits[index[image_id]] = features.logits
     return result
+
+
+def under_symmetries(
+    parts: Sequence[tuple[Path, pd.DataFrame, str | None]], trunk: Trunk
+) -> tuple[list[Features], Array | Turned]:
+    """Features (N, D) of the images of each part, and (M, 8, D) of all of them one after another.
+
+    A part is what `extract` takes: a folder, rows of its table and a split.
+    """
+    found = [extract(*part, trunk, symmetric=trunk.turn is None) for part in parts]
+    together = np.concatenate([each.points for each in found if len(each.points)])
+    if trunk.turn is not None:
+        return found, Turned(together, trunk.turn)
+    return [each._replace(points=each.points[:, 0].copy()) for each in found], together
 
 
 def _kept(

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dermaflux.audit.features import symmetries
 from dermaflux.core import hub
 from dermaflux.core.arrays import Array
 from dermaflux.core.devices import automatic_device
@@ -54,6 +55,9 @@ class Trunk:
     """uint8 (B, S, S, 3) -> float32 features (B, D), and logits (B, C) where it has classes."""
     identity: str | None
     """Changes with the features of an image; None where they are not worth keeping on disk."""
+    turn: Callable[[Array], Array] | None = None
+    """Features (B, D) -> those of the eight `features.symmetries` of the images, (B, 8, D), where
+    they follow from those of the images as they are."""
 
 
 def open_trunk(settings: Audit) -> Trunk:
@@ -81,8 +85,12 @@ def pixels() -> Trunk:
         normalised: Array = (images.astype(np.float32) / 255 - mean) / std
         return normalised.reshape(len(images), -1), None
 
+    def turn(points: Array) -> Array:
+        images = points.reshape(-1, _LOW_PASS, _LOW_PASS, 3)
+        return symmetries(images).reshape(len(images), 8, -1)
+
     # To decode an image takes less than to keep it in float32 in eight orientations.
-    return Trunk("pixels", _LOW_PASS, function, None)
+    return Trunk("pixels", _LOW_PASS, function, None, turn)
 
 
 def _squeezenet(folder: Path) -> Trunk:

@@ -19,12 +19,15 @@ its false positive rate.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from dermaflux.audit.memorisation.neighbours import neighbours, orientations
 from dermaflux.core.arrays import Array
+
+if TYPE_CHECKING:
+    from dermaflux.audit.features import Turned
 
 NEIGHBOURS = 5
 _COPIES = 3  # of an image that its group lacks: as many are passed over before looking further
@@ -49,9 +52,9 @@ class Nearest(NamedTuple):
 
 
 def nearest(
-    queries: Array,
+    queries: Array | Turned,
     points: Array,
-    symmetric: Callable[[Array], Array],
+    symmetric: Callable[[Array], Array | Turned],
     groups: Array | None = None,
     same: Same | None = None,
 ) -> Nearest:
@@ -72,7 +75,7 @@ def nearest(
 
 
 def local_distances(
-    rows: Array, features: Array, points: Array, groups: Array, same: Same | None
+    rows: Array, features: Array | Turned, points: Array, groups: Array, same: Same | None
 ) -> Array:
     """Distances (R, 5) of training images `rows` (R,) to their nearest other photographs.
 
@@ -82,9 +85,10 @@ def local_distances(
     left, count = np.arange(len(rows)), NEIGHBOURS + _COPIES
     while len(left):
         own = (groups[rows[left]], groups)
-        index, distances = neighbours(features[left], points, count, own)
+        of_left = features if len(left) == len(rows) else features[left]
+        index, distances = neighbours(of_left, points, count, own)
         if same is not None:
-            turns = orientations(features[left], points, index)
+            turns = orientations(of_left, points, index)
             distances[same(rows[left], index, turns)] = np.inf
         nearest_others = np.sort(distances, axis=1)[:, :NEIGHBOURS]
         local[left, : nearest_others.shape[1]] = nearest_others

@@ -25,22 +25,21 @@ _QUANTILES = {"quantile_05": 0.05, "median": 0.5}
 
 
 def memorisation_figures(
-    rules: pd.DataFrame, held_out: pd.DataFrame, points: Array, queries: Array
+    rules: pd.DataFrame, held_out: pd.DataFrame, points: tuple[Array, Array, Array]
 ) -> dict[str, Any]:
     """Of the pool, and of held-out real images as the reference.
 
-    `rules` and `held_out` have the columns of `rejection`, M and H rows; `points` (N, D) are the
-    features of the training images, `queries` (M + H, D) those of the pool and the held-out ones.
+    `rules` and `held_out` have the columns of `rejection`, M and H rows; `points` are the features
+    (N, D) of the training images, (M, D) of the pool and (H, D) of the held-out images.
     """
-    count = len(rules)
     tested = copying_test(
         rules["distance"].to_numpy(),
         held_out["distance"].to_numpy(),
-        cells_of(points, queries[:count], queries[count:]),
+        cells_of(*points),
     )
     return {
         "reference": "train",
-        "reference_images": len(points),
+        "reference_images": len(points[0]),
         "pool": _of_images(rules),
         "held_out": _of_images(held_out),
         "copying_test": tested,

@@ -14,6 +14,8 @@ from dermaflux.core.arrays import Array
 if TYPE_CHECKING:
     import torch
 
+    from dermaflux.audit.features import Turned
+
 _QUERIES, _POINTS = 128, 8192  # a block of distances: 34 MB over the eight symmetries
 _GPU_QUERIES = 2048  # a block of 537 MB; the points go to the GPU once for each such block
 _SPARE = 3  # candidates beyond `count`, since blocks are computed in float32
@@ -23,7 +25,7 @@ _WORTH_A_GPU = (
 
 
 def neighbours(
-    queries: Array, points: Array, count: int, groups: tuple[Array, Array] | None = None
+    queries: Array | Turned, points: Array, count: int, groups: tuple[Array, Array] | None = None
 ) -> tuple[Array, Array]:
     """Rows and distances (M, k) of the k nearest `points` (N, D) of each query, ascending.
 
@@ -133,14 +135,15 @@ def _exact(queries: Array, points: Array, candidates: Array) -> Array:
     return distances
 
 
-def orientations(queries: Array, points: Array, index: Array) -> Array:
+def orientations(queries: Array | Turned, points: Array, index: Array) -> Array:
     """Which of its eight symmetries (M, k) brings a query nearest to each of the points `index`.
 
     `queries` (M, 8, D), `points` (N, D), `index` (M, k) as `neighbours` returns it.
     """
-    return np.stack(
-        [
-            np.square(query[None] - points[rows][:, None]).sum(axis=2).argmin(axis=1)
-            for query, rows in zip(queries, index, strict=True)
-        ]
-    )
+    turns = np.empty(index.shape, int)
+    for first in range(0, len(queries), _QUERIES):
+        part = slice(first, first + _QUERIES)
+        for row, query in enumerate(queries[part], first):
+            differences = query[None] - points[index[row]][:, None]
+            turns[row] = np.square(differences).sum(axis=2).argmin(axis=1)
+    return turns
