@@ -28,9 +28,11 @@ from dermaflux.reporting import (
     plots,
     zero_shot_section,
 )
+from dermaflux.reporting.faithfulness import tables
 from dermaflux.reporting.pages import number
 from dermaflux.tracking import runs
 
+_IN_TABLES_OF_THEIR_OWN = ("rejected", "fidelity", *tables.GROUPS)
 PAPER = {
     "title": "DermaFlux-ViT as published",
     "images": "2,500 real + 4,375 synthetic",
@@ -173,8 +175,10 @@ def _page(params: Params, results: dict[str, Any]) -> str:
             audit=audit,
             comparisons=read_json(paths.AUDIT_FIDELITY).get("rows", []),
             audit_rows=_scalars(
-                {k: v for k, v in audit.items() if k not in ("rejected", "fidelity")}
+                {k: v for k, v in audit.items() if k not in _IN_TABLES_OF_THEIR_OWN}
             ),
+            faithfulness=tables.build(audit),
+            separability_image=images.file_uri(paths.AUDIT_FIGURES / "separability.png"),
             nearest=images.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
             pretraining=read_json(paths.PRETRAIN_REPORT),
             pretraining_grid=images.file_uri(paths.PRETRAIN_FIGURES / "grid.png"),

@@ -20,6 +20,7 @@ from dermaflux.core.arrays import Array, Pixels
 
 PERIODS = (4, 8, 16)
 """Pixels of the grids looked for: patches of a transformer, blocks of an autoencoder or of JPEG."""
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _NEAR = 2  # frequencies on either side that a harmonic is compared with
 _RIM = 3  # lines of pixels from the edge in which a frame is sought
 Json = dict[str, Any]
@@ -31,23 +32,24 @@ def marks(image: Pixels) -> dict[str, float]:
     `grid_P`: `grid_energy` at P pixels, for the `PERIODS` that the image is large enough for.
     `saturation`: share of pixels with a channel at 0 or 255, in [0, 1]. `border`: `border_step`.
     """
-    grey = image.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-    grids = {f"grid_{period}": grid_energy(grey, period) for period in PERIODS}
+    grey = image.astype(np.float32) @ _LUMA
+    jumps = [np.abs(np.diff(grey, axis=axis)).mean(axis=1 - axis) for axis in (0, 1)]
+    grids = {f"grid_{period}": grid_energy(jumps, period) for period in PERIODS}
     found = {name: energy for name, energy in grids.items() if energy is not None}
     clipped = ((image == 0) | (image == 255)).any(axis=2)
-    return {**found, "saturation": float(clipped.mean()), "border": border_step(grey)}
+    return {**found, "saturation": float(clipped.mean()), "border": border_step(jumps)}
 
 
-def grid_energy(grey: Array, period: int) -> float | None:
-    """Power (H, W) at the frequencies of a grid over that of the frequencies beside them, in dB.
+def grid_energy(jumps: Sequence[Array], period: int) -> float | None:
+    """Power at the frequencies of a grid over that of the frequencies beside them, in dB.
 
-    A grid is what the mean jump between neighbouring columns, or rows, has a period of: its
-    harmonics 1 / period, 2 / period, ... stand out of a spectrum that is smooth otherwise. The
-    larger of both directions; 0 is no grid. None for an image of fewer than eight periods.
+    `jumps`: mean absolute difference of each line of pixels to the next (H - 1,), and of each
+    column to the next (W - 1,). A grid gives them a period: its harmonics 1 / period, 2 / period,
+    ... stand out of a spectrum that is smooth otherwise. The larger of both directions; 0 is no
+    grid. None for an image of fewer than eight periods.
     """
-    if min(grey.shape) < 8 * period:
+    if min(map(len, jumps)) + 1 < 8 * period:
         return None
-    jumps = (np.abs(np.diff(grey, axis=axis)).mean(axis=1 - axis) for axis in (0, 1))
     return max(_harmonics(profile, period) for profile in jumps)
 
 
@@ -64,16 +66,15 @@ def _harmonics(profile: Array, period: int) -> float:
     return float(10 * np.log10((power[bins].mean() + least) / (power[near].mean() + least)))
 
 
-def border_step(grey: Array) -> float:
-    """Largest mean jump across one of the outermost pixel lines over that inside, in dB.
+def border_step(jumps: Sequence[Array]) -> float:
+    """Largest of the `jumps` across the outermost lines of pixels over the median inside, in dB.
 
-    0 is no frame; the inside is the median of all other lines of that direction.
+    0 is no frame.
     """
     steps = []
-    for axis in (0, 1):
-        jumps = np.abs(np.diff(grey, axis=axis)).mean(axis=1 - axis)
-        inside = float(np.median(jumps[_RIM:-_RIM]))
-        steps += [(jump + 0.1) / (inside + 0.1) for jump in (*jumps[:_RIM], *jumps[-_RIM:])]
+    for profile in jumps:
+        rim = np.concatenate([profile[:_RIM], profile[-_RIM:]])
+        steps.append((rim.max() + 0.1) / (np.median(profile[_RIM:-_RIM]) + 0.1))
     return float(10 * np.log10(max(steps)))
 
 

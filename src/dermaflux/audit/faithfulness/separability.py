@@ -100,7 +100,7 @@ def regression(positive: Array, negative: Array) -> Regression:
     deviation[deviation < 1e-6] = np.inf  # a constant feature tells nothing
     labels = np.arange(len(points)) < len(positive)
     strength = 1 / points.shape[1]
-    fitted = LogisticRegression(C=strength, class_weight="balanced", max_iter=300, tol=1e-3)
+    fitted = LogisticRegression(C=strength, class_weight="balanced", max_iter=300, tol=1e-2)
     fitted.fit((points - middle) / deviation, labels)
     weights = fitted.coef_[0].astype(np.float64) / deviation
     return Regression(weights, float(fitted.intercept_[0] - weights @ middle))
