@@ -23,6 +23,7 @@ import pandas as pd
 
 from dermaflux import paths
 from dermaflux.audit import features, predicted_source, trunks
+from dermaflux.audit.faithfulness import coverage, groups
 from dermaflux.audit.fidelity import comparison
 from dermaflux.audit.fidelity.comparison import MINIMUM, Images
 from dermaflux.audit.memorisation import rejection
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
     from dermaflux.audit.trunks import Trunk
     from dermaflux.params import Audit
 
-_COLUMNS = ("image_id", "sha256", "label", *comparison.GROUPS)
+_COLUMNS = ("image_id", "sha256", "label", "diagnosis", *comparison.GROUPS)
 _TRAINING_COLUMNS = (*_COLUMNS, "scale", "duplicate_group")
+_POOL_COLUMNS = (*_COLUMNS, "prompt", "scale")
 HELD_OUT = 2000
 """Validation images at most: where none of so many is flagged, the interval ends at 0.18 %."""
 
@@ -54,10 +56,11 @@ def run(params: Params) -> None:
     settings = params.audit
     inputs = [paths.CORPUS, paths.SYNTHETIC]
     with runs.start("generator", "audit", settings.model_dump(), inputs) as logged:
-        report, pairs, rows = examine(
-            paths.CORPUS, paths.SYNTHETIC, settings, params.finetune.splits
-        )
         with atomic_folder(paths.AUDIT_FIGURES) as partial:
+            report, pairs, rows = examine(
+                paths.CORPUS, paths.SYNTHETIC, settings, params.finetune.splits, partial,
+                params.synthesize.wanted,
+            )  # fmt: skip
             pairs.to_csv(partial / "nearest.csv", index=False)
             draw_pairs(pairs, paths.CORPUS, paths.SYNTHETIC, partial / "nearest.png")
             write_json(partial / paths.AUDIT_FIDELITY.name, {"rows": rows})
@@ -92,10 +95,15 @@ def _numbers(report: dict[str, Any]) -> dict[str, float]:
 
 
 def examine(
-    corpus: Path, synthetic: Path, settings: Audit, trained: Sequence[str] = ("train",)
+    corpus: Path,
+    synthetic: Path,
+    settings: Audit,
+    trained: Sequence[str] = ("train",),
+    figures: Path | None = None,
+    wanted: coverage.Wanted = None,
 ) -> tuple[dict[str, Any], pd.DataFrame, list[dict[str, Any]]]:
     """The report of the stage; one row per synthetic image, ordered by image_id; and the rows of
-    `comparison`.
+    `comparison`. Pictures go to the folder `figures`.
     """
     training = _rows(corpus, trained, _TRAINING_COLUMNS)
     split = trained[0] if len(trained) == 1 else None
@@ -126,6 +134,11 @@ def examine(
     compared_with = {name: comparison.pair(pool, real) for name, real in references.items()}
     measured = list(comparison.rows(compared_with))
     rejected = int(pairs["rejected"].sum())
+    examined = groups.Examined(
+        corpus, synthetic, paths.CAPTIONS, settings, generated, of_pool.points,
+        features.first(queries, count), references["train"],
+        rejection.photographs_of(training), references["test"], split, near[:, 0], held_out, wanted,
+    )  # fmt: skip
     report = {
         "rejected": list(pairs.loc[pairs["rejected"], "image_id"]),
         "images": count,
@@ -151,6 +164,7 @@ def examine(
         **comparison.kid_of_classes(compared_with["train"]),
         "trunk": settings.trunk,
         "fidelity": {row["reference"]: _of_pool(row) for row in measured if row["group"] == "all"},
+        **groups.report(examined, figures),
     }
     return report, pairs, measured
 
@@ -190,7 +204,7 @@ def _rows(folder: Path, splits: Sequence[str], columns: Sequence[str] = _COLUMNS
 
 def _pool(folder: Path) -> pd.DataFrame:
     """Columns of every synthetic image; the classes are those that were asked for."""
-    rows = table.metadata(folder, _COLUMNS, "train")
+    rows = table.metadata(folder, _POOL_COLUMNS, "train")
     return rows.sort_values("image_id").reset_index(drop=True)
 
 

@@ -67,6 +67,13 @@ class Turned:
         return self.turn(self.points[rows])
 
 
+def first(queries: Array | Turned, count: int) -> Array | Turned:
+    """Those of the first `count` images."""
+    if isinstance(queries, Turned):
+        return Turned(queries.points[:count], queries.turn)
+    return queries[:count]
+
+
 def symmetries(images: Array) -> Array:
     """(B, S, S, 3) -> (B, 8, S, S, 3): the square's eight symmetries, the identity first."""
     rotations = [np.rot90(images, quarter, axes=(1, 2)) for quarter in range(4)]

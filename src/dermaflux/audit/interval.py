@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NORMAL = 1.96
 """Standard errors from the middle of a normal distribution to its 2.5 and 97.5 % quantiles."""
@@ -28,3 +28,13 @@ def share(count: int, total: int) -> Interval:
     low = betaincinv(count, total - count + 1, 0.025) if count else 0.0
     high = betaincinv(count + 1, total - count, 0.975) if count < total else 1.0
     return Interval(count / total, float(low), float(high))
+
+
+def missing(reason: str) -> dict[str, Any]:
+    """What stands in place of a figure that cannot be given."""
+    return {"value": None, "low": None, "high": None, "reason": reason}
+
+
+def too_few(count: int, others: int, needed: int) -> str:
+    """The reason why there is no figure of two sets of images."""
+    return f"needs {needed} images on either side, and there are {count:,} and {others:,}"

@@ -93,6 +93,13 @@ def pixels() -> Trunk:
     return Trunk("pixels", _LOW_PASS, function, None, turn)
 
 
+def from_pixels(points: Array) -> Array:
+    """Features (N, 3072) of the trunk `pixels` -> the images (N, 32, 32, 3), 0 to 255."""
+    mean, std = np.array(_MEAN, np.float32), np.array(_STD, np.float32)
+    images: Array = (points.reshape(len(points), _LOW_PASS, _LOW_PASS, 3) * std + mean) * 255
+    return images
+
+
 def _squeezenet(folder: Path) -> Trunk:
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -27,7 +27,7 @@ from dermaflux.core.files import atomic_folder
 from dermaflux.core.hashing import sha256
 from dermaflux.core.images import encode_png
 from dermaflux.generators import registry
-from dermaflux.generators.pool import plan, prompts, report, shards
+from dermaflux.generators.pool import plan, prompts, report, shards, wanted
 from dermaflux.generators.pool.plan import PlannedImage, SamplingBatch, Shard
 from dermaflux.generators.protocol import Collection, Generator, Models, Sampler
 from dermaflux.params import Params, Synthesize
@@ -48,8 +48,8 @@ def run(params: Params) -> None:
     if isinstance(generator, Collection):
         with runs.start("generator", "synthesize", parameters, inputs=[]) as log:
             settings = section.settings(name)
-            wanted = prompts.wanted(section, paths.CORPUS)
-            generator.collect(section, settings, paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, wanted)
+            shown = prompts.wanted(section, paths.CORPUS)
+            generator.collect(section, settings, paths.SYNTHETIC, paths.SYNTHESIZE_REPORT, shown)
             log.outputs(paths.SYNTHETIC)
         return
     processes = distributed.join()
@@ -91,9 +91,10 @@ def synthesize(
     shares = prompts.shares_for(section, corpus)
     sampler = generator.open(models, settings, section.batch)
     bank = prompts.prompts_for(generator, section, corpus, captions, shares)
+    target, bank = wanted.target(section, bank, shares) or (None, bank)
     choice = _choice(section, selector)
     planned = section.images * (choice.candidates if choice else 1)
-    images = plan.plan(planned, bank, shares, section.scale, seed)
+    images = plan.plan(planned, bank, shares, section.scale, seed, target)
     groups = sampler.groups([image.condition for image in images])
     pool = plan.shards(groups, section.shard_images, section.batch)
 
@@ -119,7 +120,7 @@ def synthesize(
         if not processes.main:
             return None
         shards.wait(pool, saved, processes)
-        shown = [getattr(image.condition, section.column) for image in images]
+        shown = [image.cell.key for image in images]
         facts = _put_in_place(pool, saved, choice, shown, section.shard_images, output)
         saved.discard()
         print(_made(section, shown, facts, output, None if resumed else time.monotonic() - started))
@@ -233,6 +234,8 @@ def _row(image: PlannedImage, pixels: Pixels, constants: dict[str, Any]) -> dict
         "image_id": image.image_id,
         "label": condition.label,
         "diagnosis": condition.diagnosis,
+        "skin_tone": image.skin_tone,
+        "skin_tone_origin": image.skin_tone and "wanted",
         "prompt": condition.prompt,
         "seed": condition.seed,
         "scale": condition.scale,

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from dermaflux.errors import quoted
-from dermaflux.params.fields import OpenFraction, PathText, Section, Side, Text
+from dermaflux.params.fields import CountOrZero, OpenFraction, PathText, Section, Side, Text
 
 
 class Audit(Section):
@@ -30,11 +30,37 @@ class Audit(Section):
     image_size: Side | None = None
     """Side at which a model of timm sees images; null: its own."""
 
+    control_images: CountOrZero = 1000
+    """Synthetic images of each class, by the hash of their image_id, whose asymmetry, border and
+    colours are measured and compared with their prompts; 15 ms of a core each. 0 measures none."""
+
+    image_text: Text | None = None
+    """A model of open_clip, by its name there, such as ViT-B-32, that says how well images go with
+    their prompts; null: none."""
+    image_text_weights: PathText | None = None
+    """Its weights: a file, or a hub id."""
+    image_text_revision: Text | None = None
+    """Commit of the hub repository; needed for a hub id, so that a run can be repeated."""
+
     @property
     def trunk(self) -> str:
         """The feature space in one word, with its weights where there is a choice of them."""
         pinned = f"{self.weights}@{self.revision}" if self.revision else self.weights
         return f"{self.features} ({pinned})" if self.weights else self.features
+
+    @model_validator(mode="after")
+    def _weights_of_an_image_text_model(self) -> Audit:
+        if (self.image_text is None) != (self.image_text_weights is None):
+            raise ValueError(
+                f"image_text is {quoted(self.image_text)} and image_text_weights "
+                f"{quoted(self.image_text_weights)}; give both, or set both to null"
+            )
+        if self.image_text_revision is not None and self.image_text is None:
+            raise ValueError(
+                f"image_text_revision {quoted(self.image_text_revision)} pins no weights; set it "
+                "to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_of_a_trunk(self) -> Audit:

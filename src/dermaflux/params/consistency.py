@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dermaflux.errors import quoted
 from dermaflux.params.arms import MIXED
-from dermaflux.params.choices import GENERATORS, RECIPES, generator_schema, pretrains
+from dermaflux.params.choices import COLLECTION, GENERATORS, RECIPES, generator_schema, pretrains
 from dermaflux.paths import PRETRAINED_WEIGHTS
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ def check(params: Params) -> None:
     _conditions_possible(params)
     _prompts_exist(params)
     _selector_possible(params)
+    if params.generator == COLLECTION and params.synthesize.wanted is not None:
+        raise ValueError(
+            f"synthesize.wanted is {quoted(params.synthesize.wanted)} but released images are not "
+            "sampled from prompts; set it to null"
+        )
     if params.train.labels == "diagnosis" and params.real_fraction is None:
         raise ValueError(
             "train.labels 'diagnosis' has classes too rare for a balanced n_real; set "

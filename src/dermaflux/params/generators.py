@@ -165,6 +165,34 @@ Proportions = Annotated[
 ]
 
 
+def _wanted(value: Any) -> Any:
+    """Refuse what is no distribution of one attribute."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(value) != 1 or not {*value} <= {"skin_tone", "diagnosis"}:
+        raise ValueError(
+            f"{quoted(value)} is not one distribution; write null, or the shares of skin_tone or "
+            "of diagnosis, such as {skin_tone: {I-II: 0.5, V-VI: 0.5}}"
+        )
+    shares = next(iter(value.values()))
+    if not isinstance(shares, dict):
+        raise ValueError(
+            f"{quoted(shares)} gives no shares; write one for each value, such as "
+            "{I-II: 0.5, V-VI: 0.5}"
+        )
+    return {name: _proportions(shares) for name in value}
+
+
+Wanted = Annotated[
+    dict[
+        Literal["skin_tone", "diagnosis"],
+        Annotated[dict[Text, Annotated[float, Field(gt=0, le=1)]], Field(max_length=1000)],
+    ]
+    | None,
+    BeforeValidator(_wanted),
+]
+
+
 class SynthesizeShared(_GeneratorSections):
     """The stage `synthesize`: the synthetic pool."""
 
@@ -176,6 +204,10 @@ class SynthesizeShared(_GeneratorSections):
     proportions: Proportions = "balanced"
     """How many images each class gets: equally many, as many as among training images, or shares
     that add up to 1, such as `{nevus: 0.6, melanoma: 0.4}`; classes not named get none."""
+    wanted: Wanted = None
+    """A distribution of one attribute that prompts are drawn for, as shares that add up to 1:
+    `{skin_tone: {I-II: 0.4, III-IV: 0.3, V-VI: 0.3}}` within each class, or `{diagnosis: {nevus:
+    0.5, melanoma: 0.5}}` of the pool. null: whatever the prompts drawn describe."""
     scale: Scale = 128
     """Side in pixels of every image."""
     batch: Batch = 16
@@ -207,6 +239,20 @@ class SynthesizeShared(_GeneratorSections):
             raise ValueError(
                 f"select is {self.select!r} but candidates {self.candidates} leaves nothing to "
                 "choose from; raise candidates to 2 or more, or set select to none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _wanted_is_not_asked_for_already(self) -> SynthesizeShared:
+        if self.wanted is not None and self.conditions == "none":
+            raise ValueError(
+                f"wanted is {quoted(self.wanted)} but with conditions 'none' images are sampled "
+                "without a prompt; set wanted to null, or conditions to malignancy"
+            )
+        if self.wanted is not None and "diagnosis" in self.wanted and self.column == "diagnosis":
+            raise ValueError(
+                f"wanted is {quoted(self.wanted)} but with conditions 'diagnosis' proportions says "
+                "how many images show each; write the shares there, and set wanted to null"
             )
         return self
 

@@ -29,6 +29,7 @@ from dermaflux.reporting import (
 )
 from dermaflux.reporting.bundle import libraries
 from dermaflux.reporting.charts import curves, intervals
+from dermaflux.reporting.faithfulness import tables as faithfulness_tables
 from dermaflux.reporting.gallery import captions, tiles
 from dermaflux.reporting.lineage import artefacts, ledger
 from dermaflux.reporting.pages import Missing, part, scalars
@@ -99,7 +100,7 @@ def _pool() -> dict[str, Any]:
 def _audit() -> dict[str, Any]:
     """The audit's report, its comparisons, and the parts that have sections of their own."""
     report = read_json(paths.AUDIT_REPORT)
-    shown = {name: value for name, value in report.items() if name not in ("rejected", "fidelity")}
+    shown = {name: value for name, value in report.items() if name != "fidelity"}
     own = {
         name: value
         for name, value in report.items()
@@ -115,6 +116,8 @@ def _audit() -> dict[str, Any]:
         "rows": scalars({name: value for name, value in shown.items() if name not in own}),
         "parts": {name: scalars(value) for name, value in own.items()},
         "nearest": images.file_uri(paths.AUDIT_FIGURES / "nearest.png"),
+        "faithfulness": faithfulness_tables.build(report),
+        "separability_image": images.file_uri(paths.AUDIT_FIGURES / "separability.png"),
     }
 
 

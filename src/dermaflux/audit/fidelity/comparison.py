@@ -17,7 +17,7 @@ import numpy as np
 from dermaflux.audit.fidelity import manifold, mmd
 from dermaflux.audit.fidelity.frechet import frechet_distance, frechet_distance_of_products
 from dermaflux.audit.fidelity.products import Products, products_of
-from dermaflux.audit.interval import around, share
+from dermaflux.audit.interval import around, missing, share, too_few
 from dermaflux.core.arrays import Array
 from dermaflux.core.vocabulary import CLASSES
 
@@ -135,7 +135,7 @@ def _counts(part: Pair) -> dict[str, int]:
 
 def _memorised(synthetic: Images) -> Json:
     if not len(synthetic.rows):
-        return _missing("there are no synthetic images")
+        return missing("there are no synthetic images")
     count = int(synthetic.rows["rejected"].sum())
     return {"count": count, **share(count, len(synthetic.rows))._asdict()}
 
@@ -143,8 +143,8 @@ def _memorised(synthetic: Images) -> Json:
 def _figures(part: Pair) -> Json:
     """The figures in `FIGURES`, each with value, low and high; or None and the reason."""
     counts = len(part.ours.rows), len(part.theirs.rows)
-    found = {name: _missing(_few(*counts, ENOUGH)) for name in FIGURES}
-    found["kid"] = _missing(_few(*counts, MINIMUM))
+    found = {name: missing(too_few(*counts, ENOUGH)) for name in FIGURES}
+    found["kid"] = missing(too_few(*counts, MINIMUM))
     if min(counts) >= MINIMUM:
         estimate = _kid(part)[0]
         found["kid"] = around(estimate.mean, float(estimate.error or 0))._asdict()
@@ -160,7 +160,7 @@ def _figures(part: Pair) -> Json:
         of_manifolds = manifold.manifold_figures(*products.squared_distances())
         found |= {name: figure._asdict() for name, figure in of_manifolds.items()}
     if part.ours.logits is None:
-        found["inception_score"] = _missing("the trunk gives no class scores")
+        found["inception_score"] = missing("the trunk gives no class scores")
     elif counts[0] >= ENOUGH:
         found["inception_score"] = mmd.inception_score(part.ours.logits)._asdict()
     return found
@@ -179,14 +179,6 @@ def _sample(points: Array) -> Array:
     return points[np.sort(order[:NEAREST_OF])]
 
 
-def _missing(reason: str) -> Json:
-    return {"value": None, "low": None, "high": None, "reason": reason}
-
-
-def _few(count: int, others: int, needed: int) -> str:
-    return f"needs {needed} images on either side, and there are {count:,} and {others:,}"
-
-
 def kid_of_classes(whole: Pair) -> Json:
     """KID per class against the training split, and its mean over classes with a 95 % interval.
 
@@ -201,7 +193,7 @@ def kid_of_classes(whole: Pair) -> Json:
         part = whole.where(_equal(whole.ours, "label", name), theirs)
         counts = len(part.ours.rows), len(theirs)
         if min(counts) < MINIMUM:
-            classes[name] = {"reason": _few(*counts, MINIMUM)}
+            classes[name] = {"reason": too_few(*counts, MINIMUM)}
             continue
         kid, floor = _kid(part)
         classes[name] = {

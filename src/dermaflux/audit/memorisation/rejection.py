@@ -124,7 +124,7 @@ def _nearest(space: Space, training: Images, same: distance_ratio.Same) -> Neare
         chosen = training._replace(rows=training.rows.iloc[rows])
         return features.under_symmetries([chosen], space.trunk)[1]
 
-    photographs = _photographs(training.rows)
+    photographs = photographs_of(training.rows)
     return distance_ratio.nearest(space.queries, space.points, symmetric, photographs, same)
 
 
@@ -160,7 +160,7 @@ def quantiles(ratio: Array) -> dict[str, float]:
     return {"minimum": minimum, "quantile_05": low, "median": median}
 
 
-def _photographs(training: pd.DataFrame) -> Array:
+def photographs_of(training: pd.DataFrame) -> Array:
     """(N,) numbers of photographs: `ingest` gave copies of one the same duplicate group."""
     groups = training["duplicate_group"]
     alone = pd.Series([f"image {image_id}" for image_id in training["image_id"]])

@@ -46,6 +46,7 @@ class Prompt(NamedTuple):
     text: str
     label: str
     diagnosis: str | None = None
+    skin_tone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,18 +110,22 @@ def from_captions(
     by: By = "label",
     classes: Iterable[str] = CLASSES,
 ) -> PromptBank:
-    """Prompts from training images: columns image_id, label, diagnosis, caption, flags, held_out.
+    """Prompts from training images: columns image_id, label, diagnosis, caption, flags, held_out,
+    and skin_tone where it is known.
 
     `captions` are those trained with, `held_out` the others. Flagged captions are left out. Rows
     may come in any order. Raises `InputError` when one of the `classes` is left without prompts.
     """
+    import pandas as pd
+
     in_part = rows["held_out"].fillna(False).astype(bool) == (which == "held_out")
     rows = rows[in_part & rows["flags"].isna()].sort_values("image_id")
-    known = rows["diagnosis"].astype(object).where(rows["diagnosis"].notna(), None)
-    rows = rows.assign(diagnosis=known)
+    for column in ("diagnosis", "skin_tone"):
+        values = rows[column] if column in rows else pd.Series(None, rows.index, dtype=object)
+        rows = rows.assign(**{column: values.astype(object).where(values.notna(), None)})
     bank: dict[str, tuple[Prompt, ...]] = {}
     for name in classes:
-        columns = rows.loc[rows[by] == name, ["caption", "label", "diagnosis"]]
+        columns = rows.loc[rows[by] == name, ["caption", "label", "diagnosis", "skin_tone"]]
         bank[name] = tuple(Prompt(*values) for values in columns.itertuples(index=False))
         if not bank[name]:
             fix = (

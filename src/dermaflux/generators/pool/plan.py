@@ -15,6 +15,7 @@ import numpy as np
 from dermaflux.captions.text.prompt_bank import PromptBank
 from dermaflux.core.seeds import derived_seed
 from dermaflux.errors import InputError, quoted
+from dermaflux.generators.pool.wanted import Cell, Target
 from dermaflux.generators.protocol import Condition
 
 
@@ -24,6 +25,10 @@ class PlannedImage:
 
     index: int
     condition: Condition
+    cell: Cell
+    """Its class, and the value of a wanted distribution."""
+    skin_tone: str | None = None
+    """What `synthesize.wanted` asks for; None where it asks for no skin tone."""
 
     @property
     def image_id(self) -> str:
@@ -105,16 +110,28 @@ def classes(shares: Mapping[str, float], images: int) -> Iterator[str]:
 
 
 def plan(
-    images: int, bank: PromptBank, shares: Mapping[str, float], scale: int, seed: int
+    images: int,
+    bank: PromptBank,
+    shares: Mapping[str, float],
+    scale: int,
+    seed: int,
+    target: Target | None = None,
 ) -> list[PlannedImage]:
     """The class of image i depends on (i, shares) alone, its seed and prompt on (run seed, i) and
     the prompts of its class.
+
+    With a `target`, the wanted value of image i depends on the classes of the pool as well, and its
+    prompt on those of its class and value, which `bank` holds.
     """
+    names = list(classes(shares, images))
+    cells = target.cells(names) if target else [Cell(name) for name in names]
     planned = []
-    for index, name in enumerate(classes(shares, images)):
-        text, label, diagnosis = bank.draw(name, seed, index)
-        condition = Condition(label, text, scale, derived_seed(seed, index), diagnosis)
-        planned.append(PlannedImage(index, condition))
+    for index, cell in enumerate(cells):
+        prompt = bank.draw(cell.key, seed, index)
+        seeded = derived_seed(seed, index)
+        condition = Condition(prompt.label, prompt.text, scale, seeded, prompt.diagnosis)
+        tone = target.skin_tone(cell) if target else None
+        planned.append(PlannedImage(index, condition, cell, tone))
     return planned
 
 

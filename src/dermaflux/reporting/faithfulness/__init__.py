@@ -1,0 +1,1 @@
+"""Sections on the audit's groups: control, separability, coverage and artefacts."""
