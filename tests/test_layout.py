@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "dermaflux"
 ROOMS = [
     "phantom", "sources", "download", "corpus", "captions", "validation", "training", "generators",
-    "audit", "metrics", "statistics", "classifiers", "registry", "reporting", "sweeps",
+    "audit", "metrics", "statistics", "classifiers", "registry", "reporting", "browse", "sweeps",
 ]  # fmt: skip
 """In the order in which data flows through them."""
 BELOW = ["core", "tracking", "params"]
