@@ -8,10 +8,21 @@ pages over HTTP as a browser asks for them, one after the other. Writes JSON:
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
+import itertools
+import os
 import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +30,10 @@ import pyarrow as pa
 from PIL import Image
 
 from dermaflux import paths
+from dermaflux.browse import index
 from dermaflux.browse.rows import NEAREST
 from dermaflux.core import table
+from dermaflux.core.files import write_json
 from dermaflux.core.hashing import sha256
 
 ROWS = 508_344
@@ -240,11 +253,8 @@ def main() -> None:
                 "index_megabytes": round(database.stat().st_size / 1e6),
                 "http": over_http(options.port, options.repeats),
                 "browser": in_browser(options.port, options.repeats),
-                "machine": {
-                    "cpus": os.cpu_count(),
-                    "processor": platform.machine(),
-                    "load_average": round(os.getloadavg()[0], 1),
-                },
+                "cores": os.cpu_count(),
+                "load_average": round(os.getloadavg()[0], 1),
             }
         finally:
             running.terminate()
