@@ -2,7 +2,8 @@
 
 Makes corpus/, captions/, synthetic/, the quarantine table and the audit's neighbours with 508,344
 rows in all, whose images are 512 small lesions over and over; builds the index, serves it and times
-pages over HTTP as a browser asks for them, one after the other. Writes JSON:
+pages over HTTP as a browser asks for them, one after the other: until the answer is there, and the
+server's own time on a core, which other programs on the machine hardly change. Writes JSON:
 `python benchmarks/browse.py --output benchmarks/results/browse.json`.
 """
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 from PIL import Image
 
@@ -189,15 +191,26 @@ def summary(seconds: list[float]) -> dict[str, float]:
     }
 
 
-def over_http(port: int, repeats: int) -> dict[str, Any]:
-    """Time until the HTML of each page is there."""
+def over_http(port: int, repeats: int, process: int) -> dict[str, Any]:
+    """Time until the HTML of each page is there, and that of the server's process on a core."""
     times: dict[str, list[float]] = {name: [] for name in PAGES}
+    cores: dict[str, list[float]] = {name: [] for name in PAGES}
     for _ in range(repeats):
         for name, query in PAGES.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), used_seconds(process)
             fetch(port, query)
             times[name].append(time.perf_counter() - start)
-    return {name: summary(seconds) for name, seconds in times.items()}
+            cores[name].append(used_seconds(process) - used)
+    return {
+        name: {**summary(times[name]), "core_ms": summary(cores[name])["median_ms"]}
+        for name in PAGES
+    }
+
+
+def used_seconds(process: int) -> float:
+    """Seconds that the threads of a process have had a core."""
+    used = psutil.Process(process).cpu_times()
+    return float(used.user + used.system)
 
 
 def in_browser(port: int, repeats: int) -> dict[str, Any] | None:
@@ -251,7 +264,7 @@ def main() -> None:
                 "index_build_seconds": round(built, 1),
                 "index_found_seconds": round(found, 2),
                 "index_megabytes": round(database.stat().st_size / 1e6),
-                "http": over_http(options.port, options.repeats),
+                "http": over_http(options.port, options.repeats, running.pid),
                 "browser": in_browser(options.port, options.repeats),
                 "cores": os.cpu_count(),
                 "load_average": round(os.getloadavg()[0], 1),

@@ -53,7 +53,8 @@ class CountedFacet(Facet):  # type: ignore[misc]
         except QueryInterrupted:
             return [], list(FACETS)
         rows = [tuple(row) for row in found.rows]
-        return [self._facet(index, name, rows, pairs) for index, name in enumerate(FACETS)], []
+        facets = [self._facet(index, name, rows, pairs) for index, name in enumerate(FACETS)]
+        return [facet for facet in facets if facet["results"]], []
 
     def _facet(
         self, index: int, name: str, rows: list[tuple[Any, ...]], pairs: list[tuple[str, str]]

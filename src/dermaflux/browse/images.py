@@ -135,7 +135,7 @@ class Images:
         except OSError:
             raise NoImage(f"{quoted(place.file)} cannot be read") from None
         except ImageError as error:
-            raise NoImage(str(error)) from None
+            raise NoImage(error.reason) from None
 
 
 def _gone(place: Place) -> NoImage:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus
@@ -19,6 +19,7 @@ from datasette.utils.asgi import NotFound, Request, Response
 from markupsafe import Markup
 
 from dermaflux.browse import detail
+from dermaflux.browse.arguments import usable
 from dermaflux.browse.facets import CountedFacet
 from dermaflux.browse.images import THUMBNAIL, Images, NoImage, Place, drawn
 from dermaflux.browse.index import DATABASE, IMAGES
@@ -26,6 +27,8 @@ from dermaflux.browse.index import DATABASE, IMAGES
 NAME = "dermaflux-browse"
 _IDS = ("image_id", "nearest_id", "original_id")
 _MISSING_SIDE = 256
+_LEFT_OUT = "dermaflux.left_out"
+Asgi = Callable[[Mapping[str, Any], Any, Any], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Shown:
     images: Images
     version: str
     """Of the index; in the addresses of images, so that browsers may keep them."""
+    columns: Mapping[str, Sequence[str]]
+    """Table -> its columns."""
+    sortable: Mapping[str, Sequence[str]]
+    """Table -> the columns that it may be sorted by."""
 
     def give(self, datasette: Datasette) -> None:
         """Let the plugin show this in one Datasette."""
@@ -50,6 +57,31 @@ def _shown(datasette: Datasette) -> Shown:
 def prepare_connection(conn: sqlite3.Connection) -> None:
     """Read the index through the system's cache of pages, without a copy."""
     conn.execute("pragma mmap_size = 4294967296")
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def asgi_wrapper(datasette: Datasette) -> Callable[[Asgi], Asgi]:
+    """Take arguments that cannot be used from the addresses of tables, and keep why not."""
+
+    def wrap(app: Asgi) -> Asgi:
+        async def checked(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+            parts = scope["path"].split("/") if scope["type"] == "http" else []
+            if len(parts) == 3 and parts[1] == DATABASE:
+                shown = _shown(datasette)
+                columns = shown.columns.get(parts[2])
+                if columns is not None:
+                    query, problems = usable(
+                        scope["query_string"].decode("latin-1"),
+                        columns,
+                        shown.sortable.get(parts[2], columns),
+                    )
+                    if problems:
+                        scope = {**scope, "query_string": query.encode(), _LEFT_OUT: problems}
+            await app(scope, receive, send)
+
+        return checked
+
+    return wrap
 
 
 @hookimpl  # type: ignore[untyped-decorator]
@@ -155,12 +187,15 @@ def _filtered(column: str, value: str) -> str:
 
 @hookimpl  # type: ignore[untyped-decorator]
 def extra_template_vars(
-    table: str | None, view_name: str, request: Request, datasette: Datasette
+    table: str | None, view_name: str, request: Request | None, datasette: Datasette
 ) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """`page`: what the page of one image shows."""
+    """`page`: what the page of one image shows; messages: arguments that were left out."""
 
     async def values() -> dict[str, Any]:
-        if view_name != "row" or table != IMAGES:
+        if request is not None and _LEFT_OUT in request.scope:
+            told = [(sentence, datasette.ERROR) for sentence in request.scope[_LEFT_OUT]]
+            return {"show_messages": lambda: told}
+        if request is None or view_name != "row" or table != IMAGES:
             return {}
         shown, row = _shown(datasette), int(request.url_vars["pks"])
         place = await place_of(datasette, row)

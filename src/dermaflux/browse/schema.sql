@@ -65,8 +65,6 @@ create index images_quarantine_rule on images (quarantine_rule);
 create index images_audit_verdict on images (audit_verdict);
 create index images_audit_ratio on images (audit_ratio);
 create index images_kind_audit_ratio on images (kind, audit_ratio);
-create index images_quarantine_reason on images (quarantine_reason)
-  where quarantine_reason is not null;
 create index images_diagnosis on images (diagnosis);
 create index images_scale on images (scale);
 create index neighbours_image_id on neighbours (image_id);

@@ -7,7 +7,6 @@ pages of this server may embed them.
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import sqlite3
 import webbrowser
@@ -50,11 +49,14 @@ def run(port: int, open_browser: bool) -> None:
 
     Raises `InputError` without Datasette, without anything to show, or when the port is taken.
     """
-    if importlib.util.find_spec("datasette") is None:
-        raise InputError('dermaflux browse needs datasette; run `pip install "dermaflux[browse]"`')
-    import uvicorn
-
-    with _listening(port) as listener:
+    try:
+        import datasette.app  # noqa: F401
+        import uvicorn
+    except ImportError:
+        raise InputError(
+            'dermaflux browse needs datasette; run `pip install "dermaflux[browse]"`'
+        ) from None
+    with listening(port) as listener:
         index = indexes.open_index()
         app = application(index, port)
         address = f"http://{HOST}:{port}/"
@@ -65,7 +67,8 @@ def run(port: int, open_browser: bool) -> None:
         uvicorn.Server(settings).run(sockets=[listener])
 
 
-def _listening(port: int) -> socket.socket:
+def listening(port: int) -> socket.socket:
+    """A socket that listens on a port of 127.0.0.1; raises `InputError` when it is taken."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -104,18 +107,18 @@ def application(index: Path, port: int) -> Asgi:
             "num_sql_threads": 4,
         },
     )
-    plugin.Shown(images.Images(data), index.parent.name).give(datasette)
+    sortable = {name: facts.get("sortable_columns", ()) for name, facts in _tables().items()}
+    shown = plugin.Shown(images.Images(data), index.parent.name, _columns(index), sortable)
+    shown.give(datasette)
     return only_this_machine(datasette.app(), port)
 
 
-def _metadata(problems: Sequence[str], missing: Sequence[str]) -> dict[str, Any]:
-    told = [f'<p class="message-error">{escape(problem)}</p>' for problem in problems]
-    told += [f'<p class="message-warning">{escape(sentence)}</p>' for sentence in missing]
-    tables = {
+def _tables() -> dict[str, dict[str, Any]]:
+    """What Datasette is told of each table."""
+    return {
         IMAGES: {
             "title": "Images of this run",
-            "description_html": "".join(told),
-            "sortable_columns": list(SORTABLE),
+            "sortable_columns": ["row", *SORTABLE],
             "columns": _COLUMNS,
             "fts_table": "captions",
             "fts_pk": "row",
@@ -128,10 +131,21 @@ def _metadata(problems: Sequence[str], missing: Sequence[str]) -> dict[str, Any]
         "neighbours": {
             "title": "Synthetic images beside the training images nearest to them",
             "sort": "ratio",
-            "sortable_columns": ["image_id", "ratio"],
+            "sortable_columns": ["pair", "image_id", "ratio"],
         },
         **{name: {"hidden": True} for name in ("places", "counts", "problems")},
     }
+
+
+def _metadata(problems: Sequence[str], missing: Sequence[str]) -> dict[str, Any]:
+    told = [f'<p class="message-error">{escape(problem)}</p>' for problem in problems]
+    told += [f'<p class="message-warning">{escape(sentence)}</p>' for sentence in missing]
+    told.append(
+        f'<p>See also the <a href="/{DATABASE}/duplicate_groups">duplicate groups</a> and the '
+        f'<a href="/{DATABASE}/neighbours">synthetic images nearest to training images</a>.</p>'
+    )
+    tables = _tables()
+    tables[IMAGES]["description_html"] = "".join(told)
     return {
         "title": "DermaFlux",
         "extra_css_urls": ["/browse/page.css"],
@@ -140,9 +154,22 @@ def _metadata(problems: Sequence[str], missing: Sequence[str]) -> dict[str, Any]
     }
 
 
+def _columns(index: Path) -> dict[str, list[str]]:
+    """Table -> its columns, of those that have a page."""
+    with closing(_opened(index)) as database:
+        return {
+            name: [line[1] for line in database.execute(f"pragma table_info([{name}])")]
+            for name in _tables()
+        }
+
+
+def _opened(index: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)
+
+
 def _inspected(index: Path) -> dict[str, Any]:
     """What Datasette would otherwise count and hash on the first page."""
-    with closing(sqlite3.connect(f"{index.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    with closing(_opened(index)) as database:
         names = database.execute("select name from sqlite_master where type = 'table'").fetchall()
         counts = {
             name: {"count": database.execute(f"select count(*) from [{name}]").fetchone()[0]}

@@ -13,6 +13,11 @@ document.documentElement.lang = "en";
 // After the page's own handlers of the event, one of which makes the SQL editor.
 window.addEventListener("load", () => setTimeout(() => {
   document.querySelector("section.content")?.setAttribute("role", "main");
+  document.querySelectorAll(".table-wrapper").forEach((each) => {
+    each.tabIndex = 0; // so that the keyboard scrolls it
+    each.setAttribute("role", "region");
+    each.setAttribute("aria-label", "Table");
+  });
   for (const [controls, name] of Object.entries(NAMES)) {
     document.querySelectorAll(controls).forEach((each) => each.setAttribute("aria-label", name));
   }
