@@ -14,9 +14,8 @@ from dermaflux.browse import index, server
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty checkout, which is the working directory."""
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / "params.yaml").write_text("data: data\n")
     monkeypatch.chdir(tmp_path)
+    browsed_run.write_checkout()
     return tmp_path
 
 

@@ -13,6 +13,9 @@ document.documentElement.lang = "en";
 // After the page's own handlers of the event, one of which makes the SQL editor.
 window.addEventListener("load", () => setTimeout(() => {
   document.querySelector("section.content")?.setAttribute("role", "main");
+  document.querySelectorAll(".not-footer > p").forEach((each) => {
+    each.setAttribute("role", "alert"); // it stands before the main part
+  });
   document.querySelectorAll(".table-wrapper").forEach((each) => {
     each.tabIndex = 0; // so that the keyboard scrolls it
     each.setAttribute("role", "region");
