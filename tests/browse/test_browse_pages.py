@@ -74,6 +74,9 @@ def test_counts_are_those_of_the_whole_filter_on_every_page(run: Path, get: Star
     assert counted(whole, "kind") == {"real": 50, "synthetic": 6, "quarantined": 4}
     assert counted(whole, "label") == {"benign": 51, "malignant": 5}
     assert counted(second, "label") == counted(whole, "label")
+    # Datasette hands over the rest of a filter on its later pages; better no counts than these.
+    later = ask(f"{TABLE}?image_id__startswith=ddi/&_size=5&_next=35").text
+    assert 'id="facet-label"' not in later
     # Of columns that are counted in advance, and of one that is not.
     for query in ("source=ddi&label=benign", "image_id__startswith=ddi/&label=benign"):
         page = ask(f"{TABLE}?{query}").text
