@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "dermaflux"
 ROOMS = [
     "phantom", "sources", "download", "corpus", "captions", "validation", "training", "generators",
-    "audit", "metrics", "statistics", "classifiers", "registry", "reporting", "sharing", "sweeps",
+    "audit", "metrics", "statistics", "classifiers", "registry", "reporting", "sharing", "browse",
+    "sweeps",
 ]  # fmt: skip
 """In the order in which data flows through them."""
 BELOW = ["core", "tracking", "params"]

@@ -228,6 +228,19 @@ def verify(
 
 
 @app.command()
+def browse(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Of 127.0.0.1.")] = 8001,
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Print the address; open no browser.")
+    ] = False,
+) -> None:
+    """Images, captions, provenance and neighbours of this run as a page on 127.0.0.1."""
+    from dermaflux.browse import server
+
+    server.run(port, not no_open)
+
+
+@app.command()
 def download(
     names: Annotated[list[str], typer.Argument(help="Names that `dermaflux sources` lists.")],
     data: Annotated[
