@@ -300,9 +300,9 @@ def load_libraries() -> None:
     """What stages load, once: a start costs several seconds of a core, and each fault several."""
     for name in (
         "torch", "torch.export", "diffusers", "diffusers.loaders", "transformers", "peft", "timm",
-        "mlflow", "great_expectations", "sklearn.metrics", "skimage.measure", "scipy.stats", "joblib",
-        "matplotlib.pyplot", "plotly.graph_objects", "pandas", "pyarrow.parquet", "sqlalchemy",
-        "jinja2", "datasets", "torchvision", "safetensors.torch", "accelerate",
+        "mlflow", "great_expectations", "sklearn.metrics", "skimage.measure", "scipy.stats",
+        "joblib", "matplotlib.pyplot", "plotly.graph_objects", "pandas", "pyarrow.parquet",
+        "sqlalchemy", "jinja2", "datasets", "torchvision", "safetensors.torch", "accelerate",
     ):  # fmt: skip
         importlib.import_module(name)
 

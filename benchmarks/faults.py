@@ -178,6 +178,8 @@ def inputs_cut(project: Project, stage: str, baseline: Result, moments: int) -> 
         project.clear(stage)
         ends[str(file.relative_to(project.folder))] = run(project.command(stage), project)
         file.write_bytes(whole)
+    if not ends:
+        return {"not_applicable": "it reads nothing of another stage"}
     refused = {name: ended for name, ended in ends.items() if ended.status}
     last = list((refused or ends).values())[-1]
     return {
