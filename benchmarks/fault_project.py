@@ -1,21 +1,26 @@
 """The project that `faults.py` disturbs: 60 small images, few steps, every stage with work to do.
 
-Stages run as `dvc repro` would run them, from copies of the state in which they found the project.
+Stages run as `dvc repro` would run them, from copies of the state in which they found the project,
+each in a process of its own that is forked from one with all libraries loaded.
 """
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import hashlib
+import importlib
+import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 from ruamel.yaml import YAML
@@ -58,6 +63,7 @@ PARAMETERS: dict[str, Any] = {
     "evaluate.minimum_group": 3,
     "promote.bootstrap_samples": 100,
 }  # fmt: skip
+NAMED = ("-c", "user.name=faults", "-c", "user.email=faults@dermaflux.invalid")
 LONGEST_SECONDS = 1800.0
 """After which a command that does not end is killed, and the table says so."""
 
@@ -68,30 +74,35 @@ class Project:
 
     folder: Path
     states: Path
-    environment: dict[str, str]
     stages: dict[str, Any] = field(default_factory=dict)
     """Name -> command, inputs and outputs, as dvc.lock has them, in the order of dvc.yaml."""
 
     def read_stages(self) -> None:
-        """What DVC ran, in the order of dvc.yaml, where no stage stands before what it needs."""
-        yaml = YAML(typ="safe")
-        order = list(yaml.load((self.folder / "dvc.yaml").read_text())["stages"])
-        locked = yaml.load((self.folder / "dvc.lock").read_text())["stages"]
-        names = sorted(locked, key=lambda name: order.index(name.split("@")[0]))
-        self.stages = {name: locked[name] for name in names}
+        """What DVC makes of dvc.yaml, in its order: no stage stands before what it needs."""
+        from dvc.repo import Repo
+
+        with Repo(str(self.folder)) as repo:
+            order = list(YAML(typ="safe").load((self.folder / "dvc.yaml").read_text())["stages"])
+            stages = [stage for stage in repo.index.stages if hasattr(stage, "name")]
+            for stage in sorted(stages, key=lambda one: order.index(one.name.split("@")[0])):
+                self.stages[stage.name] = {
+                    "cmd": stage.cmd.split()[1:],
+                    "outs": [str(out.def_path) for out in stage.outs],
+                    "deps": [str(dep.def_path) for dep in stage.deps if dep.protocol == "local"],
+                }
 
     def command(self, stage: str) -> list[str]:
-        """The command of a stage, in this interpreter."""
-        return [sys.executable, "-m", "dermaflux", *self.stages[stage]["cmd"].split()[1:]]
+        """Words of a stage's command after `dermaflux`."""
+        return list(self.stages[stage]["cmd"])
 
     def outputs(self, stage: str) -> list[Path]:
         """Where a stage writes, below the project."""
-        return [Path(out["path"]) for out in self.stages[stage]["outs"]]
+        return [Path(out) for out in self.stages[stage]["outs"]]
 
     def inputs(self, stage: str) -> list[Path]:
         """What other stages wrote for this one; code and parameters are none."""
-        written = {out["path"] for one in self.stages.values() for out in one["outs"]}
-        paths = [Path(dep["path"]) for dep in self.stages[stage]["deps"]]
+        written = {out for one in self.stages.values() for out in one["outs"]}
+        paths = list(dict.fromkeys(map(Path, self.stages[stage]["deps"])))
         return [self.folder / p for p in paths
                 if {str(p), *map(str, p.parents)} & written or p.parts[0] == "data"]  # fmt: skip
 
@@ -145,86 +156,155 @@ class Ended:
     """How a command ended."""
 
     status: int
+    """Exit status, or minus the number of the signal that ended it."""
     seconds: float
+    """Of wall time; from the signal on where one was sent."""
     processor_seconds: float
     text: str
+    """What it printed."""
     signalled: bool = False
 
     @property
     def last_line(self) -> str:
-        """Its last line, where nothing follows the error."""
+        """Its last line, where an error stands."""
         lines = self.text.strip().splitlines()
-        return lines[-1] if lines else ""
+        return lines[-1][:300] if lines else ""
+
+    @property
+    def traceback(self) -> bool:
+        """Whether it printed one."""
+        return "Traceback (most recent call last)" in self.text
 
     def facts(self) -> dict[str, Any]:
         """For the results file."""
         return {
             "exit_status": self.status,
             "seconds": round(self.seconds, 2),
-            "last_line": self.last_line[:300],
-            "traceback": "Traceback (most recent call last)" in self.text,
+            "last_line": self.last_line,
+            "traceback": self.traceback,
         }
 
 
-def processor_seconds(process: psutil.Process) -> float:
-    """Of a process and its children so far; 0 when it is gone."""
-    total = 0.0
-    with contextlib.suppress(psutil.Error):
-        for member in (process, *process.children(recursive=True)):
-            times = member.cpu_times()
-            total += times.user + times.system
-    return total
-
-
 class Running:
-    """A command that runs in the project."""
+    """A command of `dermaflux` in the project: a child that has its libraries already."""
 
-    def __init__(self, command: list[str], project: Project, temporary: str | None = None) -> None:
-        self._output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        environment = dict(project.environment)
-        if temporary is not None:
-            environment["TMPDIR"] = str(project.folder / temporary)
+    def __init__(self, words: list[str], project: Project, temporary: str | None = None) -> None:
+        self._output = project.folder.with_name(f"output-{next(_NUMBERS)}")
         self._started = time.monotonic()
-        self.process = subprocess.Popen(
-            command, cwd=project.folder, env=environment, stdout=self._output,
-            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        self._watched = psutil.Process(self.process.pid)
+        self.pid = os.fork()
+        if self.pid == 0:
+            _child(words, project, self._output, temporary)
 
     def end(self, number: int | None = None, at: float = 0.0) -> Ended:
-        """Wait for its end; send signal `number` after `at` seconds of processor time.
-
-        `seconds` of the result count from the signal, where one was sent.
-        """
-        used, signalled, begin = 0.0, False, self._started
-        while self.process.poll() is None:
-            used = max(used, processor_seconds(self._watched))
-            if number is not None and not signalled and used >= at:
-                self.process.send_signal(number)
+        """Wait for its end; send signal `number` after `at` seconds of processor time."""
+        begin, signalled, sent_kill = self._started, False, False
+        watched = psutil.Process(self.pid)
+        while True:
+            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            if pid:
+                break
+            if number is not None and not signalled and _processor_seconds(watched) >= at:
+                os.kill(self.pid, number)
                 begin, signalled = time.monotonic(), True
-            if time.monotonic() - self._started > LONGEST_SECONDS:
-                self.process.kill()
-            time.sleep(0.01 if signalled else 0.05)
+            if time.monotonic() - self._started > LONGEST_SECONDS and not sent_kill:
+                os.kill(self.pid, signal.SIGKILL)
+                sent_kill = True
+            time.sleep(0.02 if number is not None else 0.1)
         seconds = time.monotonic() - begin
-        with self._output as output:
-            output.seek(0)
-            return Ended(self.process.returncode, seconds, used, output.read(), signalled)
+        text = self._output.read_text(encoding="utf-8", errors="replace")
+        self._output.unlink()
+        used = usage.ru_utime + usage.ru_stime
+        return Ended(os.waitstatus_to_exitcode(status), seconds, used, text, signalled)
 
 
-def start(command: list[str], project: Project, temporary: str | None = None) -> Running:
-    """Start a command in the project; with `temporary`, a folder of it for temporary files."""
-    return Running(command, project, temporary)
+_NUMBERS = itertools.count()
+
+
+def _processor_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _child(words: list[str], project: Project, output: Path, temporary: str | None) -> NoReturn:
+    """What `dermaflux` does in a process of its own; never returns."""
+    status = 1
+    try:
+        with output.open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        os.chdir(project.folder)
+        tempfile.tempdir = None
+        if temporary is not None:
+            os.environ["TMPDIR"] = str(project.folder / temporary)
+        sys.argv = ["dermaflux", *words]
+        from dermaflux.cli import main
+
+        main()
+        status = 0
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        atexit._run_exitfuncs()
+        os._exit(status)
 
 
 def run(
-    command: list[str],
+    words: list[str],
     project: Project,
     number: int | None = None,
     at: float = 0.0,
     temporary: str | None = None,
 ) -> Ended:
-    """Run a command in the project to its end, as `Running.end` says."""
-    return start(command, project, temporary).end(number, at)
+    """Run a command of `dermaflux` in the project to its end, as `Running.end` says.
+
+    With `temporary`, a folder of the project takes its temporary files.
+    """
+    return Running(words, project, temporary).end(number, at)
+
+
+def dvc(project: Project, *words: str) -> Ended:
+    """Run a command of DVC in the project, in a process of its own."""
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], cwd=project.folder, text=True, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    return Ended(done.returncode, time.monotonic() - begin, 0.0, done.stdout)
+
+
+def environment(work: Path) -> None:
+    """Freeze the code below `work`, and set what every process of a project needs to find it."""
+    if not (work / "src").exists():
+        shutil.copytree(ROOT / "src", work / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    os.environ |= {
+        "PYTHONPATH": str(work / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "LOKY_MAX_CPU_COUNT": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+def load_libraries() -> None:
+    """What stages load, once: a start costs several seconds of a core, and each fault several."""
+    for name in (
+        "torch", "torch.export", "diffusers", "diffusers.loaders", "transformers", "peft", "timm",
+        "mlflow", "great_expectations", "sklearn.metrics", "skimage.measure", "scipy.stats",
+        "joblib", "matplotlib.pyplot", "plotly.graph_objects", "pandas", "pyarrow.parquet",
+        "sqlalchemy", "jinja2", "datasets", "torchvision", "safetensors.torch", "accelerate",
+    ):  # fmt: skip
+        importlib.import_module(name)
 
 
 def build(work: Path) -> Project:
@@ -251,22 +331,10 @@ def build(work: Path) -> Project:
         section[last] = value
     with (folder / "params.yaml").open("w") as file:
         yaml.dump(raw, file)
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},
-        "PYTHONPATH": str(folder / "src"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "DVC_NO_ANALYTICS": "1",
-    }
-    project = Project(folder, work / "states", environment)
-    for command in (
-        ["git", "init", "-q"],
-        [sys.executable, "-m", "dermaflux", "phantom", "--pool", "60", "data/phantom"],
-        ["git", "-c", "user.name=faults", "-c", "user.email=faults@dermaflux.invalid", "commit",
-         "-q", "--allow-empty", "-m", "faults"],
-    ):  # fmt: skip
-        if (ended := run(command, project)).status:
-            raise SystemExit(ended.text)
+    project = Project(folder, work / "states")
+    for command in (["git", "init", "-q"], ["git", *NAMED, "commit", "-qm", "x", "--allow-empty"]):
+        subprocess.run(command, cwd=folder, check=True)
+    (folder / "data").mkdir()
+    if (ended := run(["phantom", "--pool", "60", "data/phantom"], project)).status:
+        raise SystemExit(ended.text)
     return project

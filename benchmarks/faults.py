@@ -1,11 +1,11 @@
 """What every stage does when the machine fails it: killed, stopped, out of disk, locked out, cut.
 
 Makes a project of its own with 60 small images in which no stage is idle but `zero_shot`, whose
-models are not at hand offline. Two `dvc repro` at once run it for the first time. Then each stage
-is run undisturbed from the state in which it found the project, and again from that state under
-each fault. After a fault the same command runs once more, and its outputs are compared byte for
-byte with the undisturbed ones. Moments of kills are uniform over the processor time of the
-undisturbed run, so that another load of the machine does not move them.
+models are not available offline. Two `dvc repro` at once run its first stages. Then each stage runs
+undisturbed from the state in which it found the project, and again from that state under each
+fault. After a fault the same command runs once more, and its outputs are compared byte for byte
+with the undisturbed ones. Moments of signals are uniform over the processor time of the undisturbed
+run, so that another load of the machine does not move them.
 
     python benchmarks/faults.py [--moments 10] [--stages train@vit_mae-0 ...] [--out faults.json]
 
@@ -28,10 +28,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fault_project import ROOT, Ended, Project, build, run, start
+from fault_project import (
+    ROOT,
+    Ended,
+    Project,
+    Running,
+    build,
+    dvc,
+    environment,
+    load_libraries,
+    run,
+)
 
 RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
 STORE = Path("mlruns/mlflow.db")
@@ -46,11 +57,11 @@ def again(project: Project, stage: str, expected: dict[str, str]) -> Result:
     project.clear(stage)
     ended = run(project.command(stage), project)
     return {"rerun_exit_status": ended.status, "same_bytes": project.digests(stage) == expected,
-            **({} if ended.status == 0 else {"rerun_last_line": ended.last_line[:300]})}  # fmt: skip
+            **({} if ended.status == 0 else {"rerun_last_line": ended.last_line})}  # fmt: skip
 
 
 def signalled(number: int) -> Callable[..., Result]:
-    """The fault of one signal at random moments, one after the other, then the end."""
+    """The fault of a signal at random moments, again and again; then the stage ends its work."""
 
     def fault(project: Project, stage: str, baseline: Result, moments: int) -> Result:
         draw = random.Random(f"{stage} {number}")
@@ -66,8 +77,8 @@ def signalled(number: int) -> Callable[..., Result]:
             "moments": len(hit),
             "exit_status": sorted({ended.status for ended in hit}),
             "seconds": max(round(ended.seconds, 2) for ended in hit),
-            "last_line": hit[-1].last_line[:300],
-            "traceback": any(ended.facts()["traceback"] for ended in hit),
+            "last_line": hit[-1].last_line,
+            "traceback": any(ended.traceback for ended in hit),
             **again(project, stage, baseline["digests"]),
         }
 
@@ -167,14 +178,16 @@ def inputs_cut(project: Project, stage: str, baseline: Result, moments: int) -> 
         project.clear(stage)
         ends[str(file.relative_to(project.folder))] = run(project.command(stage), project)
         file.write_bytes(whole)
+    if not ends:
+        return {"not_applicable": "it reads nothing of another stage"}
     refused = {name: ended for name, ended in ends.items() if ended.status}
     last = list((refused or ends).values())[-1]
     return {
         **last.facts(),
         "exit_status": sorted({ended.status for ended in ends.values()}),
         "seconds": max(round(ended.seconds, 2) for ended in ends.values()),
-        "traceback": any(ended.facts()["traceback"] for ended in ends.values()),
-        "files": {name: ended.last_line[:300] for name, ended in refused.items()},
+        "traceback": any(ended.traceback for ended in ends.values()),
+        "files": {name: ended.last_line for name, ended in refused.items()},
         "accepted": sorted(set(ends) - set(refused)),
         **again(project, stage, baseline["digests"]),
     }
@@ -204,14 +217,14 @@ def checkpoint_cut(project: Project, stage: str, baseline: Result, moments: int)
 def two_at_once(project: Project, stage: str, baseline: Result, moments: int) -> Result:
     """The same command in two processes at one moment."""
     project.restore(stage)
-    both = [start(project.command(stage), project) for _ in range(2)]
+    both = [Running(project.command(stage), project) for _ in range(2)]
     ends = [running.end() for running in both]
     failed = [ended for ended in ends if ended.status]
     shown = (failed or ends)[-1]
     return {
         **shown.facts(),
         "exit_status": sorted(ended.status for ended in ends),
-        "traceback": any(ended.facts()["traceback"] for ended in ends),
+        "traceback": any(ended.traceback for ended in ends),
         "rerun_exit_status": min(ended.status for ended in ends),
         "same_bytes": project.digests(stage) == baseline["digests"],
     }
@@ -231,19 +244,17 @@ FAULTS: dict[str, Callable[[Project, str, Result, int], Result]] = {
 
 
 def two_repros(project: Project) -> Result:
-    """`dvc repro` twice at once in a project in which nothing ran yet; the first has to finish."""
-    command = [sys.executable, "-m", "dvc", "repro"]
-    both = [start(command, project), start(command, project)]
-    ends = [running.end() for running in both]
+    """`dvc repro validate` twice at once, where nothing ran yet; afterwards all is up to date."""
+    with ThreadPoolExecutor() as threads:
+        ends = list(threads.map(lambda _: dvc(project, "repro", "validate"), range(2)))
     if all(ended.status for ended in ends):
         raise SystemExit(ends[0].text[-5000:])
-    done = run([sys.executable, "-m", "dvc", "status"], project)
     refused = next((ended for ended in ends if ended.status), ends[-1])
     return {
         **refused.facts(),
         "exit_status": sorted(ended.status for ended in ends),
-        "traceback": any(ended.facts()["traceback"] for ended in ends),
-        "up_to_date": "up to date" in done.text,
+        "traceback": any(ended.traceback for ended in ends),
+        "up_to_date": "up to date" in dvc(project, "status", "validate", "--with-deps").text,
     }
 
 
@@ -278,8 +289,8 @@ def prepared(work: Path, results: Result) -> tuple[Project, dict[str, Result]]:
         saved = json.loads(kept.read_text())
         project.stages = saved["stages"]
         return project, saved["baselines"]
-    results["two dvc repro at once"] = two_repros(project)
     project.read_stages()
+    results["two dvc repro at once"] = two_repros(project)
     baselines = undisturbed(project)
     kept.write_text(json.dumps({"stages": project.stages, "baselines": baselines}))
     return project, baselines
@@ -360,15 +371,17 @@ def main() -> None:
     if given.table:
         print(table(json.loads(given.out.read_text())))
         return
+    given.work = (given.work or Path(tempfile.mkdtemp())).absolute()
     if _NAMESPACE not in os.environ:
+        environment(given.work)
         if shutil.which("unshare") is None:
             raise SystemExit("faults.py needs `unshare` of util-linux to make disks full")
         os.environ[_NAMESPACE] = "1"
-        os.execvp("unshare", ["unshare", "-rm", sys.executable, *sys.argv])
-    with tempfile.TemporaryDirectory() as temporary:
-        given.work = (given.work or Path(temporary)).absolute()
-        given.out = given.out.absolute()
-        results = measure(given)
+        words = [*sys.argv, "--work", str(given.work)]
+        os.execvp("unshare", ["unshare", "-rm", sys.executable, *words])
+    given.out = given.out.absolute()
+    load_libraries()
+    results = measure(given)
     print(table(results))
     for problem in failures(results):
         print(f"NOT AS IT SHOULD BE: {problem}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted_secrets import SECRETS, found_below, found_in
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +63,7 @@ STAGES = [
 def run(project: Path, *command: str, expect: int = 0, first: Path = BIN) -> str:
     """Run a command as a user would, with `first` in front of the PATH; all it printed."""
     path = os.pathsep.join([str(first), str(BIN), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "READS": str(first)}
+    environment = {**os.environ, **SECRETS, "PATH": path, "READS": str(first)}
     done = subprocess.run(
         command,
         cwd=project,
@@ -74,6 +75,7 @@ def run(project: Path, *command: str, expect: int = 0, first: Path = BIN) -> str
         check=False,
     )
     assert done.returncode == expect, done.stdout
+    assert not found_in(done.stdout.encode())
     return done.stdout
 
 
@@ -253,3 +255,11 @@ def test_push_and_pull_restore_a_wiped_workspace(project: Path, tmp_path: Path) 
     run(clone, "dermaflux", "promote")
     picture = next((clone / "data" / "kaggle1").rglob("*.jpg"))
     assert "%" in run(clone, "dermaflux", "predict", str(picture))
+
+
+def test_secrets_of_the_environment_are_in_no_file(project: Path, tmp_path: Path) -> None:
+    """Every command above had them: tags and parameters of runs, reports, logs of the queue."""
+    (tmp_path / "planted").write_text(f"password {SECRETS['HF_TOKEN']}")
+    assert found_below(tmp_path) == [str(tmp_path / "planted")]
+    assert (project / "mlruns/mlflow.db").exists()
+    assert found_below(project) == []

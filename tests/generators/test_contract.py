@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from generator_cases import CASES, POOL
+from planted_secrets import SECRETS, found_below, found_in
 from small_generator import FINETUNE, RUNTIME, Workspace
 
 from dermaflux.core import table
@@ -83,7 +84,10 @@ class Counting(Silent):
 @NAMES
 @pytest.mark.slow
 def test_a_run_killed_at_any_step_continues_to_the_same_bytes(here: Workspace, name: str) -> None:
-    """Also across settings of the runtime; into a second epoch; with a moving average."""
+    """Also across settings of the runtime; into a second epoch; with a moving average.
+
+    Secrets of its environment are in nothing that the killed run leaves.
+    """
     trained(name)
     fatal = random.SystemRandom().randint(3, 7)
     print(f"killed at step {fatal}")
@@ -94,12 +98,15 @@ def test_a_run_killed_at_any_step_continues_to_the_same_bytes(here: Workspace, n
     output = here.root / f"{name}-killed"
     command = [sys.executable, "-c", _KILLED, str(pickled), str(fatal), name, str(output)]
     # With another number of threads sums round in another order.
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = os.environ | SECRETS | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run(
         command, cwd=here.root, env=environment, check=False, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not output.exists()
+    checkpoints = here.root / ".dermaflux" / "checkpoints"
+    assert any(checkpoints.rglob("state.pt"))
+    assert found_below(checkpoints) == found_in(killed.stdout + killed.stderr) == []
     other = RUNTIME.model_copy(
         update={
             "checkpoint_steps": 3, "grid_steps": 5, "gradient_checkpointing": "full",

@@ -6,20 +6,25 @@ Reads synthetic/, models/generator/ and models/backbone/; writes the PNG it is a
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+from pydantic import ValidationError
 
 from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.arrays import Pixels
 from dermaflux.core.files import reading
 from dermaflux.core.images import decode_image, encode_png
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, quoted
 from dermaflux.generators import registry
-from dermaflux.generators.protocol import Collection, Condition, Models
-from dermaflux.params.choices import GENERATORS
+from dermaflux.generators.protocol import Collection, Condition, Json, Models
+from dermaflux.params.choices import GENERATORS, generator_schema
+from dermaflux.params.fields import Scale
+
+_STAGE = "the stage synthesize"
 
 
 def reproduce(image_id: str, output: Path, alone: bool = False) -> None:
@@ -47,41 +52,69 @@ def sample_again(
     match = rows[rows["image_id"] == image_id]
     if match.empty:
         raise InputError(
-            f"{image_id} is not in {synthetic}; its images are {rows['image_id'].iloc[0]} to "
-            f"{rows['image_id'].iloc[-1]}"
+            f"{quoted(image_id)} is not in {synthetic}, whose images are "
+            f"{quoted(rows['image_id'].iloc[0])} to {quoted(rows['image_id'].iloc[-1])}; name one "
+            "of those"
         )
     row = match.iloc[0]
     if row["generator"] not in GENERATORS:
         raise InputError(
-            f"{image_id} comes from the generator {row['generator']!r}, which this version does "
-            "not have; check out the revision that made it"
+            f"{quoted(image_id)} comes from the generator {quoted(row['generator'])}, which this "
+            "version does not have; check out the revision that made it"
         )
     generator = registry.generator(row["generator"])
     if isinstance(generator, Collection):
         raise InputError(
-            f"{image_id} is a released image, which carries no prompt and no seed; only images "
-            "sampled here can be sampled again"
+            f"{quoted(image_id)} is a released image, which carries no prompt and no seed; name "
+            "an image that was sampled here"
         )
     weights = generator.weights_id(models)
     if weights != row["weights"]:
         raise InputError(
-            f"{image_id} was made with weights {row['weights'][:12]} but {models.generator} holds "
-            f"{weights[:12]}; check out the revision that made it (`dvc checkout`)"
+            f"{quoted(image_id)} was made with weights {quoted(str(row['weights'])[:12])} but "
+            f"{models.generator} holds {weights[:12]!r}; check out the revision that made it "
+            "(`dvc checkout`)"
         )
     if not alone:
         # Of a chosen pool, most images of a batch were not kept.
         everything = table.candidates(synthetic)
         rows = table.metadata(everything) if everything.is_dir() else rows
     members = match if alone else rows[rows["batch"] == row["batch"]].sort_values("image_id")
-    with reading(synthetic, "the stage synthesize"):
-        settings = json.loads(row["sampler_settings"])
-    sampler = generator.open(models, settings)
-    images = sampler([_condition(member) for member in members.to_dict("records")])
-    index = members["image_id"].tolist().index(image_id)
-    stored = np.asarray(decode_image(dict(table.images(synthetic, [image_id]))[image_id]))
-    return images[index], stored
+    with reading(synthetic, _STAGE):
+        settings = _settings(str(row["generator"]), row["sampler_settings"])
+        conditions = [_condition(member) for member in members.to_dict("records")]
+        stored = np.asarray(decode_image(dict(table.images(synthetic, [image_id]))[image_id]))
+        index = members["image_id"].tolist().index(image_id)
+        sampler = generator.open(models, settings)
+    return sampler(conditions)[index], stored
 
 
-def _condition(row: dict[Any, Any]) -> Condition:
+def _settings(generator: str, text: object) -> Mapping[str, Json]:
+    """Settings of a row, those that params.yaml has within its limits; else `ValueError`."""
+    settings = json.loads(text) if isinstance(text, str) else None
+    if not isinstance(settings, dict):
+        raise ValueError(f"sampler_settings of a row is {quoted(text)} and no JSON object")
+    schema = generator_schema(generator, "Synthesize")
+    known = {name: settings[name] for name in schema.model_fields if name in settings}
+    try:
+        schema.model_validate(known)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        problem = f"{name} is {quoted(first['input'])}: {first['msg']}"
+        raise ValueError(f"in sampler_settings of a row, {problem}") from None
+    return settings
+
+
+def _condition(row: Mapping[Any, Any]) -> Condition:
+    """What a row shows; `ValueError` for values with which nothing can be sampled."""
+    name, scale, seed = quoted(row["image_id"]), int(row["scale"]), int(row["seed"])
+    for column in ("label", "prompt"):
+        if not isinstance(row[column], str):
+            raise ValueError(f"{name} has no {column}")
+    if scale not in get_args(Scale) or seed < 0:
+        raise ValueError(
+            f"{name} has scale {scale} and seed {seed}, not one of {get_args(Scale)} and 0 or more"
+        )
     diagnosis = row["diagnosis"] if isinstance(row["diagnosis"], str) else None
-    return Condition(row["label"], row["prompt"], int(row["scale"]), int(row["seed"]), diagnosis)
+    return Condition(row["label"], row["prompt"], scale, seed, diagnosis)
