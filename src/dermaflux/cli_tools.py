@@ -158,6 +158,14 @@ def ui(port: Annotated[int, typer.Argument(min=1, max=65_535)] = 5000) -> None:
 
 
 @app.command()
+def deliver() -> None:
+    """Send the MLflow store what it missed while it was away."""
+    from dermaflux.tracking import undelivered
+
+    undelivered.run()
+
+
+@app.command()
 def download(
     names: Annotated[list[str], typer.Argument(help="Names that `dermaflux sources` lists.")],
     data: Annotated[
