@@ -241,6 +241,14 @@ def browse(
 
 
 @app.command()
+def deliver() -> None:
+    """Send the MLflow store what it missed while it was away."""
+    from dermaflux.tracking import undelivered
+
+    undelivered.run()
+
+
+@app.command()
 def download(
     names: Annotated[list[str], typer.Argument(help="Names that `dermaflux sources` lists.")],
     data: Annotated[

@@ -23,7 +23,7 @@ import numpy as np
 
 from dermaflux import paths
 from dermaflux.classifiers.data import known_facts, real_draws, samples
-from dermaflux.classifiers.logging import evaluation_log
+from dermaflux.classifiers.logging import evaluation_log, mlflow_runs
 from dermaflux.classifiers.model import network
 from dermaflux.core import table
 from dermaflux.core.arrays import Array
@@ -35,7 +35,7 @@ from dermaflux.metrics import binary, calibration, decision_curve, multiclass
 from dermaflux.params import Params
 from dermaflux.statistics import bootstrap, comparison, subgroups
 from dermaflux.statistics.comparison import Predictions
-from dermaflux.tracking import runs
+from dermaflux.tracking import runs, store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,8 @@ def run(params: Params, architecture: str, seed: int) -> None:
             f"{paths.CLASSIFIERS / cell} has no arm {missing!r}; run `dermaflux {stage} "
             f"--architecture {architecture} --seed {seed}`"
         )
-    runs.connect()  # an unreachable store is told before the work, not after it
+    runs.connect()  # a store that cannot be used is told before the work, not after it
+    store.require_writable(mlflow_runs.TESTING)
     scores = _score(cell, arms, params.evaluate.batch)
     members = bootstrap.groups(scores.rows)
     result = comparison.compare(scores.labels, members, scores.arms, params.evaluate)

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
+from dermaflux.classifiers.logging import mlflow_runs
 from dermaflux.core import table
 from dermaflux.core.files import atomic_folder, write_json
 from dermaflux.core.images import decode_image
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 from dermaflux.params import Params
-from dermaflux.tracking import runs
+from dermaflux.tracking import runs, store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,8 @@ def run(params: Params) -> None:
     models = params.zero_shot.models
     sources = [image_text.find(name, models[name]) for name in params.zero_shot.run]
     rows = _test_rows()
-    runs.connect()  # an unreachable store is told before the work, not after it
+    runs.connect()  # a store that cannot be used is told before the work, not after it
+    store.require_writable(mlflow_runs.TESTING)
     labels = (rows["label"] == CLASSES[1]).to_numpy().astype(int)
     probability = {}
     for source in sources:
@@ -126,8 +128,6 @@ def _write(
 
 def _log(source: ModelSource, figures: dict[str, Any]) -> None:
     """One MLflow run per model, comparable with those of `evaluate`."""
-    from dermaflux.classifiers.logging import mlflow_runs
-
     parameters = {"architecture": source.name, "arm": "zero_shot", "source": source.identity}
     with runs.start(
         mlflow_runs.TESTING,

@@ -203,7 +203,9 @@ def run(params: Params) -> None:
     settings = {**params.promote.model_dump(), "seeds": params.train.seeds}
     ranked: list[Candidate] = []
     best, present, inputs = None, None, [paths.CORPUS]
+    store.require_writable(mlflow_runs.TESTING)
     if params.train.labels == "malignancy":
+        registry.require_writable(params.promote.model_name)
         ranked = candidates(params)
         best = ranked[0]
         inputs.append(best.folder)

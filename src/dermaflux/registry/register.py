@@ -63,9 +63,11 @@ def run(params: Params) -> None:
     """Make the reported champion this registry's; raises `InputError` where it is not at hand."""
     report = paths.PROMOTE_REPORT
     candidate, reason = _reported(params)
+    client, name = runs.connect(), params.promote.model_name
+    store.require_writable(mlflow_runs.TESTING)
+    registry.require_writable(name)
     split = validation_split(params)
     check_images(candidate, split)
-    client, name = runs.connect(), params.promote.model_name
     with registry.lock():
         present = registry.champion(client, name)
         known = registry.find_version(client, name, runs.dvc_hash(candidate.folder))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
 
     from dermaflux.registry.ood import OODDetector
 
@@ -128,15 +129,42 @@ def lock() -> AbstractContextManager[Any]:
 
 def champion(client: MlflowClient, name: str) -> RegisteredVersion | None:
     """The present champion of a registered model, or None when there is none."""
+    model = _model(client, name)
+    number = None if model is None else model.aliases.get(CHAMPION)
+    if number is None:
+        return None
+    version = client.get_model_version(name, number)
+    return RegisteredVersion(name, str(number), dict(version.tags), version.description or "")
+
+
+def _model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """None when it does not exist.
+
+    Asked first: a server with permissions answers a question about an alias or a version of a
+    model that does not exist with "forbidden".
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        version = client.get_model_version_by_alias(name, CHAMPION)
+        return client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-    return RegisteredVersion(name, str(version.version), dict(version.tags))
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    return None
+
+
+def require_writable(name: str) -> None:
+    """Before work that costs: raise `InputError` for a server where this user may not promote.
+
+    The model's description is written again as it stands; see `store.require_writable`.
+    """
+    if store.sqlite_file(store.tracking_uri()) is not None:
+        return
+    client = store.connect()
+    with store.answering():
+        model = _model(client, name)
+        if model is not None:
+            client.update_registered_model(name, model.description)
 
 
 def require_champion(client: MlflowClient, name: str) -> RegisteredVersion:

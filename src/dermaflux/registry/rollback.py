@@ -22,6 +22,7 @@ def run(params: Params, reason: str) -> None:
     """Go back by one champion; raises `InputError` when there is none to go back to."""
     client = runs.connect()
     name = params.promote.model_name
+    registry.require_writable(name)
     with registry.lock():
         present = registry.require_champion(client, name)
         history = registry.champion_history(client, name, present)[:-1]

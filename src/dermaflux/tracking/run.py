@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.errors import redacted
-from dermaflux.tracking import store
+from dermaflux.tracking import calls, store, undelivered
 from dermaflux.tracking.dvc_hash import dvc_hash
+from dermaflux.tracking.seed_runs import Parent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,25 +20,38 @@ if TYPE_CHECKING:
 _FLUSH_SECONDS = 5.0
 _RETRY_SECONDS = 120.0
 """After a failure, so that a server that hangs slows a training down by a tenth at most."""
-_MOST_PENDING = 1_000_000
+_BATCH = 1000
 
 
 class Run:
     """An open MLflow run. Metrics are sent in batches, at the latest every five seconds.
 
-    Nothing here raises because the store fails: metrics wait for it, and what it missed is reported
-    when the run is closed. Without a `client` the run could not be opened and keeps nothing.
+    Nothing here raises because the store fails: what it does not take waits on disk
+    (`undelivered`), and is sent when the store is back, at the end of the run or later.
     """
 
-    def __init__(
-        self, client: MlflowClient | None, run_id: str, experiment_id: str, name: str = ""
-    ) -> None:
-        self._client, self.run_id, self.experiment_id = client, run_id, experiment_id
-        self._name = name or run_id
+    def __init__(self, key: str, first: calls.Call) -> None:
+        """`first` is how the run is opened, and `key` tells it from all others."""
+        self.run_id = self.experiment_id = ""
+        self._client: MlflowClient | None = None
+        self._name = str(first["name"])
+        self._waiting = undelivered.Waiting(key, first)
         self._pending: list[Any] = []
         self._sent = time.monotonic()
-        self._missed: list[str] = []
+        self._lost: list[str] = []
         self._failure, self._wait_until = "", 0.0
+        self._key = key
+
+    def opened(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
+        """The store has the run."""
+        self._client, self.run_id, self.experiment_id = client, run_id, experiment_id
+        first = calls.opened(run_id, experiment_id)
+        self._waiting = undelivered.Waiting(self._key, first)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the store lacks something of the run."""
+        return self._waiting.any or self._client is None
 
     @property
     def client(self) -> MlflowClient:
@@ -47,89 +60,120 @@ class Run:
             raise store.unavailable(ConnectionError(self._failure))
         return self._client
 
-    def attempt(self, what: str, send: Callable[[MlflowClient], object]) -> None:
-        """Send `what` to the store; a failure is reported once, and what is missed at the end."""
-        if not self._delivered(send):
-            self._missed.append(what)
-
-    def _delivered(self, send: Callable[[MlflowClient], object]) -> bool:
-        if self._client is None or time.monotonic() < self._wait_until:
-            return False
-        try:
-            send(self._client)
-        except Exception as error:  # whatever MLflow, its store or the disk raises
-            self.fail(error)
-            return False
-        return True
-
     def fail(self, error: Exception) -> None:
         """Remember that the store failed, and report it the first time."""
         if not self._failure:
-            _report(
+            undelivered.say(
                 f"the MLflow run {self._name!r} cannot be written ({store.reason(error)}); the "
-                "stage goes on without it"
+                "stage goes on, and what the run lacks waits on disk"
             )
         self._failure = store.reason(error)
         self._wait_until = time.monotonic() + _RETRY_SECONDS
 
+    def attempt(self, what: str, send: Callable[[MlflowClient], object]) -> None:
+        """Do what need not be made up for, when the store is there."""
+        if self._client is None or self._waiting.any or time.monotonic() < self._wait_until:
+            return
+        try:
+            send(self._client)
+        except Exception as error:  # whatever MLflow, its store or the disk raises
+            self.fail(error)
+            self._lost.append(what)
+
+    def _make(self, call: calls.Call) -> None:
+        """Make a call now, or after those that wait, when the store is back."""
+        if self._client is not None and not self._waiting.any:
+            try:
+                return calls.perform(self._client, call, self.run_id, self.experiment_id)
+            except Exception as error:  # whatever MLflow, its store or the disk raises
+                if store.rejects(error):
+                    self._lost.append(f"{call.get('name') or call['call']} ({store.reason(error)})")
+                    return
+                self.fail(error)
+        try:
+            self._waiting.add(call)
+        except Exception as error:  # a full disk stops no training either
+            self._lost.append(f"{call.get('name') or call['call']} ({store.reason(error)})")
+            return
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Send what waits, unless the store failed a moment ago."""
+        if not self._waiting.any or time.monotonic() < self._wait_until:
+            return
+        try:
+            client = self._client or store.connect()
+            self.run_id, self.experiment_id = self._waiting.send(client)
+        except Exception as error:
+            self.fail(error)
+            return
+        self._client = client
+        self._lost += self._waiting.refused
+        self._waiting.refused.clear()
+
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers of one step."""
+        self.hold(values, step)
+        if len(self._pending) >= _BATCH / 2 or time.monotonic() - self._sent > _FLUSH_SECONDS:
+            self.flush()
+
+    def hold(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers that the next `metrics` sends; another thread may call this."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         self._pending += [Metric(name, float(value), now, step) for name, value in values.items()]
-        if len(self._pending) >= 500 or time.monotonic() - self._sent > _FLUSH_SECONDS:
-            self.flush()
 
     def flush(self) -> None:
-        """Send the metrics that are pending."""
-        while self._pending and self._delivered(
-            functools.partial(self._send, self._pending[:1000])
-        ):
-            del self._pending[:1000]
-        del self._pending[_MOST_PENDING:]
+        """Send the metrics that are pending, or keep them on disk."""
+        while batch := self._pending[:_BATCH]:
+            self._make(calls.metrics(batch))
+            del self._pending[: len(batch)]
         self._sent = time.monotonic()
-
-    def _send(self, batch: Sequence[Any], client: MlflowClient) -> None:
-        client.log_batch(self.run_id, metrics=batch)
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Copy a file into the run's artefacts."""
-        self.attempt(
-            path.name, lambda client: client.log_artifact(self.run_id, str(path), folder or None)
-        )
+        self._make(calls.artifact(path, folder))
 
     def figure(self, figure: Figure, name: str) -> None:
         """Log a figure as an image file called `name`."""
-        self.attempt(name, lambda client: client.log_figure(self.run_id, figure, name))
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / name
+            figure.savefig(path)
+            self.artifact(path)
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag."""
-        self.attempt(
-            f"tag {name}", lambda client: client.set_tag(self.run_id, name, redacted(value))
-        )
+        self._make(calls.tag(name, redacted(value)))
+
+    def tag_writer(self, name: str, experiment: str, path: Path) -> None:
+        """Tag the run with the id of the one that wrote `path` as it is, where there is one."""
+        self._make(calls.writer(name, experiment, path, dvc_hash(path)))
 
     def outputs(self, *paths: Path) -> None:
         """Tag the run with the DVC hashes of what it wrote, by which `writer` finds it."""
         for path in paths:
             self.tag(f"output.{path.as_posix()}", dvc_hash(path))
 
-    def close(self, status: str) -> None:
-        """Send what is pending and end the run; report what the store missed."""
+    def close(self, status: str, parent: Parent | None = None) -> None:
+        """Send what is pending and end the run; say what waits, and what the store refused."""
         self._wait_until = 0.0
         self.flush()
-        self.attempt("its end", lambda client: client.set_terminated(self.run_id, status))
-        missed = [f"{len(self._pending):,} metrics"] if self._pending else []
-        missed += self._missed[:10]
-        if missed:
-            more = len(self._missed) - 10
-            listed = ", ".join(missed) + (f" and {more:,} more" if more > 0 else "")
-            _report(
-                f"the MLflow run {self._name!r} lacks {listed} ({self._failure}); what the stage "
-                "wrote is complete"
+        self._make(calls.end(status, int(time.time() * 1000)))
+        if parent is not None:
+            self._make(calls.summarise(parent))
+        if self._waiting.any:
+            undelivered.say(
+                f"{len(self._waiting):,} calls of the MLflow run {self._name!r} wait for the store "
+                f"({self._failure}); `dermaflux deliver` sends them, and so does the next run"
             )
-        self._missed.clear()
-
-
-def _report(text: str) -> None:
-    print(f"tracking: {redacted(text)}", file=sys.stderr, flush=True)
+        elif self._failure and self._client is not None:
+            undelivered.say(f"the MLflow run {self._name!r} was delivered after all")
+        if self._lost:
+            more = len(self._lost) - 10
+            listed = ", ".join(self._lost[:10]) + (f" and {more:,} more" if more > 0 else "")
+            undelivered.say(f"the MLflow run {self._name!r} lacks {listed}")
+            self._lost.clear()
+        if self._waiting.any:
+            self._waiting.release()
+            self._client = None

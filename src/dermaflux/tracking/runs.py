@@ -5,7 +5,7 @@ output, so that an artefact is found by its hash. This module imports without ML
 computes takes a `Log` and never sees it.
 
 A store that does not answer when a process first asks stops it, before work that costs. One that
-fails later stops nothing: what it missed is told in one sentence, and the stage goes on.
+fails later stops nothing: what it missed waits on disk (`undelivered`), and the stage goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import json
 import os
 import socket
 import subprocess
+import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dermaflux.errors import InputError, redacted
-from dermaflux.tracking import killed_runs, machine, seed_runs, store
+from dermaflux.tracking import calls, killed_runs, machine, store, undelivered
+from dermaflux.tracking import system_metrics as monitor
+from dermaflux.tracking.calls import find_writer as writer
 from dermaflux.tracking.dvc_hash import dvc_hash
 from dermaflux.tracking.run import Run
 from dermaflux.tracking.seed_runs import Parent
@@ -34,9 +38,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput
 
-_SYSTEM_SECONDS = 10.0
+_opened: set[str] = set()
+"""Experiments in which this process had a run: what refuses another one stops no work."""
 
 
 class Log(Protocol):
@@ -75,23 +79,20 @@ class Dataset:
     counts: Mapping[str, int]
     context: Literal["training", "validation", "testing"]
 
-    def entity(self) -> DatasetInput:
+    def described(self) -> dict[str, str]:
         """What MLflow stores. Its digest column holds 36 characters, as long as a DVC hash."""
-        from mlflow.entities import Dataset as Entity
-        from mlflow.entities import DatasetInput, InputTag
-
         profile = {"num_rows": sum(self.counts.values()), **self.counts}
         columns = {"image": "binary", "label": "string"}
         schema = [{"type": kind, "name": name, "required": True} for name, kind in columns.items()]
-        entity = Entity(
-            name=self.name,
-            digest=dvc_hash(self.path),
-            source_type="local",
-            source=json.dumps({"uri": self.path.as_posix()}),
-            schema=json.dumps({"mlflow_colspec": schema}),
-            profile=json.dumps(profile),
-        )
-        return DatasetInput(entity, [InputTag("mlflow.data.context", self.context)])
+        return {
+            "name": self.name,
+            "digest": dvc_hash(self.path),
+            "source_type": "local",
+            "source": json.dumps({"uri": self.path.as_posix()}),
+            "schema": json.dumps({"mlflow_colspec": schema}),
+            "profile": json.dumps(profile),
+            "context": self.context,
+        }
 
 
 def git_revision() -> str:
@@ -99,16 +100,6 @@ def git_revision() -> str:
     command = ["git", "rev-parse", "HEAD"]  # found as for any command, by the PATH
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # nosec B603
     return done.stdout.strip() or "unknown"
-
-
-def writer(client: MlflowClient, experiment: str, path: Path, value: str) -> str | None:
-    """Id of the latest run that wrote `path` with the DVC hash `value`; None when there is none."""
-    entity = client.get_experiment_by_name(experiment)
-    if entity is None:
-        return None
-    wrote = f"tags.`output.{path.as_posix()}` = '{value}'"
-    runs = client.search_runs([entity.experiment_id], wrote, max_results=1)
-    return str(runs[0].info.run_id) if runs else None
 
 
 def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -120,25 +111,6 @@ def flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             result[f"{prefix}{name}"] = redacted(str(value))
     return result
-
-
-@contextmanager
-def _system_metrics(run_id: str, enabled: bool) -> Iterator[None]:
-    """MLflow's own monitor: CPU, memory, disk, network and GPU as `system/...`, every 10 s.
-
-    It takes less than 1 % of a core and stops before the run is closed.
-    """
-    if not enabled:
-        yield
-        return
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-    monitor = SystemMetricsMonitor(run_id, sampling_interval=_SYSTEM_SECONDS)
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
 
 
 @contextmanager
@@ -160,7 +132,9 @@ def start(
     child, distinguished from its siblings by the parameter `seed`.
     """
     client, failure = _client()
+    key = uuid.uuid4().hex
     tags = {
+        calls.KEY: key,
         "mlflow.runName": name,
         "mlflow.source.git.commit": git_revision(),
         "stage": stage or name.split("/")[0],
@@ -170,19 +144,33 @@ def start(
         **{key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_STAGE") if key in os.environ},
         **{f"input.{path.as_posix()}": dvc_hash(path) for path in inputs},
     }
-    run, parent_id = Run(None, "", "", name), None
+    opening = calls.create(
+        experiment,
+        name,
+        int(time.time() * 1000),
+        flat(parameters),
+        {name: redacted(value) for name, value in tags.items()},
+        parent,
+        [dataset.described() for dataset in datasets],
+    )
+    run = Run(key, opening)
     if client is not None:
         try:
-            run, parent_id = _create(client, experiment, name, parameters, tags, parent, datasets)
+            killed_runs.close_killed(client)
+            run.opened(client, *calls.open_run(client, opening))
         except Exception as error:  # the store answered a moment ago
+            if store.refuses(error) and experiment not in _opened:
+                raise store.unavailable(error) from None
             failure = error
+        else:
+            _opened.add(experiment)
     if failure is not None:
         run.fail(failure)
     status = "KILLED"
     try:
         with (
             killed_runs.hold_lock(run.run_id) if run.run_id else nullcontext(),
-            _system_metrics(run.run_id, system_metrics and bool(run.run_id)),
+            monitor.watched(run.run_id, run.hold, system_metrics),
         ):
             yield run
         status = "FINISHED"
@@ -190,13 +178,9 @@ def start(
         status = "FAILED"
         raise
     finally:
-        run.close(status)
-        if parent is not None and parent_id is not None:
-            above = parent_id
-            run.attempt(
-                "the mean over its seeds",
-                lambda client: seed_runs.summarise(client, run.experiment_id, parent, above),
-            )
+        run.close(status, parent)
+    if not run.waits:
+        undelivered.deliver_earlier(run.client)
 
 
 def _client() -> tuple[MlflowClient | None, Exception | None]:
@@ -207,35 +191,3 @@ def _client() -> tuple[MlflowClient | None, Exception | None]:
         if not store.has_answered():
             raise
         return None, error
-
-
-def _create(
-    client: MlflowClient,
-    experiment: str,
-    name: str,
-    parameters: Mapping[str, Any],
-    tags: Mapping[str, str],
-    parent: Parent | None,
-    datasets: Sequence[Dataset],
-) -> tuple[Run, str | None]:
-    """The run with parameters and tags, and the id of its parent."""
-    from mlflow.entities import Param, RunTag
-
-    killed_runs.close_killed(client)
-    experiment_key = experiment_id(client, experiment)
-    parent_id = None
-    if parent is not None:
-        parent_id = seed_runs.adopt(client, experiment_key, parent, name)
-        tags = {**tags, seed_runs.PARENT: parent_id, **parent.tags}
-    created = client.create_run(experiment_key, run_name=name)
-    run = Run(client, created.info.run_id, experiment_key, name)
-    client.log_batch(
-        run.run_id,
-        params=[Param(key, value) for key, value in flat(parameters).items()],
-        tags=[RunTag(key, redacted(value)) for key, value in tags.items()],
-    )
-    if datasets:
-        entities = [dataset.entity() for dataset in datasets]
-        for owner in filter(None, (run.run_id, parent_id)):
-            client.log_inputs(owner, datasets=entities)
-    return run, parent_id

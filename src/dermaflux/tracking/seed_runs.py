@@ -2,10 +2,10 @@
 
 The cells of a matrix are separate processes, and queue workers run side by side in copies of the
 checkout. Whichever comes first creates the parent, and the others find it by the tag `seeds_key`.
-An SQLite store is locked meanwhile. On a server nothing is locked: of two parents created at once
-the earlier one stays, and a mean is computed again when a child ended meanwhile. A parent does
-nothing itself, so it is never left running: it is closed when created, and updated whenever a
-child ends.
+An SQLite store is locked meanwhile. On a server nothing is locked: two machines may create a parent
+at once, so whoever comes next, at the latest the child that ends last, lets the oldest adopt the
+children of the others. A mean is computed again when a child ended meanwhile. A parent does nothing
+itself, so it is never left running: it is closed when created, and updated whenever a child ends.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,21 +50,44 @@ def adopt(client: MlflowClient, experiment_id: str, parent: Parent, child_name: 
     version of this program; it is closed as KILLED. `running` closes the others.
     """
     with exclusive(tracking_uri(), "seed_runs"):
-        present = _parents(client, experiment_id, parent)
-        if not present:
+        above = _oldest(client, experiment_id, parent)
+        if above is None:
             created = _create(client, experiment_id, parent)
-            present = _parents(client, experiment_id, parent) or [created]
-            if present[0] != created and created in present:
-                client.delete_run(created)
-            return present[0]
-        for child in _children(client, experiment_id, present[0]):
+            return _oldest(client, experiment_id, parent) or created
+        for child in _children(client, experiment_id, above):
             if (
                 child.info.status == "RUNNING"
                 and child.info.run_name == child_name
                 and "process.id" not in child.data.tags
             ):
                 client.set_terminated(child.info.run_id, "KILLED")
-        return present[0]
+        return above
+
+
+def _oldest(client: MlflowClient, experiment_id: str, parent: Parent) -> str | None:
+    """Id of the oldest parent, to which the children of any others move; None without one."""
+    present = _parents(client, experiment_id, parent)
+    for younger in present[1:]:
+        for child in _children(client, experiment_id, younger):
+            client.set_tag(child.info.run_id, PARENT, present[0])
+        # An account that may edit may not delete: without its key, too, a parent is found no more.
+        client.set_tag(younger, "over", f"nothing: replaced by {present[0]}")
+        client.delete_tag(younger, "seeds_key")
+        with suppress(Exception):
+            client.delete_run(younger)
+    return present[0] if present else None
+
+
+def settle(client: MlflowClient, experiment_id: str, parent: Parent, child_id: str) -> None:
+    """Compute the means of a child's parent again, after it has ended."""
+    with exclusive(tracking_uri(), "seed_runs"):
+        above = _oldest(client, experiment_id, parent)
+        named = client.get_run(child_id).data.tags.get(PARENT)
+        above = above or named
+        if above is not None and above != named:  # its own was replaced before it was tagged
+            client.set_tag(child_id, PARENT, above)
+    if above is not None:
+        summarise(client, experiment_id, parent, above)
 
 
 def _parents(client: MlflowClient, experiment_id: str, parent: Parent) -> list[str]:

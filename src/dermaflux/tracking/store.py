@@ -2,8 +2,8 @@
 
 The store is `mlruns/mlflow.db` with artefacts in `mlruns/artifacts` of the main checkout, unless
 `MLFLOW_TRACKING_URI` names another. A lock is held for a local database only: two processes that
-migrate one fresh SQLite file at a time break each other. No call waits longer than half a minute
-for a server, unless `MLFLOW_HTTP_REQUEST_...` say so.
+migrate one fresh SQLite file at a time break each other. A server has eight seconds for its first
+answer and no later call waits longer than half a minute, unless `MLFLOW_HTTP_REQUEST_...` say so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 _LOCK_SECONDS = 120.0  # a fresh database takes 10 s to migrate on a busy machine
-_ANSWER_SECONDS = 28.0
+_ANSWER_SECONDS = 8.0
 _HTTP = {
     # Two attempts of 12 s; MLflow's own defaults wait for a quarter of an hour.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -97,7 +97,7 @@ def exclusive(uri: str, purpose: str) -> AbstractContextManager[None]:
 def connect() -> MlflowClient:
     """A client on the store, which has answered. Parallel workers wait for the first to create it.
 
-    Raises `InputError`, within half a minute, for a store that cannot be reached or used.
+    Raises `InputError`, within ten seconds, for a store that cannot be reached or used.
     """
     uri = tracking_uri()
     patient = any(os.environ.get(name, value) != value for name, value in _HTTP.items())
@@ -133,15 +133,39 @@ def connect() -> MlflowClient:
     return client
 
 
-def ask_server() -> None:
-    """Raise `InputError` when the store is a server that cannot be used; a file opens later."""
-    if sqlite_file(tracking_uri()) is None:
-        connect()
+def require_writable(experiment: str) -> None:
+    """Before work that costs: raise `InputError` for a server that takes no runs from this user.
+
+    A file opens later. MLflow tells nobody what an account may do, so the experiment's kind is
+    written again as it stands.
+    """
+    if sqlite_file(tracking_uri()) is not None:
+        return
+    client = connect()
+    with answering():
+        key = experiment_id(client, experiment)
+        for name, value in _KIND.items():
+            client.set_experiment_tag(key, name, value)
+
+
+def refuses(error: BaseException) -> bool:
+    """Whether a server answered that this account may not do this, or that it knows none."""
+    return re.search(r"HTTP 40[13]", reason(error)) is not None
 
 
 def has_answered() -> bool:
     """Whether this process has used the store before: then its failure stops no work."""
     return tracking_uri() in _answered
+
+
+def rejects(error: BaseException) -> bool:
+    """Whether the store understood a call and will never take it, such as an invalid name."""
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(error, MlflowException) or "failed with error code" in str(error):
+        return False  # not an answer of MLflow: no connection, a proxy, no permission
+    status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
+    return 400 <= status < 500 and status not in (401, 403, 408, 429)
 
 
 def _set_up() -> None:
@@ -150,6 +174,7 @@ def _set_up() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     # Its lines "View run ... at" hold the address with its password.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name, value in _HTTP.items():
         os.environ.setdefault(name, value)
     import mlflow  # noqa: F401
@@ -212,6 +237,13 @@ def _sentence(uri: str, why: str) -> InputError:
         return InputError(
             f"the MLflow store {address} cannot be used ({why}); restore the file, or move it away "
             "and run the stage again, which makes a new one"
+        )
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if re.search(r"HTTP 403", why) and user:
+        return InputError(
+            f"the MLflow store at {address} does not let the user {quoted(user)} do this ({why}); "
+            "ask its administrator for EDIT on the experiment or the registered model, or set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account that has it"
         )
     if re.search(r"HTTP 40[13]|authenticat", why):
         return InputError(

@@ -21,7 +21,6 @@ from dermaflux.tracking import runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from mlflow import MlflowClient
 
 
 def log(
@@ -58,8 +57,7 @@ def log(
         stage="evaluate",
     ) as logged:
         logged.metrics(mlflow_runs.metric_names(figures))
-        weights = runs.dvc_hash(folder)
-        logged.attempt("train_run", lambda client: _tag_training(client, logged, folder, weights))
+        logged.tag_writer("train_run", mlflow_runs.TRAINING, folder)
         logged.outputs(paths.EVALUATIONS / f"{cell}.json", paths.EVALUATIONS / cell)
         for title, figure in _figures(config, classes, labels, probability, name).items():
             logged.figure(figure, f"{title}.png")
@@ -67,12 +65,6 @@ def log(
             write_json(Path(scratch) / "figures.json", dict(figures))
             logged.artifact(Path(scratch) / "figures.json")
         logged.attempt("view", lambda client: mlflow_view.offer(client, logged.experiment_id))
-
-
-def _tag_training(client: MlflowClient, logged: runs.Run, folder: Path, weights: str) -> None:
-    trained_by = runs.writer(client, mlflow_runs.TRAINING, folder, weights)
-    if trained_by is not None:
-        client.set_tag(logged.run_id, "train_run", trained_by)
 
 
 def _figures(

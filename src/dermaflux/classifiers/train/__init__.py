@@ -85,7 +85,8 @@ class Cell:
         side = params.train.image_size
         network.check(network.configure(model, side))
         weights = pretrained.locate(model)
-        store.ask_server()  # an unreachable one is told before images are decoded
+        # A server that cannot be used is told before images are decoded.
+        store.require_writable(mlflow_runs.TRAINING)
         settings = params.training(architecture)
         images = training_set.load(params, seed, gate, settings.arms)
         config = network.configure(model, side, images.classes)

@@ -1,0 +1,216 @@
+"""What an MLflow store missed waits on disk, until the store is back: `dermaflux deliver`.
+
+A run has a folder `.dermaflux/undelivered/<store>/<run>` in the main checkout once a call failed:
+`calls.jsonl`, one call a line in their order, `delivered`, how many of them the store has, and
+copies of artefacts. The process that computes the run holds its lock and sends the calls itself;
+those of an ended process are sent by the next run of the checkout that ends, or by
+`dermaflux deliver`, and a run that its process never ended is closed as KILLED.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dermaflux.core.files import write_text
+from dermaflux.errors import InputError, redacted
+from dermaflux.paths import project_root
+from dermaflux.tracking import calls, store
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+_CALLS, _DELIVERED, _STORE = "calls.jsonl", "delivered", "store.txt"
+
+
+def _place() -> Path:
+    return project_root() / ".dermaflux" / "undelivered"
+
+
+def _folder() -> Path:
+    """Of the present store; without the password, which may change. A moved checkout keeps it."""
+    address = redacted(store.tracking_uri()).replace(str(project_root()), "")
+    return _place() / hashlib.sha256(address.encode()).hexdigest()[:16]
+
+
+class Waiting:
+    """The calls of one run that the store has not taken yet."""
+
+    def __init__(self, key: str, first: calls.Call, folder: Path | None = None) -> None:
+        """`first` is how the run is opened."""
+        self.folder = folder or _folder() / key
+        self._first = first
+        self._lock: FileLock | None = None
+        self._ids: tuple[str, str] | None = None
+        self.refused: list[str] = []
+        """Calls that the store will never take, with its reason."""
+
+    def __len__(self) -> int:
+        return len(_lines(self.folder / _CALLS)) - _number(self.folder / _DELIVERED)
+
+    @property
+    def any(self) -> bool:
+        """Whether a call waits."""
+        return self._lock is not None
+
+    def add(self, call: calls.Call) -> None:
+        """Keep a call on disk, with a copy of its file. Raises `OSError` where that fails."""
+        self._begin()
+        if call["call"] == "artifact":
+            kept = self.folder / "files" / str(len(_lines(self.folder / _CALLS)))
+            kept.mkdir(parents=True, exist_ok=True)
+            shutil.copy(call["file"], kept)
+            relative = (kept / Path(call["file"]).name).relative_to(self.folder)
+            call = {**call, "file": relative.as_posix()}
+        with (self.folder / _CALLS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(call) + "\n")
+
+    def _begin(self) -> None:
+        if self._lock is not None:
+            return
+        lock = _lock(self.folder)
+        lock.acquire(timeout=10)
+        self._lock = lock
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder.parent / _STORE, redacted(store.tracking_uri()) + "\n")
+        first = {**self._first, "waited": True}
+        write_text(self.folder / _CALLS, json.dumps(first) + "\n")
+
+    def send(self, client: MlflowClient) -> tuple[str, str]:
+        """Make the calls that wait, in their order, and forget them; ids of run and experiment.
+
+        Raises what the store raises; the next attempt begins with the call that failed. A call
+        that the store understood and refuses is left out and listed in `refused`.
+        """
+        lines = _lines(self.folder / _CALLS)
+        if self._ids is None:
+            self._ids = calls.open_run(client, json.loads(lines[0]))
+        for number in range(max(1, _number(self.folder / _DELIVERED)), len(lines)):
+            call = json.loads(lines[number])
+            name = call.get("name") or call.get("file") or call["call"]
+            if call["call"] == "artifact":
+                call["file"] = str(self.folder / call["file"])
+            try:
+                calls.perform(client, call, *self._ids)
+            except Exception as error:
+                if not store.rejects(error):
+                    raise
+                self.refused.append(f"{name} ({store.reason(error)})")
+            write_text(self.folder / _DELIVERED, str(number + 1))
+        shutil.rmtree(self.folder)
+        self.release()
+        return self._ids
+
+    def release(self) -> None:
+        """Leave what waits to others."""
+        if self._lock is not None:
+            if not self.folder.exists():
+                Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
+
+
+def _lock(folder: Path) -> FileLock:
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_suffix(".lock"))
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines; a killed process may have left half of one."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return text.split("\n")[:-1]
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text() or 0) if path.is_file() else 1
+
+
+@contextmanager
+def _abandoned() -> Iterator[list[Waiting]]:
+    """Those of the present store whose process has ended, the oldest first, locked meanwhile."""
+    from filelock import Timeout
+
+    taken = []
+    files = _folder().glob(f"*/{_CALLS}")
+    for file in sorted(files, key=lambda path: path.stat().st_mtime_ns):
+        lock = _lock(file.parent)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            continue
+        lines = _lines(file)
+        if not lines:  # removed, or begun, a moment ago
+            lock.release()
+            continue
+        waiting = Waiting(file.parent.name, json.loads(lines[0]), file.parent)
+        waiting._lock = lock
+        taken.append(waiting)
+    try:
+        yield taken
+    finally:
+        for waiting in taken:
+            waiting.release()
+
+
+def deliver(client: MlflowClient) -> int:
+    """Send what ended processes left; how many runs. Raises what the store raises."""
+    done = 0
+    with _abandoned() as left:
+        for waiting in left:
+            path = waiting.folder / _CALLS
+            recent = [json.loads(line)["call"] for line in _lines(path)]
+            if "end" not in recent:  # its process was killed
+                ended = int(path.stat().st_mtime * 1000)
+                waiting.add(calls.end("KILLED", ended))
+            waiting.send(client)
+            done += 1
+            for refusal in waiting.refused:
+                say(f"the store refuses {refusal} of a run that waited; it is left out")
+    return done
+
+
+def deliver_earlier(client: MlflowClient) -> None:
+    """Send what ended processes left; a store that fails again leaves it where it is."""
+    try:
+        done = deliver(client)
+    except Exception as error:  # whatever MLflow, its store or the disk raises
+        say(f"what earlier runs left could not be delivered ({store.reason(error)}); it waits on")
+        return
+    if done:
+        say(f"{done:,} runs that waited for the store were delivered")
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    print(f"tracking: {redacted(text)}", file=sys.stderr, flush=True)
+
+
+def run() -> None:
+    """`dermaflux deliver`: raises `InputError` when the store does not take what waits."""
+    began, client = time.monotonic(), store.connect()
+    with store.answering():
+        done = deliver(client)
+    open_still = len(list(_folder().glob(f"*/{_CALLS}")))
+    elsewhere = [
+        path.read_text(encoding="utf-8").strip()
+        for path in sorted(_place().glob(f"*/{_STORE}"))
+        if path.parent != _folder() and any(path.parent.glob(f"*/{_CALLS}"))
+    ]
+    print(f"deliver: {done:,} runs delivered in {time.monotonic() - began:.1f} s.")
+    if open_still:
+        print(f"{open_still:,} more are computed at present, and deliver what waits themselves.")
+    if elsewhere:
+        raise InputError(
+            f"other runs wait for {', '.join(elsewhere)}; set {store.VARIABLE} to that store and "
+            "run `dermaflux deliver` again"
+        )
