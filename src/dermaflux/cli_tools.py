@@ -58,6 +58,27 @@ def results(
 
 
 @app.command()
+def plots(
+    revisions: Annotated[
+        list[str] | None,
+        typer.Argument(help="Commits, branches or experiments; default: HEAD and workspace."),
+    ] = None,
+) -> None:
+    """DVC's plots of several revisions -> reports/plots.html, which needs no network."""
+    from dermaflux.sweeps.views import plots as page
+
+    page.run(revisions or [])
+
+
+@app.command()
+def dag() -> None:
+    """Print the stages in their order and what each waits for, narrower than `dvc dag`."""
+    from dermaflux.sweeps.views import dag as graph
+
+    graph.run()
+
+
+@app.command()
 def reproduce(
     image_id: Annotated[str, typer.Argument(help="image_id of a synthetic row.")],
     output: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("reproduced.png"),

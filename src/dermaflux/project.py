@@ -179,6 +179,8 @@ def init(folder: Path) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+        if source.read_bytes()[:2] == b"#!":  # a wheel may have lost that it can be run
+            target.chmod(0o755)
     pipeline = folder / "dvc.yaml"
     text = pipeline.read_text(encoding="utf-8")
     assert text.count(_IN_CLONE) == 1

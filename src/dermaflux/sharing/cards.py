@@ -16,7 +16,7 @@ from typing import Any
 from dermaflux.reporting import data_card
 
 TAGS = ["dermatology", "skin-lesion", "synthetic-data", "not-for-clinical-use"]
-_FLUX_LICENCE = {
+_FLUX_LICENCE: dict[str, Any] = {
     "license": "other",
     "license_name": "flux-1-dev-non-commercial-license",
     "license_link": "https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",
@@ -45,7 +45,7 @@ class Generator:
         return self.backbone if self.revision is not None else None
 
 
-def licence_metadata(licence: str) -> dict[str, str]:
+def licence_metadata(licence: str) -> dict[str, Any]:
     """The fields of a card for a licence as a manifest states it."""
     if licence.startswith("FLUX.1-dev"):
         return dict(_FLUX_LICENCE)
@@ -96,7 +96,7 @@ def adapter(generator: Generator, audit: Mapping[str, Any], weights: str) -> str
     """README.md of the LoRA; `weights` is the name of its file."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    base = {"base_model": generator.hub_id, "base_model_relation": "adapter"}
+    base: dict[str, Any] = {"base_model": generator.hub_id, "base_model_relation": "adapter"}
     data = ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",
