@@ -44,7 +44,7 @@ def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("request_", served.REFUSED, ids=lambda request: request.name)
 def test_a_bad_request_has_one_sentence(model: Any, request_: served.Refused) -> None:
-    start = time.process_time()
+    start = time.monotonic()
     answer = scoring.invocations(request_.body, request_.content_type, model, None)
     assert (answer.status, answer.mimetype) == (request_.status, "application/json")
     content = json.loads(answer.response)
@@ -52,7 +52,7 @@ def test_a_bad_request_has_one_sentence(model: Any, request_: served.Refused) ->
     assert request_.words in content["message"]
     assert len(content["message"]) < 500
     assert "Traceback" not in answer.response
-    assert time.process_time() - start < 3
+    assert time.monotonic() - start < 3
 
 
 def test_both_forms_and_line_breaks_are_read(model: Any) -> None:
