@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -26,22 +27,20 @@ def waits_for(graph: Any) -> dict[str, dict[str, int]]:
     `graph` has an edge from each of DVC's stages to each that it depends on. Cells of a matrix
     count as one stage; an input without a command is left out.
     """
-    import networkx
-
     cells: dict[str, int] = {}
-    names: Any = networkx.DiGraph()
+    below: dict[str, set[str]] = {}
     for stage in graph:
         if stage.is_data_source:
             continue
         name = _name(stage)
         cells[name] = cells.get(name, 0) + 1
-        names.add_node(name)
-        below = {_name(other) for other in graph.successors(stage) if not other.is_data_source}
-        names.add_edges_from((name, other) for other in below - {name})
-    ordered = list(networkx.topological_sort(names))[::-1]
+        read = {_name(other) for other in graph.successors(stage) if not other.is_data_source}
+        below.setdefault(name, set()).update(read - {name})
+    # Sorted, since the order of a set differs from one process to the next.
+    sorter = graphlib.TopologicalSorter({name: sorted(read) for name, read in below.items()})
+    ordered = list(sorter.static_order())
     return {
-        name: {other: cells[other] for other in ordered if names.has_edge(name, other)}
-        for name in ordered
+        name: {other: cells[other] for other in ordered if other in below[name]} for name in ordered
     }
 
 
