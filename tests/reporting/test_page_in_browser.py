@@ -46,9 +46,11 @@ def test_the_page_works_in_a_browser(page: Any) -> None:
 
     # Charts are drawn, and a pointer on a value shows it with its interval.
     gains = page.locator('[data-chart="gains"]')
-    gains.locator(".points path").first.hover()
-    assert "synthetic images" in gains.locator(".hoverlayer").text_content()
-    assert " to " in gains.locator(".hoverlayer").text_content()
+    gains.locator(".points path").first.hover(force=True)  # plotly.js listens on a layer above
+    gains.locator(".hoverlayer text").first.wait_for()
+    told = gains.locator(".hoverlayer").text_content()
+    assert "synthetic images" in told
+    assert " to " in told
 
     # Sorting by the keyboard, of numbers with signs and without.
     table = page.locator("#results table").first
