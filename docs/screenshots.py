@@ -1,4 +1,4 @@
-"""Screenshots of the MLflow UI for docs/mlflow.md, taken with a headless Chromium.
+"""Screenshots of the MLflow UI and of the report for docs/, taken with a headless Chromium.
 
 Command, in a checkout with runs: `python docs/screenshots.py [STORE] [FOLDER]`, by default
 mlruns/mlflow.db and docs. Serves the store on a free port of 127.0.0.1 and drives the browser over
@@ -26,6 +26,7 @@ from typing import Any
 import aiohttp
 from mlflow import MlflowClient
 
+from dermaflux import paths
 from dermaflux.classifiers.logging import mlflow_runs, mlflow_view
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -168,6 +169,9 @@ def main(store: str = "mlruns/mlflow.db", folder: str = "docs") -> None:
             Path(folder) / f"{name}.png": (f"{address}/#/{page}", selectors)
             for name, (page, selectors) in pages(uri).items()
         }
+        if paths.REPORT_PAGE.is_file():
+            page = paths.REPORT_PAGE.absolute().as_uri()
+            addresses[Path(folder) / "report.png"] = (page, ".chart .points path, .dt-search")
         asyncio.run(capture(devtools, addresses))
 
 

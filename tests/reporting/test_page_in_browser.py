@@ -46,19 +46,22 @@ def test_the_page_works_in_a_browser(page: Any) -> None:
 
     # Charts are drawn, and a pointer on a value shows it with its interval.
     gains = page.locator('[data-chart="gains"]')
-    gains.locator(".points path").first.hover()
-    assert "synthetic images" in gains.locator(".hoverlayer").text_content()
-    assert " to " in gains.locator(".hoverlayer").text_content()
+    gains.locator(".points path").first.hover(force=True)  # plotly.js listens on a layer above
+    gains.locator(".hoverlayer text").first.wait_for()
+    told = gains.locator(".hoverlayer").text_content()
+    assert "synthetic images" in told
+    assert " to " in told
 
     # Sorting by the keyboard, of numbers with signs and without.
-    table = page.locator("#results table").first
+    table = page.locator("#results table", has_text="Family size")
     unsorted = column(table, 3)
     table.locator("thead th").nth(2).locator("[tabindex]").first.focus()
     page.keyboard.press("Enter")
-    values = [float(text) for text in column(table, 3)]
+    values = [float(text.replace("\N{MINUS SIGN}", "-")) for text in column(table, 3)]
     assert values == sorted(values)
+    assert values[0] < 0 < values[-1]  # as text they would have another order
     assert sorted(unsorted) == sorted(column(table, 3))
-    page.locator("#results .dt-search input").first.fill("resnext")
+    page.locator("#results .dt-search input").last.fill("resnext")
     assert set(column(table, 1)) == {"resnext"}
 
     # Filters of the images; a real image stays beside synthetic ones of a verdict.

@@ -16,7 +16,7 @@ from dermaflux import paths
 from dermaflux.core import table
 from dermaflux.core.files import write_json
 from dermaflux.params import Params
-from dermaflux.reporting import classifier_section, effect_table, report
+from dermaflux.reporting import classifier_section, counts, effect_table, report
 from dermaflux.reporting.bundle import libraries
 from dermaflux.reporting.gallery import tiles
 from dermaflux.reporting.lineage import artefacts, ledger
@@ -145,3 +145,17 @@ def test_a_number_leads_to_its_artefact_and_to_the_run_where_that_is_known() -> 
     assert known.arm("resnext", "mixture") == ""
     work = ledger.Work(1.0, None, "http://a", {"mixture": "http://m"})
     assert artefacts.Links({path: "x"}, 3, {path: work}).arm("vit", "mixture") == "http://m"
+
+
+def test_table_1_sets_the_corpus_beside_each_dataset_of_the_paper(workspace: Params) -> None:
+    known = report.read_json(paths.INGEST_REPORT)
+    assert counts.corpus().table1 == {}
+    stated = {
+        name: {"title": name.upper(), "training": 1000, "test": 90, "scale": 512}
+        for name in ("isic2019", "ddi")
+    }
+    write_json(paths.INGEST_REPORT, {**known, "paper": {**known["paper"], "datasets": stated}})
+    rows = counts.corpus().table1
+    assert rows["isic2019"].here == {"in": 37, "quarantined": 1, "training": 36, "test": 0}
+    assert rows["isic2019"].paper == {"training": 1000, "test": 90}
+    assert rows["ddi"].here is None

@@ -171,3 +171,13 @@ def test_every_phantom_image_is_read_with_its_planned_label(tmp_path: Path) -> N
             record = read[path]
             assert record.facts.label == {"unknown": None}.get(planned.label, planned.label)
             assert record.split == ("test" if planned.split == "test" else "train")
+
+
+def test_the_datasets_of_table_1_add_up_to_the_papers_sums() -> None:
+    rows = paper_counts.datasets(SOURCES.values())
+    assert list(rows) == list(SOURCES)[:11]
+    assert sum(int(row["training"]) for row in rows.values()) == 508_344 + 158
+    assert sum(int(row["test"]) for row in rows.values()) == 9_191
+    assert rows["isic2024"] | {"title": ""} == {
+        "title": "", "training": 401_059, "test": 0, "scale": 128,
+    }  # fmt: skip

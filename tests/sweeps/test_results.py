@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from dermaflux.params.arms import COLOURS, TITLES
 from dermaflux.sweeps import arm_rows, curves, results
 from dermaflux.sweeps.grid import Grid, Run
 from dermaflux.sweeps.outcomes import Experiment
+from dermaflux.sweeps.published import Published
 
 AUC = {"real": [0.70, 0.71, 0.72], "repeated": [0.71, 0.72, 0.73], "mixture": [0.80, 0.81, 0.82]}
 PUBLISHED = [
@@ -182,3 +184,26 @@ def test_a_figure_stated_of_an_arm_stands_beside_that_arm() -> None:
     rows = arm_rows.rows(grid("ratios", published=stated), [at(1)], 0.95)
     shown = {row["arm"]: row["published"] for row in rows if row["architecture"] == "vit"}
     assert shown == {"real": {"auc": 0.555}, "repeated": {}, "mixture": {"auc": 0.923}}
+
+
+def test_figures_beside_published_ones_are_means_over_seeds_and_their_differences() -> None:
+    stated = [
+        {"at": {"ratio": 1}, "architecture": "vit", "figure": "auc", "value": 0.7},
+        {"at": {"ratio": 1}, "over": {"ratio": 0}, "architecture": "vit", "figure": "auc",
+         "value": 0.1},
+        {"at": {"ratio": 2}, "architecture": "vit", "figure": "auc", "value": 0.9},
+    ]  # fmt: skip
+    definition: Any = SimpleNamespace(published=[Published.model_validate(each) for each in stated])
+    experiments: Any = [
+        SimpleNamespace(
+            run=SimpleNamespace(overrides={"ratio": ratio, "n_real": 5}),
+            n_synthetic=5 * ratio,
+            metrics={("vit", arm): [{"auc": value} for value in values]},
+        )
+        for ratio, arm, values in ((0, "real", (0.5, 0.7)), (1, "mixture", (0.65, 0.75)))
+    ]
+    rows = arm_rows.stated(definition, experiments, 0.95)
+    assert [row["value"] for row in rows] == pytest.approx([0.7, 0.1])
+    # Student's t with one degree of freedom: 12.706 standard errors of 0.05.
+    assert rows[0]["high"] - rows[0]["value"] == pytest.approx(12.7062 * 0.05, rel=1e-4)
+    assert rows[1]["over"] == {"ratio": 0}
