@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from dermaflux.captions.text.prompt_bank import (
+    Prompt,
     from_captions,
     from_labels,
     held_out,
@@ -74,7 +75,7 @@ def test_draws_depend_on_seed_and_index_but_not_on_the_order_of_the_corpus():
         number = int(prompt.text.split()[-1])
         assert prompt.diagnosis == (f"kind {number}" if number > 1 else None)
     sentence = "This is an image containing a malignant lesion."
-    assert label_only().draw("malignant", 0, 7) == (sentence, "malignant", None)
+    assert label_only().draw("malignant", 0, 7) == Prompt(sentence, "malignant")
 
 
 def test_a_diagnosis_has_the_prompts_and_the_labels_of_its_images():

@@ -55,11 +55,11 @@ def open_model(settings: Audit) -> tuple[int, Score]:
 
     Raises `InputError` when its weights or its tokenizer are not available.
     """
+    name = str(settings.image_text)
+    model, device = trunks.open_image_text(settings)
     import open_clip
     import torch
 
-    name = str(settings.image_text)
-    model, device = trunks.open_image_text(settings)
     try:
         tokenizer = open_clip.get_tokenizer(name)
     except (OSError, ValueError) as error:  # of the hub, where the vocabulary is not in open_clip
