@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 POOL_COLUMNS = ("prompt", "scale", "diagnosis")
 """Columns of the pool that are read here, beside those of every comparison."""
-MOST = 300
+MOST = 200
 """Images of either side, by the hash of their image_id, in which artefacts are sought."""
 _NEAREST = 3  # images of the pool that an image is compared with for repeats
 Json = dict[str, Any]
