@@ -11,8 +11,10 @@ import pytest
 import torch
 from drawn_lesions import lesion, row
 from safetensors.torch import save_file
+from scipy import stats
 
 from dermaflux.audit import features, trunks
+from dermaflux.audit.faithfulness import image_text
 from dermaflux.core import table
 from dermaflux.errors import InputError
 from dermaflux.params import Audit
@@ -80,7 +82,13 @@ def test_an_open_clip_model(folder: Path) -> None:
     config = {
         "embed_dim": 16,
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-        "text_cfg": {"context_length": 8, "vocab_size": 50, "width": 64, "heads": 1, "layers": 1},
+        "text_cfg": {
+            "context_length": 8,
+            "vocab_size": 49408,
+            "width": 64,
+            "heads": 1,
+            "layers": 1,
+        },
     }
     Path("tiny-test.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder / "tiny-test.json")
@@ -94,6 +102,38 @@ def test_an_open_clip_model(folder: Path) -> None:
     points, logits = trunk.function(images)
     assert logits is None
     assert points == pytest.approx(reference.encode_image(batch).numpy(), rel=1e-4, abs=1e-6)
+
+    # The score of images beside texts, against torch's cosine of every pair.
+    settings = Audit(image_text="tiny-test", image_text_weights="clip.safetensors")
+    side, score = image_text.open_model(settings)
+    texts = ["a mole", "jagged"][: len(images)] + ["smooth"] * (len(images) - 2)
+    seen, read = score(list(images), texts)
+    assert (side, len(read)) == (32, len(texts))
+    tokens = open_clip.get_tokenizer("tiny-test")(texts)
+    cosines = torch.cosine_similarity(
+        reference.encode_image(batch)[:, None], reference.encode_text(tokens)[None], dim=2
+    ).numpy()
+    assert seen @ read.T == pytest.approx(cosines, abs=1e-5)
+    with pytest.raises(InputError, match="audit.image_text_weights 'none' is not a file"):
+        image_text.open_model(settings.model_copy(update={"image_text_weights": "none"}))
+
+
+def test_the_score_beside_texts_is_that_over_the_other_texts_of_the_class() -> None:
+    draw = np.random.default_rng(0)
+    images = draw.normal(size=(40, 6))
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    labels = ["benign"] * 25 + ["malignant"] * 15
+    found = image_text.excess(images, images, labels)
+    cosines = images @ images.T
+    own = [
+        1 - np.delete(cosines[i, :25] if i < 25 else cosines[i, 25:], i % 25).mean()
+        for i in range(40)
+    ]
+    assert found["value"] == pytest.approx(np.mean(own))
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * stats.sem(own))
+    permuted = image_text.excess(images, images[::-1], ["benign"] * 40)
+    assert permuted["low"] < 0 < permuted["high"]
+    assert image_text.excess(images[:9], images[:9], ["benign"] * 9)["value"] is None
 
 
 def test_the_inception_of_fid(monkeypatch) -> None:

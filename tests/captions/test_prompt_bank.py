@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from dermaflux.captions.text.prompt_bank import (
+    Prompt,
     from_captions,
     from_labels,
     held_out,
@@ -74,7 +75,7 @@ def test_draws_depend_on_seed_and_index_but_not_on_the_order_of_the_corpus():
         number = int(prompt.text.split()[-1])
         assert prompt.diagnosis == (f"kind {number}" if number > 1 else None)
     sentence = "This is an image containing a malignant lesion."
-    assert label_only().draw("malignant", 0, 7) == (sentence, "malignant", None)
+    assert label_only().draw("malignant", 0, 7) == Prompt(sentence, "malignant")
 
 
 def test_a_diagnosis_has_the_prompts_and_the_labels_of_its_images():
@@ -85,7 +86,7 @@ def test_a_diagnosis_has_the_prompts_and_the_labels_of_its_images():
     truth = set(usable[["caption", "label", "diagnosis"]].itertuples(index=False, name=None))
     bank = from_captions(rows, "captions", "diagnosis", ["melanoma", "nevus"])
     drawn = [bank.draw(name, 3, n) for name in ("melanoma", "nevus") for n in range(900)]
-    assert {tuple(prompt) for prompt in drawn} <= truth
+    assert {tuple(prompt[:3]) for prompt in drawn} <= truth
     nevi = usable[usable["diagnosis"] == "nevus"]
     malignant = sum(p.label == "malignant" for p in drawn[900:]) / 900
     assert abs(malignant - (nevi["label"] == "malignant").mean()) < 0.06
@@ -97,7 +98,7 @@ def test_a_diagnosis_has_the_prompts_and_the_labels_of_its_images():
     assert named.draw("melanoma", 0, 1).text.endswith("a benign lesion, melanoma.")
     prompt = plain.draw("nevus", 0, 1)
     assert prompt.text == f"This is an image containing a {prompt.label} lesion."
-    assert unconditional().draw("indeterminate", 0, 1) == ("", "indeterminate", None)
+    assert unconditional().draw("indeterminate", 0, 1) == Prompt("", "indeterminate")
 
 
 def test_an_empty_bank_names_its_class_and_the_way_out():

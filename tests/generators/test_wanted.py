@@ -7,11 +7,19 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from drawn_selector import Noise
+from generator_cases import CASES, POOL
 
+from dermaflux.captions.rows import SCHEMA
 from dermaflux.captions.text.prompt_bank import Prompt, PromptBank, label_only
+from dermaflux.core import table
+from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
+from dermaflux.generators import registry, synthesize
 from dermaflux.generators.pool import plan, wanted
+from dermaflux.generators.protocol import Models
 from dermaflux.params.generators import SynthesizeShared
+from dermaflux.tracking.runs import Silent
 
 TONES = ("I", "II", "III-IV", "V-VI")
 DIAGNOSES = {"benign": ("nevus", "lentigo"), "malignant": ("melanoma", "carcinoma")}
@@ -128,3 +136,37 @@ def test_a_class_without_the_tone_and_prompts_of_no_image_are_refused() -> None:
 def test_parameters_that_cannot_be_meant_are_refused(changes: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SynthesizeShared(**changes)
+
+
+def test_the_rows_of_a_pool_say_what_was_wanted(tmp_path, monkeypatch) -> None:
+    """Through the stage, with a generator that knows nothing of it."""
+    corpus = [
+        {"image_id": f"s/{n:03d}", "split": "train", "label": CLASSES[n % 2], "skin_tone": tone}
+        for n, tone in enumerate([tone for tone in TONES for _ in range(4)])
+    ]
+    table.write(corpus, tmp_path / "corpus", 64)
+    captions = [
+        {"image_id": row["image_id"], "caption": f"of {row['skin_tone']}, {row['label']}"}
+        for row in corpus
+    ]
+    (tmp_path / "captions").mkdir()
+    table.write_shard(captions, tmp_path / "captions" / "captions-00000-of-00001.parquet", SCHEMA)
+    generator = Noise()
+    generator.needs = frozenset({"captions"})
+    monkeypatch.setattr(registry, "generator", lambda name: generator)
+    asked = {"skin_tone": {"I-II": 0.25, "V-VI": 0.75}}
+    section = POOL.model_copy(
+        update={"flux_lora": CASES["flux_lora"].sampling(tmp_path), "wanted": asked, "images": 20}
+    )
+    folders = (tmp_path / "corpus", tmp_path / "captions", Models(tmp_path, tmp_path))
+    synthesize.synthesize("flux_lora", section, 7, *folders, tmp_path / "pool", Silent())
+    rows = table.metadata(tmp_path / "pool")
+    # 10 of each class: 2.5 and 7.5, whose remainder goes to one tone in each.
+    assert Counter(zip(rows["label"], rows["skin_tone"], strict=True)) == {
+        ("benign", "I-II"): 3, ("benign", "V-VI"): 7,
+        ("malignant", "I-II"): 2, ("malignant", "V-VI"): 8,
+    }  # fmt: skip
+    assert set(rows["skin_tone_origin"]) == {"wanted"}
+    for row in rows.itertuples():
+        assert row.prompt.startswith(("of I,", "of II,") if row.skin_tone == "I-II" else "of V-VI,")
+        assert row.prompt.endswith(row.label)

@@ -85,8 +85,3 @@ def test_every_figure_is_on_the_page_and_what_is_missing_is_said(workspace: Para
     assert grid[-1] == "not given: needs 100 images on either side, and there are 120 and 7"
     assert any(row[-1:] and row[-1].endswith("2 of 3 images") for row in rows)
     assert "12 of the real images were resized to 128 px" in page
-
-
-def test_an_audit_without_the_groups_has_no_sections(workspace: Params) -> None:
-    page = report.render(workspace)
-    assert all(f'id="{name}"' not in page for name in measured())

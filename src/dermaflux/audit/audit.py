@@ -4,7 +4,8 @@ Reads `corpus/` and `synthetic/`; writes `reports/rejected.json` (image_ids, all
 read), `reports/audit.json` (counts, KID, and `fidelity` of the whole pool against the splits
 `train` and `test`) and `reports/audit/` with
 `nearest.csv` (one row per synthetic image, with the reason where it is rejected), `nearest.png`
-(the closest pairs) and `fidelity.json` (the rows of `comparison`). Command: `dermaflux audit`.
+(the closest pairs) and `fidelity.json` (the rows of `comparison`); what `faithfulness.groups` adds
+to both is said there. Command: `dermaflux audit`.
 
 An image is rejected when it is too near to a training image or shows the same photograph
 (`memorisation`). The test split decides none of that: it is a second reference of `comparison`

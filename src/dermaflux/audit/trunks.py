@@ -32,6 +32,7 @@ from dermaflux.core.devices import automatic_device
 from dermaflux.errors import InputError, quoted
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from dermaflux.params import Audit
@@ -71,9 +72,9 @@ def open_trunk(settings: Audit) -> Trunk:
     if settings.features == "inception":
         return _inception(Path(str(settings.weights)))
     if kind == "timm":
-        return _timm(name, _weights(settings), settings.image_size)
+        return _timm(name, _weights(settings.weights, settings.revision, kind), settings.image_size)
     if kind == "open_clip":
-        return _open_clip(name, _weights(settings))
+        return _open_clip(name, _weights(settings.weights, settings.revision, kind))
     return _squeezenet(Path(settings.features))
 
 
@@ -202,33 +203,55 @@ def _outputs(path: Path, classifier: Any) -> int:
 
 
 def _open_clip(name: str, path: Path) -> Trunk:
-    from safetensors import SafetensorError
-
     features = f"open_clip:{name}"
-    try:
-        import open_clip
-    except ImportError:
-        raise InputError(
-            f"audit.features {quoted(features)} needs open_clip, which is not installed; run "
-            "`pip install 'dermaflux[zero-shot]'` or set it to another trunk"
-        ) from None
-    if name not in open_clip.list_models():
-        raise InputError(
-            f"audit.features {quoted(features)}: open_clip has no such model; use a name of "
-            "open_clip.list_models(), such as ViT-B-32"
-        )
-    try:
-        model = open_clip.create_model(name, pretrained=str(path), weights_only=True)
-    except (*_UNFIT, SafetensorError, pickle.UnpicklingError) as error:
-        raise _unfit(features, path, error) from None
-    visual = model.visual
-    side = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
-    scaling = (visual.image_mean, visual.image_std)
+    model = _open_clip_model(name, path, f"audit.features {quoted(features)}", "audit.weights")
+    side, scaling = open_clip_scaling(model.visual)
 
     def forward(images: Tensor) -> tuple[Tensor, None]:
         return model.encode_image(images), None
 
     return _network(features, model, forward, side, scaling, path)
+
+
+def open_image_text(settings: Audit) -> tuple[Any, torch.device]:
+    """The model of `audit.image_text`, and the device that it is on.
+
+    Raises `InputError` when its weights are not available or of another network.
+    """
+    name, prefix = str(settings.image_text), "audit.image_text"
+    named, revision = settings.image_text_weights, settings.image_text_revision
+    path = _weights(named, revision, "open_clip", f"{prefix}_")
+    model = _open_clip_model(name, path, f"{prefix} {quoted(name)}", f"{prefix}_weights")
+    device = automatic_device()
+    return model.to(device).eval(), device
+
+
+def _open_clip_model(name: str, path: Path, asked: str, weights: str) -> Any:
+    """`asked` says what needs the model, and `weights` is the parameter that names the file."""
+    from safetensors import SafetensorError
+
+    try:
+        import open_clip
+    except ImportError:
+        raise InputError(
+            f"{asked} needs open_clip, which is not installed; run "
+            "`pip install 'dermaflux[zero-shot]'` or set it to another model"
+        ) from None
+    if name not in open_clip.list_models():
+        raise InputError(
+            f"{asked}: open_clip has no such model; use a name of open_clip.list_models(), such as "
+            "ViT-B-32"
+        )
+    try:
+        return open_clip.create_model(name, pretrained=str(path), weights_only=True)
+    except (*_UNFIT, SafetensorError, pickle.UnpicklingError) as error:
+        raise _unfit(f"open_clip:{name}", path, error, weights) from None
+
+
+def open_clip_scaling(visual: Any) -> tuple[int, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Side of the images that a tower of open_clip reads, mean and deviation of the channels."""
+    side = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
+    return int(side), (visual.image_mean, visual.image_std)
 
 
 def _network(
@@ -266,34 +289,38 @@ def _identity(kind: str, path: Path, side: int) -> str:
     return f"{kind} {digest} {side} {libraries} {automatic_device().type}"
 
 
-def _weights(settings: Audit) -> Path:
-    """The file that `audit.weights` names, fetched from the hub where it is a repository."""
-    named, revision = str(settings.weights), settings.revision
+def _weights(
+    weights: str | Path | None, revision: str | None, kind: str, prefix: str = "audit."
+) -> Path:
+    """The file that `<prefix>weights` names, fetched from the hub where it is a repository."""
+    named = str(weights)
     path = Path(named)
     if path.is_file():
         return path
     if path.is_absolute() or named.count("/") != 1:
         raise InputError(
-            f"audit.weights {quoted(named)} is not a file; name one, or a hub repository "
-            "(owner/name) with its audit.revision"
+            f"{prefix}weights {quoted(named)} is not a file; name one, or a hub repository "
+            f"(owner/name) with its {prefix}revision"
         )
     if revision is None:
         raise InputError(
-            f"audit.weights {quoted(named)} is not a file here and, as a hub repository, has no "
-            "audit.revision; correct the path, or pin the commit to use, as its page on the hub "
+            f"{prefix}weights {quoted(named)} is not a file here and, as a hub repository, has no "
+            f"{prefix}revision; correct the path, or pin the commit to use, as its page on the hub "
             "shows it under Files"
         )
     from huggingface_hub import hf_hub_download
 
-    file = _HUB_FILES[settings.features.partition(":")[0]]
+    file = _HUB_FILES[kind]
     instead = f"download {file} of it where there is a network, and name that file"
-    with hub.opening("audit.weights", named, revision, "file", instead):
+    with hub.opening(f"{prefix}weights", named, revision, "file", instead):
         return Path(hf_hub_download(named, file, revision=revision))
 
 
-def _unfit(features: str, path: Path, error: Exception) -> InputError:
+def _unfit(
+    features: str, path: Path, error: Exception, parameter: str = "audit.weights"
+) -> InputError:
     return InputError(
-        f"audit.weights {quoted(str(path))} are not those of {features} ({_first_line(error)}); "
+        f"{parameter} {quoted(str(path))} are not those of {features} ({_first_line(error)}); "
         "name the file of exactly that model"
     )
 

@@ -24,7 +24,7 @@ _PAIRS = {"I": "I-II", "II": "I-II", "III": "III-IV", "IV": "III-IV", "V": "V-VI
 _RESAMPLES = 1000
 ATTRIBUTES = ("skin_tone", "source", "diagnosis")
 Json = dict[str, Any]
-Wanted = Mapping[str, Mapping[str, float]] | None
+Wanted = Mapping[Any, Mapping[str, float]] | None
 """Attribute -> value -> share of the pool, as `synthesize.wanted`."""
 
 

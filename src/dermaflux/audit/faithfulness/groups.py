@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from dermaflux.audit import features, trunks
-from dermaflux.audit.faithfulness import artefacts, control, coverage, separability
+from dermaflux.audit.faithfulness import artefacts, control, coverage, image_text, separability
 from dermaflux.audit.faithfulness.separability import Part, Told
-from dermaflux.audit.fidelity.comparison import Images
+from dermaflux.audit.fidelity.comparison import ENOUGH, Images
 from dermaflux.audit.interval import missing
 from dermaflux.audit.memorisation import copies
 from dermaflux.audit.memorisation.neighbours import neighbours, orientations
@@ -26,6 +26,7 @@ from dermaflux.core import table
 from dermaflux.core.arrays import Array
 from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
+from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 POOL_COLUMNS = ("prompt", "scale", "diagnosis")
 """Columns of the pool that are read here, beside those of every comparison."""
-MOST = 300
+MOST = 200
 """Images of either side, by the hash of their image_id, in which artefacts are sought."""
 _NEAREST = 3  # images of the pool that an image is compared with for repeats
 Json = dict[str, Any]
@@ -104,19 +105,15 @@ def _control(given: Examined) -> Json:
         "permuted": control.report(shuffled, labels, seen, classes),
         "real": _own_captions(given, classes),
         "images": len(pool),
+        **_image_text(given, chosen),
     }
 
 
 def _own_captions(given: Examined, classes: Sequence[str]) -> Json:
-    """Of real images, whose values `caption` measured: of the test split where there is one."""
-    reference, rows = ("test", given.test.rows)
-    if not len(rows):
-        reference, rows = (given.trained or "train", given.training.rows)
-    if given.captions is None or not any(given.captions.glob("*.parquet")):
+    """Of real images, whose values `caption` measured."""
+    reference, known = _captions(given)
+    if known is None:
         return missing("the corpus has no captions; run the stage caption")
-    columns = ["image_id", "caption", "asymmetry", "border_irregularity", "colours"]
-    captions = table.metadata(given.captions, columns).drop_duplicates("image_id")
-    known = rows[["image_id", "label"]].merge(captions, on="image_id")
     numbers = known.rename(columns={"border_irregularity": "border"})[list(control.ATTRIBUTES)]
     measured = numbers.astype(float).astype(object).where(numbers.notna(), None)
     texts, labels = known["caption"].fillna("").tolist(), known["label"].tolist()
@@ -124,6 +121,44 @@ def _own_captions(given: Examined, classes: Sequence[str]) -> Json:
         "reference": reference,
         **control.report(texts, labels, measured.to_dict("records"), classes),
     }
+
+
+def _captions(given: Examined) -> tuple[str, pd.DataFrame | None]:
+    """A split of real images, test where there is one, and their captions; None without any."""
+    reference, rows = ("test", given.test.rows)
+    if not len(rows):
+        reference, rows = ("train", given.training.rows)
+    if given.captions is None or not any(given.captions.glob("*.parquet")):
+        return reference, None
+    columns = ["image_id", "caption", "asymmetry", "border_irregularity", "colours"]
+    captions = table.metadata(given.captions, columns).drop_duplicates("image_id")
+    return reference, rows[["image_id", "label"]].merge(captions, on="image_id")
+
+
+def _image_text(given: Examined, chosen: pd.DataFrame) -> Json:
+    """Scores of the same images, and of real ones with their captions; none where not asked for."""
+    settings = given.settings
+    if settings.image_text is None:
+        return {}
+    try:
+        side, score = image_text.open_model(settings)
+    except InputError as error:  # what rejects images does not depend on it
+        return {"image_text": {"model": settings.image_text, "synthetic": missing(str(error))}}
+    reference, captions = _captions(given)
+    kinds = {"synthetic": (given.synthetic, chosen.rename(columns={"prompt": "caption"}), "train")}
+    if captions is not None:
+        most = _first("image and text", captions, 2 * settings.control_images)
+        kinds["real"] = (given.corpus, most, reference)
+    found: Json = {"model": settings.image_text}
+    for kind, (folder, rows, split) in kinds.items():
+        by_id = rows.set_index("image_id")
+        ids = by_id.index.tolist()
+        # The table streams in its own order.
+        order = [name for name, _ in table.decoded(folder, ids, split, side)]
+        images = (image for _, image in table.decoded(folder, ids, split, side))
+        texts = by_id.loc[order, "caption"].fillna("").tolist()
+        found[kind] = image_text.excess(*score(images, texts), by_id.loc[order, "label"].tolist())
+    return {"image_text": found}
 
 
 def _separability(given: Examined, figures: Path | None) -> Json:
@@ -161,17 +196,15 @@ def _draw(given: Examined, ours: Array, theirs: Array, told: dict[str, Told], pa
             features.extract(given.synthetic, pool, "train", small).points,
             features.extract(given.corpus, training, given.trained, small).points,
         )
-    images = [trunks.from_pixels(points) for points in seen]
-    labels = pool["label"].to_numpy(), training["label"].to_numpy()
-    mean_images.draw(
-        {
-            name: mean_images.pictures(
-                *(each[_of(label, name)] for each, label in zip(images, labels, strict=True)), found
-            )
-            for name, found in told.items()
-        },
-        path,
-    )
+    synthetic, real = (trunks.from_pixels(points) for points in seen)
+    labels, real_labels = pool["label"].to_numpy(), training["label"].to_numpy()
+    rows = {
+        name: mean_images.pictures(
+            synthetic[_of(labels, name)], real[_of(real_labels, name)], found
+        )
+        for name, found in told.items()
+    }
+    mean_images.draw(rows, path)
 
 
 def _of(labels: Array, name: str) -> Array:
@@ -191,7 +224,7 @@ def _artefacts(given: Examined) -> Json:
     asked = training[training["label"].isin(set(pool["label"]) & set(CLASSES) or CLASSES)]
     same = asked[asked["scale"] == side]
     # Real images of other sizes would be resized, which blurs the finest grids of theirs.
-    real = _first("artefacts", same if len(same) >= artefacts.ENOUGH else asked, MOST)
+    real = _first("artefacts", same if len(same) >= ENOUGH else asked, MOST)
     ours = _first("artefacts", pool, MOST)
     marks = [
         [artefacts.marks(image) for _, image in table.decoded(folder, list(ids), split, side)]

@@ -98,7 +98,7 @@ def _separability(group: Json) -> list[Table]:
         for name, row in group[kind]["classes"].items():
             counts = f"{row['images']:,} and {row['reference_images']:,}"
             rows.append((title, name, counts, figure(row)))
-    transfer = [
+    transfer: list[tuple[str, ...]] = [
         (title, f"{row['images']:,} and {row['tested_images']:,}", figure(row))
         for title, row in ((_TRANSFER[name], group["transfer"][name]) for name in _TRANSFER)
     ]
