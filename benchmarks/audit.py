@@ -116,12 +116,14 @@ def copying(training: int, queries: int) -> Callable[[], object]:
 
 
 STEPS: dict[str, tuple[Callable[[int, int], Callable[[], object]], tuple[tuple[int, int], ...]]] = {
-    "decode": (decode, ((256, 0), (512, 0), (1024, 0))),
-    "distances": (distances, ((4096, 128), (16384, 128), (4096, 384), (16384, 384))),
-    "copies": (copies, ((2048, 64), (8192, 64), (2048, 256), (16384, 256))),
-    "frechet": (frechet, ((1000, 1000), (4000, 1000), (8000, 1000))),
-    "copying": (copying, ((2000, 500), (8000, 500), (2000, 2000), (8000, 2000))),
+    "copies": (copies, ((4096, 512), (16384, 512), (4096, 1536), (16384, 1536))),
+    "distances": (distances, ((8192, 128), (32768, 128), (8192, 384), (24576, 384))),
+    "frechet": (frechet, ((4000, 1000), (8000, 1000), (12000, 1000))),
+    "copying": (copying, ((8000, 500), (16000, 500), (8000, 2000), (16000, 2000))),
+    "decode": (decode, ((512, 0), (1024, 0), (3072, 0))),
 }
+"""Training images and queries: more than a block, than features and than what cells are fitted to,
+so that what is allocated once is not taken for what grows."""
 TERMS: dict[str, Callable[[float, float], list[float]]] = {
     "decode": lambda n, m: [1, n],
     "distances": lambda n, m: [n * m],
