@@ -47,7 +47,10 @@ def test_c_t_of_one_cell_is_the_standardised_u_and_of_several_their_weighted_mea
     cells = np.arange(90) % 2, (np.arange(120) < 40).astype(int)
     parts = [(ours[cells[0] == cell], theirs[cells[1] == cell]) for cell in (0, 1)]
     expected = (80 * z(*parts[0]) + 40 * z(*parts[1])) / 120
-    assert copying_test(ours, theirs, cells)["value"] == pytest.approx(expected)
+    found = copying_test(ours, theirs, cells)
+    assert found["value"] == pytest.approx(expected)
+    # A weighted mean of two standard normal variables.
+    assert found["p"] == pytest.approx(stats.norm.cdf(expected / (np.hypot(80, 40) / 120)))
     few = copying_test(ours[:19], theirs)
     assert few["value"] is None
     assert few["reason"] == (
