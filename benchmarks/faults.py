@@ -88,7 +88,7 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
 def disk_full(project: Project, stage: str, baseline: Result, moments: int) -> Result:
     """A tmpfs with room for a part of what the stage writes; then the same on a disk with room."""
     ended = None
-    for share in (0.5, 0.2, 0.05):
+    for share in (0.5, 0.2, 0.05, 0.0):
         project.restore(stage)
         before = project.size()
         room = before + int(share * baseline["written"])
@@ -99,7 +99,7 @@ def disk_full(project: Project, stage: str, baseline: Result, moments: int) -> R
         with mounted(project.folder, "-t", "tmpfs", "-o", f"size={room + 65536}", "none"):
             shutil.copytree(kept, project.folder, symlinks=True, dirs_exist_ok=True)
             (project.folder / ".temporary").mkdir()
-            project.fill(leaving=max(4096, int(share * baseline["written"])))
+            project.fill(leaving=int(share * baseline["written"]))
             ended = run(project.command(stage), project.folder, temporary=".temporary")
             shutil.rmtree(kept)
             (project.folder / ".filling").unlink()
