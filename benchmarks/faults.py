@@ -30,32 +30,20 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from fault_project import (
-    ROOT,
-    Ended,
-    Project,
-    Running,
-    build,
-    dvc,
-    environment,
-    load_libraries,
-    run,
-)
+from fault_processes import ROOT, Ended, Running, dvc, environment, load_libraries, run
+from fault_project import Project, build
+from fault_table import Result, failures, sentence, table
 
 RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
 STORE = Path("mlruns/mlflow.db")
-STOP_SECONDS = 10.0
-"""Within which a stage has to stop after SIGTERM."""
 _NAMESPACE = "DERMAFLUX_FAULTS_NAMESPACE"
-Result = dict[str, Any]
 
 
 def again(project: Project, stage: str, expected: dict[str, str]) -> Result:
     """Run the stage once more, undisturbed; whether its outputs are those of the first time."""
     project.clear(stage)
-    ended = run(project.command(stage), project)
+    ended = run(project.command(stage), project.folder)
     return {"rerun_exit_status": ended.status, "same_bytes": project.digests(stage) == expected,
             **({} if ended.status == 0 else {"rerun_last_line": ended.last_line})}  # fmt: skip
 
@@ -65,14 +53,16 @@ def signalled(number: int) -> Callable[..., Result]:
 
     def fault(project: Project, stage: str, baseline: Result, moments: int) -> Result:
         draw = random.Random(f"{stage} {number}")
-        ends: list[Ended] = []
-        for _ in range(moments):
+        hit: list[Ended] = []
+        for _ in range(5 * moments):  # work that a cache remembers may end before the moment
             project.clear(stage)
             at = draw.random() * baseline["processor_seconds"]
-            ends.append(run(project.command(stage), project, number, at))
-        hit = [ended for ended in ends if ended.signalled]
+            ended = run(project.command(stage), project.folder, number, at)
+            hit += [ended] if ended.signalled else []
+            if len(hit) == moments:
+                break
         if not hit:
-            raise SystemExit(f"{stage} ended before each of {moments} signals; try again")
+            raise SystemExit(f"{stage} ended before each of {5 * moments} signals; try again")
         return {
             "moments": len(hit),
             "exit_status": sorted({ended.status for ended in hit}),
@@ -98,7 +88,7 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
 def disk_full(project: Project, stage: str, baseline: Result, moments: int) -> Result:
     """A tmpfs with room for a part of what the stage writes; then the same on a disk with room."""
     ended = None
-    for share in (0.5, 0.2, 0.05):
+    for share in (0.5, 0.2, 0.05, 0.0):
         project.restore(stage)
         before = project.size()
         room = before + int(share * baseline["written"])
@@ -109,8 +99,8 @@ def disk_full(project: Project, stage: str, baseline: Result, moments: int) -> R
         with mounted(project.folder, "-t", "tmpfs", "-o", f"size={room + 65536}", "none"):
             shutil.copytree(kept, project.folder, symlinks=True, dirs_exist_ok=True)
             (project.folder / ".temporary").mkdir()
-            project.fill(leaving=max(4096, int(share * baseline["written"])))
-            ended = run(project.command(stage), project, temporary=".temporary")
+            project.fill(leaving=int(share * baseline["written"]))
+            ended = run(project.command(stage), project.folder, temporary=".temporary")
             shutil.rmtree(kept)
             (project.folder / ".filling").unlink()
             shutil.copytree(project.folder, kept, symlinks=True)
@@ -131,7 +121,7 @@ def read_only(project: Project, stage: str, baseline: Result, moments: int) -> R
         subprocess.run(
             ["mount", "-o", "remount,ro,bind", str(project.folder)], check=True, capture_output=True
         )
-        ended = run(project.command(stage), project)
+        ended = run(project.command(stage), project.folder)
     return {**ended.facts(), **again(project, stage, baseline["digests"])}
 
 
@@ -143,7 +133,7 @@ def store_locked(project: Project, stage: str, baseline: Result, moments: int) -
     other = sqlite3.connect(project.folder / STORE, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     try:
-        ended = run(project.command(stage), project)
+        ended = run(project.command(stage), project.folder)
     finally:
         other.execute("ROLLBACK")
         other.close()
@@ -158,7 +148,7 @@ def store_corrupted(project: Project, stage: str, baseline: Result, moments: int
         return {"not_applicable": "no store yet"}
     whole = store.read_bytes()
     store.write_bytes(whole[:100] + random.Random(0).randbytes(len(whole) // 2))
-    ended = run(project.command(stage), project)
+    ended = run(project.command(stage), project.folder)
     if ended.status:
         store.write_bytes(whole)
     return {**ended.facts(), **again(project, stage, baseline["digests"])}
@@ -176,7 +166,7 @@ def inputs_cut(project: Project, stage: str, baseline: Result, moments: int) -> 
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 2])
         project.clear(stage)
-        ends[str(file.relative_to(project.folder))] = run(project.command(stage), project)
+        ends[str(file.relative_to(project.folder))] = run(project.command(stage), project.folder)
         file.write_bytes(whole)
     if not ends:
         return {"not_applicable": "it reads nothing of another stage"}
@@ -198,7 +188,7 @@ def checkpoint_cut(project: Project, stage: str, baseline: Result, moments: int)
     for share in (0.8, 0.65, 0.9, 0.5):
         project.restore(stage)
         at = share * baseline["processor_seconds"]
-        run(project.command(stage), project, signal.SIGKILL, at)
+        run(project.command(stage), project.folder, signal.SIGKILL, at)
         files = project.checkpoint_files()
         if files:
             break
@@ -207,7 +197,7 @@ def checkpoint_cut(project: Project, stage: str, baseline: Result, moments: int)
     for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     project.clear(stage)
-    ended = run(project.command(stage), project)
+    ended = run(project.command(stage), project.folder)
     told = [line for line in ended.text.splitlines() if "damaged" in line or "made again" in line]
     same = project.digests(stage) == baseline["digests"]
     return {**ended.facts(), "files": len(files), "last_line": " / ".join(told)[:300],
@@ -217,7 +207,7 @@ def checkpoint_cut(project: Project, stage: str, baseline: Result, moments: int)
 def two_at_once(project: Project, stage: str, baseline: Result, moments: int) -> Result:
     """The same command in two processes at one moment."""
     project.restore(stage)
-    both = [Running(project.command(stage), project) for _ in range(2)]
+    both = [Running(project.command(stage), project.folder) for _ in range(2)]
     ends = [running.end() for running in both]
     failed = [ended for ended in ends if ended.status]
     shown = (failed or ends)[-1]
@@ -246,7 +236,7 @@ FAULTS: dict[str, Callable[[Project, str, Result, int], Result]] = {
 def two_repros(project: Project) -> Result:
     """`dvc repro validate` twice at once, where nothing ran yet; afterwards all is up to date."""
     with ThreadPoolExecutor() as threads:
-        ends = list(threads.map(lambda _: dvc(project, "repro", "validate"), range(2)))
+        ends = list(threads.map(lambda _: dvc(project.folder, "repro", "validate"), range(2)))
     if all(ended.status for ended in ends):
         raise SystemExit(ends[0].text[-5000:])
     refused = next((ended for ended in ends if ended.status), ends[-1])
@@ -254,7 +244,7 @@ def two_repros(project: Project) -> Result:
         **refused.facts(),
         "exit_status": sorted(ended.status for ended in ends),
         "traceback": any(ended.traceback for ended in ends),
-        "up_to_date": "up to date" in dvc(project, "status", "validate", "--with-deps").text,
+        "up_to_date": "up to date" in dvc(project.folder, "status", "validate", "--with-deps").text,
     }
 
 
@@ -268,7 +258,7 @@ def undisturbed(project: Project) -> dict[str, Result]:
     for stage in project.stages:
         shutil.copytree(project.folder, project.states / stage, symlinks=True)
         before = project.size()
-        ended = run(project.command(stage), project)
+        ended = run(project.command(stage), project.folder)
         if ended.status:
             raise SystemExit(f"{stage}: {ended.text[-5000:]}")
         baselines[stage] = {
@@ -285,61 +275,15 @@ def prepared(work: Path, results: Result) -> tuple[Project, dict[str, Result]]:
     """The project after an undisturbed run; kept in `work` for the next call."""
     kept = work / "baselines.json"
     project = build(work)
-    if kept.exists():
-        saved = json.loads(kept.read_text())
-        project.stages = saved["stages"]
-        return project, saved["baselines"]
-    project.read_stages()
-    results["two dvc repro at once"] = two_repros(project)
-    baselines = undisturbed(project)
-    kept.write_text(json.dumps({"stages": project.stages, "baselines": baselines}))
-    return project, baselines
-
-
-def sentence(result: Result, fault: str) -> str:
-    """A cell of the table."""
-    if "not_applicable" in result:
-        return str(result["not_applicable"])
-    status = result["exit_status"]
-    parts = []
-    if fault in ("kill -9", "SIGTERM"):
-        parts.append(f"{result['moments']} moments")
-        if fault == "SIGTERM":
-            parts.append(f"stopped within {result['seconds']:.1f} s")
-    elif fault != "checkpoint cut":
-        statuses = status if isinstance(status, list) else [status]
-        parts.append("exit " + ", ".join(map(str, statuses)))
-    parts.append("TRACEBACK" if result["traceback"] else "no traceback")
-    parts.append("then the same bytes" if result["same_bytes"] else "then OTHER BYTES")
-    return "; ".join(parts)
-
-
-def table(results: Result) -> str:
-    """Rows of stages, columns of faults, as Markdown."""
-    stages = results["stages"]
-    lines = [f"| stage | {' | '.join(FAULTS)} |", f"| --- |{' --- |' * len(FAULTS)}"]
-    for stage, found in stages.items():
-        cells = [
-            sentence(found[fault], fault) if fault in found else "not tried" for fault in FAULTS
-        ]
-        lines.append(f"| `{stage}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def failures(results: Result) -> list[str]:
-    """What is not as it should be: a traceback, other bytes, a stage that did not stop in time."""
-    found = []
-    for stage, faults in results["stages"].items():
-        for fault, result in faults.items():
-            if "not_applicable" in result:
-                continue
-            if result["traceback"]:
-                found.append(f"{stage}, {fault}: a traceback")
-            if not result["same_bytes"]:
-                found.append(f"{stage}, {fault}: other bytes afterwards")
-            if fault == "SIGTERM" and result["seconds"] > STOP_SECONDS:
-                found.append(f"{stage}: stopped after {result['seconds']} s")
-    return found
+    if not kept.exists():
+        project.read_stages()
+        both = two_repros(project)
+        saved = {"two": both, "baselines": undisturbed(project), "stages": project.stages}
+        kept.write_text(json.dumps(saved))
+    saved = json.loads(kept.read_text())
+    project.stages = saved["stages"]
+    results["two dvc repro at once"] = saved["two"]
+    return project, saved["baselines"]
 
 
 def measure(given: argparse.Namespace) -> Result:
@@ -347,10 +291,12 @@ def measure(given: argparse.Namespace) -> Result:
     results: Result = json.loads(given.out.read_text()) if given.out.exists() else {"stages": {}}
     project, baselines = prepared(given.work, results)
     results["moments"] = given.moments
-    for fault, attempt in FAULTS.items():
-        for stage, baseline in baselines.items():
-            found = results["stages"].setdefault(stage, {})
-            if fault in found or (given.stages and stage not in given.stages):
+    for stage, baseline in baselines.items():
+        found = results["stages"].setdefault(stage, {})
+        if given.stages and stage not in given.stages:
+            continue
+        for fault, attempt in FAULTS.items():
+            if fault in found:
                 continue
             project.restore(stage)
             found[fault] = attempt(project, stage, baseline, given.moments)
@@ -369,7 +315,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     if given.table:
-        print(table(json.loads(given.out.read_text())))
+        print(table(json.loads(given.out.read_text()), FAULTS))
         return
     given.work = (given.work or Path(tempfile.mkdtemp())).absolute()
     if _NAMESPACE not in os.environ:
@@ -382,7 +328,7 @@ def main() -> None:
     given.out = given.out.absolute()
     load_libraries()
     results = measure(given)
-    print(table(results))
+    print(table(results, FAULTS))
     for problem in failures(results):
         print(f"NOT AS IT SHOULD BE: {problem}")
 

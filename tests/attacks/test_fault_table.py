@@ -30,7 +30,7 @@ def faults() -> ModuleType:
 
 def test_the_page_holds_the_measured_table(faults: ModuleType) -> None:
     results = json.loads(faults.RESULTS.read_text())
-    assert faults.table(results) in (ROOT / "docs" / "faults.md").read_text(), (
+    assert faults.table(results, faults.FAULTS) in (ROOT / "docs" / "faults.md").read_text(), (
         "copy what `python benchmarks/faults.py --table` prints into docs/faults.md"
     )
     assert faults.failures(results) == []
@@ -51,4 +51,4 @@ def test_what_went_wrong_is_found(faults: ModuleType) -> None:
         (found,) = faults.failures({"stages": {"ingest": {"SIGTERM": good | change}}})
         assert words in found
     assert faults.failures({"stages": {"ingest": {"SIGTERM": good}}}) == []
-    assert "not tried" in faults.table({"stages": {"ingest": {"SIGTERM": good}}})
+    assert "not tried" in faults.table({"stages": {"ingest": {"SIGTERM": good}}}, faults.FAULTS)

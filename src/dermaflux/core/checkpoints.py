@@ -7,10 +7,12 @@ and, through `code_digest.stage_digest`, the code, so stale work is never resume
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -51,19 +53,24 @@ class Checkpoint:
         """The saved state, or None when there is none; only tensors and plain values load.
 
         A file that is not such a state, or lacks one of the keys `needed`, is reported and removed,
-        as if it had never been written: a stage that cannot read its checkpoint starts over.
+        as if it had never been written: a stage that cannot read its checkpoint starts over. So is
+        one with a changed bit, by the checksums in the file, which torch writes and does not check.
         """
         import torch
 
         if not self._file.exists():
             return None
         try:
+            with zipfile.ZipFile(self._file) as archive:
+                if (changed := archive.testzip()) is not None:
+                    raise ValueError(f"{changed} in it is not as it was written")
             state: dict[str, Any] = torch.load(self._file, weights_only=True, map_location="cpu")
             for key in needed:
                 _ = state[key]
-        except OSError:
-            raise
         except Exception as error:  # of torch, pickle and zipfile, a dozen kinds
+            # A cut file makes them seek before its beginning, which the system calls EINVAL.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
             self.reject(error)
             return None
         return state

@@ -175,7 +175,7 @@ def reading(path: Path, stage: str) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{one_line(path)} is missing; run {stage}, which writes it") from None
     except OSError as error:
-        if error.errno in (errno.EISDIR, errno.EACCES, errno.EPERM, None):
+        if error.errno in (errno.EISDIR, errno.EACCES, errno.EPERM, errno.EINVAL, None):
             raise damaged(path, error, stage) from None
         raise  # the disk's fault, not the file's
     except KeyError as error:

@@ -146,7 +146,8 @@ def load(source: ModelSource) -> ImageTextModel:
                 source.address, weights_only=True
             )
             tokenizer = open_clip.get_tokenizer(source.address)
-    except (RuntimeError, TypeError, KeyError, pickle.UnpicklingError) as error:
+    except (AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError,
+            pickle.UnpicklingError) as error:  # fmt: skip
         problem = textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" ...")
         raise InputError(
             f"{parameter} {source.address} cannot be opened by open_clip ({problem}); give a "

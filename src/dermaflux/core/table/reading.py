@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -147,7 +148,8 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
         # pyarrow raises a bare OSError for bytes it cannot decode; one with a number is the disk's.
-        if isinstance(error, OSError) and error.errno is not None:
+        # EINVAL is a seek before the beginning of a cut file.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise damaged(path, error, f"the stage {_stage(path)}") from None
 

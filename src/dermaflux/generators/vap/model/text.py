@@ -200,7 +200,8 @@ def _open_clip(origin: TextReference) -> TextTower:
         network, words = model.text.transformer, words.tokenizer
         tokens = config["model_cfg"]["text_cfg"].get("context_length", 77)
         width, longest = network.config.hidden_size, network.config.max_position_embeddings
-    except (KeyError, TypeError, AttributeError, RuntimeError, pickle.UnpicklingError) as error:
+    except (AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError,
+            pickle.UnpicklingError) as error:  # fmt: skip
         raise _unopened(origin, error) from None
     if tokens > longest:
         raise InputError(
