@@ -14,14 +14,13 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.errors import redacted
 from dermaflux.tracking.dvc_hash import dvc_hash
-from dermaflux.tracking.store import exclusive, tracking_uri
+from dermaflux.tracking.store import exclusive, refuses, rejects, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,11 +69,14 @@ def _oldest(client: MlflowClient, experiment_id: str, parent: Parent) -> str | N
     for younger in present[1:]:
         for child in _children(client, experiment_id, younger):
             client.set_tag(child.info.run_id, PARENT, present[0])
-        # An account that may edit may not delete: without its key, too, a parent is found no more.
-        client.set_tag(younger, "over", f"nothing: replaced by {present[0]}")
-        client.delete_tag(younger, "seeds_key")
-        with suppress(Exception):
+        try:
+            client.set_tag(younger, "over", f"nothing: replaced by {present[0]}")
+            client.set_tag(younger, "seeds_key", f"{parent.key} replaced")
             client.delete_run(younger)
+        except Exception as error:
+            # Another machine was first, or this account may edit and not delete: the key is gone.
+            if not (rejects(error) or refuses(error)):
+                raise
     return present[0] if present else None
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermaflux.core.files import write_text
-from dermaflux.errors import InputError, redacted
+from dermaflux.errors import InputError, one_line, redacted
 from dermaflux.paths import project_root
 from dermaflux.tracking import calls, store
 
@@ -90,18 +90,18 @@ class Waiting:
         Raises what the store raises; the next attempt begins with the call that failed. A call
         that the store understood and refuses is left out and listed in `refused`.
         """
-        lines = _lines(self.folder / _CALLS)
+        waiting = _calls(self.folder / _CALLS)
         if self._ids is None:
-            self._ids = calls.open_run(client, json.loads(lines[0]))
-        for number in range(max(1, _number(self.folder / _DELIVERED)), len(lines)):
-            call = json.loads(lines[number])
+            self._ids = calls.open_run(client, waiting[0])
+        for number in range(max(1, _number(self.folder / _DELIVERED)), len(waiting)):
+            call = waiting[number]
             name = call.get("name") or call.get("file") or call["call"]
             if call["call"] == "artifact":
                 call["file"] = str(self.folder / call["file"])
             try:
                 calls.perform(client, call, *self._ids)
             except Exception as error:
-                if not store.rejects(error):
+                if not store.rejects(error) and not isinstance(error, FileNotFoundError):
                     raise
                 self.refused.append(f"{name} ({store.reason(error)})")
             write_text(self.folder / _DELIVERED, str(number + 1))
@@ -131,6 +131,20 @@ def _lines(path: Path) -> list[str]:
     return text.split("\n")[:-1]
 
 
+def _calls(path: Path) -> list[calls.Call]:
+    """Raises `InputError` where the file is not one that this module wrote."""
+    try:
+        found = [json.loads(line) for line in _lines(path)]
+        if not found or any("call" not in call for call in found):
+            raise ValueError("it names no call")
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged ({one_line(error, 100)}); move its folder away and run "
+            "`dermaflux deliver` again for the others"
+        ) from None
+    return found
+
+
 def _number(path: Path) -> int:
     return int(path.read_text() or 0) if path.is_file() else 1
 
@@ -148,11 +162,10 @@ def _abandoned() -> Iterator[list[Waiting]]:
             lock.acquire(timeout=0)
         except (Timeout, OSError):
             continue
-        lines = _lines(file)
-        if not lines:  # removed, or begun, a moment ago
+        if not file.is_file():  # delivered a moment ago
             lock.release()
             continue
-        waiting = Waiting(file.parent.name, json.loads(lines[0]), file.parent)
+        waiting = Waiting(file.parent.name, {}, file.parent)
         waiting._lock = lock
         taken.append(waiting)
     try:
@@ -168,9 +181,9 @@ def deliver(client: MlflowClient) -> int:
     with _abandoned() as left:
         for waiting in left:
             path = waiting.folder / _CALLS
-            recent = [json.loads(line)["call"] for line in _lines(path)]
-            if "end" not in recent:  # its process was killed
+            if "end" not in [call["call"] for call in _calls(path)]:  # its process was killed
                 ended = int(path.stat().st_mtime * 1000)
+                write_text(path, "".join(f"{line}\n" for line in _lines(path)))
                 waiting.add(calls.end("KILLED", ended))
             waiting.send(client)
             done += 1
