@@ -9,7 +9,7 @@ published, and `matched`, in pairs of one source (`train.draw`).
 
     python benchmarks/shortcut_dilution.py --output benchmarks/results/shortcut_dilution.json
 
-A small convolutional network of its own, so that ten seeds of all arms take two CPU minutes; the
+A small convolutional network of its own, of which a seed of one draw takes 18 CPU seconds; the
 epoch is the one with the best AUC on validation images drawn as the real ones are. Accuracy is at
 0.5. Intervals cover seeds and test images and are simultaneous for the four comparisons of a draw.
 """
