@@ -247,10 +247,10 @@ def _run(found: dict[str, Any]) -> str:
     )
 
 
-def written(page: str, blocks: dict[str, str]) -> str:
-    """A page with each block between its two comments."""
+def written(page: str, blocks: dict[str, str], script: str = "flux_memory") -> str:
+    """A page with each block of a script between its two comments."""
     for name, block in blocks.items():
-        start, end = f"<!-- flux_memory: {name} -->", f"<!-- end of {name} -->"
+        start, end = f"<!-- {script}: {name} -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"({re.escape(start)}\n).*?(\n{re.escape(end)})", re.DOTALL)
         page, count = pattern.subn(lambda found, b=block: found[1] + b + found[2], page)
         if count != 1:

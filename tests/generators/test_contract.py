@@ -6,20 +6,15 @@ What only a model that is trained or sampled can promise is skipped for the othe
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import killed_run
 import numpy as np
 import pytest
-import torch
 from generator_cases import CASES, POOL
-from planted_secrets import SECRETS, found_below, found_in
+from planted_secrets import found_below, found_in
 from small_generator import FINETUNE, RUNTIME, Workspace
 
 from dermaflux.core import table
@@ -31,23 +26,6 @@ from dermaflux.params.choices import GENERATORS
 from dermaflux.tracking.runs import Silent
 
 NAMES = pytest.mark.parametrize("name", GENERATORS)
-
-_KILLED = """
-import os, pickle, signal, sys
-from dermaflux.generators.finetune import finetune
-from dermaflux.tracking.runs import Silent
-import dataclasses
-from pathlib import Path
-
-class Fatal(Silent):
-    def metrics(self, values, step):
-        if "loss" in values and step == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-run = pickle.loads(Path(sys.argv[1]).read_bytes())
-name = sys.argv[3]
-finetune(name, dataclasses.replace(run, log=Fatal()), Path(sys.argv[4]))
-"""
 
 
 def test_every_registered_generator_is_tested() -> None:
@@ -92,21 +70,12 @@ def test_a_run_killed_at_any_step_continues_to_the_same_bytes(here: Workspace, n
     fatal = random.SystemRandom().randint(3, 7)
     print(f"killed at step {fatal}")
     settings = CASES[name].training
-    pickled = here.root / "run.pickle"
     run = here.training_run(name, settings, grid=f"{name}-killed.png")
-    pickled.write_bytes(pickle.dumps(run))
     output = here.root / f"{name}-killed"
-    command = [sys.executable, "-c", _KILLED, str(pickled), str(fatal), name, str(output)]
-    # With another number of threads sums round in another order.
-    environment = os.environ | SECRETS | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    killed = subprocess.run(
-        command, cwd=here.root, env=environment, check=False, capture_output=True
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert not output.exists()
+    printed = killed_run.kill(name, run, output, here.root, fatal)
     checkpoints = here.root / ".dermaflux" / "checkpoints"
     assert any(checkpoints.rglob("state.pt"))
-    assert found_below(checkpoints) == found_in(killed.stdout + killed.stderr) == []
+    assert found_below(checkpoints) == found_in(printed.encode()) == []
     other = RUNTIME.model_copy(
         update={
             "checkpoint_steps": 3, "grid_steps": 5, "gradient_checkpointing": "full",

@@ -36,6 +36,26 @@ def test_the_docs_hold_what_the_benchmark_calculates(costs: Any) -> None:
         costs.written("no comments", costs.tables(results))
 
 
+def test_the_page_on_scale_holds_what_was_measured_and_marks_what_was_not(costs: Any) -> None:
+    import scale
+
+    page = (ROOT / "docs" / "scale.md").read_text()
+    assert costs.written(page, scale.tables(), "scale") == page
+    rows = {
+        cells[0]: cells[1:]
+        for line in page.splitlines()
+        if line.startswith("| ") and len(cells := line.strip("| ").split(" | ")) == 5
+    }
+    measured = json.loads((RESULTS.parent / "ingest-508344.json").read_text())["ingest"]
+    small, _, whole, large = rows["`ingest` of tiles"]
+    assert whole == f"{measured['seconds'] / 60:.0f} min"
+    assert large == f"~ {measured['seconds'] / 3600 * 10_000_000 / 508_344:.1f} h"
+    assert small.startswith("~ ")
+    assert all(cell.startswith("~ ") for cell in rows["`pad512`, 64 GPUs"])
+    # 64 GPUs take a sixty-fourth of what one takes, and 10 million images as much more as they are.
+    assert float(rows["`pad512`, 1 GPU"][3][2:-2]) == pytest.approx(37.5 * 10e6 / 508_344, rel=0.01)
+
+
 def test_arithmetic_is_that_counted_by_hand(costs: Any) -> None:
     width, rank, blocks = 3072, 64, 57
     images = {64: 400_901, 256: 22_140, 1024: 85_303}
