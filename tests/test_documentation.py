@@ -69,7 +69,8 @@ def test_the_picture_of_the_data_flow_is_that_of_the_pipeline() -> None:
     assert PICTURE.read_text() == draw(stages), "run `python docs/draw_architecture.py`"
     by_name = {stage.name: stage for stage in stages}
     assert by_name["train"].writes == ("models/classifiers",)
-    assert set(by_name["audit"].reads) == {"corpus", "synthetic", "reports/validate_pool.json"}
+    read = {"corpus", "captions", "synthetic", "reports/validate_pool.json"}
+    assert set(by_name["audit"].reads) == read
     # One stage more is one row and, for what flows on, one column more.
     more = [*stages, Stage("new", "", ("corpus",), ("models/new",))]
     assert len(columns(more)) == len(columns(stages)) + 1
