@@ -22,7 +22,7 @@ _COMMON = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
 }
-settings.register_profile("quick", max_examples=40, derandomize=True, database=None, **_COMMON)
+settings.register_profile("quick", max_examples=25, derandomize=True, database=None, **_COMMON)
 settings.register_profile("attack", max_examples=1500, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

@@ -1,7 +1,7 @@
 """Binary files, mutated: what they held, or one sentence; never other rows and never a traceback.
 
 Shards, LoRA files of other programs, checkpoints, released images. HYPOTHESIS_PROFILE=attack tries
-a hundred times as many.
+sixty times as many.
 """
 
 from __future__ import annotations

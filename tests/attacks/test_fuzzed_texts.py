@@ -1,7 +1,7 @@
 """Texts that people hand in, mutated: one sentence, or every row where it belongs.
 
 CSV files with images, captions of other programs, prompts, questions, parameters, grids and rows of
-the leaderboard. HYPOTHESIS_PROFILE=attack tries a hundred times as many.
+the leaderboard. `make attack` tries sixty times as many.
 """
 
 from __future__ import annotations
