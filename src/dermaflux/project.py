@@ -218,7 +218,7 @@ def _start_history(folder: Path) -> bool:
 
 def _ran(folder: Path, *command: str, check: bool = True) -> str | None:
     """What a command printed; None where it failed and may."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # nosec B603
     if done.returncode == 0:
         return done.stdout
     if not check:
