@@ -95,8 +95,11 @@ def outputs() -> list[str]:
     return [path for stage in stages for path in stage.writes]
 
 
-WRITTEN = [*outputs(), "reports/grids", "reports/deployment", "models/deployment", "mlruns"]
-"""By stages, by `dermaflux results` and `dermaflux deployment`, and by MLflow."""
+WRITTEN = [
+    *outputs(), "reports/grids", "reports/deployment", "models/deployment", "mlruns",
+    ".dvc/config.local",
+]  # fmt: skip
+"""By stages, by `dermaflux results` and `dermaflux deployment`, by MLflow and DVC."""
 CHECKED = {*(path.name for path in ROOT.iterdir()), *(path.split("/")[0] for path in WRITTEN)}
 """First parts of the paths that are checked; others, such as a dataset's, are not ours."""
 

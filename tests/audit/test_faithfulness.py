@@ -48,7 +48,8 @@ def examined(corpus: Path, pool: Path, captions: Path, **settings: object) -> gr
     rows, of_pool = read(pool, "train")
     nearest = np.arange(len(rows)) % len(training)
     return groups.Examined(
-        corpus, pool, captions, Audit(duplicate_correlation=0.55, **settings), rows, of_pool,
+        corpus, pool, captions, Audit(duplicate_correlation=0.55, **settings), rows,
+        of_pool[:, 0], of_pool,
         Images(training, points[:, 0], None), np.arange(len(training)), Images(test, of_test, None),
         "train", nearest, training[:0],
     )  # fmt: skip

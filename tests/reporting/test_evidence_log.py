@@ -76,7 +76,9 @@ def check_against_the_page(architecture: str, logged: Any) -> None:
     assert [round(metrics[f"AUC_gain{end}"], 3) for end in ("", "_low", "_high")] == [
         effect, low, high,
     ]  # fmt: skip
-    assert f") {tags['verdict']} {tags['finding'][0].upper()}{tags['finding'][1:]}." in text
+    assert f"). {tags['finding'][0].upper()}{tags['finding'][1:]}." in text
+    row = rf"<strong>{architecture}</strong>\n<span class=\"tag \w*\">{tags['verdict']}</span>"
+    assert re.search(row, paths.REPORT_PAGE.read_text())
     ceiling = numbers(r"further real images \(240\) change it by # \(# to #\)", text)
     keys = [f"AUC_gain_ceiling{end}" for end in ("", "_low", "_high")]
     assert [round(metrics[key], 3) for key in keys] == ceiling
@@ -135,7 +137,7 @@ def test_where_real_images_leave_no_room_nothing_is_claimed(params: Params) -> N
     report.run(params)
     for name in params.architectures():
         text = first_screen(name)
-        assert " could not be seen " in text
+        assert "This run could not have seen it: the AUC " in text
         assert "is not known: real images alone reach 1.0000 (0.995 and more is the" in text
         assert "gain this run could have seen is not known: the arms differ alike in all" in text
         assert "This run sees a gain" not in text

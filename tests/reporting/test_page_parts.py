@@ -33,7 +33,7 @@ def test_bad_input_is_said_in_its_place_and_the_rest_stands(workspace: Params) -
         "agreement": {"value": 0.9, "low": 0.8, "high": 1.0},
         "tone": {"value": None, "low": None, "high": None, "reason": "needs 10 images <b>"},
     }
-    audit = {"rejected": [], "kid": 0.12, "attribute_control": control}
+    audit = {"memorised_count": 0, "kid": 0.12, "attribute_control": control}
     write_json(paths.AUDIT_REPORT, audit)
     text = " ".join(report.render(workspace).split())
     for words in (

@@ -80,10 +80,10 @@ def test_a_memorised_image_never_leaves_and_the_others_keep_their_bytes(
     assert "| benign | 4 |" in card.text
     assert "| malignant | 2 |" in card.text
     # Without an audit nobody knows; with that of another pool, neither.
-    write_json(paths.AUDIT_REPORT, {"rejected": ["synthetic/999999"]})
+    write_json(paths.REJECTED, {"rejected": ["synthetic/999999"]})
     with pytest.raises(InputError, match="of another pool"):
         package.run(finished, "pool", tmp_path / "other")
-    paths.AUDIT_REPORT.unlink()
+    paths.REJECTED.unlink()
     with pytest.raises(InputError, match="are not known; run `dvc repro audit`"):
         package.run(finished, "pool", tmp_path / "other")
     assert not (tmp_path / "other").exists()

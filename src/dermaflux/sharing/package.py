@@ -110,8 +110,7 @@ def _closed_licences(_: Params) -> str | None:
 
 def _pool(_: Params, folder: Path, url: str | None) -> None:
     croissant.require()
-    audit = _audit()
-    rejected = set(audit.get("rejected", []))
+    rejected = _rejected()
     (folder / data_card.SHARDS).mkdir()
     shards = table.shards(paths.SYNTHETIC)
     for shard in shards:
@@ -121,7 +120,7 @@ def _pool(_: Params, folder: Path, url: str | None) -> None:
     unknown = rejected - set(rows["image_id"])
     if unknown:
         raise InputError(
-            f"{paths.AUDIT_REPORT} rejects {min(unknown)!r}, which {paths.SYNTHETIC} does not "
+            f"{paths.REJECTED} rejects {min(unknown)!r}, which {paths.SYNTHETIC} does not "
             "hold, so it is of another pool; run `dvc repro audit`"
         )
     if rejected:
@@ -136,7 +135,9 @@ def _pool(_: Params, folder: Path, url: str | None) -> None:
     generator = _generator(str(rows["licence"].iloc[0]))
     counts = {str(label): int(n) for label, n in rows["label"].value_counts().items()}
     weights = sorted(str(value) for value in rows["weights"].dropna().unique())
-    write_text(folder / CARD, cards.pool(counts, weights, generator, audit, removed=len(rejected)))
+    write_text(
+        folder / CARD, cards.pool(counts, weights, generator, _audit(), removed=len(rejected))
+    )
     about = croissant.About(
         name="dermaflux-pool",
         description=(
@@ -152,14 +153,19 @@ def _pool(_: Params, folder: Path, url: str | None) -> None:
     croissant.write(folder, data_card.SHARDS, about, _today())
 
 
-def _audit() -> dict[str, Any]:
-    """The audit's report; memorised images are known by it alone."""
-    if not paths.AUDIT_REPORT.is_file():
+def _rejected() -> set[str]:
+    """Ids of memorised images, which are known by the audit alone."""
+    if not paths.REJECTED.is_file():
         raise InputError(
-            f"there is no {paths.AUDIT_REPORT}, so images that copy a patient's photograph are not "
+            f"there is no {paths.REJECTED}, so images that copy a patient's photograph are not "
             "known; run `dvc repro audit`"
         )
-    return read_json(paths.AUDIT_REPORT, "`dvc repro audit`", "rejected")
+    return set(read_json(paths.REJECTED, "`dvc repro audit`", "rejected")["rejected"])
+
+
+def _audit() -> dict[str, Any]:
+    """The audit's report; empty where it has not run."""
+    return read_json(paths.AUDIT_REPORT, "`dvc repro`") if paths.AUDIT_REPORT.is_file() else {}
 
 
 def _rows(shards: list[Path], rejected: set[str]) -> Iterator[dict[str, Any]]:
@@ -190,8 +196,7 @@ def _lora(params: Params, folder: Path, url: str | None) -> None:
         raise InputError(f"{paths.GENERATOR} holds no {lora.WEIGHTS}; run `dvc repro finetune`")
     for path in (weights, paths.GENERATOR / FACTS):
         _link(path, folder / path.name)
-    audit = read_json(paths.AUDIT_REPORT, "`dvc repro`") if paths.AUDIT_REPORT.is_file() else {}
-    write_text(folder / CARD, cards.adapter(_generator(), audit, lora.WEIGHTS))
+    write_text(folder / CARD, cards.adapter(_generator(), _audit(), lora.WEIGHTS))
 
 
 def _generator(licence: str = "") -> cards.Generator:
