@@ -16,8 +16,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-test: $(INSTALLED) ## Run every test, two files at a time
-	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(INSTALLED) ## Run every test, three files at a time: some wait
+	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## ruff, mypy on the typed modules, bandit
 	ruff check src tests benchmarks docs

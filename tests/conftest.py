@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers of pytest-xdist use all cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
