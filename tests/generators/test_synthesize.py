@@ -254,7 +254,7 @@ def test_a_pool_has_the_classes_asked_for_and_reproduces(
 
 def test_an_unknown_image_names_the_range(here: Workspace, pools) -> None:  # type: ignore[no-untyped-def]
     pool = pools(NAME)
-    with pytest.raises(InputError, match="synthetic/000000 to synthetic/000009"):
+    with pytest.raises(InputError, match="'synthetic/000000' to 'synthetic/000009'"):
         reproduce.sample_again("synthetic/000010", pool.folder, here.models(pool.generator))
 
 

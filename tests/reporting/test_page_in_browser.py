@@ -57,6 +57,7 @@ def test_the_page_works_in_a_browser(page: Any) -> None:
     unsorted = column(table, 3)
     table.locator("thead th").nth(2).locator("[tabindex]").first.focus()
     page.keyboard.press("Enter")
+    table.locator('thead th[aria-sort="ascending"]').wait_for()
     values = [float(text.replace("\N{MINUS SIGN}", "-")) for text in column(table, 3)]
     assert values == sorted(values)
     assert values[0] < 0 < values[-1]  # as text they would have another order
