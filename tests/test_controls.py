@@ -144,13 +144,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Out
             rendered(name)
         run(settings("pool"), *FIRST)
         found = {}
-        # A curve of three sizes, 80, 240 and 720; the second time without what does not depend on
-        # the labels of the pool.
+        # The second time without what does not depend on the labels of the pool.
         for name, arms in (
             ("pool", ["real", "mixture", "more_real"]),
             ("shuffled", ["real", "mixture"]),
         ):
-            params = settings(name, arms=arms, curve=[3])
+            params = settings(name, arms=arms)
             run(params, *AFTER, *(() if found else ONCE), *CELLS, *LAST)
             found[name] = outcome(params)
         yield found
