@@ -97,9 +97,9 @@ def outputs() -> list[str]:
 
 WRITTEN = [
     *outputs(), "reports/grids", "reports/deployment", "models/deployment", "mlruns",
-    ".dvc/config.local",
+    ".dvc/config.local", ".dermaflux",
 ]  # fmt: skip
-"""By stages, by `dermaflux results` and `dermaflux deployment`, by MLflow and DVC."""
+"""By stages, `dermaflux results` and `dermaflux deployment`, MLflow, DVC; caches."""
 CHECKED = {*(path.name for path in ROOT.iterdir()), *(path.split("/")[0] for path in WRITTEN)}
 """First parts of the paths that are checked; others, such as a dataset's, are not ours."""
 
