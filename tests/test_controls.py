@@ -191,4 +191,4 @@ def test_the_renderers_own_probability_agrees(outcomes: dict[str, Outcome]) -> N
     assert outcomes["shuffled"].oracle == pytest.approx(0.5, abs=0.1)
     for found in outcomes.values():
         assert max(found.auc.values()) < best
-    assert outcomes["pool"].audit["reasons"]["copy"] == 0
+        assert found.audit["reasons"]["copy"] == 0

@@ -208,25 +208,42 @@ def test_every_run_carries_its_lineage(project: Path) -> None:
     assert trained.data.tags["input.corpus"] == corpus
 
 
-def test_a_queued_ratio_retrains_classifiers_and_logs_to_the_main_checkouts_store(
+def test_queued_ratios_retrain_classifiers_and_log_to_the_store_of_the_main_checkout(
     project: Path,
 ) -> None:
-    run(project, "dvc", "exp", "run", "--queue", "-S", "ratio=1.75", "--name", "more")
-    run(project, "dvc", "queue", "start")
+    before = len(mlflow_runs(project))
+    run(project, "dvc", "exp", "run", "--queue", "-S", "ratio=0,1.75", "--name", "more")
+    run(project, "dvc", "queue", "start", "-j", "2")
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         status = run(project, "dvc", "queue", "status")
         if "Running" not in status and "Queued" not in status:
             break
         time.sleep(2)
-    assert status.count("Success") == 1, status
-    output = run(project, "dvc", "queue", "logs", "more")
+    assert status.count("Success") == 2, status
+    new = mlflow_runs(project)[: -before or None]
+    (larger,) = {
+        r.data.tags["DVC_EXP_NAME"] for r in new if r.info.run_name == "vit mixture 1:1.75 seed 0"
+    }
+    output = run(project, "dvc", "queue", "logs", larger)
     assert stages_run(output) == ["train@vit-0", "evaluate@vit-0", "promote", "report"]
     assert "real" in output  # the arm without synthetic images says it was not trained again
-    tagged = [r for r in mlflow_runs(project) if r.data.tags.get("DVC_EXP_NAME") == "more"]
-    made = {(r.data.tags["stage"], r.info.run_name) for r in tagged}
+    made = {
+        (r.data.tags["stage"], r.info.run_name)
+        for r in new
+        if r.data.tags.get("DVC_EXP_NAME") == larger
+    }
     assert made >= {(stage, "vit mixture 1:1.75 seed 0") for stage in ("train", "evaluate")}
     assert ("train", "vit real seed 0") not in made
+    mixtures = [
+        r
+        for r in new
+        if r.info.run_name.startswith("vit mixture")
+        and r.data.tags["stage"] == "evaluate"
+        and "over" in r.data.tags
+    ]
+    assert sorted(float(r.data.params["ratio"]) for r in mixtures) == [0.0, 1.75]
+    assert len({r.data.tags["DVC_EXP_NAME"] for r in mixtures}) == 2
 
 
 def test_push_and_pull_restore_a_wiped_workspace(project: Path, tmp_path: Path) -> None:

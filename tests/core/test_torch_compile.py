@@ -13,7 +13,10 @@ from dermaflux.generators.flux_lora.training.checkpointing import recompute
 
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_gradients_from_one_graph_a_shape() -> None:
-    """Eight-bit layers, an adapter, recomputed blocks, shapes; `fullgraph` raises on a break."""
+    """Half of the blocks in eight bits, an adapter, recomputed blocks and two shapes.
+
+    `fullgraph` raises on any graph break.
+    """
     from torch._dynamo.utils import counters
 
     from dermaflux.generators.flux_lora.model.float8_linear import Float8Linear
@@ -21,7 +24,7 @@ def test_compiled_blocks_give_the_same_gradients_from_one_graph_a_shape() -> Non
     torch._dynamo.reset()
     counters.clear()
     model = tiny_flux.transformer().requires_grad_(False)
-    replace(model, BLOCKS, (), Float8Linear, torch.device("cpu"))
+    replace(model, BLOCKS[1:], (), Float8Linear, torch.device("cpu"))
     weights = lora.add(model, "all-linear", 4, 4.0, seed=0)
     tiny_flux.stir(weights)
     recompute(model.train(), 3)
