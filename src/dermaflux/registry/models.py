@@ -27,7 +27,7 @@ def load(address: str) -> tuple[LesionClassifier, str]:
         return _open(folder, address), one_line(address, 300)
     if not re.match(r"[A-Za-z][\w+.-]*:", address):
         raise InputError(
-            f"--model is {one_line(address, 300)}, which is no folder here; give one, or an "
+            f"--model is {one_line(address, 300)}, which is not a folder here; give one, or an "
             "address such as models:/lesion-vit@champion"
         )
     if address.startswith(("models:", "runs:")):
@@ -63,7 +63,7 @@ def _version(name: str, alias: str | None, number: str | None) -> registry.Regis
         wanted = f"version {number}" if alias is None else f"alias {alias!r}"
         raise InputError(
             f"the registry at {store.tracking_uri()} has no model {name!r} with the {wanted}; "
-            "correct it, or run `dermaflux register` in the project"
+            "name another one, or run `dermaflux register` in the project"
         ) from None
     return registry.RegisteredVersion(name, str(found.version), dict(found.tags))
 
