@@ -27,7 +27,7 @@ def load(address: str) -> tuple[LesionClassifier, str]:
         return _open(folder, address), one_line(address, 300)
     if not re.match(r"[A-Za-z][\w+.-]*:", address):
         raise InputError(
-            f"--model is {one_line(address, 300)}, which is not a folder here; give one, or an "
+            f"--model is {one_line(address, 300)}, which is no folder here; give one, or an "
             "address such as models:/lesion-vit@champion"
         )
     if address.startswith(("models:", "runs:")):
