@@ -16,7 +16,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
-test: $(INSTALLED) ## Run every test, three files at a time: some wait
+test: $(INSTALLED) ## Run every test, three files at a time
 	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## ruff, mypy on the typed modules, bandit
@@ -25,10 +25,10 @@ lint: $(INSTALLED) ## ruff, mypy on the typed modules, bandit
 	mypy
 	bandit --quiet --recursive --configfile pyproject.toml src
 
-advisories: $(INSTALLED) ## Known vulnerabilities of requirements.lock; asks the advisory service, so lint does not
+advisories: $(INSTALLED) ## Check requirements.lock for known vulnerabilities; needs the network
 	pip-audit --strict --disable-pip --no-deps --requirement requirements.lock
 
-attack: $(INSTALLED) ## The tests that mutate files and requests, with 1,500 mutations each
+attack: $(INSTALLED) ## Run the tests that mutate files and requests, with 1,500 mutations each
 	HYPOTHESIS_PROFILE=attack python -m pytest -n 2 tests/attacks
 
 lock: $(INSTALLED) ## Resolve requirements.lock again from pyproject.toml

@@ -50,7 +50,7 @@ def before(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -70,7 +70,7 @@ _ROOMS = {
     "finetune": ("generators", "Train the generator on the corpus -> models/generator/."),
     "synthesize": ("generators", "Generator and captions -> synthetic/ shards with provenance."),
     "validate_pool": ("validation", "Great Expectations over synthetic/; fail on a broken one."),
-    "audit": ("audit", "Memorisation and fidelity of synthetic/ against the corpus."),
+    "audit": ("audit", "Memorisation, fidelity and faithfulness of synthetic/; rejects copies."),
     "pretrain": ("classifiers", "Images without labels -> models/pretrained/, for recipe mae."),
     "zero_shot": (
         "classifiers",

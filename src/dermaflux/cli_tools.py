@@ -19,10 +19,10 @@ def init(
     folder: Annotated[Path, typer.Argument(help="New folder of the project, for example lesions.")],
     refresh: Annotated[
         bool,
-        typer.Option("--refresh", help="After an upgrade: write code-hashes/ again, nothing else."),
+        typer.Option("--refresh", help="After an upgrade: rewrite code-hashes/, nothing else."),
     ] = False,
 ) -> None:
-    """Lay out a project that needs no clone: dvc.yaml, params.yaml, grids, git and DVC."""
+    """Create a project without a clone: dvc.yaml, params.yaml, grids, git and DVC."""
     from dermaflux import project
 
     (project.refresh if refresh else project.init)(folder)
@@ -72,7 +72,7 @@ def plots(
 
 @app.command()
 def dag() -> None:
-    """Print the stages in their order and what each waits for, narrower than `dvc dag`."""
+    """Print the stages and what each depends on, narrower than `dvc dag`."""
     from dermaflux.sweeps.views import dag as graph
 
     graph.run()
@@ -124,8 +124,8 @@ def predict(
     model: Annotated[
         str | None,
         typer.Option(
-            help="In place of the champion, without params.yaml: MLflow's address of a model, such "
-            "as models:/lesion-vit@champion or s3://..., or a folder."
+            help="Instead of the champion of params.yaml: an MLflow model URI, such as "
+            "models:/lesion-vit@champion or s3://..., or a folder."
         ),
     ] = None,
 ) -> None:
@@ -197,7 +197,7 @@ def package(
     name: Annotated[str, typer.Argument(help="corpus, pool, lora or champion.")],
     folder: Annotated[Path, typer.Argument(help="New folder, for example shared/corpus.")],
 ) -> None:
-    """Write shards or weights with their card, and Croissant metadata, as the hub shows them."""
+    """Write shards or weights with their card, and Croissant metadata, for the hub."""
     from dermaflux.params.load import load
     from dermaflux.sharing import package as packages
 
@@ -209,7 +209,7 @@ def push_to_hub(
     name: Annotated[str, typer.Argument(help="corpus, pool, lora or champion.")],
     repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub.")],
     public: Annotated[
-        bool, typer.Option("--public", help="For everybody, where the licences permit it.")
+        bool, typer.Option("--public", help="Make it public, if the licences permit it.")
     ] = False,
 ) -> None:
     """Push a package to the Hugging Face Hub, in one commit; private unless --public."""
@@ -233,16 +233,16 @@ def verify(
         list[Path] | None, typer.Argument(help="Files or folders; default: every output of DVC.")
     ] = None,
     remote: Annotated[
-        str | None, typer.Option(help="Look into this remote in place of the workspace.")
+        str | None, typer.Option(help="Check this remote instead of the workspace.")
     ] = None,
     read: Annotated[
         bool, typer.Option("--read", help="Download and hash every object of the remote.")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Upload what the remote lacks, from the cache.")
+        bool, typer.Option("--repair", help="Upload what the remote lacks from the cache.")
     ] = False,
 ) -> None:
-    """Hash what DVC keeps against dvc.lock, here or in a remote: DVC itself trusts what it has."""
+    """Check what DVC tracks against the hashes in dvc.lock, here or in a remote."""
     from dermaflux.tracking import verify
 
     verify.run(paths or [], remote, read=read, repair=repair)
@@ -250,12 +250,12 @@ def verify(
 
 @app.command()
 def browse(
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="Of 127.0.0.1.")] = 8001,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1.")] = 8001,
     no_open: Annotated[
-        bool, typer.Option("--no-open", help="Print the address; open no browser.")
+        bool, typer.Option("--no-open", help="Print the address, open no browser.")
     ] = False,
 ) -> None:
-    """Images, captions, provenance and neighbours of this run as a page on 127.0.0.1."""
+    """Show images, captions, provenance and neighbours of this run on a local page."""
     from dermaflux.browse import server
 
     server.run(port, not no_open)
@@ -263,7 +263,7 @@ def browse(
 
 @app.command()
 def deliver() -> None:
-    """Send the MLflow store what it missed while it was away."""
+    """Send what could not be logged while the MLflow server was down."""
     from dermaflux.tracking import undelivered
 
     undelivered.run()

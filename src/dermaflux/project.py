@@ -58,7 +58,7 @@ def layout() -> dict[str, Path]:
         except (OSError, KeyError):
             raise InputError(
                 f"the installation in {_PACKAGE} lacks the files of a project; install dermaflux "
-                "from its wheel, or `pip install --editable` a clone"
+                "from its wheel, or with `pip install --editable` from a clone"
             ) from None
     files = {}
     for name in names:
@@ -140,9 +140,9 @@ def require_current_code() -> None:
     )
     if changed:
         raise InputError(
-            f"{CODE_HASHES}/ is of other code than the installed dermaflux {package_version()} "
+            f"{CODE_HASHES}/ does not match the installed dermaflux {package_version()} "
             f"({len(changed)} of {len(installed)} differ, such as {changed[0]}); run `dermaflux "
-            "init --refresh .` and commit what it writes, or install the version it is of"
+            "init --refresh .` and commit what it writes, or install the version it was written by"
         )
 
 
@@ -151,10 +151,10 @@ def refresh(folder: Path) -> None:
     if not (folder / CODE_HASHES).is_dir():
         raise InputError(
             f"{one_line(folder, 300)} has no {CODE_HASHES}/, so it is no project that `dermaflux "
-            "init` laid out; name the folder of one"
+            "init` created; name the folder of one"
         )
     _write_code_hashes(folder)
-    print(f"init: {folder / CODE_HASHES} is of dermaflux {package_version()}; commit it")
+    print(f"init: {folder / CODE_HASHES} now matches dermaflux {package_version()}; commit it")
 
 
 def init(folder: Path) -> None:
@@ -173,7 +173,7 @@ def init(folder: Path) -> None:
         )
     if shutil.which("git") is None:
         raise InputError(
-            "git is not installed, and DVC keeps a project's history in it; install it"
+            "git is not installed, and DVC needs it for a project's history; install it"
         )
     for name, source in files.items():
         target = folder / name
@@ -190,8 +190,8 @@ def init(folder: Path) -> None:
     if not _start_history(folder):
         steps.append("git add . && git commit -m dermaflux   # experiments start from a commit")
     steps.append("make demo            # the whole pipeline on a rendered corpus, in minutes")
-    steps.append("dermaflux sources    # real datasets; params.yaml names their folder as data")
-    print("\n  ".join([f"init: laid out {len(files)} files in {folder}. Next:", *steps]))
+    steps.append("dermaflux sources    # real datasets; set data in params.yaml to their folder")
+    print("\n  ".join([f"init: wrote {len(files)} files to {folder}. Next:", *steps]))
 
 
 def _start_history(folder: Path) -> bool:
@@ -211,7 +211,7 @@ def _start_history(folder: Path) -> bool:
     identity = []
     if not _ran(folder, "git", "config", "user.email", check=False):
         identity = ["-c", "user.name=dermaflux", "-c", "user.email=dermaflux@localhost"]
-    message = f"Project laid out by dermaflux {package_version()}"
+    message = f"Project created by dermaflux {package_version()}"
     _ran(folder, "git", *identity, "commit", "--quiet", "--no-gpg-sign", "--message", message)
     return True
 
@@ -226,5 +226,5 @@ def _ran(folder: Path, *command: str, check: bool = True) -> str | None:
     reason = one_line(" ".join((done.stderr or done.stdout).split()), 200)
     raise InputError(
         f"`{' '.join(command[-3:])}` failed in {one_line(folder, 300)} ({reason}); the files are "
-        "laid out: fix that and run the command there"
+        "written: fix that and run the command there"
     )

@@ -43,16 +43,16 @@ def _problem(
     kept: Mapping[str, str],
 ) -> str | None:
     if "\0" in key or "\0" in value:
-        return "a character of code 0 occurs in no table"
+        return "no table contains the character NUL"
     if not key.startswith("_"):
         return _filter_problem(key, value, columns)
     named = {"_col": columns, "_nocol": columns, "_facet": columns}
     named |= {"_sort": sortable, "_sort_desc": sortable}
     if key in named and value not in named[key] and (value or not key.startswith("_sort")):
-        what = "the table is not sorted by it" if named[key] is sortable else "no column has it"
+        what = "the table cannot be sorted by it" if named[key] is sortable else "no column has it"
         return f"{what}; there are {', '.join(named[key])}"
     if key in ("_sort", "_sort_desc") and {"_sort", "_sort_desc"} & kept.keys():
-        return "the table is sorted by one column"
+        return "the table can be sorted by one column only"
     if key == "_size" and value != "max":
         whole = value.isascii() and value.isdigit() and len(value) <= 4
         if not whole or not 0 < int(value) <= _LARGEST_PAGE:
@@ -60,7 +60,7 @@ def _problem(
     if key == "_filter_column" and value and value not in columns:
         return f"no column has that name; there are {', '.join(columns)}"
     if key in ("_through", "_timelimit", "_fts_table", "_fts_pk") or key.startswith("_search_"):
-        return "these tables have nothing for it"
+        return "these tables do not support it"
     return None
 
 
@@ -75,7 +75,7 @@ def _filter_problem(key: str, value: str, columns: Sequence[str]) -> str | None:
         try:
             items = json.loads(value)
         except (ValueError, RecursionError):
-            return "a list of values is a, b or a JSON list"
+            return "a list of values is written as a,b or as a JSON list"
         if not all(isinstance(item, str | int | float) for item in items):
-            return "a list holds texts and numbers"
+            return "a list holds only texts and numbers"
     return None

@@ -49,7 +49,7 @@ def open_index() -> Path:
     folder = home / _fingerprint()[:32]
     index = folder / f"{DATABASE}.db"
     if not index.is_file():
-        print("browse: building the index of images; this is done once per table", flush=True)
+        print("browse: building the index of images, once per table", flush=True)
         with atomic_folder(folder) as partial:
             _build(partial / index.name)
         for old in home.iterdir():  # of a table that has changed; each takes as much as captions
@@ -70,7 +70,7 @@ def missing() -> list[str]:
         (paths.CORPUS, "ingest", "so no real image is shown"),
         (paths.SYNTHETIC, "synthesize", "so no synthetic image is shown"),
         (paths.CAPTIONS, "caption", "so real images have no caption"),
-        (paths.QUARANTINE, "ingest", "so nothing is known of what was left out"),
+        (paths.QUARANTINE, "ingest", "so images that were left out are not shown"),
         (rows.NEAREST, "audit", "so synthetic images have no verdict and no nearest image"),
     )
     return [

@@ -34,10 +34,10 @@ _HEADERS = (
 )
 _COLUMNS = {
     "kind": "real, synthetic, or quarantined: left out by ingest",
-    "group_size": "images of its duplicate group, with those that were left out",
+    "group_size": "images in its duplicate group, including those that were left out",
     "quarantine_rule": "the rule by which ingest left it out",
-    "audit_verdict": "kept, or rejected and the rule; of synthetic images",
-    "audit_ratio": "distance to training images relative to theirs; low is near",
+    "audit_verdict": "of synthetic images: kept, or rejected and by which rule",
+    "audit_ratio": "distance to training images relative to theirs; low means near",
     "scale": "pixels of the shorter side",
     "caption": "of a real image; the prompt of a synthetic one",
 }
@@ -60,7 +60,7 @@ def run(port: int, open_browser: bool) -> None:
         index = indexes.open_index()
         app = application(index, port)
         address = f"http://{HOST}:{port}/"
-        print(f"browse: {address} (Control-C ends it)", flush=True)
+        print(f"browse: {address} (Control-C stops it)", flush=True)
         if open_browser:
             webbrowser.open(address)  # the socket listens, so the browser waits for the server
         settings = uvicorn.Config(app, log_level="warning", lifespan="on", access_log=False)

@@ -93,7 +93,7 @@ def _settings(generator: str, text: object) -> Mapping[str, Json]:
     """Settings of a row, those that params.yaml has within its limits; else `ValueError`."""
     settings = json.loads(text) if isinstance(text, str) else None
     if not isinstance(settings, dict):
-        raise ValueError(f"sampler_settings of a row is {quoted(text)} and no JSON object")
+        raise ValueError(f"sampler_settings of a row is {quoted(text)}, not a JSON object")
     schema = generator_schema(generator, "Synthesize")
     known = {name: settings[name] for name in schema.model_fields if name in settings}
     try:
@@ -114,7 +114,8 @@ def _condition(row: Mapping[Any, Any]) -> Condition:
             raise ValueError(f"{name} has no {column}")
     if scale not in get_args(Scale) or seed < 0:
         raise ValueError(
-            f"{name} has scale {scale} and seed {seed}, not one of {get_args(Scale)} and 0 or more"
+            f"{name} has scale {scale} and seed {seed}, where the scale is one of "
+            f"{get_args(Scale)} and the seed 0 or more"
         )
     diagnosis = row["diagnosis"] if isinstance(row["diagnosis"], str) else None
     return Condition(row["label"], row["prompt"], scale, seed, diagnosis)

@@ -63,7 +63,7 @@ def _version(name: str, alias: str | None, number: str | None) -> registry.Regis
         wanted = f"version {number}" if alias is None else f"alias {alias!r}"
         raise InputError(
             f"the registry at {store.tracking_uri()} has no model {name!r} with the {wanted}; "
-            "correct it, or run `dermaflux register` in the project"
+            "name another one, or run `dermaflux register` in the project"
         ) from None
     return registry.RegisteredVersion(name, str(found.version), dict(found.tags))
 

@@ -60,7 +60,7 @@ def run(params: Params, name: str, folder: Path, url: str | None = None) -> None
 def find(name: str) -> Package:
     """A package by its name."""
     if name not in PACKAGES:
-        raise InputError(f"{name!r} is no package; choose one of {', '.join(PACKAGES)}")
+        raise InputError(f"{name!r} is not a package; choose one of {', '.join(PACKAGES)}")
     return PACKAGES[name]
 
 
@@ -89,7 +89,7 @@ def _corpus(params: Params, folder: Path, url: str | None) -> None:
             f"{len(report['sources'])} published datasets: "
             + ", ".join(source["title"] for _, source in sorted(report["sources"].items()))
         ),
-        limitations=["README.md lists images by source, label and split, and the rules of both."],
+        limitations=["README.md lists images by source, label and split, and the rules for both."],
         url=url,
     )
     croissant.write(folder, data_card.SHARDS, about, _today())
@@ -103,7 +103,7 @@ def _closed_licences(_: Params) -> str | None:
         return None
     listed = ", ".join(f"{count:,} of licence {name}" for name, count in sorted(closed.items()))
     return (
-        f"its publishers do not permit to hand on all images ({listed}); leave --public out, or "
+        f"licences of its images forbid redistribution ({listed}); leave --public out, or "
         "set ingest.licences to [CC0, CC-BY] and run `dvc repro`"
     )
 
@@ -141,13 +141,13 @@ def _pool(_: Params, folder: Path, url: str | None) -> None:
     about = croissant.About(
         name="dermaflux-pool",
         description=(
-            f"{len(rows):,} synthetic images of skin lesions, labelled with the class that was "
-            "asked of the generator. Not for clinical use."
+            f"{len(rows):,} synthetic images of skin lesions, labelled with the class that the "
+            "generator was asked for. Not for clinical use."
         ),
         licences=sorted({str(value) for value in rows["licence"].dropna()}),
         cite_as=_CITE,
         collection=f"Sampled by `dermaflux synthesize` from {generator.name}.",
-        limitations=["A label is what was asked for, not what a physician saw."],
+        limitations=["A label is what was asked for, not a physician's diagnosis."],
         url=url,
     )
     croissant.write(folder, data_card.SHARDS, about, _today())

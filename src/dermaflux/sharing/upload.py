@@ -28,7 +28,7 @@ def run(params: Params, name: str, repository: str, public: bool = False) -> Non
     chosen = package.find(name)
     if not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", repository):
         raise InputError(
-            f"{quoted(repository)} is no repository of the hub; write it as OWNER/NAME"
+            f"{quoted(repository)} is not a repository on the hub; write it as OWNER/NAME"
         )
     reason = chosen.refused(params) if public else None
     if reason is not None:
@@ -39,7 +39,7 @@ def run(params: Params, name: str, repository: str, public: bool = False) -> Non
     if get_token() is None:
         raise InputError(
             f"there is no login for {api.endpoint}; run `hf auth login`, or set HF_TOKEN to a "
-            "token that may write"
+            "token with write access"
         )
     prefix = "datasets/" if chosen.kind == "dataset" else ""
     url = f"{api.endpoint}/{prefix}{repository}"
@@ -64,7 +64,7 @@ def _push(api: HfApi, kind: str, repository: str, folder: Path, public: bool) ->
         if is_private == public:
             raise InputError(
                 f"{repository} is already there and {'private' if is_private else 'public'}; "
-                + ("leave --public out" if is_private else "say --public to push to it")
+                + ("leave --public out" if is_private else "add --public to push to it")
                 + ", or name a new repository"
             )
         api.upload_folder(
@@ -94,9 +94,9 @@ def _sentence(error: Exception, endpoint: str, repository: str) -> Exception:
     status = statuses[0] if statuses else 0
     reason = f"HTTP {status}" if status else one_line(str(error), 200)
     if status in (401, 403):
-        fix = f"log in with `hf auth login` as somebody who may write to {repository}"
+        fix = f"log in with `hf auth login` as somebody with write access to {repository}"
     elif 400 <= status < 500:
         fix = f"correct what it refuses: {one_line(str(error), 300)}"
     else:
         fix = "check the network, or HF_ENDPOINT, and run the command again"
-    return InputError(f"{endpoint} does not take {repository} ({reason}); {fix}")
+    return InputError(f"{endpoint} does not accept {repository} ({reason}); {fix}")

@@ -168,7 +168,7 @@ class Run:
                 f"({self._failure}); `dermaflux deliver` sends them, and so does the next run"
             )
         elif self._failure and self._client is not None:
-            undelivered.say(f"the MLflow run {self._name!r} was delivered after all")
+            undelivered.say(f"the MLflow run {self._name!r} is complete again")
         if self._lost:
             more = len(self._lost) - 10
             listed = ", ".join(self._lost[:10]) + (f" and {more:,} more" if more > 0 else "")

@@ -243,7 +243,7 @@ def _sentence(uri: str, why: str) -> InputError:
         return InputError(
             f"the MLflow store at {address} does not let the user {quoted(user)} do this ({why}); "
             "ask its administrator for EDIT on the experiment or the registered model, or set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account that has it"
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those of another account"
         )
     if re.search(r"HTTP 40[13]|authenticat", why):
         return InputError(

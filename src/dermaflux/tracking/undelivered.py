@@ -176,7 +176,7 @@ def _abandoned() -> Iterator[list[Waiting]]:
 
 
 def deliver(client: MlflowClient) -> int:
-    """Send what ended processes left; how many runs. Raises what the store raises."""
+    """Send what ended processes left; return the number of runs. Raises what the store raises."""
     done = 0
     with _abandoned() as left:
         for waiting in left:
@@ -188,7 +188,7 @@ def deliver(client: MlflowClient) -> int:
             waiting.send(client)
             done += 1
             for refusal in waiting.refused:
-                say(f"the store refuses {refusal} of a run that waited; it is left out")
+                say(f"the MLflow store refuses {refusal} of an earlier run; it is not logged")
     return done
 
 
@@ -197,10 +197,10 @@ def deliver_earlier(client: MlflowClient) -> None:
     try:
         done = deliver(client)
     except Exception as error:  # whatever MLflow, its store or the disk raises
-        say(f"what earlier runs left could not be delivered ({store.reason(error)}); it waits on")
+        say(f"earlier runs still cannot be delivered ({store.reason(error)}); they are kept")
         return
     if done:
-        say(f"{done:,} runs that waited for the store were delivered")
+        say(f"delivered earlier runs that had waited for the MLflow store: {done:,}")
 
 
 def say(text: str) -> None:
@@ -221,7 +221,7 @@ def run() -> None:
     ]
     print(f"deliver: {done:,} runs delivered in {time.monotonic() - began:.1f} s.")
     if open_still:
-        print(f"{open_still:,} more are computed at present, and deliver what waits themselves.")
+        print(f"{open_still:,} more are still running and will deliver their own calls.")
     if elsewhere:
         raise InputError(
             f"other runs wait for {', '.join(elsewhere)}; set {store.VARIABLE} to that store and "

@@ -1,7 +1,7 @@
-"""Whether the files that DVC keeps have the bytes that `dvc.lock` says, here and in a remote.
+"""Whether the files that DVC tracks have the bytes that `dvc.lock` says, here and in a remote.
 
 DVC believes what it fetched where the remote does not say ``verify = true``, `dvc status` believes
-that belief, and `dvc push` takes the files of a folder for pushed where the remote has the folder's
+that belief, and `dvc push` takes the files of a folder as pushed where the remote has the folder's
 listing. This reads the bytes instead. Command: ``dermaflux verify [PATH ...] [--remote NAME]``.
 """
 
@@ -43,7 +43,7 @@ def run(paths: Collection[Path], remote: str | None, *, read: bool, repair: bool
     damaged there from the cache. Raises `InputError` when something is not as it should be.
     """
     if (read or repair) and remote is None:
-        raise InputError("--read and --repair are options of a remote; give --remote and its name")
+        raise InputError("--read and --repair apply to a remote; give --remote and its name")
     repository = _repository()
     files = list(_kept(repository, paths))
     if remote is None:
@@ -60,7 +60,7 @@ def _repository() -> Any:
         return Repo()
     except NotDvcRepoError:
         raise InputError(
-            f"{Path.cwd()} is in no DVC repository; run the command in a clone"
+            f"{Path.cwd()} is not in a DVC repository; run the command in a clone"
         ) from None
 
 
@@ -116,7 +116,7 @@ def _here(repository: Any, files: Collection[Kept]) -> None:
             name = _relative(each.path)
             if not each.path.exists():
                 wrong += 1
-                print(f"{name} is missing: `dvc checkout {_relative(each.output)}` brings it back")
+                print(f"{name} is missing: `dvc checkout {_relative(each.output)}` restores it")
                 continue
             with each.path.open("rb") as file:
                 found = _md5(file)
@@ -128,11 +128,11 @@ def _here(repository: Any, files: Collection[Kept]) -> None:
                 f"{name} has other bytes than dvc.lock says (MD5 {found[:8]}, not {each.oid[:8]}): "
                 f"{_way_out(each, copy)}"
             )
-    left = f"; {len(absent)} outputs are not here" if absent else ""
+    left = f"; outputs that are not here: {len(absent)}" if absent else ""
     if wrong:
         raise InputError(
             f"{wrong:,} of {len(present):,} files are not as dvc.lock says{left}; each is named "
-            "above with the way out"
+            "above with the command that restores it"
         )
     print(f"verify: {len(present):,} files have the bytes that dvc.lock says{left}")
 
@@ -142,11 +142,11 @@ def _way_out(each: Kept, copy: Path) -> str:
     if copy.exists():
         with copy.open("rb") as file:
             if _md5(file) == each.oid:
-                return f"it was edited; `dvc checkout --force {output}` brings the other back"
+                return f"it was edited; `dvc checkout --force {output}` restores what dvc.lock has"
     return (
-        "it was damaged on its way or on this disk; "
+        "it was damaged in transit or on this disk; restore it with "
         f"`rm -f {_relative(each.path)} {_relative(copy)} && dvc pull --force {output}`, "
-        "with `verify = true` in the remote"
+        "with `verify = true` set for the remote"
     )
 
 
@@ -163,7 +163,7 @@ def _there(
     try:
         odb = repository.cloud.get_remote_odb(remote, "verify")
     except RemoteNotFoundError as error:
-        raise InputError(f"{error}; `dvc remote list` names those that there are") from None
+        raise InputError(f"{error}; name one that `dvc remote list` shows") from None
     by_oid = {each.oid: each for each in files}
     # Asked of the store itself, not of DVC's index of what it pushed.
     stored = set(odb.oids_exist(list(by_oid)))
