@@ -42,12 +42,15 @@ def unit(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
-def build(pixels: Tensor, side: int) -> AutoencoderKL:
-    """An autoencoder whose encoder is fitted to images, uint8 (N, 3, H, W); decoder untrained."""
+def build(pixels: Tensor, side: int, channels: int = LATENT_CHANNELS) -> AutoencoderKL:
+    """An autoencoder whose encoder is fitted to images, uint8 (N, 3, H, W); decoder untrained.
+
+    `channels` of the latents, an even number of 4 to 16: the components that are kept.
+    """
     from diffusers import AutoencoderKL
 
     model = AutoencoderKL(
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=channels,
         block_out_channels=_CHANNELS,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -58,14 +61,14 @@ def build(pixels: Tensor, side: int) -> AutoencoderKL:
         use_post_quant_conv=False,
         sample_size=side,
     )
-    _set_encoder(model.encoder, pixels)
+    _set_encoder(model.encoder, pixels, channels)
     model.encoder.requires_grad_(False)
     _set_decoder(model, pixels)
     return model
 
 
 @torch.no_grad()
-def _set_encoder(encoder: nn.Module, pixels: Tensor) -> None:
+def _set_encoder(encoder: nn.Module, pixels: Tensor, channels: int) -> None:
     """Three space-to-depth levels, the upper two reduced to principal components."""
     for name, parameter in encoder.named_parameters():
         # With conv2 and all else at zero a residual block is the identity.
@@ -81,19 +84,19 @@ def _set_encoder(encoder: nn.Module, pixels: Tensor) -> None:
     second, _, _ = _principal(_quarters(level), 32)
     _set_downsampler(blocks[1], second, 12)
     level = np.einsum("oc,nchw->nohw", second, _quarters(level))
-    third, mean, deviation = _principal(_quarters(level), LATENT_CHANNELS)
+    third, mean, deviation = _principal(_quarters(level), channels)
     # Square roots keep the order of importance but let fine detail be heard beside brightness.
     scale = 1 / np.sqrt(deviation)
     scale /= np.sqrt((deviation**2 * scale**2).mean())
     signed, offset = _paired(third * scale[:, None], -mean * scale)
     _set_downsampler(blocks[2], signed, 32, offset)
     spread = _CONSTANT / 2**0.5
-    for k in range(LATENT_CHANNELS):
+    for k in range(channels):
         positive = 8 * (k // 2) + 2 * (k % 2)
         # silu(x) - silu(-x) = x undoes the activation before conv_out exactly.
         encoder.conv_out.weight[k, positive, 1, 1] = spread  # type: ignore[index, union-attr]
         encoder.conv_out.weight[k, positive + 1, 1, 1] = -spread  # type: ignore[index, union-attr]
-    encoder.conv_out.bias[LATENT_CHANNELS:] = 2 * float(np.log(_POSTERIOR_STD))  # type: ignore[index, union-attr]
+    encoder.conv_out.bias[channels:] = 2 * float(np.log(_POSTERIOR_STD))  # type: ignore[index, union-attr]
 
 
 @torch.no_grad()
@@ -157,14 +160,14 @@ def _principal(level: Array, count: int) -> tuple[Array, Array, Array]:
 
 
 def _paired(weights: Array, offsets: Array) -> tuple[Array, Array]:
-    """Each of 16 outputs as +x and -x, beside constants: (64, C) weights and (64,) offsets.
+    """Each of up to 16 outputs as +x and -x, beside constants: (64, C) weights and (64,) offsets.
 
     A norm over [x, -x, y, -y, c, -c, c, -c, ...] has mean 0 and, with c far above x and y, a nearly
     constant deviation, so that it becomes a plain division.
     """
     signed = np.zeros((64, weights.shape[1]))
     constant = np.zeros(64)
-    for k in range(LATENT_CHANNELS):
+    for k in range(len(weights)):
         positive = 8 * (k // 2) + 2 * (k % 2)
         for row, sign in ((positive, 1), (positive + 1, -1)):
             signed[row], constant[row] = sign * weights[k], sign * offsets[k]

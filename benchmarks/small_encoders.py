@@ -1,0 +1,174 @@
+"""An autoencoder and a CLIP text tower trained on an ingested, captioned corpus in minutes.
+
+    python benchmarks/small_encoders.py --corpus corpus --captions captions --output encoders
+
+They stand where no hub is at hand for Stable Diffusion's autoencoder and BiomedCLIP's tower:
+`finetune.vap.latents: encoders/autoencoder` has four channels, one latent for 8 x 8 pixels, as the
+former, and `finetune.vap.text_encoder: encoders/clip` was trained on images and their captions
+(Radford et al. 2021, arXiv 2103.00020), as the latter; that of the tiny backbone is random. Both see
+the training split alone, whose held-out descriptions the tower never reads. A last line says how
+well lesions and descriptions can be told from what they make of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dermaflux.audit.faithfulness import control
+from dermaflux.captions.lesion.measured import measure
+from dermaflux.core import table
+from dermaflux.generators.tiny_flux import autoencoder, vocabulary
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+SIDE, CHANNELS, CROP = 128, 4, 64
+TEXT_WIDTH, TEXT_BLOCKS = 64, 2
+
+
+def training_images(corpus: Path, captions: Path) -> tuple[Tensor, list[str], list[str]]:
+    """Pixels uint8 (N, 3, 128, 128), captions and labels of the training split, none held out."""
+    frame = pd.concat(map(pd.read_parquet, sorted(captions.glob("*.parquet"))))
+    frame = frame.set_index("image_id")
+    ids = table.metadata(corpus, ["image_id"], "train")["image_id"]
+    shown = [name for name in ids if not frame.at[name, "held_out"]]
+    pixels = dict(table.decoded(corpus, shown, side=SIDE))
+    stack = torch.from_numpy(np.stack([pixels[name] for name in shown]))
+    rows = frame.loc[shown]
+    return stack.permute(0, 3, 1, 2).contiguous(), rows["caption"].tolist(), rows["label"].tolist()
+
+
+def optimise(weights: Sequence[nn.Parameter], steps: int, rate: float, loss_of: Any) -> None:
+    """AdamW with a warm-up of 50 steps and a cosine; `loss_of` a step."""
+    optimiser = torch.optim.AdamW(weights, lr=rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda step: min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2,
+    )
+    for step in range(steps):
+        loss = loss_of(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        schedule.step()
+        if (step + 1) % 100 == 0:
+            print(f"step {step + 1:,} of {steps:,}: loss {loss.item():.3f}", flush=True)
+
+
+def train_autoencoder(pixels: Tensor, steps: int) -> AutoencoderKL:
+    """Four principal components of 8 x 8 patches, and a decoder trained to draw them."""
+    vae = autoencoder.build(pixels[:240], SIDE, CHANNELS)
+    mean, _ = autoencoder.moments(vae, pixels)
+    autoencoder.set_statistics(vae, mean)
+    vae.decoder.to(memory_format=torch.channels_last)
+
+    def loss(step: int) -> Tensor:
+        return autoencoder.decoder_step(vae, pixels, mean, CROP, 8, 0, step).loss
+
+    optimise(list(vae.decoder.parameters()), steps, 1.5e-3, loss)
+    vae.decoder.to(memory_format=torch.contiguous_format)
+    return vae.eval()
+
+
+def image_tower() -> nn.Module:
+    """(N, 4, 16, 16) -> (N, 64)."""
+    widths, layers = (CHANNELS, 64, 64, 96, 128, 128), []
+    for (before, after), stride in zip(itertools.pairwise(widths), (1, 1, 2, 1, 2), strict=True):
+        layers += [nn.Conv2d(before, after, 3, stride, 1), nn.GELU()]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, TEXT_WIDTH))
+
+
+def train_clip(latents: Tensor, captions: list[str], steps: int) -> tuple[Any, Any]:
+    """Text tower and tokenizer, trained with a small image tower by CLIP's contrastive loss."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    tokenizer = vocabulary.clip_tokenizer(captions)
+    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    tower = CLIPTextModelWithProjection(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=TEXT_BLOCKS, num_attention_heads=4, projection_dim=TEXT_WIDTH,
+            max_position_embeddings=vocabulary.CLIP_TOKENS, bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    images, scale = image_tower(), nn.Parameter(torch.tensor(math.log(10.0)))
+    latents = (latents - latents.mean((0, 2, 3), True)) / latents.std((0, 2, 3), keepdim=True)
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.randint(len(latents), (128,))
+        shown = latents[chosen] + 0.1 * torch.randn(128, *latents.shape[1:])
+        shown = shown.flip(3) if step % 2 else shown
+        seen = functional.normalize(images(shown), dim=1)
+        said = functional.normalize(tower(input_ids=ids[chosen]).text_embeds, dim=1)
+        scores, own = seen @ said.T * scale.exp().clamp(max=100), torch.arange(128)
+        return (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)) / 2
+
+    optimise([*tower.parameters(), *images.parameters(), scale], steps, 1e-3, loss)
+    return tower.eval(), tokenizer
+
+
+@torch.no_grad()
+def judge(vae: AutoencoderKL, tower: Any, tokenizer: Any, pixels: Tensor, texts: list[str]) -> None:
+    """Print what is left of each attribute in reconstructions and in text embeddings."""
+    from scipy.stats import spearmanr
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import cross_val_predict
+
+    drawn = torch.cat(
+        [
+            vae.decode(vae.encode(autoencoder.unit(part)).latent_dist.mode()).sample
+            for part in pixels.split(20)
+        ]
+    )
+    shown = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    found = control.agreement(texts, [control.values(measure(image)) for image in shown])
+    ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    embedded = tower(input_ids=ids).text_embeds.numpy()
+    for name, level in control.ATTRIBUTES.items():
+        asked = np.array([np.nan if level(text) is None else level(text) for text in texts], float)
+        known = np.isfinite(asked)
+        read = cross_val_predict(RidgeCV(np.logspace(-3, 3, 7)), embedded[known], asked[known])
+        said = spearmanr(read, asked[known]).statistic
+        print(
+            f"{name}: Spearman's rho of captions and reconstructions {found[name]['value']:.2f}, "
+            f"and of captions and what their embeddings tell {said:.2f}"
+        )
+
+
+def main() -> None:
+    """Train both and write them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, default=Path("corpus"))
+    parser.add_argument("--captions", type=Path, default=Path("captions"))
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--decoder-steps", type=int, default=1000)
+    parser.add_argument("--clip-steps", type=int, default=400)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    pixels, captions, _ = training_images(arguments.corpus, arguments.captions)
+    kept = len(pixels) - 200
+    vae = train_autoencoder(pixels[:kept], arguments.decoder_steps)
+    vae.save_pretrained(arguments.output / "autoencoder")
+    print(f"{autoencoder.psnr(vae, pixels[kept:]):.1f} dB of images that neither has seen")
+    latents, _ = autoencoder.moments(vae, pixels[:kept])
+    tower, tokenizer = train_clip(latents, captions[:kept], arguments.clip_steps)
+    tower.save_pretrained(arguments.output / "clip" / "text_encoder")
+    tokenizer.save_pretrained(arguments.output / "clip" / "tokenizer")
+    judge(vae, tower, tokenizer, pixels[kept:], captions[kept:])
+
+
+if __name__ == "__main__":
+    main()
