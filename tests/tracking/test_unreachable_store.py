@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dermaflux.errors import InputError
-from dermaflux.tracking import runs, store
+from dermaflux.tracking import mlflow_settings, runs, store
 
 SECRET = "hunter2-planted"
 
@@ -21,7 +21,7 @@ SECRET = "hunter2-planted"
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc").mkdir()
-    for name, value in store._HTTP.items():
+    for name, value in mlflow_settings.WAITS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(store, "_answered", set())
     return tmp_path

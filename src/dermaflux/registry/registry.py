@@ -29,7 +29,7 @@ from dermaflux import paths
 from dermaflux.core.files import locked
 from dermaflux.errors import InputError
 from dermaflux.registry.serving import COLUMNS, LesionClassifier
-from dermaflux.tracking import store
+from dermaflux.tracking import mlflow_settings, store
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -331,7 +331,7 @@ def register(
         shutil.copytree(folder, data)
         ood.write(detector, data / ood.FILE)
         _write_model(model, data, card, run_id, logged.model_id)
-        with store.patience():
+        with mlflow_settings.patience():
             client.log_model_artifacts(logged.model_id, str(model))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     created = client.create_model_version(
