@@ -133,3 +133,7 @@ def test_bad_names_are_one_sentence(clone: Path, tmp_path: Path) -> None:
         verify.run([], None, read=True, repair=False)
     with pytest.raises(InputError, match="dvc remote list"):
         verify.run([], "lab", read=False, repair=False)
+    shutil.rmtree(tmp_path / "remote")
+    (tmp_path / "remote").write_bytes(b"")
+    with pytest.raises(InputError, match="the remote team cannot be used .*dvc remote modify team"):
+        there(repair=True)

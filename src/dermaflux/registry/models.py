@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dermaflux.errors import InputError, one_line
 from dermaflux.registry import registry
+from dermaflux.registry.files import downloads
 from dermaflux.registry.serving import LesionClassifier
 from dermaflux.tracking import runs, store
 
@@ -69,13 +70,12 @@ def _version(name: str, alias: str | None, number: str | None) -> registry.Regis
 
 
 def _downloaded(address: str) -> Path:
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
         if address.startswith("runs:"):
             runs.connect()
-        return Path(download_artifacts(artifact_uri=address))
+        return downloads.fetch(address)
     except (MlflowException, OSError, ValueError) as error:
         raise InputError(
             f"--model {one_line(address, 300)} cannot be fetched ({store.reason(error)}); correct "

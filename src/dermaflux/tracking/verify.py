@@ -7,14 +7,14 @@ listing. This reads the bytes instead. Command: ``dermaflux verify [PATH ...] [-
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, one_line
 from dermaflux.progress import progress
 
 _DOWNLOADS = 8  # at a time; their bytes are hashed as they come
@@ -94,12 +94,10 @@ def _files(whole: Path, output: Any) -> Iterator[Kept]:
         yield Kept(whole, whole.joinpath(*key), info.value)
 
 
-def _md5(file: IO[bytes]) -> str:
-    # Not `hashlib.file_digest`, which wants more of a file than those of remotes offer.
-    digest = hashlib.md5(usedforsecurity=False)
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+def _md5(path: Path) -> str:
+    from dvc_data.hashfile.hash import file_md5
+
+    return file_md5(str(path))
 
 
 def _here(repository: Any, files: Collection[Kept]) -> None:
@@ -118,8 +116,7 @@ def _here(repository: Any, files: Collection[Kept]) -> None:
                 wrong += 1
                 print(f"{name} is missing: `dvc checkout {_relative(each.output)}` brings it back")
                 continue
-            with each.path.open("rb") as file:
-                found = _md5(file)
+            found = _md5(each.path)
             if found == each.oid:
                 continue
             wrong += 1
@@ -139,10 +136,8 @@ def _here(repository: Any, files: Collection[Kept]) -> None:
 
 def _way_out(each: Kept, copy: Path) -> str:
     output = _relative(each.output)
-    if copy.exists():
-        with copy.open("rb") as file:
-            if _md5(file) == each.oid:
-                return f"it was edited; `dvc checkout --force {output}` brings the other back"
+    if copy.exists() and _md5(copy) == each.oid:
+        return f"it was edited; `dvc checkout --force {output}` brings the other back"
     return (
         "it was damaged on its way or on this disk; "
         f"`rm -f {_relative(each.path)} {_relative(copy)} && dvc pull --force {output}`, "
@@ -158,24 +153,20 @@ def _relative(path: Path) -> Path:
 def _there(
     repository: Any, files: Collection[Kept], remote: str, *, read: bool, repair: bool
 ) -> None:
-    from dvc.config import RemoteNotFoundError
-
-    try:
-        odb = repository.cloud.get_remote_odb(remote, "verify")
-    except RemoteNotFoundError as error:
-        raise InputError(f"{error}; `dvc remote list` names those that there are") from None
     by_oid = {each.oid: each for each in files}
-    # Asked of the store itself, not of DVC's index of what it pushed.
-    stored = set(odb.oids_exist(list(by_oid)))
-    wrong = {oid: "missing" for oid in by_oid if oid not in stored}
-    if read:
-        wrong |= dict.fromkeys(_damaged(odb, sorted(stored)), "damaged")
     repaired = 0
-    for oid, what in wrong.items():
-        done = repair and _upload(repository.cache.local, odb, oid)
-        repaired += done
-        end = ": uploaded from the cache" if done else ""
-        print(f"{_relative(by_oid[oid].path)} ({oid}) is {what} in {remote}{end}")
+    with _answering(remote):
+        odb = repository.cloud.get_remote_odb(remote, "verify")
+        # Asked of the store itself, not of DVC's index of what it pushed.
+        stored = set(odb.oids_exist(list(by_oid)))
+        wrong = {oid: "missing" for oid in by_oid if oid not in stored}
+        if read:
+            wrong |= dict.fromkeys(_damaged(odb, sorted(stored)), "damaged")
+        for oid, what in wrong.items():
+            done = repair and _upload(repository.cache.local, odb, oid)
+            repaired += done
+            end = ": uploaded from the cache" if done else ""
+            print(f"{_relative(by_oid[oid].path)} ({oid}) is {what} in {remote}{end}")
     if len(wrong) > repaired:
         raise InputError(
             f"{len(wrong) - repaired:,} of {len(by_oid):,} objects are not whole in the remote "
@@ -186,12 +177,27 @@ def _there(
     print(f"verify: {len(by_oid):,} objects of {remote} {how}; {repaired:,} were uploaded")
 
 
+@contextmanager
+def _answering(remote: str) -> Iterator[None]:
+    from dvc.config import RemoteNotFoundError
+
+    try:
+        yield
+    except RemoteNotFoundError as error:
+        raise InputError(f"{error}; `dvc remote list` names those that there are") from None
+    except Exception as error:  # whatever the library of that kind of remote raises
+        raise InputError(
+            f"the remote {remote} cannot be used ({one_line(error, 200) or type(error).__name__}); "
+            f"correct its address and credentials with `dvc remote modify {remote}`, or try again"
+        ) from None
+
+
 def _damaged(odb: Any, oids: Collection[str]) -> Iterator[str]:
     """Those whose object has other bytes; reads every object, several at a time."""
+    from dvc_data.hashfile.hash import file_md5
 
     def digest(oid: str) -> tuple[str, str]:
-        with odb.fs.open(odb.oid_to_path(oid), "rb") as file:
-            return oid, _md5(file)
+        return oid, file_md5(odb.oid_to_path(oid), odb.fs)
 
     with ThreadPoolExecutor(_DOWNLOADS) as pool, progress("verify", len(oids)) as advance:
         for oid, found in pool.map(digest, oids):
@@ -203,14 +209,10 @@ def _damaged(odb: Any, oids: Collection[str]) -> Iterator[str]:
 def _upload(cache: Any, odb: Any, oid: str) -> bool:
     """Put a whole object of the cache where the remote has none or a damaged one."""
     source = Path(cache.oid_to_path(oid))
-    if not source.exists():
+    if not source.exists() or _md5(source) != oid.removesuffix(".dir"):
         return False
-    with source.open("rb") as file:
-        if _md5(file) != oid.removesuffix(".dir"):
-            return False
     target = odb.oid_to_path(oid)
     if odb.fs.exists(target):
         odb.fs.remove(target)
-    odb.fs.makedirs(odb.fs.parent(target), exist_ok=True)
-    odb.fs.put_file(str(source), target)
+    odb.add(str(source), cache.fs, oid, check_exists=False)
     return True
