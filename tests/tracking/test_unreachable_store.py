@@ -144,6 +144,23 @@ def test_a_server_that_sends_byte_by_byte_is_given_up(monkeypatch: pytest.Monkey
         assert time.monotonic() - began < 4
 
 
+@pytest.mark.parametrize(
+    ("status", "final"), [("413 Request Entity Too Large", True), ("500 Oh", False)]
+)
+def test_a_file_that_a_proxy_never_takes_does_not_wait_for_ever(
+    status: str, final: bool, root: Path
+) -> None:
+    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+
+    (root / "curve.png").write_bytes(b"x")
+    with answers(http(status, PAGE)) as port:
+        artifacts = f"http://127.0.0.1:{port}/api/2.0/mlflow-artifacts/artifacts"
+        with pytest.raises(Exception, match=status[:3]) as caught:
+            HttpArtifactRepository(artifacts).log_artifact(str(root / "curve.png"))
+    assert store.rejects(caught.value) == final
+    assert store.reason(caught.value) == f"HTTP {status[:3]}"
+
+
 @pytest.mark.parametrize("name", ["mlruns/other.db", "./mlruns/other.db"])
 def test_a_relative_path_is_one_of_the_main_checkout(
     name: str, root: Path, monkeypatch: pytest.MonkeyPatch

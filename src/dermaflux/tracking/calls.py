@@ -80,6 +80,11 @@ def summarise(parent: Parent) -> Call:
     return {"call": "summarise", "parent": asdict(parent)}
 
 
+def title(call: Call) -> str:
+    """What to call it in a message."""
+    return str(call.get("name") or Path(call.get("file") or call["call"]).name)
+
+
 _FIELDS = {
     "create": {"experiment", "name", "started", "parameters", "tags", "datasets", "parent"},
     "opened": {"run_id", "experiment_id"},

@@ -91,13 +91,13 @@ class Run:
                 return calls.perform(self._client, call, self.run_id, self.experiment_id)
             except Exception as error:  # whatever MLflow, its store or the disk raises
                 if store.rejects(error):
-                    self._lost.append(f"{call.get('name') or call['call']} ({store.reason(error)})")
+                    self._lost.append(f"{calls.title(call)} ({store.reason(error)})")
                     return
                 self.fail(error)
         try:
             self._waiting.add(call)
         except Exception as error:  # a full disk stops no training either
-            self._lost.append(f"{call.get('name') or call['call']} ({store.reason(error)})")
+            self._lost.append(f"{calls.title(call)} ({store.reason(error)})")
             return
         self._catch_up()
 

@@ -151,9 +151,11 @@ def has_answered() -> bool:
 
 
 def rejects(error: BaseException) -> bool:
-    """Whether the store understood a call and will never take it, such as an invalid name."""
+    """Whether the store will never take a call: its name is invalid, or its file too large."""
     from mlflow.exceptions import MlflowException
 
+    if reason(error) == "HTTP 413":  # of a proxy, or of MLflow
+        return True
     if not isinstance(error, MlflowException) or "failed with error code" in str(error):
         return False  # not an answer of MLflow: no connection, a proxy, no permission
     status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
@@ -225,8 +227,11 @@ def _sentence(uri: str, why: str) -> InputError:
 def reason(error: BaseException) -> str:
     """The cause of an exception in a few words, without passwords."""
     text = redacted(" ".join(str(error).split()))
-    if status := re.search(r"(?:error code|too many|failed with status code) (\d{3})", text):
-        return f"HTTP {status[1]}"
+    if status := re.search(
+        r"(?:error code|too many|failed with status code) (\d{3})|(\d{3}) (?:Client|Server) Error",
+        text,
+    ):
+        return f"HTTP {status[1] or status[2]}"
     if system := re.findall(r"\[Errno -?\d+\] ([\w ,]+)", text):
         return str(system[-1]).strip()
     if re.search(r"timed? ?out", text, re.IGNORECASE):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from dermaflux.core.files import write_text
 from dermaflux.errors import InputError, one_line, redacted
 from dermaflux.paths import project_root
-from dermaflux.tracking import calls, store
+from dermaflux.tracking import calls, mlflow_settings, store
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -109,7 +109,6 @@ class Waiting:
         if self._ids is None:
             self._ids = calls.open_run(client, waiting[0])
         for number, call in enumerate(waiting[delivered:], delivered):
-            name = call.get("name") or call.get("file") or call["call"]
             if call["call"] == "artifact":
                 call["file"] = str(self.folder / call["file"])
             try:
@@ -117,7 +116,7 @@ class Waiting:
             except Exception as error:
                 if not store.rejects(error) and not isinstance(error, FileNotFoundError):
                     raise
-                self.refused.append(f"{name} ({store.reason(error)})")
+                self.refused.append(f"{calls.title(call)} ({store.reason(error)})")
             write_text(self.folder / _DELIVERED, str(number + 1))
         (self.folder / _CALLS).unlink()  # first: without its other files it could not be sent
         shutil.rmtree(self.folder)
@@ -202,22 +201,24 @@ def _abandoned() -> Iterator[list[Waiting]]:
 def deliver(client: MlflowClient) -> int:
     """Send what ended processes left; how many runs. Raises what the store raises.
 
-    A damaged file raises `InputError` after the others are sent.
+    What keeps one run back, a damaged file or a permission, is raised after the others are sent.
     """
-    done, damaged = 0, None
-    with _abandoned() as left:
+    done, kept_back = 0, None
+    with _abandoned() as left, mlflow_settings.patience():
         for waiting in left:
             try:
                 _close(waiting)
                 waiting.send(client)
-            except _Damaged as error:
-                damaged = damaged or error
+            except Exception as error:  # whatever MLflow, its store or the disk raises
+                if not isinstance(error, _Damaged) and not store.refuses(error):
+                    raise
+                kept_back = kept_back or error
                 continue
             done += 1
             for refusal in waiting.refused:
                 say(f"the store refuses {refusal} of a run that waited; it is left out")
-    if damaged is not None:
-        raise damaged
+    if kept_back is not None:
+        raise kept_back
     return done
 
 
