@@ -124,6 +124,9 @@ def test_what_the_remote_lacks_comes_back_from_a_cache_though_dvc_push_says_noth
     lost.unlink()
     with pytest.raises(InputError, match="1 of 3 objects"):
         there(repair=True)
+    shutil.rmtree(clone / ".dvc" / "cache")  # a fresh clone knows no list of a folder's files
+    with pytest.raises(InputError, match="1 of 3 objects"):
+        there()
 
 
 def test_bad_names_are_one_sentence(clone: Path, tmp_path: Path) -> None:

@@ -53,19 +53,21 @@ def _version(name: str, alias: str | None, number: str | None) -> registry.Regis
     from mlflow.exceptions import MlflowException
 
     client = runs.connect()
-    try:
-        if alias is not None:
-            found = client.get_model_version_by_alias(name, alias)
-        else:
+    found, model = None, registry.find_model(client, name)
+    if model is not None and alias is not None:
+        number = model.aliases.get(alias)
+    if model is not None and number is not None:
+        try:
             found = client.get_model_version(name, str(number))
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+    if found is None:
         wanted = f"version {number}" if alias is None else f"alias {alias!r}"
         raise InputError(
             f"the registry at {store.tracking_uri()} has no model {name!r} with the {wanted}; "
             "correct it, or run `dermaflux register` in the project"
-        ) from None
+        )
     return registry.RegisteredVersion(name, str(found.version), dict(found.tags))
 
 

@@ -119,7 +119,7 @@ def lock() -> AbstractContextManager[Any]:
 
 def champion(client: MlflowClient, name: str) -> RegisteredVersion | None:
     """The present champion of a registered model, or None when there is none."""
-    model = _model(client, name)
+    model = find_model(client, name)
     number = None if model is None else model.aliases.get(CHAMPION)
     if number is None:
         return None
@@ -127,8 +127,8 @@ def champion(client: MlflowClient, name: str) -> RegisteredVersion | None:
     return RegisteredVersion(name, str(number), dict(version.tags), version.description or "")
 
 
-def _model(client: MlflowClient, name: str) -> RegisteredModel | None:
-    """None when it does not exist.
+def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """The registered model; None when it does not exist.
 
     Asked first: a server with permissions answers a question about an alias or a version of a
     model that does not exist with "forbidden".
@@ -138,7 +138,7 @@ def _model(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
     return None
 
@@ -152,7 +152,7 @@ def require_writable(name: str) -> None:
         return
     client = store.connect()
     with store.answering():
-        model = _model(client, name)
+        model = find_model(client, name)
         if model is not None:
             client.update_registered_model(name, model.description)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ def run(paths: Collection[Path], remote: str | None, *, read: bool, repair: bool
     if (read or repair) and remote is None:
         raise InputError("--read and --repair are options of a remote; give --remote and its name")
     repository = _repository()
-    files = list(_kept(repository, paths))
     if remote is None:
-        _here(repository, files)
-    else:
-        _there(repository, files, remote, read=read, repair=repair)
+        _here(repository, list(_kept(repository, paths)))
+        return
+    with _answering(remote):
+        odb = repository.cloud.get_remote_odb(remote, "verify")
+        files = list(_kept(repository, paths, odb))
+        _there(repository.cache.local, odb, files, remote, read=read, repair=repair)
 
 
 def _repository() -> Any:
@@ -64,8 +66,11 @@ def _repository() -> Any:
         ) from None
 
 
-def _kept(repository: Any, paths: Collection[Path]) -> Iterator[Kept]:
-    """Files of all outputs that lie in, or hold, one of `paths`; of all where there are none."""
+def _kept(repository: Any, paths: Collection[Path], odb: Any = None) -> Iterator[Kept]:
+    """Files of all outputs that lie in, or hold, one of `paths`; of all where there are none.
+
+    What files a folder has is looked up in the cache, then in the remote `odb`.
+    """
     wanted = [path.absolute() for path in paths]
     unmatched = set(wanted)
     for output in repository.index.outs:
@@ -76,7 +81,7 @@ def _kept(repository: Any, paths: Collection[Path]) -> Iterator[Kept]:
         if wanted and not near:
             continue
         unmatched -= near
-        for each in _files(whole, output):
+        for each in _files(whole, output, odb):
             if not near or any(each.path.is_relative_to(p) or each.listing for p in near):
                 yield each
     if unmatched:
@@ -86,11 +91,18 @@ def _kept(repository: Any, paths: Collection[Path]) -> Iterator[Kept]:
         )
 
 
-def _files(whole: Path, output: Any) -> Iterator[Kept]:
+def _files(whole: Path, output: Any, odb: Any) -> Iterator[Kept]:
+    from dvc_data.hashfile import load
+    from dvc_objects.errors import ObjectFormatError
+
     yield Kept(whole, whole, output.hash_info.value)
     if not output.hash_info.isdir:
         return
-    for key, _, info in output.get_obj() or ():
+    listing = output.get_obj()
+    if listing is None and odb is not None:
+        with suppress(FileNotFoundError, ObjectFormatError):  # told as missing or damaged
+            listing = load(odb, output.hash_info)
+    for key, _, info in listing or ():
         yield Kept(whole, whole.joinpath(*key), info.value)
 
 
@@ -151,22 +163,20 @@ def _relative(path: Path) -> Path:
 
 
 def _there(
-    repository: Any, files: Collection[Kept], remote: str, *, read: bool, repair: bool
+    cache: Any, odb: Any, files: Collection[Kept], remote: str, *, read: bool, repair: bool
 ) -> None:
     by_oid = {each.oid: each for each in files}
+    # Asked of the store itself, not of DVC's index of what it pushed.
+    stored = set(odb.oids_exist(list(by_oid)))
+    wrong = {oid: "missing" for oid in by_oid if oid not in stored}
+    if read:
+        wrong |= dict.fromkeys(_damaged(odb, sorted(stored)), "damaged")
     repaired = 0
-    with _answering(remote):
-        odb = repository.cloud.get_remote_odb(remote, "verify")
-        # Asked of the store itself, not of DVC's index of what it pushed.
-        stored = set(odb.oids_exist(list(by_oid)))
-        wrong = {oid: "missing" for oid in by_oid if oid not in stored}
-        if read:
-            wrong |= dict.fromkeys(_damaged(odb, sorted(stored)), "damaged")
-        for oid, what in wrong.items():
-            done = repair and _upload(repository.cache.local, odb, oid)
-            repaired += done
-            end = ": uploaded from the cache" if done else ""
-            print(f"{_relative(by_oid[oid].path)} ({oid}) is {what} in {remote}{end}")
+    for oid, what in wrong.items():
+        done = repair and _upload(cache, odb, oid)
+        repaired += done
+        end = ": uploaded from the cache" if done else ""
+        print(f"{_relative(by_oid[oid].path)} ({oid}) is {what} in {remote}{end}")
     if len(wrong) > repaired:
         raise InputError(
             f"{len(wrong) - repaired:,} of {len(by_oid):,} objects are not whole in the remote "
@@ -183,6 +193,8 @@ def _answering(remote: str) -> Iterator[None]:
 
     try:
         yield
+    except InputError:
+        raise
     except RemoteNotFoundError as error:
         raise InputError(f"{error}; `dvc remote list` names those that there are") from None
     except Exception as error:  # whatever the library of that kind of remote raises
