@@ -140,6 +140,7 @@ def test_parameters_that_cannot_be_meant_are_refused(changes: dict, said: str) -
 
 def test_the_rows_of_a_pool_say_what_was_wanted(tmp_path, monkeypatch) -> None:
     """Through the stage, with a generator that knows nothing of it."""
+    monkeypatch.chdir(tmp_path)  # whose checkpoints it uses
     corpus = [
         {"image_id": f"s/{n:03d}", "split": "train", "label": CLASSES[n % 2], "skin_tone": tone}
         for n, tone in enumerate([tone for tone in TONES for _ in range(4)])
