@@ -17,6 +17,7 @@ from dermaflux.core import table
 from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
+from dermaflux.reporting import data_card
 from dermaflux.sharing import package
 
 mlcroissant = pytest.importorskip("mlcroissant")
@@ -61,6 +62,7 @@ def test_the_card_names_the_shards_as_datasets_finds_them(finished: Params, tmp_
         "train": 6, "validation": 2, "test": 2
     }  # fmt: skip
     assert card.data.size_categories == "n<1K"
+    assert data_card.size_category(10_000_000) == "10M<n<100M"
     assert "Toy \\| set" in card.text
     # Only the same files under other names: a package of 80,000 images takes no second disk.
     assert (folder / "data" / "train-00000-of-00001.parquet").stat().st_nlink == 2

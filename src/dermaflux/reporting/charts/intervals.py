@@ -66,10 +66,14 @@ def _layout(rows: Sequence[str], title_x: str, zero: bool) -> dict[str, object]:
     return {
         "xaxis": axis(title_x, zeroline=zero),
         "yaxis": {
-            "type": "category", "categoryorder": "array", "categoryarray": order[::-1],
-            "automargin": True, "range": [-0.6, len(order) - 0.4], "showgrid": False,
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": order[::-1],
+            "automargin": True,
+            "range": [-0.6, len(order) - 0.4],
+            "showgrid": False,
         },
-    }  # fmt: skip
+    }
 
 
 def gains(effects: Sequence[Row], said: Mapping[str, Said], metric: str) -> Chart | None:
@@ -93,14 +97,17 @@ def gains(effects: Sequence[Row], said: Mapping[str, Said], metric: str) -> Char
     traces = dots(rows, sign=True)
     traces += [
         {
-            "type": "scatter", "mode": "markers", "x": [short(value)], "y": [text(where)],
+            "type": "scatter",
+            "mode": "markers",
+            "x": [short(value)],
+            "y": [text(where)],
             "marker": {"symbol": "line-ns-open", "size": 18, "color": _GREY},
             "showlegend": False,
             "hovertemplate": f"seen with a probability of 80 % from<br><b>{signed(value)}</b>"
             "<extra></extra>",
         }
         for where, value in seen
-    ]  # fmt: skip
+    ]
     names = [dot.row for dot in rows]
     alt = "Change of the test AUC by synthetic images and by as many real ones, with intervals."
     layout = _layout(names, f"change of the test {metric}", zero=True)
@@ -125,25 +132,42 @@ def arms(
         ]
         traces.append(
             {
-                "type": "scatter", "mode": "markers", "x": shorts(value for _, value in own),
-                "y": [text(name)] * len(own), "customdata": [seed for seed, _ in own],
-                "marker": {"color": colour(arm), "size": 6, "opacity": 0.4}, "showlegend": False,
+                "type": "scatter",
+                "mode": "markers",
+                "x": shorts(value for _, value in own),
+                "y": [text(name)] * len(own),
+                "customdata": [seed for seed, _ in own],
+                "marker": {"color": colour(arm), "size": 6, "opacity": 0.4},
+                "showlegend": False,
                 "hovertemplate": "seed %{customdata}: %{x:.3f}<extra></extra>",
             }
-        )  # fmt: skip
+        )
     names = [dot.row for dot in rows]
     words = "AUC" if headline == "auc" else "macro AUC"
     layout = _layout(names, f"test {words} (dots: seeds; diamond and bar: mean, interval)", False)
     if bayes is not None:
         best = short(bayes)
         layout["shapes"] = [
-            {"type": "line", "x0": best, "x1": best, "yref": "paper", "y0": 0, "y1": 1,
-             "line": {"width": 1, "dash": "dash"}}
-        ]  # fmt: skip
+            {
+                "type": "line",
+                "x0": best,
+                "x1": best,
+                "yref": "paper",
+                "y0": 0,
+                "y1": 1,
+                "line": {"width": 1, "dash": "dash"},
+            }
+        ]
         layout["annotations"] = [
-            {"x": best, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False,
-             "text": f"best possible (Bayes) {bayes:.3f}"}
-        ]  # fmt: skip
+            {
+                "x": best,
+                "y": 1,
+                "yref": "paper",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "text": f"best possible (Bayes) {bayes:.3f}",
+            }
+        ]
     alt = f"Test {words} of each classifier and arm with intervals; the table has the numbers."
     return Chart(traces + dots(rows), alt, layout, 100 + _ROW * len(names))
 
@@ -189,8 +213,12 @@ def published(table: Table) -> Chart | None:
 
 
 _GREY = "#7d8894"
-_SHARES = {"precision": "Precision", "recall": "Recall", "density": "Density",
-           "coverage": "Coverage"}  # fmt: skip
+_SHARES = {
+    "precision": "Precision",
+    "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+}
 
 
 def fidelity(comparisons: Sequence[Mapping[str, object]]) -> Chart | None:
