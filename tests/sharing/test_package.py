@@ -88,6 +88,13 @@ def test_a_memorised_image_never_leaves_and_the_others_keep_their_bytes(
     paths.REJECTED.unlink()
     with pytest.raises(InputError, match="are not known; run `dvc repro audit`"):
         package.run(finished, "pool", tmp_path / "other")
+    # What others released is not ours to hand on, nor made as the card of a pool says.
+    write_json(paths.REJECTED, {"rejected": []})
+    name = "synthetic/000000"
+    row = finished_stages.row(name, "train", "benign", 0, generator="released", licence="see D")
+    table.write([row], paths.SYNTHETIC, 64)
+    with pytest.raises(InputError, match="images that others released"):
+        package.run(finished, "pool", tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
