@@ -110,6 +110,11 @@ def test_the_card_of_the_adapter_names_its_base(finished: Params, tmp_path: Path
     assert {path.name for path in (tmp_path / "shared").iterdir()} == {
         "README.md", "finetune.json", "pytorch_lora_weights.safetensors"
     }  # fmt: skip
+    write_json(paths.GENERATOR / "finetune.json", {"backbone": "f@r", "imported": "them/lora@abc"})
+    package.run(finished, "lora", tmp_path / "imported")
+    text = (tmp_path / "imported" / "README.md").read_text()
+    assert "it is `them/lora@abc`" in text
+    assert "| toy |" not in text
     other = finished.model_copy(update={"generator": "vap"})
     with pytest.raises(InputError, match="trains no LoRA"):
         package.run(other, "lora", tmp_path / "other")

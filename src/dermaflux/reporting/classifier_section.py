@@ -63,7 +63,8 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         kind: _curves(cells, kind, arms)
         for kind, arms in (("roc", tuple(TITLES)), ("reliability", MAIN), ("decision", MAIN))
     }
-    charts = collect.of_classifiers(params, cells, compared, effects, said, drawn, headline, bayes)
+    best = bayes if headline == "auc" else None  # it is of malignancy, not of diagnoses
+    charts = collect.of_classifiers(params, cells, compared, effects, said, drawn, headline, best)
     return {
         "cells": cells,
         "over_seeds": means,
@@ -73,6 +74,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         "columns": columns,
         "points": points,
         "headline": headline,
+        "headline_name": results.HEADLINES[headline],
         "test": cells[0].test,
         "shortages": evaluations.said(cells),
         "trained_on": {arm: training_images(params, arm) for arm in TITLES},
@@ -92,8 +94,8 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
             )
             for name in params.architectures()
         },
-        "forest": classifier_plots.forest(cells, compared, headline, bayes),
-        "effect_plot": classifier_plots.effects(effects) if effects else None,
+        "forest": classifier_plots.forest(cells, compared, headline, best),
+        "effect_plot": classifier_plots.effects(effects, headline) if effects else None,
         "shortcuts": shortcut_section.table(cells, headline),
         "bayes": bayes,
         "curves": {name: _static_curves(drawn, name) for name in drawn["roc"]},

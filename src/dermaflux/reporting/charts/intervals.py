@@ -11,6 +11,7 @@ from dermaflux.reporting.effect_table import Row
 from dermaflux.reporting.evidence_section import Said
 from dermaflux.reporting.pages import interval, number, signed
 from dermaflux.reporting.published.tables import Table
+from dermaflux.reporting.results import HEADLINES
 from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.evaluations import Cell, Estimate
 
@@ -109,7 +110,9 @@ def gains(effects: Sequence[Row], said: Mapping[str, Said], metric: str) -> Char
         for where, value in seen
     ]
     names = [dot.row for dot in rows]
-    alt = "Change of the test AUC by synthetic images and by as many real ones, with intervals."
+    alt = (
+        f"Change of the test {metric} by synthetic images and by as many real ones, with intervals."
+    )
     layout = _layout(names, f"change of the test {metric}", zero=True)
     return Chart(traces, alt, layout, max(330, 90 + _ROW * len(names)))
 
@@ -143,7 +146,7 @@ def arms(
             }
         )
     names = [dot.row for dot in rows]
-    words = "AUC" if headline == "auc" else "macro AUC"
+    words = HEADLINES[headline]
     layout = _layout(names, f"test {words} (dots: seeds; diamond and bar: mean, interval)", False)
     if bayes is not None:
         best = short(bayes)
@@ -172,7 +175,7 @@ def arms(
     return Chart(traces + dots(rows), alt, layout, 100 + _ROW * len(names))
 
 
-def effects(rows: Sequence[Row]) -> Chart:
+def effects(rows: Sequence[Row], metric: str) -> Chart:
     """Every difference between two arms with its interval."""
     found = [
         Dot(
@@ -184,8 +187,8 @@ def effects(rows: Sequence[Row]) -> Chart:
         for row in rows
     ]
     names = [dot.row for dot in found]
-    alt = "Differences in AUC between arms with intervals; the table has the numbers."
-    layout = _layout(names, "difference in the test AUC", zero=True)
+    alt = f"Differences in {metric} between arms with intervals; the table has the numbers."
+    layout = _layout(names, f"difference in the test {metric}", zero=True)
     return Chart(dots(found, sign=True), alt, layout, 90 + _ROW * len(names))
 
 
