@@ -131,7 +131,8 @@ def test_compute_modules_import_without_dvc_and_mlflow() -> None:
 
 
 PLUMBING = {
-    "api", "cli", "cli_tools", "errors", "launch", "params", "paths", "progress", "tracking",
+    "api", "cli", "cli_models", "cli_tools", "errors", "launch", "params", "paths", "progress",
+    "tracking",
 }  # fmt: skip
 """Modules that carry values and never decide them; so do `protocol`, `registry` and `settings` of
 generators and recipes, and what classifiers log."""
