@@ -60,7 +60,7 @@ def mean(parts: Sequence[Scored], dependence: float = 1.0) -> Interval:
 
 
 def _area(part: Scored) -> tuple[float, float]:
-    """The area and its variance; the variance is 0 with one group on either side."""
+    """The area and its variance."""
     from scipy.stats import rankdata
 
     high, low = part.high, part.low
@@ -73,8 +73,9 @@ def _area(part: Scored) -> tuple[float, float]:
 
 
 def _variance_of_mean(placements: Array, groups: Array) -> float:
+    """Of placements (N,) in [0, 1]; from one group nothing is known but its upper bound."""
     number = np.unique(groups, return_inverse=True)[1]
     sums = np.bincount(number, weights=placements - placements.mean())
     if len(sums) < 2:
-        return 0.0
+        return 0.25
     return float((sums**2).sum() * len(sums) / (len(sums) - 1) / len(placements) ** 2)

@@ -135,6 +135,13 @@ def report(pool: Part, training: Part, test: Part) -> tuple[Json, dict[str, Told
             if min(counts) < ENOUGH:
                 rows[name] |= missing(too_few(*counts, ENOUGH))
                 continue
+            photographs = [len(np.unique(side.photographs)) for side in sides]
+            if min(photographs) < FOLDS:
+                rows[name] |= missing(
+                    f"needs {FOLDS} different images on either side, and there are "
+                    f"{photographs[0]:,} and {photographs[1]:,}"
+                )
+                continue
             found = tell_apart(*sides)
             rows[name] |= found.auc._asdict()
             if kind == "train":

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from dermaflux.captions.text.prompt_bank import Prompt, PromptBank
+from dermaflux.core.vocabulary import SKIN_TONE_PAIRS
 from dermaflux.errors import InputError, quoted
 from dermaflux.params import Synthesize
 
@@ -100,7 +101,7 @@ def spread(counts: Mapping[str, int]) -> list[str]:
 
 def covers(wanted: str, value: str | None) -> bool:
     """Whether an image of a skin tone or diagnosis counts for the wanted one: I and II for I-II."""
-    return value is not None and (value == wanted or value in wanted.split("-"))
+    return value is not None and wanted in (value, SKIN_TONE_PAIRS.get(value))
 
 
 def target(
