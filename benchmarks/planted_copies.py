@@ -35,6 +35,7 @@ from leak_guard import LANCZOS, TRANSFORMS, Picture
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from dermaflux.audit import features, trunks
+from dermaflux.audit.image_sets import ImageSet
 from dermaflux.audit.interval import share
 from dermaflux.audit.memorisation import rejection
 from dermaflux.audit.memorisation.figures import memorisation_figures
@@ -225,12 +226,12 @@ def judged(folder: Path, settings: Audit) -> tuple[rejection.Judged, np.ndarray,
     trunk = trunks.open_trunk(settings)
     rows = table.metadata(folder / "corpus", ["image_id", "sha256", "split", "duplicate_group"])
     training, held_out = (
-        rejection.Images(folder / "corpus", of_split.reset_index(drop=True), str(name))
+        ImageSet(folder / "corpus", of_split.reset_index(drop=True), str(name))
         for name, of_split in (
             (name, rows[rows["split"] == name]) for name in ("train", "validation")
         )
     )
-    pool = rejection.Images(
+    pool = ImageSet(
         folder / "pool", table.metadata(folder / "pool", ["image_id", "sha256"]), "train"
     )
 
