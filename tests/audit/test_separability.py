@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dermaflux.audit.faithfulness import area, mean_images
+from dermaflux.audit import area
+from dermaflux.audit.faithfulness import mean_images
 from dermaflux.audit.faithfulness.separability import Part, report, tell_apart
 from dermaflux.statistics import delong
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dermaflux.audit.faithfulness import area
+from dermaflux.audit import area
 from dermaflux.audit.fidelity.comparison import ENOUGH
 from dermaflux.audit.interval import Interval, missing, too_few
 from dermaflux.core.arrays import Array
