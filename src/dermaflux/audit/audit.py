@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def run(params: Params) -> None:
     """Reject memorised images and measure fidelity; each output is written atomically."""
     settings = params.audit
-    inputs = [paths.CORPUS, paths.SYNTHETIC]
+    inputs = [path for path in (paths.CORPUS, paths.CAPTIONS, paths.SYNTHETIC) if path.exists()]
     with runs.start("generator", "audit", settings.model_dump(), inputs) as logged:
         with atomic_folder(paths.AUDIT_FIGURES) as partial:
             report, pairs, rows = examine(
