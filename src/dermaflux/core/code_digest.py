@@ -97,13 +97,7 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
         "classifiers/data",
         "classifiers/model",
     ),
-    "zero_shot": (
-        "core",
-        "metrics",
-        "statistics",
-        "classifiers/zero_shot.py",
-        "classifiers/model",
-    ),
+    "zero_shot": ("core", "metrics", "statistics", "classifiers/zero_shot"),
     "promote": (
         "core",
         "metrics",
