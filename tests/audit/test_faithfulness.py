@@ -15,8 +15,9 @@ from PIL import Image, ImageOps
 from dermaflux.audit import features, trunks
 from dermaflux.audit.faithfulness import groups
 from dermaflux.audit.image_sets import AuditedImages, ImageSet
-from dermaflux.captions.lesion.measured import describe, measure
+from dermaflux.captions.lesion.measured import measure
 from dermaflux.captions.rows import SCHEMA
+from dermaflux.captions.text.description import describe
 from dermaflux.core import table
 from dermaflux.params import Audit
 

@@ -56,7 +56,7 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
         "generators/{generator}/sampling",
     ),
     "validate_pool": ("core", "validation"),
-    "audit": ("core", "corpus/duplicates", "captions", "audit"),
+    "audit": ("core", "corpus/duplicates", "captions/lesion", "audit"),
     "pretrain": (
         "core",
         "training",
