@@ -1,6 +1,7 @@
 """How MLflow behaves in a stage: how long it waits for a server, and what it may print.
 
-No call waits longer than half a minute, unless `MLFLOW_HTTP_REQUEST_...` say so.
+No call waits longer than half a minute, unless `MLFLOW_HTTP_REQUEST_...` say so or it stores large
+files, with `patience`.
 """
 
 from __future__ import annotations
