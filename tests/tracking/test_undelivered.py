@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 from collections.abc import Iterator
@@ -11,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from dermaflux.errors import InputError
-from dermaflux.tracking import calls, runs, undelivered
+from dermaflux.tracking import calls, mlflow_settings, runs, undelivered
 from dermaflux.tracking.run import Run
 
 
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    for name, value in mlflow_settings.WAITS.items():
+        monkeypatch.setenv(name, value)
     for folder in (".dvc", "mlruns"):
         (tmp_path / folder).mkdir()
     shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
@@ -105,3 +108,19 @@ def test_a_run_that_the_store_takes_late_has_the_lock_of_a_living_one(root: Path
     run.close("FINISHED")
     assert not list(root.glob(".dermaflux/running/*/*.lock"))
     assert runs.connect().get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_only_a_person_waits_minutes_for_a_slow_server(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = runs.connect()
+    waits = []
+
+    def deliver(_: object) -> int:
+        waits.append(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+        return 0
+
+    monkeypatch.setattr(undelivered, "deliver", deliver)
+    undelivered.deliver_earlier(client)  # at the end of a stage
+    undelivered.run()
+    assert waits == [mlflow_settings.WAITS["MLFLOW_HTTP_REQUEST_TIMEOUT"], "600"]
