@@ -1,4 +1,4 @@
-"""The command line: one command per stage of `dvc.yaml`, and those of `cli_tools`.
+"""The command line: one command per stage of `dvc.yaml`, and those of `cli_tools` and `cli_models`.
 
 Stage modules are imported when their command runs, so that `dermaflux --help` stays fast.
 """
@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from dermaflux import cli_tools, launch
+from dermaflux import cli_models, cli_tools, launch
 from dermaflux.core.code_digest import STAGE_CODE
 from dermaflux.errors import redacted, sentence_for
 
@@ -209,6 +209,7 @@ def evaluate(architecture: _Trained, seed: _Seed) -> None:
 
 
 app.add_typer(cli_tools.app)
+app.add_typer(cli_models.app)
 
 
 def main() -> None:

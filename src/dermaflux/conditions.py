@@ -184,9 +184,9 @@ def _shown(params: Params, training: pd.DataFrame) -> None:
 
 
 def _audit(params: Params, training: pd.DataFrame) -> None:
-    from dermaflux.audit import audit, trunks
+    from dermaflux.audit import image_sets, trunks
 
-    audit.check_classes(training["label"], paths.CORPUS)
+    image_sets.check_classes(training["label"], paths.CORPUS)
     trunks.open_trunk(params.audit)
 
 

@@ -13,6 +13,7 @@ so that collaborators, queued experiments and `dvc.lock` agree; after an upgrade
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,11 +28,10 @@ from dermaflux.params.choices import GENERATORS, RECIPES
 
 CODE_HASHES = Path("code-hashes")
 _PACKAGE = Path(__file__).parent
-_IN_CLONE, _IN_PROJECT = "code: src/dermaflux\n", f"code: {CODE_HASHES}\n"
-_RENAMED = {
-    "pipeline.mk": "Makefile",
-    "deploy/workflow.yaml": ".github/workflows/dermaflux.yaml",
-}
+_IN_CLONE, _IN_PROJECT = b"code: src/dermaflux\n", f"code: {CODE_HASHES}\n".encode()
+_ONLY_IN_CLONE = b"\n# --- Only in a clone"
+"""Where the part of the Makefile begins that installs a clone, tests it and checks it."""
+_RENAMED = {"deploy/workflow.yaml": ".github/workflows/dermaflux.yaml"}
 """File of the repository -> its name in a project."""
 _REST = "rest"
 
@@ -130,7 +130,7 @@ def require_current_code() -> None:
     if not CODE_HASHES.is_dir():
         return
     written = {
-        path.relative_to(CODE_HASHES).as_posix(): path.read_text(encoding="utf-8").strip()
+        path.relative_to(CODE_HASHES).as_posix(): path.read_text(errors="replace").strip()
         for path in CODE_HASHES.rglob("*")
         if path.is_file()
     }
@@ -176,22 +176,29 @@ def init(folder: Path) -> None:
             "git is not installed, and DVC needs it for a project's history; install it"
         )
     for name, source in files.items():
-        target = folder / name
+        target, content = folder / name, source.read_bytes()
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-        if source.read_bytes()[:2] == b"#!":  # a wheel may have lost that it can be run
+        target.write_bytes(_in_project(name, content))
+        if content[:2] == b"#!":  # a wheel may have lost that it can be run
             target.chmod(0o755)
-    pipeline = folder / "dvc.yaml"
-    text = pipeline.read_text(encoding="utf-8")
-    assert text.count(_IN_CLONE) == 1
-    pipeline.write_text(text.replace(_IN_CLONE, _IN_PROJECT), encoding="utf-8")
     _write_code_hashes(folder)
-    steps = [f"cd {folder}"]
+    steps = [f"cd {shlex.quote(str(folder))}"]
     if not _start_history(folder):
         steps.append("git add . && git commit -m dermaflux   # experiments start from a commit")
     steps.append("make demo            # the whole pipeline on a rendered corpus, in minutes")
     steps.append("dermaflux sources    # real datasets; set data in params.yaml to their folder")
     print("\n  ".join([f"init: wrote {len(files)} files to {folder}. Next:", *steps]))
+
+
+def _in_project(name: str, content: bytes) -> bytes:
+    """The content that a file of the repository has in a project, where there is no source."""
+    if name == "dvc.yaml":
+        assert content.count(_IN_CLONE) == 1
+        return content.replace(_IN_CLONE, _IN_PROJECT)
+    if name == "Makefile":
+        assert content.count(_ONLY_IN_CLONE) == 1
+        return content.partition(_ONLY_IN_CLONE)[0]
+    return content
 
 
 def _start_history(folder: Path) -> bool:

@@ -14,14 +14,16 @@ from PIL import Image, ImageOps
 
 from dermaflux.audit import features, trunks
 from dermaflux.audit.faithfulness import groups
-from dermaflux.audit.fidelity.comparison import Images
-from dermaflux.captions.lesion.measured import describe, measure
+from dermaflux.audit.image_sets import AuditedImages, ImageSet
+from dermaflux.captions.lesion.measured import measure
 from dermaflux.captions.rows import SCHEMA
+from dermaflux.captions.text.description import describe
 from dermaflux.core import table
 from dermaflux.params import Audit
 
 SIDE, TRUNK = 64, trunks.pixels()
-COLUMNS = ["image_id", "sha256", "label", "diagnosis", "source", "skin_tone", "scale", "prompt"]
+COLUMNS = ["image_id", "sha256", "label", "diagnosis", "source", "skin_tone", "scale", "prompt",
+           "duplicate_group"]  # fmt: skip
 
 
 def drawn(first: int, count: int, folder: str, split: str, label: str = "benign") -> list[dict]:
@@ -34,25 +36,24 @@ def drawn(first: int, count: int, folder: str, split: str, label: str = "benign"
     return rows
 
 
-def read(folder: Path, split: str) -> tuple[pd.DataFrame, np.ndarray]:
-    if not any(folder.glob(f"{split}-*.parquet")):
-        return pd.DataFrame({name: pd.Series(dtype=object) for name in COLUMNS}), np.empty(
-            (0, 3072)
-        )
-    rows = table.metadata(folder, COLUMNS, split).sort_values("image_id").reset_index(drop=True)
-    return rows, features.extract(folder, rows, split, TRUNK, split == "train").points
+def read(folder: Path, split: str) -> ImageSet:
+    rows = pd.DataFrame({name: pd.Series(dtype=object) for name in COLUMNS})
+    if any(folder.glob(f"{split}-*.parquet")):
+        rows = table.metadata(folder, COLUMNS, split).sort_values("image_id").reset_index(drop=True)
+    return ImageSet(folder, rows, split)
 
 
 def examined(corpus: Path, pool: Path, captions: Path, **settings: object) -> groups.Examined:
-    (training, points), (test, of_test) = read(corpus, "train"), read(corpus, "test")
-    rows, of_pool = read(pool, "train")
-    nearest = np.arange(len(rows)) % len(training)
+    training = read(corpus, "train")
+    nobody = training._replace(rows=training.rows[:0])
+    images = AuditedImages(read(pool, "train"), training, nobody, read(corpus, "test"), 0)
     return groups.Examined(
-        corpus, pool, captions, Audit(duplicate_correlation=0.55, **settings), rows,
-        of_pool[:, 0], of_pool,
-        Images(training, points[:, 0], None), np.arange(len(training)), Images(test, of_test, None),
-        "train", nearest, training[:0],
-    )  # fmt: skip
+        images,
+        features.extract_all(images, TRUNK),
+        np.arange(len(images.pool.rows)) % len(training.rows),
+        Audit(duplicate_correlation=0.55, **settings),
+        captions,
+    )
 
 
 @pytest.fixture(scope="module")

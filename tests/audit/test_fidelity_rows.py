@@ -71,6 +71,20 @@ def test_a_row_is_of_the_images_that_it_names() -> None:
     assert found["label", "malignant"]["memorised"]["value"] == 0
 
 
+def test_tones_asked_for_in_pairs_are_compared_with_single_types() -> None:
+    tones = ["V", "VI", "V-VI", "II"] * 5
+    real = drawn(0, {"benign": 20}, skin_tone=tones)
+    pool = drawn(1, {"benign": 8})
+    pool.rows["skin_tone"] = ["V-VI"] * 5 + ["I"] * 3
+    found = compared(pool, real)
+    counts = {
+        name: (row["images"], row["reference_images"])
+        for (group, name), row in found.items()
+        if group == "skin_tone"
+    }
+    assert counts == {"I-II": (3, 5), "V-VI": (5, 15)}
+
+
 def test_more_images_than_are_compared_at_once_give_the_same_row(monkeypatch) -> None:
     """Where every image is taken, with and without the products that rows share."""
     pool, real = drawn(1, {"benign": 120}, 0.3), drawn(0, {"benign": 130})

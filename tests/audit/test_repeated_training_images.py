@@ -10,7 +10,7 @@ import pytest
 from drawn_lesions import lesion, row
 from PIL import Image, ImageFilter
 
-from dermaflux.audit import audit, features, trunks
+from dermaflux.audit import audit, features, image_sets, trunks
 from dermaflux.audit.memorisation import distance_ratio, rejection
 from dermaflux.core import table
 from dermaflux.core.vocabulary import CLASSES
@@ -69,7 +69,7 @@ def audited(tmp_path, group: str | None, settings: Audit) -> tuple[dict, pd.Data
 
 @pytest.mark.parametrize("known", ["by ingest", "by nobody"])
 def test_a_copy_of_a_repeated_image_is_too_near(tmp_path, monkeypatch, known) -> None:
-    monkeypatch.setattr(audit, "HELD_OUT", 15)
+    monkeypatch.setattr(image_sets, "HELD_OUT", 15)
     by_ingest = known == "by ingest"
     # Above every correlation, the copy rule is off: the group of the table has to do alone.
     settings = Audit(duplicate_correlation=1.0 if by_ingest else 0.55)
@@ -122,11 +122,12 @@ def test_a_copy_of_a_validation_image_is_found_where_the_generator_saw_it(tmp_pa
 
 def test_held_out_images_are_a_sample_by_hash() -> None:
     rows = pd.DataFrame({"image_id": [f"isic2019/{number:05d}" for number in range(3000)]})
-    sample = set(audit._sample(rows)["image_id"])
-    assert len(sample) == audit.HELD_OUT
+    sample = set(image_sets.sample("held out", rows, image_sets.HELD_OUT)["image_id"])
+    assert len(sample) == image_sets.HELD_OUT
     # Other images in the split take places, but no image gets one that had none.
     more = pd.concat([rows, rows + "-more"], ignore_index=True)
-    assert set(audit._sample(more)["image_id"]) & set(rows["image_id"]) <= sample
+    again = image_sets.sample("held out", more, image_sets.HELD_OUT)
+    assert set(again["image_id"]) & set(rows["image_id"]) <= sample
 
 
 def test_a_network_that_does_not_see_a_copy_does_not_hide_it(tmp_path) -> None:
@@ -144,7 +145,7 @@ def test_a_network_that_does_not_see_a_copy_does_not_hide_it(tmp_path) -> None:
     noise = np.random.default_rng(0)
     trunk = trunks.Trunk("noise", 32, lambda x: (noise.normal(size=(len(x), 9)), None), None)
     training, synthetic = (
-        rejection.Images(tmp_path / name, table.metadata(tmp_path / name), "train")
+        image_sets.ImageSet(tmp_path / name, table.metadata(tmp_path / name), "train")
         for name in ("corpus", "pool")
     )
     points = features.extract(*training, trunk).points
@@ -159,7 +160,7 @@ def test_a_network_that_does_not_see_a_copy_does_not_hide_it(tmp_path) -> None:
 def test_turned_features_are_those_of_turned_images(tmp_path) -> None:
     pool = [row(lesion(n, CLASSES[0], SIDE), f"synthetic/{n}", CLASSES[0], "train") for n in (0, 1)]
     table.write(pool, tmp_path / "pool", 64)
-    part = (tmp_path / "pool", table.metadata(tmp_path / "pool"), "train")
+    part = image_sets.ImageSet(tmp_path / "pool", table.metadata(tmp_path / "pool"), "train")
     (plain,), queries = features.under_symmetries([part], PIXELS)
     computed = features.extract(*part, PIXELS, symmetric=True).points
     assert np.array_equal(queries[np.arange(2)], computed)

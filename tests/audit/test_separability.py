@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dermaflux.audit.faithfulness import area, mean_images
+from dermaflux.audit import area
+from dermaflux.audit.faithfulness import mean_images
 from dermaflux.audit.faithfulness.separability import Part, report, tell_apart
 from dermaflux.statistics import delong
 
@@ -20,7 +21,6 @@ def test_the_area_and_its_interval_are_those_of_delong_and_obuchowski() -> None:
     labels = np.arange(90) < 40
     scores = np.round(draw.normal(size=90) + labels, 1)  # with ties
     for groups in (np.arange(90), draw.permutation(90) // 3):
-        areas, matrix = delong.covariance(labels.astype(int), scores[None], groups)
         # Groups here never hold both kinds, where Obuchowski's covariance is 0.
         groups = np.where(labels, groups, groups + 1000)
         areas, matrix = delong.covariance(labels.astype(int), scores[None], groups)
@@ -101,6 +101,15 @@ def test_classes_are_compared_with_their_own_and_what_is_missing_is_said() -> No
     assert few["train"]["auc"]["value"] == few["train"]["classes"]["benign"]["value"]
     assert few["transfer"]["synthetic_real"]["value"] is None
     assert few["transfer"]["real_real"]["value"] is not None
+    # A generator that makes one image of a class: nothing is left to learn from or to test on.
+    one = images(150, 150)
+    same = one._replace(photographs=np.where(one.labels == "benign", 0, one.photographs))
+    collapsed = report(same, training, test)[0]
+    assert collapsed["train"]["classes"]["benign"]["reason"] == (
+        "needs 5 different images on either side, and there are 1 and 400"
+    )
+    assert collapsed["train"]["classes"]["malignant"]["value"] is not None
+    assert collapsed["transfer"]["real_synthetic"]["low"] == 0
     none = report(images(0, 150), training, test.where(np.zeros(240, bool)))[0]
     assert [*none["train"]["classes"]] == ["malignant"]
     assert (

@@ -10,14 +10,15 @@ import pytest
 from hand_labelled import CAPTIONS
 
 from dermaflux.captions.lesion.abc_rule import REFERENCE_COLOURS
-from dermaflux.captions.lesion.measured import Measurements, describe
-from dermaflux.captions.text.agreement import (
+from dermaflux.captions.lesion.agreement import (
     asymmetry_level,
     border_level,
     colour_level,
     figures,
     kappa,
 )
+from dermaflux.captions.lesion.measured import Measurements
+from dermaflux.captions.text.description import describe
 
 ASYMMETRY = {
     "The mole appears to be symmetrical, with both halves alike.": 0,

@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from dermaflux.captions.lesion import abc_rule
-from dermaflux.captions.lesion.measured import Measurements, describe, measure
+from dermaflux.captions.lesion.measured import Measurements, measure
 from dermaflux.captions.lesion.segmentation import segment
+from dermaflux.captions.text.description import describe
 from dermaflux.phantom import draw, render
 
 GRID_Y, GRID_X = np.mgrid[0:128, 0:128] - 63.5

@@ -6,7 +6,8 @@ import pytest
 from hand_labelled import CAPTIONS
 
 from dermaflux.captions.lesion.abc_rule import REFERENCE_COLOURS
-from dermaflux.captions.lesion.measured import Measurements, describe
+from dermaflux.captions.lesion.measured import Measurements
+from dermaflux.captions.text.description import describe
 from dermaflux.captions.text.quality import (
     FAULTS,
     VISUAL_ATTRIBUTES,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dermaflux.classifiers.model import image_text
-from dermaflux.classifiers.model.image_text import ImageTextModel
+from dermaflux.classifiers.zero_shot import image_text
+from dermaflux.classifiers.zero_shot.image_text import ImageTextModel
 
 EMBEDDING = {
     "a mole": [3.0, 0.0, 0.0],

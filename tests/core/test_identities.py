@@ -14,7 +14,8 @@ from toy_corpus import TINY
 from dermaflux.captions.vlm import loading
 from dermaflux.captions.vlm.open import model_name
 from dermaflux.captions.vlm.transformers_vlm import TransformersVLM
-from dermaflux.classifiers.model import image_text, pretrained
+from dermaflux.classifiers.model import pretrained
+from dermaflux.classifiers.zero_shot import image_text
 from dermaflux.core import hub
 from dermaflux.errors import InputError
 from dermaflux.generators import backbone

@@ -90,6 +90,12 @@ def test_diagnoses_have_their_shares_of_the_pool() -> None:
     assert all(image.skin_tone is None for image in images)
 
 
+def test_a_part_of_the_name_of_a_diagnosis_is_another_diagnosis() -> None:
+    assert not wanted.covers("non-neoplastic", "neoplastic")
+    assert wanted.covers("V-VI", "VI")
+    assert not wanted.covers("I-II", "III-IV")
+
+
 def test_without_a_wanted_distribution_the_plan_is_the_former_one() -> None:
     images = plan.plan(20, BANK, HALVES, 128, 7)
     for index, image in enumerate(images):
@@ -129,6 +135,7 @@ def test_a_class_without_the_tone_and_prompts_of_no_image_are_refused() -> None:
         ({"wanted": {"skin_tone": {"I-II": 0.5, "V-VI": 0.4}}}, "add up to 0.9"),
         ({"wanted": {"colour": {"red": 1.0}}}, "is not one distribution"),
         ({"wanted": {"skin_tone": "dark"}}, "gives no shares"),
+        ({"wanted": {"skin_tone": {"I-IV": 1.0}}}, "'I-IV' is not one of I, II, III"),
         ({"wanted": {"skin_tone": {"I-II": 1.0}}, "conditions": "none"}, "without a prompt"),
         ({"wanted": {"diagnosis": {"nevus": 1.0}}, "conditions": "diagnosis"}, "proportions says"),
     ],
@@ -140,6 +147,7 @@ def test_parameters_that_cannot_be_meant_are_refused(changes: dict, said: str) -
 
 def test_the_rows_of_a_pool_say_what_was_wanted(tmp_path, monkeypatch) -> None:
     """Through the stage, with a generator that knows nothing of it."""
+    monkeypatch.chdir(tmp_path)  # whose checkpoints it uses
     corpus = [
         {"image_id": f"s/{n:03d}", "split": "train", "label": CLASSES[n % 2], "skin_tone": tone}
         for n, tone in enumerate([tone for tone in TONES for _ in range(4)])

@@ -23,7 +23,8 @@ from PIL import Image, ImageCms
 from dermaflux.core.images import Limits
 from dermaflux.corpus.decoding.decode import CorpusImage, Rule, decode
 from dermaflux.generators.released.sampling import collect
-from dermaflux.registry import registry, request_limits, scoring
+from dermaflux.registry import request_limits, scoring
+from dermaflux.registry.files import pyfunc_model
 from dermaflux.registry.serving import LesionClassifier, prepare
 
 
@@ -38,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("model") / "model"
-    registry._write_model(path, folder, "card", None, None)  # type: ignore[arg-type]
+    pyfunc_model.write(path, folder, None, None)  # type: ignore[arg-type]
     return mlflow.pyfunc.load_model(str(path))
 
 

@@ -17,6 +17,7 @@ import mlflow_server
 import pytest
 import small_registry as small
 
+from dermaflux.classifiers.logging import mlflow_runs
 from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.registry import predict, promote, register, registry, rollback
@@ -32,7 +33,7 @@ def server(
     server = mlflow_server.Server(tmp_path_factory.mktemp("server"), empty_store)
     server.start()
     try:
-        for name in ("anna", "reader"):
+        for name in ("anna", "editor", "reader"):
             server.account(name)
         yield server
     finally:
@@ -135,6 +136,19 @@ def test_a_member_promotes_in_few_requests_and_a_reader_is_told_in_one_sentence(
     login("reader")
     predict.run(unpromoted, [lesion])
     assert registry.require_champion(runs.connect(), name).version == "1"
+
+    login("anna")
+    client = runs.connect()
+    client.set_registered_model_alias(name, registry.CHALLENGER, "2")
+    server.grant("editor", "registered_model", name, "EDIT")
+    testing = client.get_experiment_by_name(mlflow_runs.TESTING)
+    assert testing is not None
+    server.grant("editor", "experiment", testing.experiment_id, "EDIT")
+    login("editor")  # who may delete nothing, not even the challenger's alias
+    small.classifier("vit-0", "mixture", noise=0.01, seed=4)
+    promote.run(unpromoted)
+    assert small.report()["decision"] == "promoted"
+    assert client.get_registered_model(name).aliases == {"champion": "3", "challenger": "2"}
 
     archive = next((server.folder / "artifacts").rglob("code/dermaflux.zip"))
     assert "dermaflux/registry/registry.py" in zipfile.ZipFile(archive).namelist()

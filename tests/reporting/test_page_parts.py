@@ -62,7 +62,8 @@ def test_tiles_are_the_images_that_they_name(workspace: Params) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
     assert np.abs(pixels - next(iter(stored.values()))).mean() < 4  # JPEG of a noisy image
     assert shown.filters["verdict"] == ["kept", "real", "rejected"]
-    unaudited = tiles.gallery(3, None).tiles["benign"]["synthetic"]
+    paths.REJECTED.unlink()  # nothing is called kept that nobody looked at
+    unaudited = report._gallery(workspace).tiles["benign"]["synthetic"]
     assert {tile.verdict for tile in unaudited} == {"not audited"}
 
 
@@ -133,6 +134,7 @@ def test_hours_and_energy_are_those_of_the_first_run_of_each_arm() -> None:
     assert work is not None
     assert work.hours == pytest.approx(2.5)
     assert work.kilowatt_hours == pytest.approx(2 * 200 * 2 / 1000)  # two GPUs of 200 W, two hours
+    assert work.metered_hours == pytest.approx(2.0)  # of the mixture's half hour nothing is known
     assert work.addresses["mixture"] == "http://store/#/experiments/7/runs/other"
     corpus = artefacts.Artefact("corpus", "corpus", "abc", "run-corpus")
     assert ledger._work(client, corpus, "http://store") is None
@@ -143,7 +145,7 @@ def test_a_number_leads_to_its_artefact_and_to_the_run_where_that_is_known() -> 
     known = artefacts.Links({path: "run-vit-3"}, 3, {})
     assert known.arm("vit", "mixture") == "#run-vit-3"
     assert known.arm("resnext", "mixture") == ""
-    work = ledger.Work(1.0, None, "http://a", {"mixture": "http://m"})
+    work = ledger.Work(1.0, None, 0.0, "http://a", {"mixture": "http://m"})
     assert artefacts.Links({path: "x"}, 3, {path: work}).arm("vit", "mixture") == "http://m"
 
 

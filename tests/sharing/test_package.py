@@ -17,6 +17,7 @@ from dermaflux.core import table
 from dermaflux.core.files import write_json
 from dermaflux.errors import InputError
 from dermaflux.params import Params
+from dermaflux.reporting import data_card
 from dermaflux.sharing import package
 
 mlcroissant = pytest.importorskip("mlcroissant")
@@ -61,6 +62,7 @@ def test_the_card_names_the_shards_as_datasets_finds_them(finished: Params, tmp_
         "train": 6, "validation": 2, "test": 2
     }  # fmt: skip
     assert card.data.size_categories == "n<1K"
+    assert data_card.size_category(10_000_000) == "10M<n<100M"
     assert "Toy \\| set" in card.text
     # Only the same files under other names: a package of 80,000 images takes no second disk.
     assert (folder / "data" / "train-00000-of-00001.parquet").stat().st_nlink == 2
@@ -86,6 +88,13 @@ def test_a_memorised_image_never_leaves_and_the_others_keep_their_bytes(
     paths.REJECTED.unlink()
     with pytest.raises(InputError, match="are not known; run `dvc repro audit`"):
         package.run(finished, "pool", tmp_path / "other")
+    # What others released is not ours to hand on, nor made as the card of a pool says.
+    write_json(paths.REJECTED, {"rejected": []})
+    name = "synthetic/000000"
+    row = finished_stages.row(name, "train", "benign", 0, generator="released", licence="see D")
+    table.write([row], paths.SYNTHETIC, 64)
+    with pytest.raises(InputError, match="images that others released"):
+        package.run(finished, "pool", tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -101,6 +110,11 @@ def test_the_card_of_the_adapter_names_its_base(finished: Params, tmp_path: Path
     assert {path.name for path in (tmp_path / "shared").iterdir()} == {
         "README.md", "finetune.json", "pytorch_lora_weights.safetensors"
     }  # fmt: skip
+    write_json(paths.GENERATOR / "finetune.json", {"backbone": "f@r", "imported": "them/lora@abc"})
+    package.run(finished, "lora", tmp_path / "imported")
+    text = (tmp_path / "imported" / "README.md").read_text()
+    assert "it is `them/lora@abc`" in text
+    assert "| toy |" not in text
     other = finished.model_copy(update={"generator": "vap"})
     with pytest.raises(InputError, match="trains no LoRA"):
         package.run(other, "lora", tmp_path / "other")

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def test_the_graph_is_short_and_complete(
             read = {writers[path] for path in stage.reads if path in writers} - {stage.name}
             assert read & shown.keys() <= shown[stage.name], stage.name
     assert list(shown).index("ingest") < list(shown).index("report") == len(shown) - 1
+
+
+@pytest.mark.parametrize("command", [dag.run, lambda: plots.run([])])
+def test_outside_a_repository_there_is_a_sentence(
+    command: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="not a DVC repository"):
+        command()
 
 
 def test_the_top_plot_follows_the_parameters() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dermaflux.errors import InputError
-from dermaflux.tracking import runs, store
+from dermaflux.tracking import mlflow_settings, runs, store
 
 SECRET = "hunter2-planted"
 
@@ -21,7 +21,7 @@ SECRET = "hunter2-planted"
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc").mkdir()
-    for name, value in store._HTTP.items():
+    for name, value in mlflow_settings.WAITS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(store, "_answered", set())
     return tmp_path
@@ -142,6 +142,23 @@ def test_a_server_that_sends_byte_by_byte_is_given_up(monkeypatch: pytest.Monkey
         with pytest.raises(InputError, match="no answer within 2 s"):
             runs.connect()
         assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize(
+    ("status", "final"), [("413 Request Entity Too Large", True), ("500 Oh", False)]
+)
+def test_a_file_that_a_proxy_never_takes_does_not_wait_for_ever(
+    status: str, final: bool, root: Path
+) -> None:
+    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+
+    (root / "curve.png").write_bytes(b"x")
+    with answers(http(status, PAGE)) as port:
+        artifacts = f"http://127.0.0.1:{port}/api/2.0/mlflow-artifacts/artifacts"
+        with pytest.raises(Exception, match=status[:3]) as caught:
+            HttpArtifactRepository(artifacts).log_artifact(str(root / "curve.png"))
+    assert store.rejects(caught.value) == final
+    assert store.reason(caught.value) == f"HTTP {status[:3]}"
 
 
 @pytest.mark.parametrize("name", ["mlruns/other.db", "./mlruns/other.db"])

@@ -124,6 +124,9 @@ def test_what_the_remote_lacks_comes_back_from_a_cache_though_dvc_push_says_noth
     lost.unlink()
     with pytest.raises(InputError, match="1 of 3 objects"):
         there(repair=True)
+    shutil.rmtree(clone / ".dvc" / "cache")  # a fresh clone knows no list of a folder's files
+    with pytest.raises(InputError, match="1 of 3 objects"):
+        there()
 
 
 def test_bad_names_are_one_sentence(clone: Path, tmp_path: Path) -> None:
@@ -133,3 +136,7 @@ def test_bad_names_are_one_sentence(clone: Path, tmp_path: Path) -> None:
         verify.run([], None, read=True, repair=False)
     with pytest.raises(InputError, match="dvc remote list"):
         verify.run([], "lab", read=False, repair=False)
+    shutil.rmtree(tmp_path / "remote")
+    (tmp_path / "remote").write_bytes(b"")
+    with pytest.raises(InputError, match="the remote team cannot be used .*dvc remote modify team"):
+        there(repair=True)

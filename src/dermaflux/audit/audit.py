@@ -20,42 +20,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from dermaflux import paths
-from dermaflux.audit import features, predicted_source, trunks
+from dermaflux.audit import features, image_sets, predicted_source, trunks
 from dermaflux.audit.faithfulness import coverage, groups
 from dermaflux.audit.fidelity import comparison
-from dermaflux.audit.fidelity.comparison import MINIMUM, Images
+from dermaflux.audit.fidelity.comparison import Images
 from dermaflux.audit.memorisation import rejection
 from dermaflux.audit.memorisation.figures import memorisation_figures
 from dermaflux.audit.memorisation.pairs import draw_pairs
-from dermaflux.core import table
 from dermaflux.core.files import atomic_folder, write_json
-from dermaflux.core.hashing import rank
-from dermaflux.core.vocabulary import CLASSES
-from dermaflux.errors import InputError
 from dermaflux.params import Params
 from dermaflux.tracking import runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dermaflux.audit.features import Features
-    from dermaflux.audit.trunks import Trunk
-    from dermaflux.params import Audit
+    import pandas as pd
 
-_COLUMNS = ("image_id", "sha256", "label", "diagnosis", *comparison.GROUPS)
-_TRAINING_COLUMNS = (*_COLUMNS, "scale", "duplicate_group")
-_POOL_COLUMNS = (*_COLUMNS, "prompt", "scale")
-HELD_OUT = 2000
-"""Validation images at most: where none of so many is flagged, the interval ends at 0.18 %."""
+    from dermaflux.audit.features import AuditedFeatures
+    from dermaflux.audit.image_sets import AuditedImages
+    from dermaflux.params import Audit
 
 
 def run(params: Params) -> None:
     """Reject memorised images and measure fidelity; each output is written atomically."""
     settings = params.audit
-    inputs = [paths.CORPUS, paths.SYNTHETIC]
+    inputs = [path for path in (paths.CORPUS, paths.CAPTIONS, paths.SYNTHETIC) if path.exists()]
     with runs.start("generator", "audit", settings.model_dump(), inputs) as logged:
         with atomic_folder(paths.AUDIT_FIGURES) as partial:
             report, pairs, rows = examine(
@@ -106,115 +96,71 @@ def examine(
     """The report of the stage; one row per synthetic image, ordered by image_id; and the rows of
     `comparison`. Pictures go to the folder `figures`.
     """
-    training = _rows(corpus, trained, _TRAINING_COLUMNS)
-    split = trained[0] if len(trained) == 1 else None
-    generated = _pool(synthetic)
-    validation = _rows(corpus, ["validation"] if "validation" not in trained else [])
-    held_out = _sample(validation)
+    images = image_sets.read(corpus, synthetic, trained)
     trunk = trunks.open_trunk(settings)
-    of_training = features.extract(corpus, training, split, trunk)
-    compared = [
-        rejection.Images(synthetic, generated, "train"),
-        rejection.Images(corpus, held_out, "validation"),
-    ]
-    (of_pool, of_sample), queries = features.under_symmetries(compared, trunk)
+    seen = features.extract_all(images, trunk)
     near, rules = rejection.judge(
-        rejection.Images(corpus, training, split),
-        compared,
-        rejection.Space(trunk, of_training.points, queries),
+        images.training,
+        [images.pool, images.held_out],
+        rejection.Space(trunk, seen.training.points, seen.queries),
         settings,
     )
-    count = len(generated)
+    labels, count = images.pool.rows["label"], len(images.pool.rows)
     pairs = rules[:count].drop(columns=list(rejection.RULES))
-    pairs.insert(1, "label", generated["label"])
-    pool = Images(generated.assign(rejected=pairs["rejected"]), *of_pool)
-    references = {
-        "train": Images(training, *of_training),
-        "test": _test_split(corpus, trunk, of_training),
-    }
-    compared_with = {name: comparison.pair(pool, real) for name, real in references.items()}
-    measured = list(comparison.rows(compared_with))
-    rejected = int(pairs["rejected"].sum())
-    examined = groups.Examined(
-        corpus, synthetic, paths.CAPTIONS, settings, generated, of_pool.points,
-        features.first(queries, count), references["train"],
-        rejection.photographs_of(training), references["test"], split, near[:, 0], held_out, wanted,
-    )  # fmt: skip
+    pairs.insert(1, "label", labels)
+    fidelity, rows = _fidelity(images, seen, pairs["rejected"])
+    training, held_out = images.training.rows, images.held_out.rows
     report = {
-        "rejected": list(pairs.loc[pairs["rejected"], "image_id"]),
-        "images": count,
-        "memorised_count": rejected,
+        **_rejected(pairs, settings),
+        "memorisation": memorisation_figures(
+            rules[:count],
+            rules[count:],
+            (seen.training.points, seen.pool.points, seen.held_out.points),
+        ),
+        "held_out": {
+            "of": images.validation_images,
+            **rejection.held_out_report(rules[count:]),
+        },
+        "nearest_sources": predicted_source.nearest_sources(training, near[:count, 0], labels),
+        "predicted_source": predicted_source.report(training, near[:, 0], labels, held_out),
+        **fidelity,
+        "trunk": settings.trunk,
+        **groups.report(
+            groups.Examined(images, seen, near[:, 0], settings, paths.CAPTIONS, wanted), figures
+        ),
+    }
+    return report, pairs, rows
+
+
+def _rejected(pairs: pd.DataFrame, settings: Audit) -> dict[str, Any]:
+    """Which images are rejected, by which rules, and the ratios of all."""
+    rejected = pairs.loc[pairs["rejected"], "image_id"].tolist()
+    return {
+        "rejected": rejected,
+        "images": len(pairs),
+        "memorised_count": len(rejected),
         "reasons": {
             str(name): int((pairs["reason"] == name).sum()) for name in rejection.REASONS[1:]
         },
         "ratio_limit": settings.memorisation_ratio,
         "correlation_limit": settings.duplicate_correlation,
         "ratio": rejection.quantiles(pairs["ratio"].to_numpy()),
-        "memorisation": memorisation_figures(
-            rules[:count],
-            rules[count:],
-            (of_training.points, of_pool.points, of_sample.points),
-        ),
-        "held_out": {"of": len(validation), **rejection.held_out_report(rules[count:])},
-        "nearest_sources": predicted_source.nearest_sources(
-            training, near[:count, 0], generated["label"]
-        ),
-        "predicted_source": predicted_source.report(
-            training, near[:, 0], generated["label"], held_out
-        ),
-        **comparison.kid_of_classes(compared_with["train"]),
-        "trunk": settings.trunk,
-        "fidelity": {row["reference"]: _of_pool(row) for row in measured if row["group"] == "all"},
-        **groups.report(examined, figures),
     }
-    return report, pairs, measured
+
+
+def _fidelity(
+    images: AuditedImages, seen: AuditedFeatures, rejected: pd.Series[bool]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The whole pool against either reference, KID of each class; and the rows of `comparison`."""
+    pool = Images(images.pool.rows.assign(rejected=rejected), *seen.pool)
+    pairs = {
+        "train": comparison.pair(pool, Images(images.training.rows, *seen.training)),
+        "test": comparison.pair(pool, Images(images.test.rows, *seen.test)),
+    }
+    rows = list(comparison.rows(pairs))
+    whole = {row["reference"]: _of_pool(row) for row in rows if row["group"] == "all"}
+    return {**comparison.kid_of_classes(pairs["train"]), "fidelity": whole}, rows
 
 
 def _of_pool(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in comparison.NAMED}
-
-
-def _test_split(corpus: Path, trunk: Trunk, like: Features) -> Images:
-    """Images of the test split, which decide no rejection: a second reference and nothing else.
-
-    None of them where the corpus has no such split.
-    """
-    if not any(corpus.glob("test-*.parquet")):
-        empty = pd.DataFrame({name: pd.Series(dtype=object) for name in _COLUMNS})
-        return Images(empty, like.points[:0], None if like.logits is None else like.logits[:0])
-    rows = _rows(corpus, ["test"])
-    return Images(rows, *features.extract(corpus, rows, "test", trunk))
-
-
-def _sample(validation: pd.DataFrame) -> pd.DataFrame:
-    """At most `HELD_OUT` rows, chosen by the hash of their image_id and ordered by it."""
-    order = sorted(validation["image_id"], key=lambda image_id: rank("held out", image_id))
-    chosen = validation["image_id"].isin(order[:HELD_OUT])
-    return validation[chosen].reset_index(drop=True)
-
-
-def _rows(folder: Path, splits: Sequence[str], columns: Sequence[str] = _COLUMNS) -> pd.DataFrame:
-    """Columns of the benign and malignant images of some splits, ordered by image_id."""
-    parts = [table.metadata(folder, columns, split) for split in splits]
-    rows = pd.concat(parts) if parts else pd.DataFrame({name: [] for name in columns}, dtype=object)
-    if "train" in splits:
-        check_classes(rows["label"], folder)
-    rows = rows[rows["label"].isin(CLASSES)]
-    return rows.sort_values("image_id").reset_index(drop=True)
-
-
-def _pool(folder: Path) -> pd.DataFrame:
-    """Columns of every synthetic image; the classes are those that were asked for."""
-    rows = table.metadata(folder, _POOL_COLUMNS, "train")
-    return rows.sort_values("image_id").reset_index(drop=True)
-
-
-def check_classes(labels: pd.Series[str], folder: Path) -> None:
-    """Raise `InputError` when a class of the training split has too few images to compare with."""
-    for name in CLASSES:
-        count = int((labels == name).sum())
-        if count < MINIMUM:
-            raise InputError(
-                f"{folder} contains {count} {name} images in split train but the audit needs "
-                f"{MINIMUM}; add images of that class"
-            )

@@ -26,6 +26,7 @@ from dermaflux.progress import progress
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dermaflux.audit.image_sets import AuditedImages, ImageSet
     from dermaflux.audit.trunks import Trunk
 
 _VERSION = 1  # of the way from encoded bytes to features
@@ -67,11 +68,23 @@ class Turned:
         return self.turn(self.points[rows])
 
 
-def first(queries: Array | Turned, count: int) -> Array | Turned:
-    """Those of the first `count` images."""
-    if isinstance(queries, Turned):
-        return Turned(queries.points[:count], queries.turn)
-    return queries[:count]
+@dataclass(frozen=True)
+class AuditedFeatures:
+    """Of `image_sets.AuditedImages`, set by set."""
+
+    pool: Features
+    training: Features
+    held_out: Features
+    test: Features
+    queries: Array | Turned
+    """(N + H, 8, D) of the pool and the held-out images, under the symmetries."""
+
+    def of_pool(self) -> Array | Turned:
+        """(N, 8, D)"""
+        count = len(self.pool.points)
+        if isinstance(self.queries, Turned):
+            return Turned(self.queries.points[:count], self.queries.turn)
+        return self.queries[:count]
 
 
 def symmetries(images: Array) -> Array:
@@ -105,13 +118,23 @@ def extract(
     return result
 
 
-def under_symmetries(
-    parts: Sequence[tuple[Path, pd.DataFrame, str | None]], trunk: Trunk
-) -> tuple[list[Features], Array | Turned]:
-    """Features (N, D) of the images of each part, and (M, 8, D) of all of them one after another.
+def extract_all(images: AuditedImages, trunk: Trunk) -> AuditedFeatures:
+    """Features of every set of images that is audited."""
+    training = extract(*images.training, trunk)
+    if len(images.test.rows):
+        test = extract(*images.test, trunk)
+    else:
+        test = Features(
+            training.points[:0], None if training.logits is None else training.logits[:0]
+        )
+    (pool, held_out), queries = under_symmetries([images.pool, images.held_out], trunk)
+    return AuditedFeatures(pool, training, held_out, test, queries)
 
-    A part is what `extract` takes: a folder, rows of its table and a split.
-    """
+
+def under_symmetries(
+    parts: Sequence[ImageSet], trunk: Trunk
+) -> tuple[list[Features], Array | Turned]:
+    """Features (N, D) of the images of each set, and (M, 8, D) of all of them in a row."""
     found = [extract(*part, trunk, symmetric=trunk.turn is None) for part in parts]
     together = np.concatenate([each.points for each in found if len(each.points)])
     if trunk.turn is not None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from dermaflux.core.arrays import Array
 
 NORMAL = 1.96
 """Standard errors from the middle of a normal distribution to its 2.5 and 97.5 % quantiles."""
@@ -28,6 +31,22 @@ def share(count: int, total: int) -> Interval:
     low = betaincinv(count, total - count + 1, 0.025) if count else 0.0
     high = betaincinv(count + 1, total - count, 0.975) if count < total else 1.0
     return Interval(count / total, float(low), float(high))
+
+
+def quantile(values: Array, part: float) -> Interval:
+    """A quantile of values (N,), N >= 1, with limits that hold whatever their distribution is.
+
+    `low` is the value of rank l, `high` that of rank u, where a binomial variable of as many trials
+    with probability `part` lies in [l, u) in 95 % of cases (Conover 1999, section 3.2); the
+    smallest or largest value where there are too few.
+    """
+    import numpy as np
+    from scipy.stats import binom
+
+    ordered = np.sort(values)
+    low, high = (int(rank) for rank in binom.ppf([0.025, 0.975], len(ordered), part))
+    limits = ordered[max(low - 1, 0)], ordered[min(high, len(ordered) - 1)]
+    return Interval(float(np.quantile(ordered, part)), *map(float, limits))
 
 
 def missing(reason: str) -> dict[str, Any]:

@@ -16,8 +16,6 @@ torch-fidelity, which resizes as TensorFlow 1 did. Only tensors are read of a we
 from __future__ import annotations
 
 import hashlib
-import pickle  # nosec B403 # for the name of its error
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,22 +24,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermaflux.audit.features import symmetries
-from dermaflux.core import hub
+from dermaflux.audit.trunk_weights import (
+    UNFIT,
+    find_weights,
+    first_line,
+    open_clip_model,
+    open_clip_scaling,
+    unfit,
+)
 from dermaflux.core.arrays import Array
 from dermaflux.core.devices import automatic_device
 from dermaflux.errors import InputError, quoted
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from dermaflux.params import Audit
 
 _LOW_PASS, _SQUEEZENET, _INCEPTION = 32, 224, 299
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_HUB_FILES = {"timm": "model.safetensors", "open_clip": "open_clip_model.safetensors"}
-# What torch, safetensors and the libraries raise for a file that is none or of another model.
-_UNFIT = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,11 @@ def open_trunk(settings: Audit) -> Trunk:
     if settings.features == "inception":
         return _inception(Path(str(settings.weights)))
     if kind == "timm":
-        return _timm(name, _weights(settings.weights, settings.revision, kind), settings.image_size)
+        return _timm(
+            name, find_weights(settings.weights, settings.revision, kind), settings.image_size
+        )
     if kind == "open_clip":
-        return _open_clip(name, _weights(settings.weights, settings.revision, kind))
+        return _open_clip(name, find_weights(settings.weights, settings.revision, kind))
     return _squeezenet(Path(settings.features))
 
 
@@ -113,7 +116,7 @@ def _squeezenet(folder: Path) -> Trunk:
     except (FileNotFoundError, SafetensorError, RuntimeError) as error:
         raise InputError(
             f"audit.features {str(folder)!r} contains no SqueezeNet 1.0 weights in {path.name} "
-            f"({_first_line(error)}); set it to pixels, inception, timm:NAME, open_clip:NAME or a "
+            f"({first_line(error)}); set it to pixels, inception, timm:NAME, open_clip:NAME or a "
             "folder that contains them"
         ) from None
 
@@ -137,7 +140,7 @@ def _inception(path: Path) -> Trunk:
         )
     except Exception as error:  # of torch and pickle, a dozen kinds
         raise InputError(
-            f"{parameter} is not the Inception of FID ({_first_line(error)}); download "
+            f"{parameter} is not the Inception of FID ({first_line(error)}); download "
             "weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases on GitHub "
             "and name that file, or set audit.features to another trunk"
         ) from None
@@ -179,8 +182,8 @@ def _timm(name: str, path: Path, image_size: int | None) -> Trunk:
             pretrained_cfg_overlay={"file": str(path), "num_classes": classes},
             **size,
         )
-    except (*_UNFIT, SafetensorError) as error:
-        raise _unfit(features, path, error) from None
+    except (*UNFIT, SafetensorError) as error:
+        raise unfit(features, path, error) from None
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor | None]:
         maps = model.forward_features(images)
@@ -203,54 +206,13 @@ def _outputs(path: Path, classifier: Any) -> int:
 
 def _open_clip(name: str, path: Path) -> Trunk:
     features = f"open_clip:{name}"
-    model = _open_clip_model(name, path, f"audit.features {quoted(features)}", "audit.weights")
+    model = open_clip_model(name, path, f"audit.features {quoted(features)}", "audit.weights")
     side, scaling = open_clip_scaling(model.visual)
 
     def forward(images: Tensor) -> tuple[Tensor, None]:
         return model.encode_image(images), None
 
     return _network(features, model, forward, side, scaling, path)
-
-
-def open_image_text(settings: Audit) -> tuple[Any, torch.device]:
-    """The model of `audit.image_text`, and the device that it is on.
-
-    Raises `InputError` when its weights are not available or of another network.
-    """
-    name, prefix = str(settings.image_text), "audit.image_text"
-    named, revision = settings.image_text_weights, settings.image_text_revision
-    path = _weights(named, revision, "open_clip", f"{prefix}_")
-    model = _open_clip_model(name, path, f"{prefix} {quoted(name)}", f"{prefix}_weights")
-    device = automatic_device()
-    return model.to(device).eval(), device
-
-
-def _open_clip_model(name: str, path: Path, asked: str, weights: str) -> Any:
-    """`asked` says what needs the model, and `weights` is the parameter that names the file."""
-    from safetensors import SafetensorError
-
-    try:
-        import open_clip
-    except ImportError:
-        raise InputError(
-            f"{asked} needs open_clip, which is not installed; run "
-            "`pip install 'dermaflux[zero-shot]'` or set it to another model"
-        ) from None
-    if name not in open_clip.list_models():
-        raise InputError(
-            f"{asked}: open_clip has no such model; use a name of open_clip.list_models(), such as "
-            "ViT-B-32"
-        )
-    try:
-        return open_clip.create_model(name, pretrained=str(path), weights_only=True)
-    except (*_UNFIT, SafetensorError, pickle.UnpicklingError) as error:
-        raise _unfit(f"open_clip:{name}", path, error, weights) from None
-
-
-def open_clip_scaling(visual: Any) -> tuple[int, tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Side of the images that a tower of open_clip reads, mean and deviation of the channels."""
-    side = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
-    return int(side), (visual.image_mean, visual.image_std)
 
 
 def _network(
@@ -286,44 +248,3 @@ def _identity(kind: str, path: Path, side: int) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     libraries = f"torch {torch.__version__} pillow {PIL.__version__}"
     return f"{kind} {digest} {side} {libraries} {automatic_device().type}"
-
-
-def _weights(
-    weights: str | Path | None, revision: str | None, kind: str, prefix: str = "audit."
-) -> Path:
-    """The file that `<prefix>weights` names, fetched from the hub where it is a repository."""
-    named = str(weights)
-    path = Path(named)
-    if path.is_file():
-        return path
-    if path.is_absolute() or named.count("/") != 1:
-        raise InputError(
-            f"{prefix}weights {quoted(named)} is not a file; name one, or a hub repository "
-            f"(owner/name) with its {prefix}revision"
-        )
-    if revision is None:
-        raise InputError(
-            f"{prefix}weights {quoted(named)} is not a file here and, as a hub repository, has no "
-            f"{prefix}revision; correct the path, or pin the commit to use, as its page on the hub "
-            "shows it under Files"
-        )
-    from huggingface_hub import hf_hub_download
-
-    file = _HUB_FILES[kind]
-    instead = f"download {file} of it where there is a network, and name that file"
-    with hub.opening(f"{prefix}weights", named, revision, "file", instead):
-        return Path(hf_hub_download(named, file, revision=revision))
-
-
-def _unfit(
-    features: str, path: Path, error: Exception, parameter: str = "audit.weights"
-) -> InputError:
-    return InputError(
-        f"{parameter} {quoted(str(path))} are not those of {features} ({_first_line(error)}); "
-        "name the file of exactly that model"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return textwrap.shorten(lines[0], 200, placeholder=" ...")

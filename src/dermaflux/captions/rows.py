@@ -176,7 +176,8 @@ def _measured(triples: Sequence[tuple[str, str, bytes]]) -> list[Row]:
     import numpy as np
     from threadpoolctl import threadpool_limits
 
-    from dermaflux.captions.lesion.measured import describe, measure
+    from dermaflux.captions.lesion.measured import measure
+    from dermaflux.captions.text.description import describe
 
     rows = []
     # One BLAS thread: sums then add up in the same order whatever the number of workers.

@@ -56,7 +56,7 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
         "generators/{generator}/sampling",
     ),
     "validate_pool": ("core", "validation"),
-    "audit": ("core", "corpus/duplicates", "captions", "audit"),
+    "audit": ("core", "corpus/duplicates", "captions/lesion", "audit"),
     "pretrain": (
         "core",
         "training",
@@ -97,13 +97,7 @@ STAGE_CODE: Mapping[str, Sequence[str]] = {
         "classifiers/data",
         "classifiers/model",
     ),
-    "zero_shot": (
-        "core",
-        "metrics",
-        "statistics",
-        "classifiers/zero_shot.py",
-        "classifiers/model",
-    ),
+    "zero_shot": ("core", "metrics", "statistics", "classifiers/zero_shot"),
     "promote": (
         "core",
         "metrics",

@@ -15,10 +15,10 @@ from dermaflux.errors import InputError, causes, one_line, quoted
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def unpinned(parameter: str, repository: str, revision_parameter: str) -> str:
+def unpinned(parameter: str, repository: str, revision_parameter: str, kind: str = "folder") -> str:
     """The sentence that refuses a hub repository of which no revision is named."""
     return (
-        f"{parameter} {quoted(repository)} is not a folder here and, as a hub repository, has no "
+        f"{parameter} {quoted(repository)} is not a {kind} here and, as a hub repository, has no "
         f"{revision_parameter}; correct the path, or pin the commit to use, as its page on the hub "
         "shows it under Files"
     )

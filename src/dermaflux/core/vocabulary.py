@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal, get_args
 
 from dermaflux.params import Licence, Modality
-from dermaflux.params.fields import Class, Label
+from dermaflux.params.fields import Class, Label, SkinTone
 from dermaflux.params.label_words import WHOLE_NUMBER
 
 CLASSES: tuple[str, ...] = get_args(Class)
@@ -26,7 +26,11 @@ MODALITIES: tuple[str, ...] = get_args(Modality)
 """`tile`: cut out of a total-body photograph."""
 
 FITZPATRICK = ("I", "II", "III", "IV", "V", "VI")
-SKIN_TONES = (*FITZPATRICK, "I-II", "III-IV", "V-VI")
+SKIN_TONES: tuple[str, ...] = get_args(SkinTone)
+SKIN_TONE_PAIRS = {
+    "I": "I-II", "II": "I-II", "III": "III-IV", "IV": "III-IV", "V": "V-VI", "VI": "V-VI",
+}  # fmt: skip
+"""Type -> the pair that measured tones and some published ones come in."""
 
 _SYNONYMS = {
     "ack": "actinic keratosis",

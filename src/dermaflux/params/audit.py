@@ -32,7 +32,7 @@ class Audit(Section):
 
     control_images: CountOrZero = 1000
     """Synthetic images of each class, by the hash of their image_id, whose asymmetry, border and
-    colours are measured and compared with their prompts; 15 ms of a core each. 0 measures none."""
+    colours are measured and compared with their prompts; 15 to 25 ms of a core each. 0: none."""
 
     image_text: Text | None = None
     """A model of open_clip, by its name there, such as ViT-B-32, that says how well images go with

@@ -154,6 +154,7 @@ Guidance = Annotated[float, Field(ge=0.0, le=1000.0)]
 Scale = Literal[128, 256, 512]
 Class = Literal["benign", "malignant"]
 Label = Literal["benign", "malignant", "indeterminate"]
+SkinTone = Literal["I", "II", "III", "IV", "V", "VI", "I-II", "III-IV", "V-VI"]
 Licence = Literal["CC0", "CC-BY", "CC-BY-NC", "CC-BY-NC-ND", "research-only", "own"]
 Modality = Literal["dermoscopic", "clinical", "tile"]
 # YAML has no tuples, and strict validation would refuse a list for one.

@@ -28,6 +28,7 @@ from dermaflux.params.fields import (
     PathText,
     Scale,
     Section,
+    SkinTone,
     Text,
 )
 
@@ -179,6 +180,12 @@ def _wanted(value: Any) -> Any:
         raise ValueError(
             f"{quoted(shares)} gives no shares; write one for each value, such as "
             "{I-II: 0.5, V-VI: 0.5}"
+        )
+    unknown = [name for name in shares if "skin_tone" in value and name not in get_args(SkinTone)]
+    if unknown:
+        raise ValueError(
+            f"the skin tone {quoted(unknown[0])} is not one of {', '.join(get_args(SkinTone))}; "
+            "write one of them"
         )
     return {name: _proportions(shares) for name in value}
 

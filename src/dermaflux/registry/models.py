@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dermaflux.errors import InputError, one_line
 from dermaflux.registry import registry
+from dermaflux.registry.files import downloads
 from dermaflux.registry.serving import LesionClassifier
 from dermaflux.tracking import runs, store
 
@@ -52,30 +53,31 @@ def _version(name: str, alias: str | None, number: str | None) -> registry.Regis
     from mlflow.exceptions import MlflowException
 
     client = runs.connect()
-    try:
-        if alias is not None:
-            found = client.get_model_version_by_alias(name, alias)
-        else:
+    found, model = None, registry.find_model(client, name)
+    if model is not None and alias is not None:
+        number = model.aliases.get(alias)
+    if model is not None and number is not None:
+        try:
             found = client.get_model_version(name, str(number))
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+    if found is None:
         wanted = f"version {number}" if alias is None else f"alias {alias!r}"
         raise InputError(
             f"the registry at {store.tracking_uri()} has no model {name!r} with the {wanted}; "
             "name another one, or run `dermaflux register` in the project"
-        ) from None
+        )
     return registry.RegisteredVersion(name, str(found.version), dict(found.tags))
 
 
 def _downloaded(address: str) -> Path:
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
         if address.startswith("runs:"):
             runs.connect()
-        return Path(download_artifacts(artifact_uri=address))
+        return downloads.fetch(address)
     except (MlflowException, OSError, ValueError) as error:
         raise InputError(
             f"--model {one_line(address, 300)} cannot be fetched ({store.reason(error)}); correct "

@@ -1,11 +1,10 @@
-"""The MLflow model registry: contents of a version, and how it is stored, found and loaded.
+"""The MLflow model registry: its versions, how they are found and loaded, and their aliases.
 
 A registered version is a pyfunc model whose data are a classifier folder as `train` wrote it, its
 out-of-distribution detector (`registry.ood`) and MODEL_CARD.md: safetensors, JSON, CSV and
 Markdown; nothing is pickled. Its loader is this module, so `mlflow models serve` and
 `mlflow.pyfunc.load_model` run the same code as `dermaflux predict`; `registry.serving` describes
-input and output. The code itself is one archive, `code/dermaflux.zip`, from which Python imports:
-a tracking server takes a request for every file.
+input and output, and `registry.files` writes and fetches the whole.
 
 The alias `champion` is the version in use; `challenger` is the last candidate that lost to it. The
 tag `champions` of the registered model lists the versions that were champion and were not rolled
@@ -14,27 +13,23 @@ back, oldest first; rollback follows it.
 
 from __future__ import annotations
 
-import functools
-import io
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux import paths
 from dermaflux.core.files import locked
 from dermaflux.errors import InputError
-from dermaflux.registry.serving import COLUMNS, LesionClassifier
-from dermaflux.tracking import store
+from dermaflux.registry.files import downloads, pyfunc_model
+from dermaflux.registry.serving import LesionClassifier
+from dermaflux.tracking import mlflow_settings, store
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import RegisteredModel
 
@@ -48,11 +43,6 @@ CARD = "MODEL_CARD.md"
 _TURN_SECONDS = 900.0  # a promotion fits a detector and stores the model
 _CHAMPIONS = "champions"
 DATA = "classifier"  # the classifier folder's name inside every registered model
-_CODE = "code/dermaflux.zip"
-_UNUSED = {"__pycache__", "layout"}  # the latter is what `dermaflux init` lays out
-_DEPENDENCIES = (
-    "mlflow", "numpy", "pandas", "pillow", "pyarrow", "safetensors", "scipy", "timm", "torch"
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ class RegisteredVersion:
         from mlflow.exceptions import MlflowException
 
         try:
-            folder = _fetched(store.tracking_uri(), self._data)
+            folder = downloads.fetch(self._data)
             if not (folder / "config.json").is_file():
                 raise OSError(f"{folder} lacks config.json")
         except (MlflowException, OSError) as error:
@@ -129,7 +119,7 @@ def lock() -> AbstractContextManager[Any]:
 
 def champion(client: MlflowClient, name: str) -> RegisteredVersion | None:
     """The present champion of a registered model, or None when there is none."""
-    model = _model(client, name)
+    model = find_model(client, name)
     number = None if model is None else model.aliases.get(CHAMPION)
     if number is None:
         return None
@@ -137,8 +127,8 @@ def champion(client: MlflowClient, name: str) -> RegisteredVersion | None:
     return RegisteredVersion(name, str(number), dict(version.tags), version.description or "")
 
 
-def _model(client: MlflowClient, name: str) -> RegisteredModel | None:
-    """None when it does not exist.
+def find_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """The registered model; None when it does not exist.
 
     Asked first: a server with permissions answers a question about an alias or a version of a
     model that does not exist with "forbidden".
@@ -148,7 +138,7 @@ def _model(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
         return client.get_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
     return None
 
@@ -162,7 +152,7 @@ def require_writable(name: str) -> None:
         return
     client = store.connect()
     with store.answering():
-        model = _model(client, name)
+        model = find_model(client, name)
         if model is not None:
             client.update_registered_model(name, model.description)
 
@@ -225,88 +215,11 @@ def set_champion(client: MlflowClient, name: str, history: Sequence[str]) -> Non
 
 
 def _load_pyfunc(path: str) -> LesionClassifier:
+    """Named in every registered model (`pyfunc_model.LOADER`)."""
     from dermaflux.registry import scoring
 
     scoring.install()
     return LesionClassifier(Path(path))
-
-
-def _example() -> pd.DataFrame:
-    """One uniform skin-coloured image: shows the input format without a patient's image."""
-    import pandas as pd
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (128, 128), (205, 160, 140)).save(file, "PNG")
-    return pd.DataFrame({"image": [file.getvalue()]})
-
-
-@functools.cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """Of this process's downloads; removed when it ends."""
-    return tempfile.TemporaryDirectory(prefix="dermaflux-models-")
-
-
-@functools.cache
-def _downloaded(store_uri: str, artifact_uri: str) -> Path:
-    from mlflow.artifacts import download_artifacts
-
-    folder = tempfile.mkdtemp(dir=_scratch().name)
-    return Path(download_artifacts(artifact_uri=artifact_uri, dst_path=folder))
-
-
-def _fetched(store_uri: str, artifact_uri: str) -> Path:
-    """A folder of a version: in place in the store of a checkout, else a download, made once."""
-    from mlflow.artifacts import download_artifacts
-
-    if store.sqlite_file(store_uri) is None:
-        return _downloaded(store_uri, artifact_uri)
-    return Path(download_artifacts(artifact_uri=artifact_uri))
-
-
-def _write_code(archive: Path) -> None:
-    """This package as a file that Python imports from; the same bytes for the same code."""
-    import dermaflux
-
-    package = Path(dermaflux.__file__).parent
-    archive.parent.mkdir(parents=True)
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in sorted(package.rglob("*")):
-            if path.is_file() and _UNUSED.isdisjoint(path.relative_to(package).parts):
-                entry = zipfile.ZipInfo(path.relative_to(package.parent).as_posix())
-                file.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
-
-
-def _write_model(path: Path, folder: Path, card: str, run_id: str, model_id: str) -> None:
-    import mlflow
-    from mlflow.models import Model, ModelSignature
-    from mlflow.models.model import MLMODEL_FILE_NAME
-    from mlflow.types.schema import ColSpec, DataType, Schema
-
-    model = Model(run_id=run_id, model_id=model_id, model_uuid=model_id)
-    kinds = (DataType.double, DataType.string, DataType.boolean, DataType.string)
-    mlflow.pyfunc.save_model(
-        path,
-        loader_module=__name__,
-        data_path=str(folder),
-        mlflow_model=model,
-        signature=ModelSignature(
-            inputs=Schema([ColSpec(DataType.binary, "image")]),
-            outputs=Schema(
-                [
-                    ColSpec(kind, name, required=False)
-                    for kind, name in zip(kinds, COLUMNS, strict=True)
-                ]
-            ),
-        ),
-        input_example=_example(),
-        pip_requirements=[f"{name}=={version(name)}" for name in _DEPENDENCIES],
-    )
-    (path / CARD).write_text(card, encoding="utf-8")
-    _write_code(path / _CODE)
-    # MLflow puts what this names on the path of Python; with `code_paths` it would be a folder.
-    model.flavors[mlflow.pyfunc.FLAVOR_NAME][mlflow.pyfunc.CODE] = _CODE
-    model.save(path / MLMODEL_FILE_NAME)
 
 
 def register(
@@ -330,8 +243,9 @@ def register(
         model, data = Path(scratch) / "model", Path(scratch) / DATA
         shutil.copytree(folder, data)
         ood.write(detector, data / ood.FILE)
-        _write_model(model, data, card, run_id, logged.model_id)
-        with store.patience():
+        pyfunc_model.write(model, data, run_id, logged.model_id)
+        (model / CARD).write_text(card, encoding="utf-8")
+        with mlflow_settings.patience():
             client.log_model_artifacts(logged.model_id, str(model))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     created = client.create_model_version(

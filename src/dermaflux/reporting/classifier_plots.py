@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dermaflux.params.arms import COLOURS, TITLES, colour
 from dermaflux.params.arms import title as title_of
 from dermaflux.reporting.plots import FAINT, GREY, INK, axes, svg
+from dermaflux.reporting.results import HEADLINES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,12 +49,11 @@ def forest(
         plot.annotate(f"best possible (Bayes) {bayes:.3f} ", (bayes, -0.65), ha="right", fontsize=8)
     plot.set_yticks(range(len(names)), names)
     plot.set_ylim(len(names) - 0.5, -0.9)
-    title = "AUC" if metric == "auc" else "macro AUC"
-    plot.set_xlabel(f"test {title} (dots: seeds; diamond and bar: mean and interval)")
+    plot.set_xlabel(f"test {HEADLINES[metric]} (dots: seeds; diamond and bar: mean and interval)")
     return svg(figure)
 
 
-def effects(rows: Sequence[Row]) -> str:
+def effects(rows: Sequence[Row], metric: str) -> str:
     """Every effect with its interval, and the line of no effect."""
     figure, plot = axes(10.4, 1.0 + 0.3 * len(rows))
     names = []
@@ -66,7 +66,8 @@ def effects(rows: Sequence[Row]) -> str:
     plot.axvline(0, color=INK, linewidth=1)
     plot.set_yticks(range(len(names)), names)
     plot.set_ylim(len(names) - 0.5, -0.5)
-    plot.set_xlabel("difference in test AUC (diamond and bar: mean over seeds and interval)")
+    name = f"difference in test {HEADLINES[metric]}"
+    plot.set_xlabel(f"{name} (diamond and bar: mean over seeds and interval)")
     return svg(figure)
 
 

@@ -59,12 +59,12 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         [name for name, each in said.items() if each.evidence.blind],
     )
     composed = shortcut_section.compositions(cells, headline)
-    roc, reliability, decision = (
-        _curves(cells, name, arms)
-        for name, arms in (("roc", tuple(TITLES)), ("reliability", MAIN), ("decision", MAIN))
-    )
-    drawn = {"roc": roc, "reliability": reliability, "decision": decision}
-    charts = collect.of_classifiers(params, cells, compared, effects, said, drawn, headline, bayes)
+    drawn = {
+        kind: _curves(cells, kind, arms)
+        for kind, arms in (("roc", tuple(TITLES)), ("reliability", MAIN), ("decision", MAIN))
+    }
+    best = bayes if headline == "auc" else None  # it is of malignancy, not of diagnoses
+    charts = collect.of_classifiers(params, cells, compared, effects, said, drawn, headline, best)
     return {
         "cells": cells,
         "over_seeds": means,
@@ -74,6 +74,7 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
         "columns": columns,
         "points": points,
         "headline": headline,
+        "headline_name": results.HEADLINES[headline],
         "test": cells[0].test,
         "shortages": evaluations.said(cells),
         "trained_on": {arm: training_images(params, arm) for arm in TITLES},
@@ -93,18 +94,11 @@ def build(params: Params, bayes: float | None) -> dict[str, Any]:
             )
             for name in params.architectures()
         },
-        "forest": classifier_plots.forest(cells, compared, headline, bayes),
-        "effect_plot": classifier_plots.effects(effects) if effects else None,
+        "forest": classifier_plots.forest(cells, compared, headline, best),
+        "effect_plot": classifier_plots.effects(effects, headline) if effects else None,
         "shortcuts": shortcut_section.table(cells, headline),
         "bayes": bayes,
-        "curves": {
-            name: {
-                "ROC": classifier_plots.roc(roc[name]),
-                "reliability": classifier_plots.reliability(reliability[name]),
-                "decision": classifier_plots.decision(decision[name]) if name in decision else None,
-            }
-            for name in roc
-        },
+        "curves": {name: _static_curves(drawn, name) for name in drawn["roc"]},
         "calibration": _calibration(cells),
         "groups": _groups(cells),
         "group_metrics": GROUP_METRICS[headline],
@@ -194,7 +188,6 @@ def _curves(
     cells: Sequence[Cell], kind: str, arms: Sequence[str]
 ) -> dict[str, dict[str, list[pd.DataFrame]]]:
     """Architecture -> arm -> one table per seed, of the files that exist."""
-
     curves: dict[str, dict[str, list[pd.DataFrame]]] = {}
     for cell in cells:
         for arm in cell.arms:
@@ -204,6 +197,16 @@ def _curves(
                 rows = read_csv(path, "`dvc repro`", _DRAWN[kind])
                 by_arm.setdefault(arm, []).append(rows)
     return curves
+
+
+def _static_curves(drawn: collect.Curves, name: str) -> dict[str, str | None]:
+    """The curves of an architecture where no script runs and in print."""
+    decision = drawn["decision"].get(name)
+    return {
+        "ROC": classifier_plots.roc(drawn["roc"][name]),
+        "reliability": classifier_plots.reliability(drawn["reliability"][name]),
+        "decision": None if decision is None else classifier_plots.decision(decision),
+    }
 
 
 def _calibration(cells: Sequence[Cell]) -> list[dict[str, Any]]:

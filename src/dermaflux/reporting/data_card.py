@@ -19,7 +19,14 @@ FRAME = "---\n{{ card_data }}\n---\n\n{{ body }}"
 """Of a card, for `from_template`: what the Hub reads as data, and what a person reads."""
 SHARDS = "data"
 """Folder of the shards beside a card."""
-_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"))
+_SIZES = {
+    10**3: "n<1K",
+    10**4: "1K<n<10K",
+    10**5: "10K<n<100K",
+    10**6: "100K<n<1M",
+    10**7: "1M<n<10M",
+    10**8: "10M<n<100M",
+}
 
 
 def text(params: Params, report: dict[str, Any]) -> str:
@@ -68,7 +75,7 @@ def configuration(splits: Sequence[str]) -> dict[str, Any]:
 
 def size_category(images: int) -> str:
     """The Hub's word for a number of rows."""
-    return next((name for limit, name in _SIZES if images < limit), "n>1M")
+    return next((name for limit, name in _SIZES.items() if images < limit), "100M<n<1B")
 
 
 def _kept(kept: dict[str, Any]) -> list[dict[str, Any]]:

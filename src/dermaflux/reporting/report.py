@@ -29,6 +29,7 @@ from dermaflux.reporting import (
 )
 from dermaflux.reporting.bundle import libraries
 from dermaflux.reporting.charts import curves, intervals
+from dermaflux.reporting.charts.spec import Chart
 from dermaflux.reporting.faithfulness import tables as faithfulness_tables
 from dermaflux.reporting.gallery import captions, tiles
 from dermaflux.reporting.lineage import artefacts, ledger
@@ -121,8 +122,35 @@ def _audit() -> dict[str, Any]:
     }
 
 
-def _work(params: Params, found: list[artefacts.Artefact]) -> dict[str, ledger.Work] | Missing:
-    return part(ledger.read, found) if params.report.runs else {}
+def _papers(params: Params, results: dict[str, Any], audit: Any) -> dict[str, list[tables.Table]]:
+    fidelity = {} if isinstance(audit, Missing) else audit["report"].get("fidelity", {})
+    return tables.papers(params, results["over_seeds"], fidelity, params.evaluate.confidence)
+
+
+def _charts(results: dict[str, Any], audit: Any, training: Any, papers: Any) -> dict[str, Chart]:
+    """Every chart of the page by the name under which its template places it."""
+    charts = dict(results["charts"])
+    for name, section in (("fidelity", audit), ("training", training)):
+        if not isinstance(section, Missing) and section.get("chart") is not None:
+            charts[name] = section["chart"]
+    for own in () if isinstance(papers, Missing) else papers.values():
+        for each in own:
+            if (chart := intervals.published(each)) is not None:
+                charts[f"published-{each.grid}"] = chart
+    return charts
+
+
+def _gallery(params: Params) -> tiles.Gallery:
+    return tiles.gallery(params.report.grid_images, read_json(paths.REJECTED).get("rejected"))
+
+
+def _parameters(params: Params) -> dict[str, Any]:
+    """Section -> its parameters, nested names joined by dots; not what changes only speed."""
+    parameters = params.model_dump(by_alias=True, exclude={"runtime"})
+    return {
+        name: runs.flat(value) if isinstance(value, dict) else value
+        for name, value in parameters.items()
+    }
 
 
 def render(params: Params) -> str:
@@ -131,31 +159,10 @@ def render(params: Params) -> str:
 
 
 def _page(params: Params, results: dict[str, Any]) -> str:
-    # What changes only speed stays out, so that it does not change the page.
-    parameters = params.model_dump(by_alias=True, exclude={"runtime"})
-    sections = {
-        name: runs.flat(value) if isinstance(value, dict) else value
-        for name, value in parameters.items()
-    }
     audit, training, made = part(_audit), part(_training), artefacts.found(params)
-    report = audit["report"] if isinstance(audit, dict) else {}
-    work = _work(params, made)
-    charts = dict(results["charts"])
-    for name, section in (("fidelity", audit), ("training", training)):
-        if isinstance(section, dict) and section.get("chart") is not None:
-            charts[name] = section["chart"]
-    papers = part(
-        tables.papers,
-        params,
-        results["over_seeds"],
-        report.get("fidelity", {}),
-        params.evaluate.confidence,
-    )
-    if isinstance(papers, dict):
-        for each in (table for tables_of in papers.values() for table in tables_of):
-            if (chart := intervals.published(each)) is not None:
-                charts[f"published-{each.grid}"] = chart
-    rejected = read_json(paths.REJECTED).get("rejected", []) if report else None
+    papers = part(_papers, params, results, audit)
+    work = part(ledger.read, made) if params.report.runs else {}
+    known_work = {} if isinstance(work, Missing) else work
     values: dict[str, Any] = {
         "params": params,
         "level": params.evaluate.confidence,
@@ -163,12 +170,10 @@ def _page(params: Params, results: dict[str, Any]) -> str:
         "splits": table.SPLITS,
         "classes": counts.CLASSES,
         "results": results,
-        "zero_shot": part(
-            _zero_shot, params, results["cells"]
-        ),
+        "zero_shot": part(_zero_shot, params, results["cells"]),
         "columns": results["columns"],
         "pool": part(_pool),
-        "gallery": part(tiles.gallery, params.report.grid_images, rejected),
+        "gallery": part(_gallery, params),
         "captions": part(captions.examples),
         "measured": captions.MEASURED,
         "training": training,
@@ -180,15 +185,15 @@ def _page(params: Params, results: dict[str, Any]) -> str:
         "promote": part(read_json, paths.PROMOTE_REPORT),
         "artefacts": made,
         "work": work,
-        "links": artefacts.links(params, made, {} if isinstance(work, Missing) else work),
-        "stages": {} if isinstance(work, Missing) else ledger.stages(work),
-        "sections": sections,
+        "links": artefacts.links(params, made, known_work),
+        "stages": ledger.stages(known_work),
+        "sections": _parameters(params),
         "arms": {arm: title(arm) for arm in (*TITLES, *params.arms())},
         "colours": {arm: colour(arm) for arm in (*TITLES, *params.arms())},
         "paper": PAPER,
-        "charts": charts,
+        "charts": _charts(results, audit, training, papers),
         "libraries": libraries,
-    }  # fmt: skip
+    }
     environment = pages.environment(Path(__file__).parent)
     environment.filters["scalars"] = scalars
     environment.filters["chart_data"] = lambda found: {

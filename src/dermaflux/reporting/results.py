@@ -21,6 +21,8 @@ METRICS = {
     "specificity": "Specificity",
 }
 """Columns of the tables, as far as the evaluation has them."""
+HEADLINES = {"auc": "AUC", "mauc": "macro AUC"}
+"""Metric by which arms are compared -> its name in a sentence."""
 
 
 def headline(params: Params) -> str:

@@ -40,6 +40,11 @@ class Generator:
     """Dataset of the corpus that it learned from -> licence."""
 
     @property
+    def imported(self) -> str | None:
+        """Where an adapter is from that others trained; None for one that was trained here."""
+        return self.facts.get("imported")
+
+    @property
     def hub_id(self) -> str | None:
         """The backbone where it is a repository of the hub."""
         return self.backbone if self.revision is not None else None

@@ -115,8 +115,13 @@ def _pool(_: Params, folder: Path, url: str | None) -> None:
     shards = table.shards(paths.SYNTHETIC)
     for shard in shards:
         table.check_shard(shard)
-    columns = ["image_id", "label", "weights", "licence"]
+    columns = ["image_id", "label", "weights", "licence", "generator"]
     rows = table.metadata(paths.SYNTHETIC, columns)
+    if (rows["generator"] == "released").any():
+        raise InputError(
+            f"{paths.SYNTHETIC} holds images that others released, under a licence of their own; "
+            "name the place they are from, or package a pool that was sampled here"
+        )
     unknown = rejected - set(rows["image_id"])
     if unknown:
         raise InputError(

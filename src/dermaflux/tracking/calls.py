@@ -80,6 +80,36 @@ def summarise(parent: Parent) -> Call:
     return {"call": "summarise", "parent": asdict(parent)}
 
 
+def title(call: Call) -> str:
+    """What to call it in a message."""
+    return str(call.get("name") or Path(call.get("file") or call["call"]).name)
+
+
+_FIELDS = {
+    "create": {"experiment", "name", "started", "parameters", "tags", "datasets", "parent"},
+    "opened": {"run_id", "experiment_id"},
+    "metrics": {"rows"},
+    "tag": {"name", "value"},
+    "writer": {"name", "experiment", "path", "value"},
+    "artifact": {"file", "folder"},
+    "end": {"status", "ended"},
+    "summarise": {"parent"},
+}
+_OPENING = ("create", "opened")
+
+
+def require_whole(waiting: Sequence[Any]) -> None:
+    """Raise `ValueError` unless these are calls of this version, of which the first opens a run."""
+    for number, call in enumerate(waiting):
+        kind = call.get("call") if isinstance(call, dict) else None
+        if kind not in _FIELDS or (kind in _OPENING) != (number == 0):
+            raise ValueError(f"line {number + 1} is no such call")
+        if missing := _FIELDS[kind] - call.keys():
+            raise ValueError(f"line {number + 1} has no {min(missing)}")
+    if not waiting:
+        raise ValueError("it has no whole line")
+
+
 def open_run(client: MlflowClient, call: Call) -> tuple[str, str]:
     """Ids of the run that `create` or `opened` names, and of its experiment."""
     if call["call"] == "opened":

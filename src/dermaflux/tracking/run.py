@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dermaflux.errors import redacted
-from dermaflux.tracking import calls, store, undelivered
+from dermaflux.tracking import calls, killed_runs, store, undelivered
 from dermaflux.tracking.dvc_hash import dvc_hash
 from dermaflux.tracking.seed_runs import Parent
 
@@ -41,10 +42,13 @@ class Run:
         self._lost: list[str] = []
         self._failure, self._wait_until = "", 0.0
         self._key = key
+        self._running = ExitStack()
+        """The lock that tells this run from one of a killed process."""
 
     def opened(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
         """The store has the run."""
         self._client, self.run_id, self.experiment_id = client, run_id, experiment_id
+        self._running.enter_context(killed_runs.hold_lock(run_id))
         first = calls.opened(run_id, experiment_id)
         self._waiting = undelivered.Waiting(self._key, first)
 
@@ -87,13 +91,13 @@ class Run:
                 return calls.perform(self._client, call, self.run_id, self.experiment_id)
             except Exception as error:  # whatever MLflow, its store or the disk raises
                 if store.rejects(error):
-                    self._lost.append(f"{call.get('name') or call['call']} ({store.reason(error)})")
+                    self._lost.append(f"{calls.title(call)} ({store.reason(error)})")
                     return
                 self.fail(error)
         try:
             self._waiting.add(call)
         except Exception as error:  # a full disk stops no training either
-            self._lost.append(f"{call.get('name') or call['call']} ({store.reason(error)})")
+            self._lost.append(f"{calls.title(call)} ({store.reason(error)})")
             return
         self._catch_up()
 
@@ -107,6 +111,8 @@ class Run:
         except Exception as error:
             self.fail(error)
             return
+        if self._client is None:
+            self._running.enter_context(killed_runs.hold_lock(self.run_id))
         self._client = client
         self._lost += self._waiting.refused
         self._waiting.refused.clear()
@@ -174,6 +180,7 @@ class Run:
             listed = ", ".join(self._lost[:10]) + (f" and {more:,} more" if more > 0 else "")
             undelivered.say(f"the MLflow run {self._name!r} lacks {listed}")
             self._lost.clear()
+        self._running.close()
         if self._waiting.any:
             self._waiting.release()
             self._client = None

@@ -17,7 +17,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -133,23 +133,13 @@ def start(
     """
     client, failure = _client()
     key = uuid.uuid4().hex
-    tags = {
-        calls.KEY: key,
-        "mlflow.runName": name,
-        "mlflow.source.git.commit": git_revision(),
-        "stage": stage or name.split("/")[0],
-        "process.host": socket.gethostname(),
-        "process.device": machine.device(),
-        "process.id": str(os.getpid()),
-        **{key: os.environ[key] for key in ("DVC_EXP_NAME", "DVC_STAGE") if key in os.environ},
-        **{f"input.{path.as_posix()}": dvc_hash(path) for path in inputs},
-    }
+    tags = _tags(key, name, stage or name.split("/")[0], inputs)
     opening = calls.create(
         experiment,
         name,
         int(time.time() * 1000),
         flat(parameters),
-        {name: redacted(value) for name, value in tags.items()},
+        tags,
         parent,
         [dataset.described() for dataset in datasets],
     )
@@ -168,10 +158,7 @@ def start(
         run.fail(failure)
     status = "KILLED"
     try:
-        with (
-            killed_runs.hold_lock(run.run_id) if run.run_id else nullcontext(),
-            monitor.watched(run.run_id, run.hold, system_metrics),
-        ):
+        with monitor.watched(run.run_id, run.hold, system_metrics):
             yield run
         status = "FINISHED"
     except Exception:
@@ -181,6 +168,22 @@ def start(
         run.close(status, parent)
     if not run.waits:
         undelivered.deliver_earlier(run.client)
+
+
+def _tags(key: str, name: str, stage: str, inputs: Sequence[Path]) -> dict[str, str]:
+    """Where, by what and from which code a run is computed."""
+    tags = {
+        calls.KEY: key,
+        "mlflow.runName": name,
+        "mlflow.source.git.commit": git_revision(),
+        "stage": stage,
+        "process.host": socket.gethostname(),
+        "process.device": machine.device(),
+        "process.id": str(os.getpid()),
+        **{name: os.environ[name] for name in ("DVC_EXP_NAME", "DVC_STAGE") if name in os.environ},
+        **{f"input.{path.as_posix()}": dvc_hash(path) for path in inputs},
+    }
+    return {name: redacted(value) for name, value in tags.items()}
 
 
 def _client() -> tuple[MlflowClient | None, Exception | None]:

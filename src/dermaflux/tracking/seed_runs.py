@@ -46,7 +46,7 @@ def adopt(client: MlflowClient, experiment_id: str, parent: Parent, child_name: 
     """Id of the parent, created when absent.
 
     An open run of the same child that does not say which process computes it was left by an earlier
-    version of this program; it is closed as KILLED. `running` closes the others.
+    version of this program; it is closed as KILLED. `killed_runs` closes the others.
     """
     with exclusive(tracking_uri(), "seed_runs"):
         above = _oldest(client, experiment_id, parent)

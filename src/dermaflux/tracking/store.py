@@ -3,12 +3,11 @@
 The store is `mlruns/mlflow.db` with artefacts in `mlruns/artifacts` of the main checkout, unless
 `MLFLOW_TRACKING_URI` names another. A lock is held for a local database only: two processes that
 migrate one fresh SQLite file at a time break each other. A server has eight seconds for its first
-answer and no later call waits longer than half a minute, unless `MLFLOW_HTTP_REQUEST_...` say so.
+answer, unless the user waits longer (`mlflow_settings`).
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import threading
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dermaflux.core.files import locked
 from dermaflux.errors import InputError, quoted, redacted
 from dermaflux.paths import project_root
-from dermaflux.tracking import moved_checkout
+from dermaflux.tracking import mlflow_settings, moved_checkout
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
 VARIABLE = "MLFLOW_TRACKING_URI"
 _LOCK_SECONDS = 120.0  # a fresh database takes 10 s to migrate on a busy machine
 _ANSWER_SECONDS = 8.0
-_HTTP = {
-    # Two attempts of 12 s; MLflow's own defaults wait for a quarter of an hour.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "12",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-}
-_UPLOAD_SECONDS = "600"
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Without it the UI mistakes an experiment for one about language models and opens their page."""
 _LIBRARIES = ("mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3", "alembic")
@@ -100,8 +92,8 @@ def connect() -> MlflowClient:
     Raises `InputError`, within ten seconds, for a store that cannot be reached or used.
     """
     uri = tracking_uri()
-    patient = any(os.environ.get(name, value) != value for name, value in _HTTP.items())
-    _set_up()
+    patient = mlflow_settings.user_waits()
+    mlflow_settings.set_up()
     import mlflow
 
     mlflow.set_tracking_uri(uri)
@@ -159,39 +151,15 @@ def has_answered() -> bool:
 
 
 def rejects(error: BaseException) -> bool:
-    """Whether the store understood a call and will never take it, such as an invalid name."""
+    """Whether the store will never take a call: its name is invalid, or its file too large."""
     from mlflow.exceptions import MlflowException
 
+    if reason(error) == "HTTP 413":  # of a proxy, or of MLflow
+        return True
     if not isinstance(error, MlflowException) or "failed with error code" in str(error):
         return False  # not an answer of MLflow: no connection, a proxy, no permission
     status = int(error.get_http_status_code())  # type: ignore[no-untyped-call]
     return 400 <= status < 500 and status not in (401, 403, 408, 429)
-
-
-def _set_up() -> None:
-    """What MLflow reads from the environment; what the user has set stays."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    # Its lines "View run ... at" hold the address with its password.
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name, value in _HTTP.items():
-        os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401
-
-    # These repeat what `Run` and `unavailable` say in one sentence.
-    for name in ("urllib3.connectionpool", "mlflow.system_metrics", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    for handler in (*logging.getLogger("mlflow").handlers, logging.lastResort):
-        if handler is not None and _hide not in handler.filters:
-            handler.addFilter(_hide)
-
-
-def _hide(record: logging.LogRecord) -> bool:
-    record.msg, record.args = redacted(record.getMessage()), ()
-    if record.exc_info and not record.exc_text:
-        record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
-    return True
 
 
 def _ping(uri: str) -> None:
@@ -259,8 +227,11 @@ def _sentence(uri: str, why: str) -> InputError:
 def reason(error: BaseException) -> str:
     """The cause of an exception in a few words, without passwords."""
     text = redacted(" ".join(str(error).split()))
-    if status := re.search(r"(?:error code|too many|failed with status code) (\d{3})", text):
-        return f"HTTP {status[1]}"
+    if status := re.search(
+        r"(?:error code|too many|failed with status code) (\d{3})|(\d{3}) (?:Client|Server) Error",
+        text,
+    ):
+        return f"HTTP {status[1] or status[2]}"
     if system := re.findall(r"\[Errno -?\d+\] ([\w ,]+)", text):
         return str(system[-1]).strip()
     if re.search(r"timed? ?out", text, re.IGNORECASE):
@@ -281,20 +252,6 @@ def answering() -> Iterator[None]:
         if not any(kind.__module__.split(".")[0] in _LIBRARIES for kind in type(error).__mro__):
             raise
         raise unavailable(error) from None
-
-
-@contextmanager
-def patience() -> Iterator[None]:
-    """Give a server minutes to store large files, unless the user has set a time."""
-    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-    before = os.environ.get(name)
-    if before == _HTTP[name]:
-        os.environ[name] = _UPLOAD_SECONDS
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[name] = before
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from dermaflux.core.files import write_text
 from dermaflux.errors import InputError, one_line, redacted
 from dermaflux.paths import project_root
-from dermaflux.tracking import calls, store
+from dermaflux.tracking import calls, mlflow_settings, store
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -64,25 +65,36 @@ class Waiting:
     def add(self, call: calls.Call) -> None:
         """Keep a call on disk, with a copy of its file. Raises `OSError` where that fails."""
         self._begin()
-        if call["call"] == "artifact":
-            kept = self.folder / "files" / str(len(_lines(self.folder / _CALLS)))
-            kept.mkdir(parents=True, exist_ok=True)
-            shutil.copy(call["file"], kept)
-            relative = (kept / Path(call["file"]).name).relative_to(self.folder)
-            call = {**call, "file": relative.as_posix()}
-        with (self.folder / _CALLS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(call) + "\n")
+        path = self.folder / _CALLS
+        before = path.stat().st_size
+        kept = self.folder / "files" / str(before)
+        try:
+            if call["call"] == "artifact":
+                kept.mkdir(parents=True)
+                copy = Path(shutil.copy(call["file"], kept))
+                call = {**call, "file": copy.relative_to(self.folder).as_posix()}
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(call) + "\n")
+        except OSError:  # a full disk takes half a line, which would spoil the next one
+            os.truncate(path, before)
+            shutil.rmtree(kept, ignore_errors=True)
+            raise
 
     def _begin(self) -> None:
         if self._lock is not None:
             return
         lock = _lock(self.folder)
         lock.acquire(timeout=10)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder.parent / _STORE, redacted(store.tracking_uri()) + "\n")
+            first = {**self._first, "waited": True}
+            write_text(self.folder / _CALLS, json.dumps(first) + "\n")
+        except OSError:  # calls without the first one could never be sent
+            shutil.rmtree(self.folder, ignore_errors=True)
+            lock.release()
+            raise
         self._lock = lock
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder.parent / _STORE, redacted(store.tracking_uri()) + "\n")
-        first = {**self._first, "waited": True}
-        write_text(self.folder / _CALLS, json.dumps(first) + "\n")
 
     def send(self, client: MlflowClient) -> tuple[str, str]:
         """Make the calls that wait, in their order, and forget them; ids of run and experiment.
@@ -91,11 +103,12 @@ class Waiting:
         that the store understood and refuses is left out and listed in `refused`.
         """
         waiting = _calls(self.folder / _CALLS)
+        delivered = _number(self.folder / _DELIVERED)
+        if not 1 <= delivered <= len(waiting):
+            raise _Damaged(self.folder / _DELIVERED, f"{delivered} of {len(waiting)} calls")
         if self._ids is None:
             self._ids = calls.open_run(client, waiting[0])
-        for number in range(max(1, _number(self.folder / _DELIVERED)), len(waiting)):
-            call = waiting[number]
-            name = call.get("name") or call.get("file") or call["call"]
+        for number, call in enumerate(waiting[delivered:], delivered):
             if call["call"] == "artifact":
                 call["file"] = str(self.folder / call["file"])
             try:
@@ -103,8 +116,9 @@ class Waiting:
             except Exception as error:
                 if not store.rejects(error) and not isinstance(error, FileNotFoundError):
                     raise
-                self.refused.append(f"{name} ({store.reason(error)})")
+                self.refused.append(f"{calls.title(call)} ({store.reason(error)})")
             write_text(self.folder / _DELIVERED, str(number + 1))
+        (self.folder / _CALLS).unlink()  # first: without its other files it could not be sent
         shutil.rmtree(self.folder)
         self.release()
         return self._ids
@@ -131,22 +145,31 @@ def _lines(path: Path) -> list[str]:
     return text.split("\n")[:-1]
 
 
+class _Damaged(InputError):
+    """A file that this module did not write as it is."""
+
+    def __init__(self, path: Path, problem: object) -> None:
+        super().__init__(
+            f"{path} is damaged ({one_line(problem, 100)}); restore the file, or delete its "
+            "folder, with which goes what the store lacks of that run"
+        )
+
+
 def _calls(path: Path) -> list[calls.Call]:
-    """Raises `InputError` where the file is not one that this module wrote."""
     try:
         found = [json.loads(line) for line in _lines(path)]
-        if not found or any("call" not in call for call in found):
-            raise ValueError("it names no call")
+        calls.require_whole(found)
     except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{path} is damaged ({one_line(error, 100)}); move its folder away and run "
-            "`dermaflux deliver` again for the others"
-        ) from None
+        raise _Damaged(path, error) from None
     return found
 
 
 def _number(path: Path) -> int:
-    return int(path.read_text() or 0) if path.is_file() else 1
+    """How many calls the store has; the first, which opens the run, is made anew each time."""
+    try:
+        return int(path.read_text(encoding="utf-8")) if path.is_file() else 1
+    except ValueError as error:
+        raise _Damaged(path, error) from None
 
 
 @contextmanager
@@ -155,19 +178,19 @@ def _abandoned() -> Iterator[list[Waiting]]:
     from filelock import Timeout
 
     taken = []
-    files = _folder().glob(f"*/{_CALLS}")
-    for file in sorted(files, key=lambda path: path.stat().st_mtime_ns):
+    for file in _folder().glob(f"*/{_CALLS}"):
         lock = _lock(file.parent)
         try:
             lock.acquire(timeout=0)
         except (Timeout, OSError):
             continue
-        if not file.is_file():  # delivered a moment ago
-            lock.release()
-            continue
         waiting = Waiting(file.parent.name, {}, file.parent)
         waiting._lock = lock
-        taken.append(waiting)
+        if file.is_file():
+            taken.append(waiting)
+        else:  # delivered a moment ago
+            waiting.release()
+    taken.sort(key=lambda waiting: (waiting.folder / _CALLS).stat().st_mtime_ns)
     try:
         yield taken
     finally:
@@ -176,20 +199,36 @@ def _abandoned() -> Iterator[list[Waiting]]:
 
 
 def deliver(client: MlflowClient) -> int:
-    """Send what ended processes left; return the number of runs. Raises what the store raises."""
-    done = 0
+    """Send what ended processes left; return the number of runs. Raises what the store raises.
+
+    What keeps one run back, a damaged file or a permission, is raised after the others are sent.
+    """
+    done, kept_back = 0, None
     with _abandoned() as left:
         for waiting in left:
-            path = waiting.folder / _CALLS
-            if "end" not in [call["call"] for call in _calls(path)]:  # its process was killed
-                ended = int(path.stat().st_mtime * 1000)
-                write_text(path, "".join(f"{line}\n" for line in _lines(path)))
-                waiting.add(calls.end("KILLED", ended))
-            waiting.send(client)
+            try:
+                _close(waiting)
+                waiting.send(client)
+            except Exception as error:  # whatever MLflow, its store or the disk raises
+                if not isinstance(error, _Damaged) and not store.refuses(error):
+                    raise
+                kept_back = kept_back or error
+                continue
             done += 1
             for refusal in waiting.refused:
                 say(f"the MLflow store refuses {refusal} of an earlier run; it is not logged")
+    if kept_back is not None:
+        raise kept_back
     return done
+
+
+def _close(waiting: Waiting) -> None:
+    """End a run whose process was killed, when it made its last call."""
+    path = waiting.folder / _CALLS
+    if "end" not in [call["call"] for call in _calls(path)]:
+        ended = int(path.stat().st_mtime * 1000)
+        write_text(path, "".join(f"{line}\n" for line in _lines(path)))
+        waiting.add(calls.end("KILLED", ended))
 
 
 def deliver_earlier(client: MlflowClient) -> None:
@@ -211,7 +250,7 @@ def say(text: str) -> None:
 def run() -> None:
     """`dermaflux deliver`: raises `InputError` when the store does not take what waits."""
     began, client = time.monotonic(), store.connect()
-    with store.answering():
+    with store.answering(), mlflow_settings.patience():
         done = deliver(client)
     open_still = len(list(_folder().glob(f"*/{_CALLS}")))
     elsewhere = [

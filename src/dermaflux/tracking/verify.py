@@ -7,14 +7,14 @@ listing. This reads the bytes instead. Command: ``dermaflux verify [PATH ...] [-
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from dermaflux.errors import InputError
+from dermaflux.errors import InputError, one_line
 from dermaflux.progress import progress
 
 _DOWNLOADS = 8  # at a time; their bytes are hashed as they come
@@ -45,11 +45,13 @@ def run(paths: Collection[Path], remote: str | None, *, read: bool, repair: bool
     if (read or repair) and remote is None:
         raise InputError("--read and --repair apply to a remote; give --remote and its name")
     repository = _repository()
-    files = list(_kept(repository, paths))
     if remote is None:
-        _here(repository, files)
-    else:
-        _there(repository, files, remote, read=read, repair=repair)
+        _here(repository, list(_kept(repository, paths)))
+        return
+    with _answering(remote):
+        odb = repository.cloud.get_remote_odb(remote, "verify")
+        files = list(_kept(repository, paths, odb))
+        _there(repository.cache.local, odb, files, remote, read=read, repair=repair)
 
 
 def _repository() -> Any:
@@ -64,8 +66,11 @@ def _repository() -> Any:
         ) from None
 
 
-def _kept(repository: Any, paths: Collection[Path]) -> Iterator[Kept]:
-    """Files of all outputs that lie in, or hold, one of `paths`; of all where there are none."""
+def _kept(repository: Any, paths: Collection[Path], odb: Any = None) -> Iterator[Kept]:
+    """Files of all outputs that lie in, or hold, one of `paths`; of all where there are none.
+
+    What files a folder has is looked up in the cache, then in the remote `odb`.
+    """
     wanted = [path.absolute() for path in paths]
     unmatched = set(wanted)
     for output in repository.index.outs:
@@ -76,7 +81,7 @@ def _kept(repository: Any, paths: Collection[Path]) -> Iterator[Kept]:
         if wanted and not near:
             continue
         unmatched -= near
-        for each in _files(whole, output):
+        for each in _files(whole, output, odb):
             if not near or any(each.path.is_relative_to(p) or each.listing for p in near):
                 yield each
     if unmatched:
@@ -86,20 +91,25 @@ def _kept(repository: Any, paths: Collection[Path]) -> Iterator[Kept]:
         )
 
 
-def _files(whole: Path, output: Any) -> Iterator[Kept]:
+def _files(whole: Path, output: Any, odb: Any) -> Iterator[Kept]:
+    from dvc_data.hashfile import load
+    from dvc_objects.errors import ObjectFormatError
+
     yield Kept(whole, whole, output.hash_info.value)
     if not output.hash_info.isdir:
         return
-    for key, _, info in output.get_obj() or ():
+    listing = output.get_obj()
+    if listing is None and odb is not None:
+        with suppress(FileNotFoundError, ObjectFormatError):  # told as missing or damaged
+            listing = load(odb, output.hash_info)
+    for key, _, info in listing or ():
         yield Kept(whole, whole.joinpath(*key), info.value)
 
 
-def _md5(file: IO[bytes]) -> str:
-    # Not `hashlib.file_digest`, which wants more of a file than those of remotes offer.
-    digest = hashlib.md5(usedforsecurity=False)
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+def _md5(path: Path) -> str:
+    from dvc_data.hashfile.hash import file_md5
+
+    return file_md5(str(path))
 
 
 def _here(repository: Any, files: Collection[Kept]) -> None:
@@ -118,8 +128,7 @@ def _here(repository: Any, files: Collection[Kept]) -> None:
                 wrong += 1
                 print(f"{name} is missing: `dvc checkout {_relative(each.output)}` restores it")
                 continue
-            with each.path.open("rb") as file:
-                found = _md5(file)
+            found = _md5(each.path)
             if found == each.oid:
                 continue
             wrong += 1
@@ -139,10 +148,8 @@ def _here(repository: Any, files: Collection[Kept]) -> None:
 
 def _way_out(each: Kept, copy: Path) -> str:
     output = _relative(each.output)
-    if copy.exists():
-        with copy.open("rb") as file:
-            if _md5(file) == each.oid:
-                return f"it was edited; `dvc checkout --force {output}` restores what dvc.lock has"
+    if copy.exists() and _md5(copy) == each.oid:
+        return f"it was edited; `dvc checkout --force {output}` restores what dvc.lock has"
     return (
         "it was damaged in transit or on this disk; restore it with "
         f"`rm -f {_relative(each.path)} {_relative(copy)} && dvc pull --force {output}`, "
@@ -156,14 +163,8 @@ def _relative(path: Path) -> Path:
 
 
 def _there(
-    repository: Any, files: Collection[Kept], remote: str, *, read: bool, repair: bool
+    cache: Any, odb: Any, files: Collection[Kept], remote: str, *, read: bool, repair: bool
 ) -> None:
-    from dvc.config import RemoteNotFoundError
-
-    try:
-        odb = repository.cloud.get_remote_odb(remote, "verify")
-    except RemoteNotFoundError as error:
-        raise InputError(f"{error}; name one that `dvc remote list` shows") from None
     by_oid = {each.oid: each for each in files}
     # Asked of the store itself, not of DVC's index of what it pushed.
     stored = set(odb.oids_exist(list(by_oid)))
@@ -172,7 +173,7 @@ def _there(
         wrong |= dict.fromkeys(_damaged(odb, sorted(stored)), "damaged")
     repaired = 0
     for oid, what in wrong.items():
-        done = repair and _upload(repository.cache.local, odb, oid)
+        done = repair and _upload(cache, odb, oid)
         repaired += done
         end = ": uploaded from the cache" if done else ""
         print(f"{_relative(by_oid[oid].path)} ({oid}) is {what} in {remote}{end}")
@@ -186,12 +187,29 @@ def _there(
     print(f"verify: {len(by_oid):,} objects of {remote} {how}; {repaired:,} were uploaded")
 
 
+@contextmanager
+def _answering(remote: str) -> Iterator[None]:
+    from dvc.config import RemoteNotFoundError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except RemoteNotFoundError as error:
+        raise InputError(f"{error}; name one that `dvc remote list` shows") from None
+    except Exception as error:  # whatever the library of that kind of remote raises
+        raise InputError(
+            f"the remote {remote} cannot be used ({one_line(error, 200) or type(error).__name__}); "
+            f"correct its address and credentials with `dvc remote modify {remote}`, or try again"
+        ) from None
+
+
 def _damaged(odb: Any, oids: Collection[str]) -> Iterator[str]:
     """Those whose object has other bytes; reads every object, several at a time."""
+    from dvc_data.hashfile.hash import file_md5
 
     def digest(oid: str) -> tuple[str, str]:
-        with odb.fs.open(odb.oid_to_path(oid), "rb") as file:
-            return oid, _md5(file)
+        return oid, file_md5(odb.oid_to_path(oid), odb.fs)
 
     with ThreadPoolExecutor(_DOWNLOADS) as pool, progress("verify", len(oids)) as advance:
         for oid, found in pool.map(digest, oids):
@@ -203,14 +221,10 @@ def _damaged(odb: Any, oids: Collection[str]) -> Iterator[str]:
 def _upload(cache: Any, odb: Any, oid: str) -> bool:
     """Put a whole object of the cache where the remote has none or a damaged one."""
     source = Path(cache.oid_to_path(oid))
-    if not source.exists():
+    if not source.exists() or _md5(source) != oid.removesuffix(".dir"):
         return False
-    with source.open("rb") as file:
-        if _md5(file) != oid.removesuffix(".dir"):
-            return False
     target = odb.oid_to_path(oid)
     if odb.fs.exists(target):
         odb.fs.remove(target)
-    odb.fs.makedirs(odb.fs.parent(target), exist_ok=True)
-    odb.fs.put_file(str(source), target)
+    odb.add(str(source), cache.fs, oid, check_exists=False)
     return True

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dermaflux.audit.faithfulness import area
+from dermaflux.audit import area
 from dermaflux.audit.fidelity.comparison import ENOUGH
-from dermaflux.audit.interval import Interval, missing, share, too_few
+from dermaflux.audit.interval import missing, quantile, share, too_few
 from dermaflux.core.arrays import Array, Pixels
 
 PERIODS = (4, 8, 16)
@@ -90,21 +90,9 @@ def compare(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, f
             rows[name] |= missing(too_few(*counts, ENOUGH))
             continue
         rows[name] |= area.of(*sides)._asdict()
-        rows[name] |= {
-            "synthetic": _median(sides[0])._asdict(), "real": _median(sides[1])._asdict()
-        }  # fmt: skip
+        synthetic, real = (quantile(side, 0.5)._asdict() for side in sides)
+        rows[name] |= {"synthetic": synthetic, "real": real}
     return rows
-
-
-def _median(values: Array) -> Interval:
-    """The median and the exact 95 % interval of order statistics, for N >= 6."""
-    from scipy.stats import binom
-
-    ordered = np.sort(values)
-    rank = int(binom.ppf(0.025, len(ordered), 0.5))
-    return Interval(
-        float(np.median(ordered)), float(ordered[rank - 1]), float(ordered[len(ordered) - rank])
-    )
 
 
 def repeats(digests: Sequence[str], correlations: Array, limit: float) -> Json:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from dermaflux.audit.interval import NORMAL, Interval, missing
+from dermaflux.captions.lesion.agreement import asymmetry_level, border_level, colour_level
 from dermaflux.captions.lesion.measured import Measurements
-from dermaflux.captions.text.agreement import asymmetry_level, border_level, colour_level
 from dermaflux.core.arrays import Array
 
 ATTRIBUTES: Mapping[str, Callable[[str], int | None]] = {

@@ -16,11 +16,11 @@ import numpy as np
 
 from dermaflux.audit.interval import Interval, missing, share
 from dermaflux.core.arrays import Array
+from dermaflux.core.vocabulary import SKIN_TONE_PAIRS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_PAIRS = {"I": "I-II", "II": "I-II", "III": "III-IV", "IV": "III-IV", "V": "V-VI", "VI": "V-VI"}
 _RESAMPLES = 1000
 ATTRIBUTES = ("skin_tone", "source", "diagnosis")
 Json = dict[str, Any]
@@ -58,7 +58,7 @@ def report(
 def _texts(rows: pd.DataFrame, name: str) -> Array:
     values: Array = rows[name].astype(object).where(rows[name].notna(), None).to_numpy()
     if name == "skin_tone":
-        values = np.array([value and _PAIRS.get(value, value) for value in values], object)
+        values = np.array([value and SKIN_TONE_PAIRS.get(value, value) for value in values], object)
     return values
 
 
@@ -68,7 +68,7 @@ def _wanted(wanted: Wanted, name: str) -> dict[str, float] | None:
     shares: dict[str, float] = {}
     total = sum(wanted[name].values())
     for value, part in wanted[name].items():
-        key = _PAIRS.get(value, value) if name == "skin_tone" else value
+        key = SKIN_TONE_PAIRS.get(value, value) if name == "skin_tone" else value
         shares[key] = shares.get(key, 0.0) + part / total
     return shares
 

@@ -17,25 +17,25 @@ import pandas as pd
 from dermaflux.audit import features, trunks
 from dermaflux.audit.faithfulness import artefacts, control, coverage, image_text, separability
 from dermaflux.audit.faithfulness.separability import Part, Told
-from dermaflux.audit.fidelity.comparison import ENOUGH, Images
+from dermaflux.audit.fidelity.comparison import ENOUGH
+from dermaflux.audit.image_sets import ImageSet, sample
 from dermaflux.audit.interval import missing
 from dermaflux.audit.memorisation import copies
 from dermaflux.audit.memorisation.neighbours import neighbours, orientations
+from dermaflux.audit.memorisation.rejection import photographs_of
 from dermaflux.captions.lesion.measured import measure
 from dermaflux.core import table
 from dermaflux.core.arrays import Array
-from dermaflux.core.hashing import rank
 from dermaflux.core.vocabulary import CLASSES
 from dermaflux.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dermaflux.audit.features import Turned
+    from dermaflux.audit.features import AuditedFeatures
+    from dermaflux.audit.image_sets import AuditedImages
     from dermaflux.params import Audit
 
-POOL_COLUMNS = ("prompt", "scale", "diagnosis")
-"""Columns of the pool that are read here, beside those of every comparison."""
 MOST = 200
 """Images of either side, by the hash of their image_id, in which artefacts are sought."""
 _NEAREST = 3  # images of the pool that an image is compared with for repeats
@@ -46,27 +46,13 @@ Json = dict[str, Any]
 class Examined:
     """What the audit has of the images already."""
 
-    corpus: Path
-    synthetic: Path
-    captions: Path | None
-    """Captions of the corpus; None where there are none."""
-    settings: Audit
-    pool: pd.DataFrame
-    """Of N images: image_id, sha256, label, and `POOL_COLUMNS`."""
-    of_pool: Array
-    """(N, D) features."""
-    turned: Array | Turned
-    """(N, 8, D) features under the symmetries."""
-    training: Images
-    photographs: Array
-    """Numbers of the training images' photographs."""
-    test: Images
-    trained: str | None
-    """The split of the training images; None for several."""
+    images: AuditedImages
+    seen: AuditedFeatures
     nearest: Array
     """(N + H,) row of the training image nearest to each of the pool and of H held-out ones."""
-    held_out: pd.DataFrame
-    """Of those H real images."""
+    settings: Audit
+    captions: Path
+    """Folder of the corpus's captions, which need not be there."""
     wanted: coverage.Wanted = None
     """`synthesize.wanted`."""
 
@@ -85,17 +71,16 @@ def _control(given: Examined) -> Json:
     most = given.settings.control_images
     if not most:
         return missing("audit.control_images is 0")
-    pool = given.pool
+    folder, pool, split = given.images.pool
     names = list(pool["label"].unique())
-    chosen = pd.concat([_first("control", pool[pool["label"] == name], most) for name in names])
+    chosen = pd.concat([sample("control", pool[pool["label"] == name], most) for name in names])
     chosen = chosen.sort_values("image_id")
     texts, labels = chosen["prompt"].fillna("").tolist(), chosen["label"].tolist()
     if not any(texts):
         return missing("the images of the pool have no prompts")
     ids = chosen["image_id"].tolist()
     found = {
-        name: control.values(measure(image))
-        for name, image in table.decoded(given.synthetic, ids, "train")
+        name: control.values(measure(image)) for name, image in table.decoded(folder, ids, split)
     }
     seen = [found[name] for name in ids]
     classes = [name for name in CLASSES if name in names]
@@ -125,10 +110,10 @@ def _own_captions(given: Examined, classes: Sequence[str]) -> Json:
 
 def _captions(given: Examined) -> tuple[str, pd.DataFrame | None]:
     """A split of real images, test where there is one, and their captions; None without any."""
-    reference, rows = ("test", given.test.rows)
+    reference, rows = ("test", given.images.test.rows)
     if not len(rows):
-        reference, rows = ("train", given.training.rows)
-    if given.captions is None or not any(given.captions.glob("*.parquet")):
+        reference, rows = ("train", given.images.training.rows)
+    if not any(given.captions.glob("*.parquet")):
         return reference, None
     columns = ["image_id", "caption", "asymmetry", "border_irregularity", "colours"]
     captions = table.metadata(given.captions, columns).drop_duplicates("image_id")
@@ -145,10 +130,11 @@ def _image_text(given: Examined, chosen: pd.DataFrame) -> Json:
     except InputError as error:  # what rejects images does not depend on it
         return {"image_text": {"model": settings.image_text, "synthetic": missing(str(error))}}
     reference, captions = _captions(given)
-    kinds = {"synthetic": (given.synthetic, chosen.rename(columns={"prompt": "caption"}), "train")}
+    pool = given.images.pool._replace(rows=chosen.rename(columns={"prompt": "caption"}))
+    kinds = {"synthetic": pool}
     if captions is not None:
-        most = _first("image and text", captions, 2 * settings.control_images)
-        kinds["real"] = (given.corpus, most, reference)
+        most = sample("image and text", captions, 2 * settings.control_images)
+        kinds["real"] = ImageSet(given.images.training.folder, most, reference)
     found: Json = {"model": settings.image_text}
     for kind, (folder, rows, split) in kinds.items():
         by_id = rows.set_index("image_id")
@@ -162,19 +148,24 @@ def _image_text(given: Examined, chosen: pd.DataFrame) -> Json:
 
 
 def _separability(given: Examined, figures: Path | None) -> Json:
-    training, test = given.training, given.test
-    digests = given.pool["sha256"].fillna(given.pool["image_id"])
-    alone = np.arange(len(test.rows))
-    kept = [_kept(len(points)) for points in (given.of_pool, training.points, test.points)]
-    points = (given.of_pool, training.points, test.points)
-    labels = [rows["label"].to_numpy() for rows in (given.pool, training.rows, test.rows)]
-    photographs = (digests.factorize()[0], given.photographs, alone)
-    parts = [Part(*each) for each in zip(points, labels, photographs, strict=True)]
-    pool, real, held_out = (part.where(rows) for part, rows in zip(parts, kept, strict=True))
-    measured, told = separability.report(pool, real, held_out)
+    images, seen = given.images, given.seen
+    parts, kept = [], []
+    for of_kind, points, photographs in (
+        (images.pool, seen.pool.points, _digests(images.pool.rows).factorize()[0]),
+        (images.training, seen.training.points, photographs_of(images.training.rows)),
+        (images.test, seen.test.points, np.arange(len(images.test.rows))),
+    ):
+        kept.append(_kept(len(points)))
+        parts.append(Part(points, of_kind.rows["label"].to_numpy(), photographs).where(kept[-1]))
+    measured, told = separability.report(*parts)
     if figures is not None and told:
         _draw(given, kept[0], kept[1], told, figures / "separability.png")
     return {"trunk": given.settings.trunk, **measured}
+
+
+def _digests(pool: pd.DataFrame) -> pd.Series[str]:
+    """Equal for images of equal bytes."""
+    return pool["sha256"].fillna(pool["image_id"])
 
 
 def _kept(count: int) -> Array:
@@ -188,16 +179,16 @@ def _draw(given: Examined, ours: Array, theirs: Array, told: dict[str, Told], pa
     from dermaflux.audit.faithfulness import mean_images
 
     small = trunks.pixels()
-    pool, training = given.pool.iloc[ours], given.training.rows.iloc[theirs]
+    pool, training = (
+        each._replace(rows=each.rows.iloc[chosen])
+        for each, chosen in ((given.images.pool, ours), (given.images.training, theirs))
+    )
     if given.settings.features == "pixels":
-        seen = given.of_pool[ours], given.training.points[theirs]
+        seen = given.seen.pool.points[ours], given.seen.training.points[theirs]
     else:
-        seen = (
-            features.extract(given.synthetic, pool, "train", small).points,
-            features.extract(given.corpus, training, given.trained, small).points,
-        )
+        seen = (features.extract(*pool, small).points, features.extract(*training, small).points)
     synthetic, real = (trunks.from_pixels(points) for points in seen)
-    labels, real_labels = pool["label"].to_numpy(), training["label"].to_numpy()
+    labels, real_labels = pool.rows["label"].to_numpy(), training.rows["label"].to_numpy()
     rows = {
         name: mean_images.pictures(
             synthetic[_of(labels, name)], real[_of(real_labels, name)], found
@@ -212,29 +203,31 @@ def _of(labels: Array, name: str) -> Array:
 
 
 def _coverage(given: Examined) -> Json:
-    count, training = len(given.pool), given.training.rows
-    near, of_held_out = given.nearest[:count], given.nearest[count:]
-    return coverage.report(given.pool, training, near, given.held_out, of_held_out, given.wanted)
+    pool, training, held_out = (
+        each.rows for each in (given.images.pool, given.images.training, given.images.held_out)
+    )
+    near, of_held_out = given.nearest[: len(pool)], given.nearest[len(pool) :]
+    return coverage.report(pool, training, near, held_out, of_held_out, given.wanted)
 
 
 def _artefacts(given: Examined) -> Json:
-    pool, training = given.pool, given.training.rows
+    pool, training = given.images.pool.rows, given.images.training.rows
     sizes = pool["scale"].dropna()
     side = int(sizes.mode().iloc[0]) if len(sizes) else None
     asked = training[training["label"].isin(set(pool["label"]) & set(CLASSES) or CLASSES)]
     same = asked[asked["scale"] == side]
     # Real images of other sizes would be resized, which blurs the finest grids of theirs.
-    real = _first("artefacts", same if len(same) >= ENOUGH else asked, MOST)
-    ours = _first("artefacts", pool, MOST)
+    real = sample("artefacts", same if len(same) >= ENOUGH else asked, MOST)
+    ours = sample("artefacts", pool, MOST)
     marks = [
-        [artefacts.marks(image) for _, image in table.decoded(folder, list(ids), split, side)]
-        for folder, ids, split in (
-            (given.synthetic, ours["image_id"], "train"),
-            (given.corpus, real["image_id"], given.trained),
-        )
+        [
+            artefacts.marks(image)
+            for _, image in table.decoded(kind.folder, list(rows["image_id"]), kind.split, side)
+        ]
+        for kind, rows in ((given.images.pool, ours), (given.images.training, real))
     ]
     return {
-        "reference": given.trained or "train and validation",
+        "reference": given.images.training.split or "train and validation",
         "side": side,
         "resized_reference_images": int((real["scale"] != side).sum()),
         "marks": artefacts.compare(*marks),
@@ -244,20 +237,15 @@ def _artefacts(given: Examined) -> Json:
 
 def _repeats(given: Examined) -> Json:
     """Near copies within the pool, by the rule that finds copies of training images."""
-    ids, digests = given.pool["image_id"].tolist(), given.pool["sha256"].fillna("").tolist()
+    folder, pool, split = given.images.pool
+    ids = pool["image_id"].tolist()
     if len(ids) < 2:
         return missing(f"needs 2 images, and there are {len(ids)}") | {"images": len(ids)}
-    numbers, points = np.arange(len(ids)), given.of_pool
-    index, distances = neighbours(given.turned, points, _NEAREST, (numbers, numbers))
-    turns = orientations(given.turned, points, index)
-    thumbnails = features.thumbnails(given.synthetic, ids, "train")
+    numbers, points, turned = np.arange(len(ids)), given.seen.pool.points, given.seen.of_pool()
+    index, distances = neighbours(turned, points, _NEAREST, (numbers, numbers))
+    turns = orientations(turned, points, index)
+    thumbnails = features.thumbnails(folder, ids, split)
     scores = copies.correlations(thumbnails, thumbnails, index, turns)
     scores[~np.isfinite(distances)] = -1
     limit = given.settings.duplicate_correlation
-    return artefacts.repeats(digests, scores.max(axis=1), limit)
-
-
-def _first(purpose: str, rows: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most so many rows, chosen by the hash of their image_id and ordered by it."""
-    order = sorted(rows["image_id"], key=lambda image_id: rank(purpose, image_id))
-    return rows[rows["image_id"].isin(order[:most])].sort_values("image_id")
+    return artefacts.repeats(_digests(pool).tolist(), scores.max(axis=1), limit)

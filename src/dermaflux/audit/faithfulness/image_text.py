@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermaflux.audit import trunks
+from dermaflux.audit import trunk_weights
 from dermaflux.audit.interval import around, missing
 from dermaflux.core.arrays import Array, Pixels
+from dermaflux.core.devices import automatic_device
 from dermaflux.errors import InputError, quoted
 
 if TYPE_CHECKING:
@@ -55,8 +56,14 @@ def open_model(settings: Audit) -> tuple[int, Score]:
 
     Raises `InputError` when its weights or its tokenizer are not available.
     """
-    name = str(settings.image_text)
-    model, device = trunks.open_image_text(settings)
+    name, parameter = str(settings.image_text), "audit.image_text"
+    named, revision = settings.image_text_weights, settings.image_text_revision
+    path = trunk_weights.find_weights(named, revision, "open_clip", f"{parameter}_")
+    model = trunk_weights.open_clip_model(
+        name, path, f"{parameter} {quoted(name)}", f"{parameter}_weights"
+    )
+    device = automatic_device()
+    model.to(device).eval()
     import open_clip
     import torch
 
@@ -68,7 +75,7 @@ def open_model(settings: Audit) -> tuple[int, Score]:
             f"({type(error).__name__}); name a model whose vocabulary is part of open_clip, such "
             "as ViT-B-32"
         ) from None
-    side, scaling = trunks.open_clip_scaling(model.visual)
+    side, scaling = trunk_weights.open_clip_scaling(model.visual)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in scaling)
 
     def score(images: Iterable[Pixels], texts: Sequence[str]) -> tuple[Array, Array]:

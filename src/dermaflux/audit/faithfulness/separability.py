@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dermaflux.audit.faithfulness import area
+from dermaflux.audit import area
 from dermaflux.audit.fidelity.comparison import ENOUGH
 from dermaflux.audit.interval import Interval, missing, too_few
 from dermaflux.core.arrays import Array
@@ -134,6 +134,13 @@ def report(pool: Part, training: Part, test: Part) -> tuple[Json, dict[str, Told
             rows[name] = {"images": counts[0], "reference_images": counts[1]}
             if min(counts) < ENOUGH:
                 rows[name] |= missing(too_few(*counts, ENOUGH))
+                continue
+            photographs = [len(np.unique(side.photographs)) for side in sides]
+            if min(photographs) < FOLDS:
+                rows[name] |= missing(
+                    f"needs {FOLDS} different images on either side, and there are "
+                    f"{photographs[0]:,} and {photographs[1]:,}"
+                )
                 continue
             found = tell_apart(*sides)
             rows[name] |= found.auc._asdict()

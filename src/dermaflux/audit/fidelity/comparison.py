@@ -19,7 +19,7 @@ from dermaflux.audit.fidelity.frechet import frechet_distance, frechet_distance_
 from dermaflux.audit.fidelity.products import Products, products_of
 from dermaflux.audit.interval import around, missing, share, too_few
 from dermaflux.core.arrays import Array
-from dermaflux.core.vocabulary import CLASSES
+from dermaflux.core.vocabulary import CLASSES, SKIN_TONE_PAIRS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,10 +105,13 @@ def rows(pairs: dict[str, Pair]) -> Iterator[Json]:
         for column in GROUPS:
             # The pool says no source of its own, and seldom a skin tone.
             stated = column == "skin_tone" and pool.rows[column].notna().any()
-            for value in sorted(real.rows.loc[asked, column].dropna().unique()):
-                ours = _equal(pool, column, value) if stated else everything
-                theirs = _equal(real, column, value)
-                groups.append((column, str(value), ours, theirs[asked[theirs]]))
+            sides = [each.rows[column] for each in (pool, real)]
+            if stated:  # often as pairs of types, where real images may have one
+                sides = [each.map(lambda tone: SKIN_TONE_PAIRS.get(tone, tone)) for each in sides]
+            for value in sorted(sides[1][asked].dropna().unique()):
+                ours = np.flatnonzero((sides[0] == value).to_numpy(bool)) if stated else everything
+                theirs = np.flatnonzero((sides[1] == value).to_numpy(bool) & asked)
+                groups.append((column, str(value), ours, theirs))
         for group, name, ours, theirs in groups:
             part = Pair(pool, real, products).where(ours, theirs)
             yield {"reference": reference, "group": group, "name": name, **compare(part)}

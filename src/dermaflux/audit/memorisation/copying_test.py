@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dermaflux.audit.interval import around
+from dermaflux.audit.area import placements
+from dermaflux.audit.interval import around, missing
 from dermaflux.core.arrays import Array
 
 MINIMUM = 20
@@ -65,7 +66,7 @@ def copying_test(
             f"needs {MINIMUM} synthetic and held-out images in one cell, and there are "
             f"{len(synthetic):,} and {len(held_out):,} in all"
         )
-        return {"value": None, "low": None, "high": None, "p": None, "reason": reason, **counts}
+        return {**missing(reason), "p": None, **counts}
     from scipy.stats import norm
 
     weights, values, errors = np.array(found).T
@@ -79,12 +80,8 @@ def copying_test(
 
 def _standardised(ours: Array, theirs: Array) -> tuple[float, float]:
     """Z of one cell and its standard error over other images of both kinds (DeLong et al. 1988)."""
-    from scipy.stats import rankdata
-
     m, n = len(ours), len(theirs)
-    ranks = rankdata(np.concatenate([ours, theirs]))
-    farther = (ranks[:m] - rankdata(ours)) / n  # share of held-out images that are nearer
-    nearer = 1 - (ranks[m:] - rankdata(theirs)) / m
+    farther, nearer = placements(ours, theirs)
     by_chance = np.sqrt((m + n + 1) / (12 * m * n))
     error = np.sqrt(np.var(farther, ddof=1) / m + np.var(nearer, ddof=1) / n)
     # Where all pairs agree the variance is 0, as if other images could not differ.

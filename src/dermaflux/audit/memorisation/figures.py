@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dermaflux.audit.interval import Interval, share
+from dermaflux.audit.interval import missing, quantile, share
 from dermaflux.audit.memorisation.copying_test import cells_of, copying_test
 
 if TYPE_CHECKING:
@@ -66,22 +66,12 @@ def _of_images(rules: pd.DataFrame) -> dict[str, Any]:
 
 def _share(count: int, total: int) -> dict[str, Any]:
     if not total:
-        return {"value": None, "low": None, "high": None, "reason": "there are no images"}
+        return missing("there are no images")
     return share(count, total)._asdict()
 
 
 def _quantile(values: Array, part: float) -> dict[str, Any]:
-    """A quantile with the limits that order statistics give whatever the distribution is.
-
-    `low` is the value of rank l, `high` that of rank u, where a binomial variable of as many trials
-    with probability `part` lies in [l, u) in 95 % of cases (Conover 1999, section 3.2); the
-    smallest or largest value where there are too few.
-    """
-    from scipy.stats import binom
-
-    values = np.sort(values[np.isfinite(values)])
-    if not len(values):
-        return {"value": None, "low": None, "high": None, "reason": "no ratio is finite"}
-    low, high = (int(rank) for rank in binom.ppf([0.025, 0.975], len(values), part))
-    limits = values[max(low - 1, 0)], values[min(high, len(values) - 1)]
-    return Interval(float(np.quantile(values, part)), *map(float, limits))._asdict()
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return missing("no ratio is finite")
+    return quantile(finite, part)._asdict()

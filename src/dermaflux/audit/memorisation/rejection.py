@@ -7,7 +7,6 @@ small pixels, `copies` in fine detail; two thresholds decide.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from dermaflux.core.arrays import Array
 
 if TYPE_CHECKING:
     from dermaflux.audit.features import Turned
+    from dermaflux.audit.image_sets import ImageSet
     from dermaflux.audit.memorisation.distance_ratio import Nearest
     from dermaflux.audit.trunks import Trunk
     from dermaflux.params import Audit
@@ -30,15 +30,6 @@ REASONS = np.array(["", "too near", "copy", "copy and too near"], dtype=object)
 COLUMNS = ("image_id", "nearest_id", "distance", "ratio", "nearest_in_pixels_id",
            "ratio_in_pixels", "original_id", "correlation", "reason", "rejected", "authentic",
            *RULES)  # fmt: skip
-
-
-class Images(NamedTuple):
-    """Images of a table folder, in the order of `rows`."""
-
-    folder: Path
-    rows: pd.DataFrame
-    """Columns image_id and, of training images, duplicate_group."""
-    split: str | None
 
 
 class Judged(NamedTuple):
@@ -60,7 +51,9 @@ class Space(NamedTuple):
     """(M, 8, D) of the others, under the eight symmetries."""
 
 
-def judge(training: Images, compared: Sequence[Images], space: Space, settings: Audit) -> Judged:
+def judge(
+    training: ImageSet, compared: Sequence[ImageSet], space: Space, settings: Audit
+) -> Judged:
     """Compare the images `compared`, one after another, with every training image.
 
     Where the trunk is a network, which may not see what a copy keeps, an image that is too near in
@@ -111,13 +104,13 @@ def judge(training: Images, compared: Sequence[Images], space: Space, settings: 
     return Judged(first.rows, pd.DataFrame(dict(zip(COLUMNS, columns, strict=True))))
 
 
-def _pixels(training: Images, compared: Sequence[Images]) -> Space:
+def _pixels(training: ImageSet, compared: Sequence[ImageSet]) -> Space:
     trunk = trunks.pixels()
     points = features.extract(*training, trunk).points
     return Space(trunk, points, features.under_symmetries(compared, trunk)[1])
 
 
-def _nearest(space: Space, training: Images, same: distance_ratio.Same) -> Nearest:
+def _nearest(space: Space, training: ImageSet, same: distance_ratio.Same) -> Nearest:
     def symmetric(rows: Array) -> Array | Turned:
         if space.trunk.turn is not None:
             return features.Turned(space.points[rows], space.trunk.turn)

@@ -1,1 +1,1 @@
-"""What image analysis measures of a lesion: segmentation and the ABC rule."""
+"""What image analysis measures of a lesion by the ABC rule, and whether captions agree with it."""

@@ -1,1 +1,1 @@
-"""Captions as text: prompts, length, quality, agreement with the image."""
+"""Captions as text: sentences, prompts, length, quality."""

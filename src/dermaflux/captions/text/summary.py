@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dermaflux.captions.text import agreement, lengths
+from dermaflux.captions.lesion import agreement
+from dermaflux.captions.text import lengths
 from dermaflux.captions.text.quality import FAULTS
 from dermaflux.core import table
 from dermaflux.core.files import write_json

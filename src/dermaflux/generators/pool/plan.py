@@ -9,14 +9,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from dermaflux.captions.text.prompt_bank import PromptBank
 from dermaflux.core.seeds import derived_seed
 from dermaflux.errors import InputError, quoted
-from dermaflux.generators.pool.wanted import Cell, Target
 from dermaflux.generators.protocol import Condition
+
+if TYPE_CHECKING:
+    from dermaflux.generators.pool.wanted import Target
+
+
+class Cell(NamedTuple):
+    """What one image is asked to show."""
+
+    name: str
+    """Its class."""
+    value: str | None = None
+    """Its skin tone or diagnosis; None where no distribution is wanted."""
+
+    @property
+    def key(self) -> str:
+        """Name of its prompts in a bank."""
+        return self.name if self.value is None else f"{self.name}, {self.value}"
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,14 @@ import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from dermaflux.captions.text.prompt_bank import Prompt, PromptBank
+from dermaflux.core.vocabulary import SKIN_TONE_PAIRS
 from dermaflux.errors import InputError, quoted
+from dermaflux.generators.pool.plan import Cell, classes
 from dermaflux.params import Synthesize
 
 _ROUNDING = 0.005  # of shares written with two decimals, as `synthesize.proportions`
-
-
-class Cell(NamedTuple):
-    """What one image is asked to show."""
-
-    name: str
-    """Its class."""
-    value: str | None = None
-    """Its skin tone or diagnosis; None where no distribution is wanted."""
-
-    @property
-    def key(self) -> str:
-        """Name of its prompts in a bank."""
-        return self.name if self.value is None else f"{self.name}, {self.value}"
 
 
 @dataclass(frozen=True)
@@ -88,19 +75,14 @@ def counts(total: int, shares: Mapping[str, float], given: Mapping[str, int]) ->
 
 
 def spread(counts: Mapping[str, int]) -> list[str]:
-    """Each value as often as its count says, evenly: at each place, the one that lacks most."""
-    total, given = sum(counts.values()), dict.fromkeys(counts, 0)
-    order = []
-    for place in range(1, total + 1):
-        value = max(counts, key=lambda name: place * counts[name] / total - given[name])
-        given[value] += 1
-        order.append(value)
-    return order
+    """Each value as often as its count says, evenly, as `plan.classes` spreads classes."""
+    total = sum(counts.values())
+    return list(classes({value: count / total for value, count in counts.items()}, total))
 
 
 def covers(wanted: str, value: str | None) -> bool:
     """Whether an image of a skin tone or diagnosis counts for the wanted one: I and II for I-II."""
-    return value is not None and (value == wanted or value in wanted.split("-"))
+    return value is not None and wanted in (value, SKIN_TONE_PAIRS.get(value))
 
 
 def target(

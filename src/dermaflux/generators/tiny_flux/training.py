@@ -58,7 +58,7 @@ def caption(lesion: Lesion) -> str:
 
     A general model knows borders and colours, not diagnoses; those are for `finetune` to teach.
     """
-    from dermaflux.captions.lesion.measured import describe
+    from dermaflux.captions.text.description import describe
     from dermaflux.captions.text.label import label_sentence
 
     sentence = describe(truth(lesion), lesion.label, lesion.key)
@@ -67,7 +67,8 @@ def caption(lesion: Lesion) -> str:
 
 def vocabulary_text() -> list[str]:
     """Captions that hold every word a caption can have, whatever `images` is."""
-    from dermaflux.captions.lesion.measured import Measurements, describe
+    from dermaflux.captions.lesion.measured import Measurements
+    from dermaflux.captions.text.description import describe
     from dermaflux.phantom import draw
 
     lesions = [draw(index, STREAM) for index in range(_VOCABULARY_LESIONS)]

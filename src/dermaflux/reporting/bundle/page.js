@@ -166,7 +166,7 @@ function folds() {
   });
   window.addEventListener("afterprint", () => opened.forEach((each) => { each.open = false; }));
   const reveal = () => {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = location.hash && document.getElementById(location.hash.slice(1));
     for (let fold = target?.closest?.("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
     target?.scrollIntoView?.();
   };

@@ -10,6 +10,7 @@ from dermaflux.reporting.charts.curves import Tables
 from dermaflux.reporting.charts.spec import Chart
 from dermaflux.reporting.effect_table import Row
 from dermaflux.reporting.evidence_section import Said
+from dermaflux.reporting.results import HEADLINES
 from dermaflux.statistics import evidence
 from dermaflux.statistics.evaluations import Cell, Estimate
 
@@ -28,11 +29,11 @@ def of_classifiers(
     bayes: float | None,
 ) -> dict[str, Chart]:
     """`arms`, `gains`, `effects`, and per architecture `worth-…`, `roc-…` and so on."""
-    words = "AUC" if headline == "auc" else "macro AUC"
+    words = HEADLINES[headline]
     found: dict[str, Chart | None] = {
         "arms": intervals.arms(cells, means, headline, bayes),
         "gains": intervals.gains(effects, said, words),
-        "effects": intervals.effects(effects) if effects else None,
+        "effects": intervals.effects(effects, words) if effects else None,
     }
     sizes, _ = evidence.real_sizes(params)
     for name in params.architectures():

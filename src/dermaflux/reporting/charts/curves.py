@@ -33,57 +33,70 @@ def worth(
     points = sorted((sizes[arm], arms[arm]) for arm in sizes if arm in arms)
     if len(points) < 2 or "mixture" not in arms:
         return None
-    traces: list[Trace] = []
     least, most = points[0][0], points[-1][0]
-    if rate is not None:
-        grid = np.geomspace(least, most, 40)
-        fitted = rate.curve.auc(grid)
-        traces.append(
-            line(list(grid), list(fitted), "fitted curve", COLOURS["real"], width=1.5,
-                 hoverinfo="skip")
-        )  # fmt: skip
-    values = [value for _, value in points]
-    traces.append(
-        {
-            "type": "scatter", "mode": "markers", "name": "real images alone",
-            "x": [size for size, _ in points], "y": shorts(value.value for value in values),
-            "marker": {"color": COLOURS["real"], "size": 9},
-            "error_y": {
-                "type": "data", "symmetric": False, "thickness": 1.5, "width": 3,
-                "color": COLOURS["real"],
-                "array": shorts(value.high - value.value for value in values),
-                "arrayminus": shorts(value.value - value.low for value in values),
-            },
-            "hovertemplate": "%{x:,} real images<br><b>%{y:.3f}</b><extra></extra>",
-        }
-    )  # fmt: skip
     mixture = arms["mixture"]
     limits = f" ({mixture.low:.3f} to {mixture.high:.3f})" if mixture.has_interval else ""
-    traces.append(
-        {
-            **line([least, most], [mixture.value] * 2, "with synthetic images", COLOURS["mixture"]),
-            "hovertemplate": f"real + synthetic<br><b>{mixture.value:.3f}</b>{limits}"
-            "<extra></extra>",
-        }
-    )
+    hover = f"real + synthetic<br><b>{mixture.value:.3f}</b>{limits}<extra></extra>"
+    level, shade = [mixture.value] * 2, COLOURS["mixture"]
+    traces = [
+        *([] if rate is None else [_fitted(rate, least, most)]),
+        _measured(points),
+        line([least, most], level, "with synthetic images", shade, hovertemplate=hover),
+    ]
     if rate is not None and rate.told and not rate.equivalent.bound:
         traces.append(
             {
-                "type": "scatter", "mode": "markers", "name": "as good as",
-                "x": [short(rate.equivalent.value)], "y": [short(mixture.value)],
-                "marker": {"color": COLOURS["mixture"], "size": 14, "symbol": "star"},
+                "type": "scatter",
+                "mode": "markers",
+                "name": "as good as",
+                "x": [short(rate.equivalent.value)],
+                "y": [short(mixture.value)],
+                "marker": {"color": shade, "size": 14, "symbol": "star"},
                 "hovertemplate": "as good as <b>%{x:,.0f}</b> real images<extra></extra>",
             }
-        )  # fmt: skip
+        )
     layout = {
-        "xaxis": axis("real images (logarithmic)", type="log",
-                      tickvals=[size for size, _ in points],
-                      ticktext=[f"{size:,}" for size, _ in points]),
+        "xaxis": axis(
+            "real images (logarithmic)",
+            type="log",
+            tickvals=[size for size, _ in points],
+            ticktext=[f"{size:,}" for size, _ in points],
+        ),
         "yaxis": axis(f"test {metric}"),
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-    }  # fmt: skip
+    }
     alt = f"Test {metric} over the number of real images, and that of real and synthetic images."
     return Chart(traces, alt, layout, 330)
+
+
+def _fitted(rate: ExchangeRate, least: int, most: int) -> Trace:
+    """The curve by which the mixture's AUC becomes a number of real images."""
+    grid = np.geomspace(least, most, 40)
+    fitted = list(rate.curve.auc(grid))
+    return line(list(grid), fitted, "fitted curve", COLOURS["real"], width=1.5, hoverinfo="skip")
+
+
+def _measured(points: Sequence[tuple[int, Estimate]]) -> Trace:
+    """Sizes of real images alone, each with the interval of its AUC."""
+    values = [value for _, value in points]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "real images alone",
+        "x": [size for size, _ in points],
+        "y": shorts(value.value for value in values),
+        "marker": {"color": COLOURS["real"], "size": 9},
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "thickness": 1.5,
+            "width": 3,
+            "color": COLOURS["real"],
+            "array": shorts(value.high - value.value for value in values),
+            "arrayminus": shorts(value.value - value.low for value in values),
+        },
+        "hovertemplate": "%{x:,} real images<br><b>%{y:.3f}</b><extra></extra>",
+    }
 
 
 def roc(curves: Tables) -> Chart:
@@ -95,18 +108,34 @@ def roc(curves: Tables) -> Chart:
         for rows in tables if main else ():
             drawn = np.interp(grid, rows["fpr"], rows["tpr"])
             traces.append(
-                line(list(grid), list(drawn), TITLES[arm], COLOURS[arm], width=0.7, opacity=0.45,
-                     showlegend=False, legendgroup=arm, hoverinfo="skip")
-            )  # fmt: skip
+                line(
+                    list(grid),
+                    list(drawn),
+                    TITLES[arm],
+                    COLOURS[arm],
+                    width=0.7,
+                    opacity=0.45,
+                    showlegend=False,
+                    legendgroup=arm,
+                    hoverinfo="skip",
+                )
+            )
         mean = np.mean([np.interp(grid, rows["fpr"], rows["tpr"]) for rows in tables], axis=0)
         look = {"width": 2.5} if main else {"width": 1.5, "dash": "dash"}
         hover = (
             f"{text(TITLES[arm])}<br>sensitivity <b>%{{y:.3f}}</b><br>1 − specificity %{{x:.2f}}"
         )
         traces.append(
-            line([0.0, *grid], [0.0, *mean], TITLES[arm], COLOURS[arm], legendgroup=arm,
-                 hovertemplate=f"{hover}<extra></extra>", **look)
-        )  # fmt: skip
+            line(
+                [0.0, *grid],
+                [0.0, *mean],
+                TITLES[arm],
+                COLOURS[arm],
+                legendgroup=arm,
+                hovertemplate=f"{hover}<extra></extra>",
+                **look,
+            )
+        )
     layout = {
         "xaxis": axis("1 − specificity", range=[-0.01, 1.01]),
         "yaxis": axis("sensitivity", range=[-0.01, 1.01]),
@@ -132,10 +161,11 @@ def reliability(curves: Tables, calibrated: bool) -> Chart:
             "<br>%{customdata:,} images over all seeds"
         )
         traces.append(
-            line(list(x), list(y), TITLES[arm], COLOURS[arm],
-                 hovertemplate=f"{hover}<extra></extra>")
+            line(
+                list(x), list(y), TITLES[arm], COLOURS[arm], hovertemplate=f"{hover}<extra></extra>"
+            )
             | {"mode": "lines+markers", "customdata": [int(n) for n in pooled["images"]]}
-        )  # fmt: skip
+        )
     words = "calibrated" if calibrated else "uncalibrated"
     layout = {
         "xaxis": axis(f"predicted probability, {words}", range=[-0.02, 1.02]),
@@ -158,9 +188,14 @@ def decision(curves: Tables) -> Chart:
         mean = np.mean([rows["model"] for rows in tables], axis=0)
         hover = f"{text(TITLES[arm])}<br>net benefit <b>%{{y:.3f}}</b><br>threshold %{{x:.2f}}"
         traces.append(
-            line(threshold, list(mean), TITLES[arm], COLOURS[arm],
-                 hovertemplate=f"{hover}<extra></extra>")
-        )  # fmt: skip
+            line(
+                threshold,
+                list(mean),
+                TITLES[arm],
+                COLOURS[arm],
+                hovertemplate=f"{hover}<extra></extra>",
+            )
+        )
     layout = {
         "xaxis": axis("decision threshold (probability of malignancy)", range=[0, 1]),
         "yaxis": axis("net benefit per image", range=[-0.25 * top, 1.1 * top]),
@@ -179,19 +214,36 @@ def training(
     width, every = max(1, len(values) // 20), max(1, len(values) // _MOST_POINTS)
     smooth = np.convolve(values, np.ones(width) / width, mode="valid")
     traces = [
-        line(steps[::every], values[::every], "each step", COLOURS["real"], width=0.7, opacity=0.4,
-             hoverinfo="skip"),
-        line(steps[len(values) - len(smooth) :][::every], list(smooth[::every]), "running mean",
-             COLOURS["real"], hovertemplate="step %{x:,}: <b>%{y:.4f}</b><extra></extra>"),
-    ]  # fmt: skip
+        line(
+            steps[::every],
+            values[::every],
+            "each step",
+            COLOURS["real"],
+            width=0.7,
+            opacity=0.4,
+            hoverinfo="skip",
+        ),
+        line(
+            steps[len(values) - len(smooth) :][::every],
+            list(smooth[::every]),
+            "running mean",
+            COLOURS["real"],
+            hovertemplate="step %{x:,}: <b>%{y:.4f}</b><extra></extra>",
+        ),
+    ]
     if held_out[0]:
         traces.append(
-            line(*held_out, "held out", COLOURS["mixture"],
-                 hovertemplate="held out, step %{x:,}: <b>%{y:.4f}</b><extra></extra>")
+            line(
+                *held_out,
+                "held out",
+                COLOURS["mixture"],
+                hovertemplate="held out, step %{x:,}: <b>%{y:.4f}</b><extra></extra>",
+            )
             | {"mode": "lines+markers"}
-        )  # fmt: skip
+        )
     layout = {
-        "xaxis": axis("optimiser step"), "yaxis": axis("loss"),
+        "xaxis": axis("optimiser step"),
+        "yaxis": axis("loss"),
         "legend": {"x": 1, "xanchor": "right", "y": 1},
-    }  # fmt: skip
+    }
     return Chart(traces, "Loss against optimiser step.", layout, 300)

@@ -11,6 +11,7 @@ from dermaflux.reporting.effect_table import Row
 from dermaflux.reporting.evidence_section import Said
 from dermaflux.reporting.pages import interval, number, signed
 from dermaflux.reporting.published.tables import Table
+from dermaflux.reporting.results import HEADLINES
 from dermaflux.statistics.effects import Effect
 from dermaflux.statistics.evaluations import Cell, Estimate
 
@@ -66,10 +67,14 @@ def _layout(rows: Sequence[str], title_x: str, zero: bool) -> dict[str, object]:
     return {
         "xaxis": axis(title_x, zeroline=zero),
         "yaxis": {
-            "type": "category", "categoryorder": "array", "categoryarray": order[::-1],
-            "automargin": True, "range": [-0.6, len(order) - 0.4], "showgrid": False,
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": order[::-1],
+            "automargin": True,
+            "range": [-0.6, len(order) - 0.4],
+            "showgrid": False,
         },
-    }  # fmt: skip
+    }
 
 
 def gains(effects: Sequence[Row], said: Mapping[str, Said], metric: str) -> Chart | None:
@@ -93,16 +98,21 @@ def gains(effects: Sequence[Row], said: Mapping[str, Said], metric: str) -> Char
     traces = dots(rows, sign=True)
     traces += [
         {
-            "type": "scatter", "mode": "markers", "x": [short(value)], "y": [text(where)],
+            "type": "scatter",
+            "mode": "markers",
+            "x": [short(value)],
+            "y": [text(where)],
             "marker": {"symbol": "line-ns-open", "size": 18, "color": _GREY},
             "showlegend": False,
             "hovertemplate": f"seen with a probability of 80 % from<br><b>{signed(value)}</b>"
             "<extra></extra>",
         }
         for where, value in seen
-    ]  # fmt: skip
+    ]
     names = [dot.row for dot in rows]
-    alt = "Change of the test AUC by synthetic images and by as many real ones, with intervals."
+    alt = (
+        f"Change of the test {metric} by synthetic images and by as many real ones, with intervals."
+    )
     layout = _layout(names, f"change of the test {metric}", zero=True)
     return Chart(traces, alt, layout, max(330, 90 + _ROW * len(names)))
 
@@ -125,30 +135,47 @@ def arms(
         ]
         traces.append(
             {
-                "type": "scatter", "mode": "markers", "x": shorts(value for _, value in own),
-                "y": [text(name)] * len(own), "customdata": [seed for seed, _ in own],
-                "marker": {"color": colour(arm), "size": 6, "opacity": 0.4}, "showlegend": False,
+                "type": "scatter",
+                "mode": "markers",
+                "x": shorts(value for _, value in own),
+                "y": [text(name)] * len(own),
+                "customdata": [seed for seed, _ in own],
+                "marker": {"color": colour(arm), "size": 6, "opacity": 0.4},
+                "showlegend": False,
                 "hovertemplate": "seed %{customdata}: %{x:.3f}<extra></extra>",
             }
-        )  # fmt: skip
+        )
     names = [dot.row for dot in rows]
-    words = "AUC" if headline == "auc" else "macro AUC"
+    words = HEADLINES[headline]
     layout = _layout(names, f"test {words} (dots: seeds; diamond and bar: mean, interval)", False)
     if bayes is not None:
         best = short(bayes)
         layout["shapes"] = [
-            {"type": "line", "x0": best, "x1": best, "yref": "paper", "y0": 0, "y1": 1,
-             "line": {"width": 1, "dash": "dash"}}
-        ]  # fmt: skip
+            {
+                "type": "line",
+                "x0": best,
+                "x1": best,
+                "yref": "paper",
+                "y0": 0,
+                "y1": 1,
+                "line": {"width": 1, "dash": "dash"},
+            }
+        ]
         layout["annotations"] = [
-            {"x": best, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False,
-             "text": f"best possible (Bayes) {bayes:.3f}"}
-        ]  # fmt: skip
+            {
+                "x": best,
+                "y": 1,
+                "yref": "paper",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "text": f"best possible (Bayes) {bayes:.3f}",
+            }
+        ]
     alt = f"Test {words} of each classifier and arm with intervals; the table has the numbers."
     return Chart(traces + dots(rows), alt, layout, 100 + _ROW * len(names))
 
 
-def effects(rows: Sequence[Row]) -> Chart:
+def effects(rows: Sequence[Row], metric: str) -> Chart:
     """Every difference between two arms with its interval."""
     found = [
         Dot(
@@ -160,8 +187,8 @@ def effects(rows: Sequence[Row]) -> Chart:
         for row in rows
     ]
     names = [dot.row for dot in found]
-    alt = "Differences in AUC between arms with intervals; the table has the numbers."
-    layout = _layout(names, "difference in the test AUC", zero=True)
+    alt = f"Differences in {metric} between arms with intervals; the table has the numbers."
+    layout = _layout(names, f"difference in the test {metric}", zero=True)
     return Chart(dots(found, sign=True), alt, layout, 90 + _ROW * len(names))
 
 
@@ -189,8 +216,12 @@ def published(table: Table) -> Chart | None:
 
 
 _GREY = "#7d8894"
-_SHARES = {"precision": "Precision", "recall": "Recall", "density": "Density",
-           "coverage": "Coverage"}  # fmt: skip
+_SHARES = {
+    "precision": "Precision",
+    "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+}
 
 
 def fidelity(comparisons: Sequence[Mapping[str, object]]) -> Chart | None:

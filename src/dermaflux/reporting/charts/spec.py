@@ -58,15 +58,26 @@ def line(x: Sequence[float], y: Sequence[float], name: str, colour: str, **setti
     if "dash" in settings:
         drawn["dash"] = settings.pop("dash")
     return {
-        "type": "scatter", "mode": "lines", "x": shorts(x), "y": shorts(y), "name": text(name),
-        "line": drawn, **settings,
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "x": shorts(x),
+        "y": shorts(y),
+        "name": text(name),
+        "line": drawn,
+        **settings,
+    }
 
 
 def reference(x: Sequence[float], y: Sequence[float], name: str = "") -> Trace:
     """A thin dashed line to read others against; in the theme's colour of lines."""
     return {
-        "type": "scatter", "mode": "lines", "x": shorts(x), "y": shorts(y), "name": text(name),
-        "line": {"width": 1, "dash": "dash"}, "meta": "reference", "showlegend": bool(name),
+        "type": "scatter",
+        "mode": "lines",
+        "x": shorts(x),
+        "y": shorts(y),
+        "name": text(name),
+        "line": {"width": 1, "dash": "dash"},
+        "meta": "reference",
+        "showlegend": bool(name),
         "hoverinfo": "skip",
-    }  # fmt: skip
+    }

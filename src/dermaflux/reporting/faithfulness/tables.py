@@ -84,8 +84,10 @@ def _control(group: Json) -> list[Table]:
         for name, figures in of_kind.items():
             if name == "reference":
                 continue
-            cells = [f"{figure(figures[each])}, {figures[each]['images']:,} images"
-                     for each in attributes]  # fmt: skip
+            cells = [
+                f"{figure(figures[each])}, {figures[each]['images']:,} images"
+                for each in attributes
+            ]
             rows.append((title, name, *cells))
     head = ("images", "class", *attributes)
     return [Table("Spearman's rho of the level asked for and the value measured", head, rows)]
@@ -145,8 +147,11 @@ def _said(words: str, found: Json) -> str:
     """Caption of a table of coverage: how near, and how far the instrument can be trusted."""
     said = [f"Shares by {words}."]
     distance = found["distance"]
-    for name, title in (("nearest_to_wanted", "wanted"), ("nearest_to_asked", "asked for"),
-                        ("nearest_to_training", "training images")):  # fmt: skip
+    for name, title in (
+        ("nearest_to_wanted", "wanted"),
+        ("nearest_to_asked", "asked for"),
+        ("nearest_to_training", "training images"),
+    ):
         if name in distance:
             said.append(f"Shown to {title}: distance {figure(distance[name])}.")
     if (exact := distance.get("asked_to_wanted")) is not None:
@@ -169,9 +174,10 @@ def _artefacts(group: Json) -> list[Table]:
         title, places = _MARKS.get(name, (grid, 1))
         counts = f"{row['images']:,} and {row['reference_images']:,}"
         medians = (
-            ("", "") if row["value"] is None
+            ("", "")
+            if row["value"] is None
             else tuple(figure(row[kind], places) for kind in ("synthetic", "real"))
-        )  # fmt: skip
+        )
         rows.append((title, counts, *medians, figure(row)))
     repeats = group["repeats"]
     counted = figure(repeats)

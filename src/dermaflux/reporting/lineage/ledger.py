@@ -36,6 +36,8 @@ class Work:
     hours: float
     kilowatt_hours: float | None
     """Of the GPUs; None where no power was logged."""
+    metered_hours: float
+    """Hours of the runs whose power was logged."""
     address: str
     """Of its run, or of the first of several."""
     addresses: Mapping[str, str] = field(default_factory=dict)
@@ -73,15 +75,21 @@ def _work(client: MlflowClient, artefact: Artefact, ui: str) -> Work | None:
             first.setdefault(run.data.params.get("arm", ""), run)
     if not first:
         return None
-    hours = [_hours(run) for run in first.values()]
-    energy = [_kilowatt_hours(client, run) for run in first.values()]
+    drawn = {
+        arm: energy
+        for arm, run in first.items()
+        if (energy := _kilowatt_hours(client, run)) is not None
+    }
     addresses = {
         arm: f"{ui}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
         for arm, run in first.items()
     }
-    drawn = [each for each in energy if each is not None]
     return Work(
-        sum(hours), sum(drawn) if drawn else None, next(iter(addresses.values())), addresses
+        hours=sum(map(_hours, first.values())),
+        kilowatt_hours=sum(drawn.values()) if drawn else None,
+        metered_hours=sum(_hours(first[arm]) for arm in drawn),
+        address=next(iter(addresses.values())),
+        addresses=addresses,
     )
 
 

@@ -21,8 +21,12 @@ PAPERS = {
 }
 """Paper -> the protocols of its tables and figures, in its order."""
 CELLS_ALONE = (
-    "train.architectures", "train.arms", "train.seeds", "promote.architecture", "zero_shot.run",
-)  # fmt: skip
+    "train.architectures",
+    "train.arms",
+    "train.seeds",
+    "promote.architecture",
+    "zero_shot.run",
+)
 """Parameters that say which cells are trained, and not what one is."""
 
 

@@ -10,14 +10,14 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from dermaflux.sweeps.dvc_experiments import repository
+
 _COLUMNS = 100
 
 
 def run() -> None:
     """Print the graph of the pipeline in the working directory."""
-    from dvc.repo import Repo
-
-    with Repo() as repo:
+    with repository() as repo:
         print(text(waits_for(repo.index.graph)))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from dermaflux import paths
 from dermaflux.core.files import write_text
 from dermaflux.errors import InputError, one_line
+from dermaflux.sweeps.dvc_experiments import repository
 
 PAGE = paths.REPORTS / "plots.html"
 
@@ -33,11 +34,10 @@ class Chart:
 def run(revisions: Sequence[str], output: Path = PAGE) -> None:
     """Write the page; without revisions of `HEAD` and the working directory."""
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
     from dvc.scm import SCMError
 
     try:
-        with Repo() as repo:
+        with repository() as repo:
             names = list(revisions) or ["HEAD", "workspace"]
             charts = collected(repo.plots.show(revs=names), repo.plots.templates_dir)
     except (DvcException, SCMError) as error:

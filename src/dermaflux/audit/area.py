@@ -59,22 +59,31 @@ def mean(parts: Sequence[Scored], dependence: float = 1.0) -> Interval:
     return Interval(value, max(0.0, value - NORMAL * error), min(1.0, value + NORMAL * error))
 
 
-def _area(part: Scored) -> tuple[float, float]:
-    """The area and its variance; the variance is 0 with one group on either side."""
+def placements(high: Array, low: Array) -> tuple[Array, Array]:
+    """Share of `low` (N,) below each of `high` (M,), and of `high` above each of `low`; half of
+    those that are equal.
+
+    The mean of either is the area, which is Mann and Whitney's U over M N.
+    """
     from scipy.stats import rankdata
 
-    high, low = part.high, part.low
     ranks = rankdata(np.concatenate([high, low]))
-    of_high = (ranks[: len(high)] - rankdata(high)) / len(low)
-    of_low = 1 - (ranks[len(high) :] - rankdata(low)) / len(high)
+    below = (ranks[: len(high)] - rankdata(high)) / len(low)
+    return below, 1 - (ranks[len(high) :] - rankdata(low)) / len(high)
+
+
+def _area(part: Scored) -> tuple[float, float]:
+    """The area and its variance."""
+    of_high, of_low = placements(part.high, part.low)
     sides = ((of_high, part.groups_high), (of_low, part.groups_low))
     area = float(of_high.mean())
     return area, sum(_variance_of_mean(placements, groups) for placements, groups in sides)
 
 
 def _variance_of_mean(placements: Array, groups: Array) -> float:
+    """Of placements (N,) in [0, 1]; from one group nothing is known but its upper bound."""
     number = np.unique(groups, return_inverse=True)[1]
     sums = np.bincount(number, weights=placements - placements.mean())
     if len(sums) < 2:
-        return 0.0
+        return 0.25
     return float((sums**2).sum() * len(sums) / (len(sums) - 1) / len(placements) ** 2)

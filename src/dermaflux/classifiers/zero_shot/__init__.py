@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from dermaflux.classifiers.model.image_text import ImageTextModel, ModelSource
+    from dermaflux.classifiers.zero_shot.image_text import ImageTextModel, ModelSource
     from dermaflux.core.arrays import Array
 
 
@@ -37,7 +37,7 @@ def run(params: Params) -> None:
         write_json(paths.ZERO_SHOT_REPORT, {})
         print("zero_shot: zero_shot.run names no model; nothing to score")
         return
-    from dermaflux.classifiers.model import image_text
+    from dermaflux.classifiers.zero_shot import image_text
     from dermaflux.statistics import bootstrap, comparison
 
     models = params.zero_shot.models
@@ -78,7 +78,7 @@ def _score(params: Params, model: ImageTextModel, rows: pd.DataFrame) -> Array:
     """P(malignant) of the test images (N,), in the order of the rows."""
     import numpy as np
 
-    from dermaflux.classifiers.model import image_text
+    from dermaflux.classifiers.zero_shot import image_text
     from dermaflux.progress import progress
 
     section = params.zero_shot

@@ -1,0 +1,1 @@
+"""The files of a registered version: how they are written and fetched."""
