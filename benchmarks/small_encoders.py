@@ -5,9 +5,9 @@
 They stand where no hub is at hand for Stable Diffusion's autoencoder and BiomedCLIP's tower:
 `finetune.vap.latents: encoders/autoencoder` has four channels, one latent for 8 x 8 pixels, as the
 former, and `finetune.vap.text_encoder: encoders/clip` was trained on images and their captions
-(Radford et al. 2021, arXiv 2103.00020), as the latter; that of the tiny backbone is random. Both see
-the training split alone, whose held-out descriptions the tower never reads. A last line says how
-well lesions and descriptions can be told from what they make of them.
+(Radford et al. 2021, arXiv 2103.00020), as the latter; that of the tiny backbone is random. Both
+see the training split alone, without held-out descriptions. The tower reads as many tokens as the
+longest caption has. The last lines say what can be told of lesions from what the two make of them.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ def train_clip(latents: Tensor, captions: list[str], steps: int) -> tuple[Any, A
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     tokenizer = vocabulary.clip_tokenizer(captions)
-    ids = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    ids = tokenizer(captions, padding=True, truncation=True, return_tensors="pt").input_ids
     tower = CLIPTextModelWithProjection(
         CLIPTextConfig(
             vocab_size=len(tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH,
             num_hidden_layers=TEXT_BLOCKS, num_attention_heads=4, projection_dim=TEXT_WIDTH,
-            max_position_embeddings=vocabulary.CLIP_TOKENS, bos_token_id=tokenizer.bos_token_id,
+            max_position_embeddings=ids.shape[1], bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
@@ -135,7 +135,10 @@ def judge(vae: AutoencoderKL, tower: Any, tokenizer: Any, pixels: Tensor, texts:
     )
     shown = ((drawn.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     found = control.agreement(texts, [control.values(measure(image)) for image in shown])
-    ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    ids = tokenizer(
+        texts, padding=True, truncation=True, max_length=tower.config.max_position_embeddings,
+        return_tensors="pt",
+    ).input_ids  # fmt: skip
     embedded = tower(input_ids=ids).text_embeds.numpy()
     for name, level in control.ATTRIBUTES.items():
         asked = np.array([np.nan if level(text) is None else level(text) for text in texts], float)

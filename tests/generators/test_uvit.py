@@ -19,6 +19,7 @@ from dermaflux.generators.data.diffusion import DiffusionPath
 from dermaflux.generators.data.images import Sample, TrainingImages
 from dermaflux.generators.data.samplers import scheduler
 from dermaflux.generators.vap.model import uvit, weights
+from dermaflux.generators.vap.model.attention import attend
 from dermaflux.generators.vap.model.uvit import Shape, UViT
 from dermaflux.generators.vap.sampling.sample import SamplingSettings, Wanted, _Denoiser
 from dermaflux.generators.vap.training.objective import Objective, held_out_loss
@@ -126,6 +127,23 @@ def _reference(block: Any, width: int, heads: int) -> nn.Module:
             state[f"{theirs}.{kind}"] = block.get_parameter(f"{ours}.{kind}")
     layer.load_state_dict(state)
     return layer
+
+
+def test_attention_in_bf16_is_that_of_float64_as_are_its_gradients() -> None:
+    """CPUs have a way of their own for bf16, so one route is written out in double precision."""
+    exact = [drawn(2, length, 32, seed=length).double() for length in (9, 11)]
+    rounded = [part.bfloat16().requires_grad_() for part in exact]
+    exact = [part.detach().double().requires_grad_() for part in rounded]
+    found = attend(rounded[0], rounded[1], rounded[1], 4)
+    q, k = (part.unflatten(-1, (4, 8)).transpose(1, 2) for part in exact)
+    shares = torch.exp(q @ k.mT / 8**0.5)
+    wanted = (shares / shares.sum(-1, keepdim=True) @ k).transpose(1, 2).flatten(-2)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), wanted, atol=0.03, rtol=0.03)
+    for output in (found, wanted):
+        output.sum().backward()
+    for mine, theirs in zip(rounded, exact, strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=0.1, rtol=0.05, check_dtype=False)
 
 
 def test_prototypes_change_nothing_at_the_start_and_the_released_code_does() -> None:
