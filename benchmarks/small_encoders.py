@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,6 @@ from dermaflux.audit.faithfulness import control
 from dermaflux.captions.lesion.measured import measure
 from dermaflux.core import table
 from dermaflux.generators.tiny_flux import autoencoder, vocabulary
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 SIDE, CHANNELS, CROP = 128, 4, 64
 TEXT_WIDTH, TEXT_BLOCKS = 64, 2
@@ -67,9 +64,9 @@ def optimise(weights: Sequence[nn.Parameter], steps: int, rate: float, loss_of: 
             print(f"step {step + 1:,} of {steps:,}: loss {loss.item():.3f}", flush=True)
 
 
-def train_autoencoder(pixels: Tensor, steps: int) -> AutoencoderKL:
+def train_autoencoder(pixels: Tensor, steps: int) -> Any:
     """Four principal components of 8 x 8 patches, and a decoder trained to draw them."""
-    vae = autoencoder.build(pixels[:240], SIDE, CHANNELS)
+    vae: Any = autoencoder.build(pixels[:240], SIDE, CHANNELS)
     mean, _ = autoencoder.moments(vae, pixels)
     autoencoder.set_statistics(vae, mean)
     vae.decoder.to(memory_format=torch.channels_last)
@@ -121,7 +118,7 @@ def train_clip(latents: Tensor, captions: list[str], steps: int) -> tuple[Any, A
 
 
 @torch.no_grad()
-def judge(vae: AutoencoderKL, tower: Any, tokenizer: Any, pixels: Tensor, texts: list[str]) -> None:
+def judge(vae: Any, tower: Any, tokenizer: Any, pixels: Tensor, texts: list[str]) -> None:
     """Print what is left of each attribute in reconstructions and in text embeddings."""
     from scipy.stats import spearmanr
     from sklearn.linear_model import RidgeCV
