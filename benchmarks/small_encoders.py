@@ -32,18 +32,18 @@ from dermaflux.generators.tiny_flux import autoencoder, vocabulary
 
 SIDE, CHANNELS, CROP = 128, 4, 64
 TEXT_WIDTH, TEXT_BLOCKS = 64, 2
+JUDGED = 200
 
 
-def training_images(corpus: Path, captions: Path) -> tuple[Tensor, list[str], list[str]]:
-    """Pixels uint8 (N, 3, 128, 128), captions and labels of the training split, none held out."""
+def training_images(corpus: Path, captions: Path) -> tuple[Tensor, list[str]]:
+    """Pixels uint8 (N, 3, 128, 128) and captions of the training split, none held out."""
     frame = pd.concat(map(pd.read_parquet, sorted(captions.glob("*.parquet"))))
     frame = frame.set_index("image_id")
     ids = table.metadata(corpus, ["image_id"], "train")["image_id"]
     shown = [name for name in ids if not frame.at[name, "held_out"]]
     pixels = dict(table.decoded(corpus, shown, side=SIDE))
     stack = torch.from_numpy(np.stack([pixels[name] for name in shown]))
-    rows = frame.loc[shown]
-    return stack.permute(0, 3, 1, 2).contiguous(), rows["caption"].tolist(), rows["label"].tolist()
+    return stack.permute(0, 3, 1, 2).contiguous(), frame.loc[shown, "caption"].tolist()
 
 
 def optimise(weights: Sequence[nn.Parameter], steps: int, rate: float, loss_of: Any) -> None:
@@ -158,8 +158,8 @@ def main() -> None:
     parser.add_argument("--clip-steps", type=int, default=400)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    pixels, captions, _ = training_images(arguments.corpus, arguments.captions)
-    kept = len(pixels) - 200
+    pixels, captions = training_images(arguments.corpus, arguments.captions)
+    kept = len(pixels) - JUDGED
     vae = train_autoencoder(pixels[:kept], arguments.decoder_steps)
     vae.save_pretrained(arguments.output / "autoencoder")
     print(f"{autoencoder.psnr(vae, pixels[kept:]):.1f} dB of images that neither has seen")
