@@ -13,8 +13,10 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
     if q.dtype == torch.bfloat16 and not q.is_cuda:
         # Training's fused attention is four times as slow as these products in bf16 on a CPU.
         shares = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
-        return (shares.to(v.dtype) @ v).transpose(1, 2).flatten(-2)
-    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
+        mixed: Tensor = shares.to(v.dtype) @ v
+    else:
+        mixed = scaled_dot_product_attention(q, k, v)
+    return mixed.transpose(1, 2).flatten(-2)
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:
