@@ -39,6 +39,8 @@ MINIATURE = {
     "synthesize.batch": 40,
     "train.architectures": ["vit"],
     "train.seeds": [0],
+    "train.arms": ["real", "mixture"],
+    "train.curve": [],
     "train.epochs": 2,
     "evaluate.bootstrap_samples": 100,
     "promote.bootstrap_samples": 100,
