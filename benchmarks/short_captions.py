@@ -2,8 +2,8 @@
 
     python benchmarks/short_captions.py --captions captions --output short.csv
 
-Class, asymmetry, border and colours in the words that the audit's group `control` reads, without
-sentences around them: a U-ViT computes every token of a description in every block, so these make
+Class, asymmetry, border and colours in the words that the audit's group `control` reads, each with
+a full stop, since it reads words of degree to the end of a sentence, and nothing around them: a U-ViT computes every token of a description in every block, so these make
 trainings on a CPU nearly twice as quick. `caption.captioner: imported` with
 `caption.imported: short.csv`
 reads them.
@@ -34,8 +34,9 @@ def describe(row: Any) -> str:
     if pd.notna(row.asymmetry) and pd.notna(row.border_irregularity):
         parts.append(ASYMMETRY[bisect.bisect(ASYMMETRY_LIMITS, row.asymmetry)])
         parts.append(BORDER[bisect.bisect(BORDER_LIMITS, row.border_irregularity)])
-    parts += _COLOUR.findall(row.caption)
-    return ", ".join(parts) + "."
+    if colours := _COLOUR.findall(row.caption):
+        parts.append(", ".join(colours))
+    return ". ".join(parts) + "."
 
 
 def main() -> None:
