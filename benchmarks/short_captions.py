@@ -3,10 +3,9 @@
     python benchmarks/short_captions.py --captions captions --output short.csv
 
 Class, asymmetry, border and colours in the words that the audit's group `control` reads, each with
-a full stop, since it reads words of degree to the end of a sentence, and nothing around them: a U-ViT computes every token of a description in every block, so these make
-trainings on a CPU nearly twice as quick. `caption.captioner: imported` with
-`caption.imported: short.csv`
-reads them.
+a full stop, since it reads words of degree to the end of a sentence, and nothing around them: a
+U-ViT computes every token of a description in every block, so these make trainings on a CPU nearly
+twice as quick. `caption.captioner: imported` with `caption.imported: short.csv` reads them.
 """
 
 from __future__ import annotations
