@@ -37,12 +37,8 @@ def measured(folder: Path, ids: list[str], side: int | None = None) -> list[Valu
     return [found[name] for name in ids]
 
 
-def within(texts: Sequence[str], values: Sequence[Values], labels: Sequence[str]) -> Json:
-    """Rho of each attribute within the classes, averaged, with a 95 % interval."""
-    groups = [
-        control.agreement([texts[i] for i in members], [values[i] for i in members])
-        for members in (np.flatnonzero(np.equal(labels, name)) for name in sorted(set(labels)))
-    ]
+def averaged(groups: Sequence[Json]) -> Json:
+    """Rho of each attribute, averaged over the classes, with a 95 % interval."""
     rows: Json = {}
     for name in control.ATTRIBUTES:
         found = [group[name] for group in groups if group[name].get("value") is not None]
@@ -60,7 +56,8 @@ def within(texts: Sequence[str], values: Sequence[Values], labels: Sequence[str]
 
 def judged(texts: Sequence[str], values: Sequence[Values], labels: Sequence[str]) -> Json:
     """Of all images, and within classes."""
-    return {"all": control.agreement(texts, values), "within": within(texts, values, labels)}
+    found = control.report(texts, labels, values, sorted(set(labels)))
+    return {"all": found.pop("all"), "within": averaged(list(found.values()))}
 
 
 def drawn(captions: pd.DataFrame, labels: Sequence[str]) -> list[str]:
@@ -80,16 +77,16 @@ def main() -> None:
     seen = measured(paths.SYNTHETIC, pool["image_id"].tolist())
     captions = pd.concat(map(pd.read_parquet, sorted(paths.CAPTIONS.glob("*.parquet"))))
     captions = captions.set_index("image_id")
-    if all(control.asymmetry_level(prompt) is None for prompt in prompts):
+    if all(control.ATTRIBUTES["asymmetry"](prompt) is None for prompt in prompts):
         train = table.metadata(paths.CORPUS, ["image_id"], "train")["image_id"]
         prompts = drawn(captions.loc[train], labels)
     test = table.metadata(paths.CORPUS, ["image_id"], "test")["image_id"]
     real = captions.loc[test.sample(min(len(pool), len(test)), random_state=0)]
-    photographs = measured(paths.CORPUS, real.index.tolist(), int(pool["scale"].iloc[0]))
+    shown = measured(paths.CORPUS, real.index.tolist(), int(pool["scale"].iloc[0]))
     rows = {
         "synthetic": judged(prompts, seen, labels),
         "shuffled": judged(control.permuted(prompts, labels), seen, labels),
-        "real": judged(real["caption"].tolist(), photographs, real["label"].tolist()),
+        "real": judged(real["caption"].tolist(), shown, real["label"].tolist()),
     }
     for kind, groups in rows.items():
         for group, attributes in groups.items():

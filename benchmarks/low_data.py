@@ -1,13 +1,14 @@
 """Classifiers on few real images, with the pools of several generators and with none.
 
-    python benchmarks/low_data.py --fractions 0.01 0.1 --synthetic 400 \
+    python benchmarks/low_data.py --fractions 0.01 0.1 --synthetic 398 \
         --pools vap=first class_only=second --output results.json
 
 VAP-Diffusion's Table 3 asks what synthetic images change where real ones are few. Each pool is that
 of a project folder, all of one corpus, with an audited pool. For each share of the training split
-`train.architectures` is trained on it alone and with `--synthetic` images of each pool, for the
-seeds and by the recipe of the first folder's params.yaml. Differences of the test AUC are paired by
-seed and test image; their intervals cover both, and hold together for the comparisons of a share.
+the one of `train.architectures` is trained on it alone and with `--synthetic` images of each pool
+that the audit has not rejected, for the seeds and by the recipe of the first folder's params.yaml.
+Differences of the test AUC are paired by seed and test image; their intervals cover both, and hold
+together for the comparisons of a share.
 """
 
 from __future__ import annotations

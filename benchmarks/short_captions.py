@@ -1,4 +1,4 @@
-"""Captions of about 20 words from what `dermaflux caption` measured, to be imported.
+"""Captions of at most 18 words from what `dermaflux caption` measured, to be imported.
 
     python benchmarks/short_captions.py --captions captions --output short.csv
 

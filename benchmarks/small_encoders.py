@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ from torch.nn import functional
 from dermaflux.audit.faithfulness import control
 from dermaflux.captions.lesion.measured import measure
 from dermaflux.core import table
+from dermaflux.core.checkpoints import Checkpoint
+from dermaflux.core.seeds import generator
 from dermaflux.generators.tiny_flux import autoencoder, vocabulary
+from dermaflux.generators.tiny_flux.training import settings_of
+from dermaflux.tracking.runs import Silent
+from dermaflux.training.fit import fit
+from dermaflux.training.protocol import FunctionObjective, Step
 
 SIDE, CHANNELS, CROP = 128, 4, 64
 TEXT_WIDTH, TEXT_BLOCKS = 64, 2
@@ -46,22 +53,13 @@ def training_images(corpus: Path, captions: Path) -> tuple[Tensor, list[str]]:
     return stack.permute(0, 3, 1, 2).contiguous(), frame.loc[shown, "caption"].tolist()
 
 
-def optimise(weights: Sequence[nn.Parameter], steps: int, rate: float, loss_of: Any) -> None:
-    """AdamW with a warm-up of 50 steps and a cosine; `loss_of` a step."""
-    optimiser = torch.optim.AdamW(weights, lr=rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda step: min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2,
-    )
-    for step in range(steps):
-        loss = loss_of(step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        schedule.step()
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1:,} of {steps:,}: loss {loss.item():.3f}", flush=True)
+def optimise(
+    name: str, model: nn.Module, steps: int, rate: float, step_of: Callable[[int], Step]
+) -> None:
+    """The training loop of all generators, from the start."""
+    objective = FunctionObjective(dict(model.named_parameters()), lambda step: [step_of(step)])
+    with tempfile.TemporaryDirectory() as scratch:
+        fit(name, objective, settings_of(steps, rate), Checkpoint(Path(scratch)), Silent())
 
 
 def train_autoencoder(pixels: Tensor, steps: int) -> Any:
@@ -71,10 +69,10 @@ def train_autoencoder(pixels: Tensor, steps: int) -> Any:
     autoencoder.set_statistics(vae, mean)
     vae.decoder.to(memory_format=torch.channels_last)
 
-    def loss(step: int) -> Tensor:
-        return autoencoder.decoder_step(vae, pixels, mean, CROP, 8, 0, step).loss
+    def step_of(step: int) -> Step:
+        return autoencoder.decoder_step(vae, pixels, mean, CROP, 8, 0, step)
 
-    optimise(list(vae.decoder.parameters()), steps, 1.5e-3, loss)
+    optimise("decoder", vae.decoder, steps, 1.5e-3, step_of)
     vae.decoder.to(memory_format=torch.contiguous_format)
     return vae.eval()
 
@@ -101,19 +99,23 @@ def train_clip(latents: Tensor, captions: list[str], steps: int) -> tuple[Any, A
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
-    images, scale = image_tower(), nn.Parameter(torch.tensor(math.log(10.0)))
+    images, scale = image_tower(), nn.Parameter(torch.tensor([math.log(10.0)]))
     latents = (latents - latents.mean((0, 2, 3), True)) / latents.std((0, 2, 3), keepdim=True)
 
-    def loss(step: int) -> Tensor:
-        chosen = torch.randint(len(latents), (128,))
-        shown = latents[chosen] + 0.1 * torch.randn(128, *latents.shape[1:])
+    def step_of(step: int) -> Step:
+        draw = generator(0, "clip", step)
+        chosen = torch.randint(len(latents), (128,), generator=draw)
+        shown = latents[chosen] + 0.1 * torch.randn(128, *latents.shape[1:], generator=draw)
         shown = shown.flip(3) if step % 2 else shown
         seen = functional.normalize(images(shown), dim=1)
         said = functional.normalize(tower(input_ids=ids[chosen]).text_embeds, dim=1)
         scores, own = seen @ said.T * scale.exp().clamp(max=100), torch.arange(128)
-        return (functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)) / 2
+        loss = functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)
+        return Step(loss / 2, [str(index) for index in chosen.tolist()])
 
-    optimise([*tower.parameters(), *images.parameters(), scale], steps, 1e-3, loss)
+    both = nn.ModuleDict({"text": tower, "images": images})
+    both.register_parameter("scale", scale)
+    optimise("clip", both, steps, 1e-3, step_of)
     return tower.eval(), tokenizer
 
 
@@ -142,9 +144,10 @@ def judge(vae: Any, tower: Any, tokenizer: Any, pixels: Tensor, texts: list[str]
         known = np.isfinite(asked)
         read = cross_val_predict(RidgeCV(np.logspace(-3, 3, 7)), embedded[known], asked[known])
         said = spearmanr(read, asked[known]).statistic
+        drawn_as_asked = found[name].get("reason") or f"{found[name]['value']:.2f}"
         print(
-            f"{name}: Spearman's rho of captions and reconstructions {found[name]['value']:.2f}, "
-            f"and of captions and what their embeddings tell {said:.2f}"
+            f"{name}: Spearman's rho of captions and what their embeddings tell {said:.2f}, of "
+            f"captions and reconstructions {drawn_as_asked}"
         )
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -37,35 +35,6 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
-
-
-@pytest.fixture(scope="session")
-def first_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the first SQLite store of this process as MLflow made it, once there is one."""
-    return tmp_path_factory.mktemp("store") / "mlflow.db"
-
-
-@pytest.fixture(autouse=True)
-def stores_begin_as_copies(first_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow runs all of its migrations for each new store, which takes seconds."""
-    stores = sys.modules.get("mlflow.store.db.utils")
-    if stores is None:  # a test that loads MLflow itself makes its store in MLflow's way
-        return
-    migrate = stores._initialize_tables
-
-    def begin(engine: Any) -> None:
-        file = Path(engine.url.database or "")
-        fresh = engine.dialect.name == "sqlite" and file.is_file() and not file.stat().st_size
-        if fresh and first_store.exists():
-            engine.dispose()
-            shutil.copyfile(first_store, file)
-            return
-        migrate(engine)
-        if fresh:
-            engine.dispose()
-            shutil.copyfile(file, first_store)
-
-    monkeypatch.setattr(stores, "_initialize_tables", begin)
 
 
 @pytest.fixture(autouse=True)

@@ -56,10 +56,11 @@ def test_equal_classes_narrow_the_interval_by_the_root_of_two(attribute_control:
     levels = list(draw.choice(3, 150))
     measured = [float(level + draw.normal()) for level in levels]
     texts, values = rows(levels * 2, measured * 2)
-    found = attribute_control.within(texts, values, ["benign"] * 150 + ["malignant"] * 150)
-    one = attribute_control.within(texts[:150], values[:150], ["benign"] * 150)
+    found = attribute_control.judged(texts, values, ["benign"] * 150 + ["malignant"] * 150)
+    one = attribute_control.judged(texts[:150], values[:150], ["benign"] * 150)
     widths = [
-        np.arctanh(each["asymmetry"]["high"]) - np.arctanh(each["asymmetry"]["low"])
+        np.arctanh(each["within"]["asymmetry"]["high"])
+        - np.arctanh(each["within"]["asymmetry"]["low"])
         for each in (found, one)
     ]
     assert widths[1] / widths[0] == pytest.approx(2**0.5, rel=0.02)
